@@ -1,0 +1,171 @@
+"""The command line: `python -m ablation_core COMMAND …`.
+
+Results go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 a request that cannot be
+met (one sentence says why), 2 wrong usage.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ablation_core import bundled, cache
+from ablation_core.collect import compute_statistics
+from ablation_core.data import DEFAULT_DATA, Data, load_data
+from ablation_core.errors import AblationError
+from ablation_core.experiment import AblationResult, ablate, describe_model, describe_statistics
+from ablation_core.methods import METHODS
+from ablation_core.metrics import Interval
+from ablation_core.models import LoadedModel, load_model
+from ablation_core.statistics import BINNINGS, FINE_BINS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = _parser().parse_args(arguments)
+    try:
+        document, text = parsed.run(parsed)
+        print(json.dumps(document, indent=2, allow_nan=False) if parsed.json else text)
+        sys.stdout.flush()
+    except AblationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    output.add_argument("--cache-dir", type=Path, default=cache.DEFAULT_FOLDER, help="folder of statistics files")
+
+    shared = argparse.ArgumentParser(add_help=False, parents=[output])
+    shared.add_argument("model", help="a bundled model, a folder, a Hugging Face id, or timm/<name>")
+    shared.add_argument("--data", help="data reference (default: python-docs, or fashion-mnist)")
+    shared.add_argument("--predictions", type=int, help="how many predictions are made (default %(default)s)")
+    shared.add_argument("--seq-len", type=int, default=128, help="tokens a window (default %(default)s)")
+    shared.add_argument("--batch-size", type=int, help="sequences at once (default: 8 windows or 64 images)")
+    shared.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
+    shared.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, … (default %(default)s)")
+    shared.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default %(default)s)")
+
+    parser = argparse.ArgumentParser(prog="python -m ablation_core", description="Neuron ablation in attention heads.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    models = commands.add_parser("models", parents=[output], help="list the models that are here")
+    models.set_defaults(run=_models)
+
+    stats = commands.add_parser("stats", parents=[shared], help="compute activation statistics and keep them")
+    stats.add_argument("--bins", type=int, default=FINE_BINS, help="fine bins a neuron (default %(default)s)")
+    stats.add_argument("--binning", choices=BINNINGS, default="robust", help="the histograms' range (default robust)")
+    stats.add_argument("--keep-first", action="store_true", help="count the first position (BOS, CLS) too")
+    stats.set_defaults(run=_stats, predictions=20_000)
+
+    ablation = commands.add_parser("ablate", parents=[shared], help="ablate neurons and measure the change")
+    ablation.add_argument("--select", required=True, help='neurons, such as "3.2 5.0:1-4"')
+    ablation.add_argument(
+        "--method", action="append", help=f"{', '.join(METHODS)}, or all; repeatable (default peak)", metavar="NAME"
+    )
+    ablation.add_argument("--bins", type=int, default=100, help="bins of the peak (default %(default)s)")
+    ablation.add_argument("--statistics", type=Path, help="a statistics file (default: the fitting one in the cache)")
+    ablation.set_defaults(run=_ablate, predictions=2000)
+    return parser
+
+
+def _load(parsed: argparse.Namespace, split: str) -> tuple[LoadedModel, Data]:
+    model = load_model(parsed.model, parsed.device, parsed.dtype)
+    ref = parsed.data or DEFAULT_DATA[model.modality]
+    data = load_data(ref, model, parsed.predictions, parsed.seq_len, parsed.batch_size, parsed.seed, split)
+    for note in data.notes:
+        print(note, file=sys.stderr)
+    return model, data
+
+
+def _models(parsed: argparse.Namespace) -> tuple[dict, str]:
+    entries, problems = cache.list_statistics(parsed.cache_dir)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    listed = []
+    for name in bundled.NAMES:
+        data = sorted({entry.provenance["data"] for entry in entries if entry.provenance["model"] == name})
+        listed.append({"ref": name, "origin": "bundled", "description": bundled.describe(name), "statistics": data})
+    lines = [f"{m['ref']:14} {m['description']}  [statistics: {', '.join(m['statistics']) or 'none'}]" for m in listed]
+    return {"models": listed}, "\n".join(lines)
+
+
+def _stats(parsed: argparse.Namespace) -> tuple[dict, str]:
+    model, data = _load(parsed, "statistics")
+    left_out = 0 if parsed.keep_first else 1
+    with tqdm(desc="statistics", unit="batch", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        statistics = compute_statistics(model, data, parsed.bins, left_out, parsed.binning, show)
+    path = cache.save_statistics(statistics, parsed.cache_dir)
+    document = {
+        "model": describe_model(model),
+        "statistics": describe_statistics(statistics),
+        "neurons": model.shape.neurons,
+        "not_finite": int(statistics.not_finite.sum()),
+        "constant": int((statistics.minimum == statistics.maximum).sum()),
+        "path": str(path),
+    }
+    text = (
+        f"{model.ref}: {model.shape.neurons:,} neurons over {statistics.provenance['tokens']:,} tokens of {data.ref}; "
+        f"{document['constant']} constant, {document['not_finite']} values not finite\nkept in {path}"
+    )
+    return document, text
+
+
+def _ablate(parsed: argparse.Namespace) -> tuple[dict, str]:
+    model, data = _load(parsed, "evaluation")
+    statistics = None
+    if parsed.statistics:
+        statistics = cache.load_statistics(parsed.statistics, model)
+    elif entry := cache.find_statistics(model, data.ref, parsed.cache_dir):
+        statistics = cache.load_statistics(entry.path, model)
+    with tqdm(desc="ablation", unit="batch", disable=None, total=len(data)) as bar:
+        result = ablate(
+            model,
+            data,
+            parsed.select,
+            parsed.method or ["peak"],
+            statistics,
+            parsed.bins,
+            progress=lambda done, total: bar.update(),
+        )
+    return result.to_dict(), format_result(result)
+
+
+def format_result(result: AblationResult) -> str:
+    """A result as a table for the terminal."""
+    baseline = result.baseline
+    lines = [
+        f"{result.model['ref']} on {result.data['predictions']:,} predictions of {result.data['ref']}: "
+        f"{result.neurons} neurons ablated ({result.select or 'none'})",
+        f"{'':18}{'loss, nats':>11} {'perplexity':>11} {'top-1':>7} {'top-10':>7} {'KL, nats':>9}   "
+        f"change of loss, 95 % interval",
+        f"{'baseline':18}{baseline.loss:11.4f} {baseline.perplexity:11.2f} {baseline.top1:7.1%} {baseline.top10:7.1%}",
+    ]
+    for row in result.results:
+        p = row.performance
+        lines.append(
+            f"{row.method:18}{p.loss:11.4f} {p.perplexity:11.2f} {p.top1:7.1%} {p.top10:7.1%} {p.kl:9.5f}   "
+            f"{format_interval(row.change['loss'])}"
+        )
+    return "\n".join(lines)
+
+
+def format_interval(interval: Interval) -> str:
+    if interval.low is None:
+        return f"{interval.mean:+.5f} (one sequence gives no interval)"
+    return f"{interval.mean:+.5f} [{interval.low:+.5f}, {interval.high:+.5f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""The small trained models that come with the project."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+NAMES = ("opt-mini", "roberta-mini", "vit-mini")
+_DESCRIPTIONS = {
+    "opt-mini": "causal language model, OPT architecture, 6 layers of 6 heads, trained on Python documentation strings",
+    "roberta-mini": "masked language model, RoBERTa architecture, 6 layers of 6 heads, trained on the same text",
+    "vit-mini": "vision transformer (timm), 6 layers of 6 heads, trained on Fashion-MNIST",
+}
+
+
+def describe(name: str) -> str:
+    """A bundled model in a line."""
+    return _DESCRIPTIONS[name]

@@ -1,0 +1,135 @@
+"""From a model and data to statistics: collects every layer's pre-out, batch by batch."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ablation_core import engine
+from ablation_core.data import Batch, Data
+from ablation_core.errors import StatisticsError
+from ablation_core.models import LoadedModel
+from ablation_core.statistics import BINNINGS, FINE_BINS, Accumulator, Statistics
+
+FORMAT_VERSION = 1
+
+
+class StatisticsRun:
+    """Statistics under way: one step a batch, a result after any of them.
+
+    Args:
+        bins: fine bins of each neuron's histogram.
+        positions_left_out: how many positions at the start of each sequence are not counted (BOS, CLS). Padding never is.
+        limits: per layer the histogram's range; by default set from the first rows.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        data: Data,
+        bins: int = FINE_BINS,
+        positions_left_out: int = 1,
+        limits: list[tuple[Tensor, Tensor]] | None = None,
+        binning: str = "robust",
+    ) -> None:
+        self.model, self.data = model, data
+        self.positions_left_out, self.binning = positions_left_out, binning
+        self.layers = [
+            Accumulator(heads * model.head_dim, bins, limits[layer] if limits else None)
+            for layer, heads in enumerate(model.shape.heads)
+        ]
+        self.steps_done, self.tokens = 0, 0
+
+    @property
+    def steps(self) -> int:
+        return len(self.data)
+
+    def step(self) -> None:
+        """Count the next batch."""
+        first = self.steps_done * self.data.batch_size
+        batch = self.data.rows(range(first, min(first + self.data.batch_size, self.data.sequences)))
+        captured = engine.pre_outs(self.model, batch, range(self.model.num_layers))
+        for layer, accumulator in enumerate(self.layers):
+            counted = counted_positions(batch, captured[layer], self.positions_left_out)
+            rows = captured[layer][counted]
+            accumulator.update(rows)
+        self.tokens += len(rows)
+        self.steps_done += 1
+
+    def result(self) -> Statistics:
+        """The statistics over the batches done so far.
+
+        Raises:
+            StatisticsError: nothing was counted.
+        """
+        if not self.tokens:
+            raise StatisticsError(
+                f"No position was left to count after leaving out {self.positions_left_out} of each sequence."
+            )
+        provenance = {
+            "format": FORMAT_VERSION,
+            "model": self.model.ref,
+            "model_fingerprint": self.model.fingerprint,
+            "data": self.data.ref,
+            "data_fingerprint": self.data.fingerprint,
+            "split": self.data.split,
+            "sequences": min(self.steps_done * self.data.batch_size, self.data.sequences),
+            "tokens": self.tokens,
+            "seq_len": self.data.seq_len,
+            "positions_left_out": self.positions_left_out,
+            "dtype": self.model.dtype,
+            "seed": self.data.seed,
+            "bins": self.layers[0].bins,
+            "binning": self.binning,
+        }
+        return Statistics.of(self.layers, self.model.shape.heads, provenance)
+
+
+def compute_statistics(
+    model: LoadedModel,
+    data: Data,
+    bins: int = FINE_BINS,
+    positions_left_out: int = 1,
+    binning: Literal["robust", "min-max"] = "robust",
+    progress: Callable[[int, int], None] | None = None,
+) -> Statistics:
+    """The activation statistics of every neuron, in one pass over the data.
+
+    Args:
+        binning: `robust` (see `statistics`), or `min-max`, the paper's: the histogram spans each neuron's own least to
+            greatest value, which takes a second pass.
+        progress: called with (batches done, batches) after each.
+
+    Raises:
+        StatisticsError: nothing was counted, or there is no such binning.
+    """
+    if binning not in BINNINGS:
+        raise StatisticsError(f"There is no binning {binning!r}; choose from {', '.join(BINNINGS)}.")
+    if not 1 <= bins <= 10_000 or positions_left_out < 0:
+        raise StatisticsError("Statistics need between 1 and 10,000 bins, and leave out 0 or more positions.")
+    limits = None
+    passes = 1 if binning == "robust" else 2
+    for number in range(passes):
+        run = StatisticsRun(model, data, bins, positions_left_out, limits, binning)
+        while run.steps_done < run.steps:
+            run.step()
+            if progress:
+                progress(run.steps_done + number * run.steps, passes * run.steps)
+        limits = [(layer.minimum.double(), _above(layer)) for layer in run.layers]
+    return run.result()
+
+
+def _above(layer: Accumulator) -> Tensor:
+    """The greatest value; a little more where it equals the least, so that the range has a width."""
+    high, low = layer.maximum.double(), layer.minimum.double()
+    return high.where(high > low, low + low.abs().clamp(min=1e-6) * 1e-3)
+
+
+def counted_positions(batch: Batch, pre_out: Tensor, left_out: int) -> Tensor:
+    """Which positions are counted: not padding, and not the first `left_out` of a sequence; bool (batch, position)."""
+    mask = batch.inputs.get("attention_mask")
+    if mask is None:
+        mask = torch.ones(pre_out.shape[:2], dtype=torch.long)
+    mask = mask.to(pre_out.device)
+    return mask.bool() & (mask.cumsum(1) > left_out)

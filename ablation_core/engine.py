@@ -1,0 +1,185 @@
+"""Runs a model over data with replacements, computing nothing twice.
+
+A clean pass records every block's output once a batch. An ablation that begins in block L resumes from the recorded
+input of block L: the earlier blocks are skipped, everything else is the model's own code, and the result is the same
+bit for bit. Logits are computed only for scored predictions, some windows at a time: what stands behind the blocks
+works on single positions, so scored positions are packed together and sent through it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablation_core.architectures import find_modules
+from ablation_core.data import IGNORED, Batch, Data
+from ablation_core.hooks import Replace, capture_pre_out, record_outputs, replace_pre_out, skip_blocks
+from ablation_core.metrics import Scores, score
+from ablation_core.models import LoadedModel
+from ablation_core.selection import Selection
+
+KEPT_BYTES = 1 << 30  # recorded block outputs kept for further ablations of the same data
+LOGIT_VALUES = 1 << 26  # at most this many logits at once (256 MiB in float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A clean pass over one batch: the batch on the model's device and each block's output."""
+
+    batch: Batch
+    outputs: list[Any]
+
+    @property
+    def bytes(self) -> int:
+        return sum(_hidden(output).nbytes for output in self.outputs)
+
+
+class Recording:
+    """The clean passes over a data set, made when first asked for and kept while they fit into `limit` bytes."""
+
+    def __init__(self, model: LoadedModel, data: Data, limit: int = KEPT_BYTES) -> None:
+        self.model, self.data, self.limit = model, data, limit
+        self._kept: dict[int, Recorded] = {}
+
+    def __getitem__(self, number: int) -> Recorded:
+        """The clean pass over batch `number`."""
+        if number in self._kept:
+            return self._kept[number]
+        recorded = record(self.model, self.data.rows(self.rows(number)))
+        if sum(kept.bytes for kept in self._kept.values()) + recorded.bytes <= self.limit:
+            self._kept[number] = recorded
+        return recorded
+
+    def rows(self, number: int) -> range:
+        """The sequence numbers of batch `number`."""
+        first = number * self.data.batch_size
+        return range(first, min(first + self.data.batch_size, self.data.sequences))
+
+
+@torch.inference_mode()
+def record(model: LoadedModel, batch: Batch) -> Recorded:
+    """Run the clean model's blocks over a batch."""
+    batch = _moved(batch, model)
+    with model.lock, record_outputs(model.blocks) as outputs:
+        _run_blocks(model, batch)
+    return Recorded(batch, outputs)
+
+
+@torch.inference_mode()
+def pre_outs(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The clean pre-out of these layers: layer → (batch, position, heads * head_dim)."""
+    with model.lock, capture_pre_out(model, layers) as captured:
+        _run_blocks(model, _moved(batch, model))
+    return captured
+
+
+@torch.inference_mode()
+def ablated_output(model: LoadedModel, recorded: Recorded, replacements: Mapping[int, Replace]) -> Any:
+    """The last block's output with these layers' pre-outs replaced, resumed from the first of them."""
+    if not replacements:
+        return recorded.outputs[-1]
+    first = min(replacements)
+    before = recorded.outputs[first - 1] if first else None
+    with (
+        model.lock,
+        skip_blocks(model, first, before),
+        replace_pre_out(model, replacements),
+        record_outputs(model.blocks[-1:]) as outputs,
+    ):
+        _run_blocks(model, recorded.batch)
+    return outputs[-1]
+
+
+@torch.inference_mode()
+def score_outputs(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]) -> list[Scores]:
+    """Score runs of one batch, given as last-block outputs, against the recorded clean run."""
+    targets = recorded.batch.targets
+    clean = recorded.outputs[-1]
+    if model.modality == "vision":
+        with model.lock:
+            baseline = _logits(model, recorded.batch.inputs, clean)
+            return [score(_logits(model, recorded.batch.inputs, output), targets, baseline) for output in outputs]
+
+    scored = targets != IGNORED
+    wanted = targets[scored]
+    rows, length = targets.shape
+    packed = [_pack(_hidden(output)[scored], length) for output in (clean, *outputs)]
+    step = max(1, min(rows, LOGIT_VALUES // (length * _classes(model))))
+    parts: list[list[Scores]] = [[] for _ in outputs]
+    with model.lock:
+        for first in range(0, len(packed[0]), step):
+            some = [windows[first : first + step] for windows in packed]
+            inputs = {name: tensor[: len(some[0])] for name, tensor in recorded.batch.inputs.items()}
+            here = wanted[first * length : (first + step) * length]
+            baseline, *others = (_logits(model, inputs, _like(clean, hidden)).flatten(0, 1) for hidden in some)
+            for part, logits in zip(parts, others, strict=True):
+                part.append(score(logits[: len(here)], here, baseline[: len(here)]))
+    return [Scores.joined(part) for part in parts]
+
+
+def constant_replacements(selection: Selection, values: np.ndarray, model: LoadedModel) -> dict[int, Replace]:
+    """Replacements by constants, float32 (layers, heads, head_dim)."""
+    replacements = {}
+    for layer in selection.layers:
+        value = torch.from_numpy(values[layer, : selection.shape.heads[layer]].reshape(-1).copy())
+        replacements[layer] = _swapper(selection, layer, value.to(model.device))
+    return replacements
+
+
+def donor_replacements(selection: Selection, donated: Mapping[int, Tensor]) -> dict[int, Replace]:
+    """Replacements by a donor run's pre-outs, position by position."""
+    return {layer: _swapper(selection, layer, donated[layer]) for layer in selection.layers}
+
+
+def _swapper(selection: Selection, layer: int, value: Tensor) -> Replace:
+    mask = torch.from_numpy(selection.mask(layer)).to(value.device)
+    return lambda pre_out: torch.where(mask, value.to(pre_out.dtype), pre_out)
+
+
+def _run_blocks(model: LoadedModel, batch: Batch) -> None:
+    """Run the model at least as far as its last block."""
+    backbone = model.module
+    if model.architecture.backbone:
+        backbone = find_modules(model.module, model.architecture.backbone)[0]
+    backbone(**batch.inputs, **_options(model))
+
+
+def _logits(model: LoadedModel, inputs: dict[str, Tensor], output: Any) -> Tensor:
+    """The model's logits if its last block gave `output`."""
+    with skip_blocks(model, len(model.blocks), output):
+        result = model.module(**inputs, **_options(model))
+    return result if isinstance(result, Tensor) else result.logits
+
+
+def _options(model: LoadedModel) -> dict[str, bool]:
+    return {"use_cache": False} if model.modality == "causal" else {}
+
+
+def _classes(model: LoadedModel) -> int:
+    return model.module.config.vocab_size
+
+
+def _pack(hidden: Tensor, length: int) -> Tensor:
+    """(scored, width) → (windows, length, width), the last window filled up with zeros."""
+    missing = -len(hidden) % length
+    return torch.nn.functional.pad(hidden, (0, 0, 0, missing)).unflatten(0, (-1, length))
+
+
+def _hidden(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _like(output: Any, hidden: Tensor) -> Any:
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+def _moved(batch: Batch, model: LoadedModel) -> Batch:
+    dtype = next(model.module.parameters()).dtype
+    inputs = {
+        name: tensor.to(model.device, dtype if tensor.is_floating_point() else None)
+        for name, tensor in batch.inputs.items()
+    }
+    return Batch(inputs, batch.targets.to(model.device))

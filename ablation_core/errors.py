@@ -1,0 +1,28 @@
+"""The errors a user may see. Each message says what was wrong, what was expected and what to do.
+
+Everything else that escapes the core is a defect.
+"""
+
+
+class AblationError(Exception):
+    """Something the user asked for cannot be done; the message is a sentence for them."""
+
+
+class SelectionError(AblationError):
+    """A selection that cannot be read, or that names neurons the model does not have."""
+
+
+class ModelError(AblationError):
+    """A model that cannot be found, loaded or hooked."""
+
+
+class DataError(AblationError):
+    """A data set that cannot be found, read or cut into predictions."""
+
+
+class StatisticsError(AblationError):
+    """Statistics that are missing, damaged, or made from something else than what they are used for."""
+
+
+class MethodError(AblationError):
+    """An ablation method that does not exist or does not fit the model."""

@@ -1,0 +1,265 @@
+"""One ablation experiment: a frozen `AblationSpec`, run batch by batch, and its `AblationResult`.
+
+    result = ablate(model, data, "3.2 5.0:1-4", method=["zero", "peak"], statistics=statistics)
+    result.to_dict()["results"][0]["change"]["loss"]  # {"mean": …, "low": …, "high": …}
+
+Every method sees the same predictions and the same neurons; the ablation applies to every position.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ablation_core import engine
+from ablation_core.data import IGNORED, Data
+from ablation_core.errors import DataError
+from ablation_core.methods import Method, choose_methods, constant_values
+from ablation_core.metrics import METRICS, Interval, Scores, mean_intervals
+from ablation_core.models import LoadedModel
+from ablation_core.selection import Selection
+from ablation_core.statistics import Statistics
+
+DEFAULT_BINS = 100
+
+
+@dataclass(frozen=True)
+class AblationSpec:
+    """What is decided before an experiment runs."""
+
+    selection: Selection
+    methods: tuple[Method, ...]
+    bins: int = DEFAULT_BINS
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Performance:
+    """Means over the predictions; loss in nats a prediction, top-1 and top-10 as shares, KL in nats."""
+
+    loss: float
+    top1: float
+    top10: float
+    kl: float
+
+    @property
+    def perplexity(self) -> float:
+        return float(np.exp(self.loss))
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """A method's performance and its change: ablated minus baseline on the same predictions, with 95 % intervals."""
+
+    method: str
+    performance: Performance
+    change: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """What an experiment measured, with what is needed to measure it again."""
+
+    model: dict
+    data: dict
+    statistics: dict | None
+    select: str
+    neurons: int
+    bins: int
+    baseline: Performance
+    results: tuple[MethodResult, ...]
+
+    def to_dict(self) -> dict:
+        """The JSON document of `python -m ablation_core ablate --json`."""
+        document = {
+            name: getattr(self, name) for name in ("model", "data", "statistics", "select", "neurons", "bins")
+        }
+        document["positions"] = "all"
+        document["baseline"] = _performance(self.baseline, ("loss", "perplexity", "top1", "top10"))
+        document["results"] = [
+            {"method": result.method}
+            | _performance(result.performance, ("loss", "perplexity", "top1", "top10", "kl"))
+            | {"change": {name: asdict(interval) for name, interval in result.change.items()}}
+            for result in self.results
+        ]
+        return document
+
+
+def _performance(performance: Performance, names: Sequence[str]) -> dict[str, float]:
+    return {name: getattr(performance, name) for name in names}
+
+
+class AblationRun:
+    """An experiment under way: one step a batch, a result after any of them.
+
+    Args:
+        recording: clean passes of the same model and data to share with other experiments.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        data: Data,
+        spec: AblationSpec,
+        statistics: Statistics | None = None,
+        recording: engine.Recording | None = None,
+    ) -> None:
+        self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
+        self.recording = recording or engine.Recording(model, data)
+        self._constants = {
+            method.name: engine.constant_replacements(
+                spec.selection, constant_values(method, statistics, model.shape, spec.bins), model
+            )
+            for method in spec.methods
+            if method.constant
+        }
+        self._baseline: list[Scores] = []
+        self._ablated: dict[str, list[Scores]] = {method.name: [] for method in spec.methods}
+        self._sequences: list[np.ndarray] = []
+        self.steps_done = 0
+
+    @property
+    def steps(self) -> int:
+        return len(self.data)
+
+    def step(self) -> None:
+        """Run the next batch with every method."""
+        rows = self.recording.rows(self.steps_done)
+        recorded = self.recording[self.steps_done]
+        outputs = [recorded.outputs[-1]]
+        outputs += [
+            engine.ablated_output(self.model, recorded, self._replacements(method, rows))
+            for method in self.spec.methods
+        ]
+        baseline, *ablated = engine.score_outputs(self.model, recorded, outputs)
+        self._baseline.append(baseline)
+        for method, scores in zip(self.spec.methods, ablated, strict=True):
+            self._ablated[method.name].append(scores)
+        self._sequences.append(_sequence_numbers(recorded.batch.targets.cpu().numpy(), rows.start))
+        self.steps_done += 1
+
+    def _replacements(self, method: Method, rows: range) -> dict[int, engine.Replace]:
+        if method.constant:
+            return self._constants[method.name]
+        selection = self.spec.selection
+        if not selection.chosen:
+            return {}
+        donor = method.donor(self.data, rows, self.spec.seed)
+        return engine.donor_replacements(selection, engine.pre_outs(self.model, donor, selection.layers))
+
+    def scores(self) -> tuple[Scores, dict[str, Scores], np.ndarray]:
+        """Per prediction: the baseline's scores, each method's, and the number of its sequence."""
+        ablated = {name: Scores.joined(parts) for name, parts in self._ablated.items()}
+        return Scores.joined(self._baseline), ablated, np.concatenate(self._sequences)
+
+    def result(self) -> AblationResult:
+        """The result over the batches done so far.
+
+        Raises:
+            DataError: no batch is done.
+        """
+        if not self.steps_done:
+            raise DataError("Nothing has been predicted yet; run at least one step.")
+        baseline, ablated, sequences = self.scores()
+        differences = np.stack(
+            [
+                getattr(scores, name) - (0 if name == "kl" else getattr(baseline, name))
+                for scores in ablated.values()
+                for name in METRICS
+            ]
+        )
+        intervals = iter(mean_intervals(differences, sequences, self.spec.seed))
+        results = tuple(
+            MethodResult(name, _means(scores), {metric: next(intervals) for metric in METRICS})
+            for name, scores in ablated.items()
+        )
+        return AblationResult(
+            model=describe_model(self.model),
+            data={
+                "ref": self.data.ref,
+                "split": self.data.split,
+                "fingerprint": self.data.fingerprint,
+                "sequences": len(np.unique(sequences)),
+                "predictions": len(sequences),
+                "seq_len": self.data.seq_len,
+                "seed": self.data.seed,
+            },
+            statistics=describe_statistics(self.statistics),
+            select=str(self.spec.selection),
+            neurons=len(self.spec.selection),
+            bins=self.spec.bins,
+            baseline=_means(baseline),
+            results=results,
+        )
+
+
+def ablate(
+    model: LoadedModel,
+    data: Data,
+    select: str | Selection,
+    method: str | Sequence[str] = "peak",
+    statistics: Statistics | None = None,
+    bins: int = DEFAULT_BINS,
+    seed: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> AblationResult:
+    """Ablate a selection by one or several methods and measure what changes.
+
+    Args:
+        select: a selection or its text form.
+        method: a name of `METHODS`, several, or `all`.
+        statistics: for the methods that need them.
+        bins: the peak's binning.
+        seed: of donors and intervals; by default the data's.
+        progress: called with (batches done, batches) after each.
+
+    Raises:
+        AblationError: one of its children, with a sentence for the user.
+    """
+    selection = Selection.parse(select, model.shape) if isinstance(select, str) else select
+    methods = choose_methods([method] if isinstance(method, str) else method)
+    spec = AblationSpec(selection, tuple(methods), bins, data.seed if seed is None else seed)
+    run = AblationRun(model, data, spec, statistics)
+    for done in range(1, run.steps + 1):
+        run.step()
+        if progress:
+            progress(done, run.steps)
+    return run.result()
+
+
+def describe_model(model: LoadedModel) -> dict:
+    return {
+        "ref": model.ref,
+        "family": model.family,
+        "modality": model.modality,
+        "layers": model.num_layers,
+        "heads": model.num_heads,
+        "head_dim": model.head_dim,
+        "fingerprint": model.fingerprint,
+        "dtype": model.dtype,
+    }
+
+
+def describe_statistics(statistics: Statistics | None) -> dict | None:
+    if statistics is None:
+        return None
+    made = statistics.provenance
+    return {
+        "data": made["data"],
+        "split": made["split"],
+        "tokens": made["tokens"],
+        "positions_left_out": made["positions_left_out"],
+        "bins": statistics.bins,
+        "digest": statistics.digest,
+    }
+
+
+def _means(scores: Scores) -> Performance:
+    return Performance(*(float(getattr(scores, name).mean()) for name in METRICS))
+
+
+def _sequence_numbers(targets: np.ndarray, first: int) -> np.ndarray:
+    """The sequence of each scored prediction of a batch, in the order in which they are scored."""
+    if targets.ndim == 1:
+        return np.arange(first, first + len(targets))
+    return first + np.nonzero(targets != IGNORED)[0]

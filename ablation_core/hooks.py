@@ -1,0 +1,82 @@
+"""Reading and replacing what happens inside a model, for the length of a `with` block.
+
+Each context manager removes what it put in, and nothing else, also after an exception. Hold the model's lock around
+them: a hook acts on every forward pass of the module, whoever runs it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ablation_core.models import LoadedModel
+
+Replace = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def capture_pre_out(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
+    """Collect the pre-out of these layers: layer → (batch, position, heads * head_dim), the latest forward pass's."""
+    captured: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            captured[layer] = inputs[0].detach()
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(model.projections[layer].register_forward_pre_hook(keep(layer)).remove)
+        yield captured
+
+
+@contextmanager
+def replace_pre_out(model: LoadedModel, replacements: Mapping[int, Replace]) -> Iterator[None]:
+    """Let each layer's function turn its pre-out into what the projection reads, without changing it in place."""
+
+    def swap(replace: Replace) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        return lambda _module, inputs: (replace(inputs[0]), *inputs[1:])
+
+    with ExitStack() as stack:
+        for layer, replace in replacements.items():
+            stack.callback(model.projections[layer].register_forward_pre_hook(swap(replace)).remove)
+        yield
+
+
+@contextmanager
+def record_outputs(blocks: Iterable[nn.Module]) -> Iterator[list[Any]]:
+    """Collect the blocks' outputs, in whatever form the family gives them, in the order in which they run."""
+    outputs: list[Any] = []
+    with ExitStack() as stack:
+        for block in blocks:
+            hook = block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+            stack.callback(hook.remove)
+        yield outputs
+
+
+@contextmanager
+def skip_blocks(model: LoadedModel, count: int, output: Any) -> Iterator[None]:
+    """The first `count` blocks compute nothing and return `output`.
+
+    With the recorded output of block `count - 1`, the model goes on from there exactly as it would have after
+    computing them; its embedding and everything behind the blocks stay its own code.
+    """
+    with ExitStack() as stack:
+        for block in model.blocks[:count]:
+            stack.enter_context(_forward_replaced(block, output))
+        yield
+
+
+@contextmanager
+def _forward_replaced(block: nn.Module, output: Any) -> Iterator[None]:
+    own = block.__dict__.get("forward")  # another tool may have put an instance attribute there
+    block.forward = lambda *args, **kwargs: output
+    try:
+        yield
+    finally:
+        if own is None:
+            del block.forward
+        else:
+            block.forward = own

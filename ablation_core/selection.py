@@ -1,0 +1,175 @@
+"""Selections: sets of neurons, their text form, and their masks.
+
+    >>> shape = Shape(heads=(6, 6, 6, 6), head_dim=32)
+    >>> str(Selection.parse("3.2:4-6,5 3.2:7 0.1", shape))
+    '0.1 3.2:4-7'
+
+A head is written `layer.head`, neurons of it `layer.head:neurons`, a layer `3.*`, everything `*.*`; all counted from 0.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablation_core.errors import SelectionError
+
+Head = tuple[int, int]
+
+_TERM = re.compile(r"(?P<layer>\*|\d{1,9})\.(?P<head>\*|\d{1,9})(?::(?P<neurons>[\d,\-]+))?", re.ASCII)
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many neurons there are: `heads[layer]` heads of `head_dim` neurons each."""
+
+    heads: tuple[int, ...]
+    head_dim: int
+
+    @property
+    def layers(self) -> int:
+        return len(self.heads)
+
+    @property
+    def neurons(self) -> int:
+        return sum(self.heads) * self.head_dim
+
+    def __str__(self) -> str:
+        fewest, most = min(self.heads), max(self.heads)
+        heads = f"{most}" if fewest == most else f"{fewest} to {most}"
+        return f"{self.layers} layers of {heads} heads of {self.head_dim} neurons"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A set of neurons of a model of this shape.
+
+    `chosen` holds `((layer, head), neurons)` in ascending order, each with at least one neuron; two selections of the
+    same neurons are equal.
+    """
+
+    shape: Shape
+    chosen: tuple[tuple[Head, tuple[int, ...]], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, shape: Shape) -> "Selection":
+        """Read a selection's text form; an empty text selects nothing.
+
+        Raises:
+            SelectionError: a term is malformed or lies outside the model.
+        """
+        neurons: dict[Head, set[int]] = {}
+        for term in text.split():
+            for head, picked in _parse_term(term, shape):
+                neurons.setdefault(head, set()).update(picked)
+        return cls._of(shape, neurons)
+
+    @classmethod
+    def of_heads(cls, heads: Iterable[Head], shape: Shape) -> "Selection":
+        return cls.parse(" ".join(f"{layer}.{head}" for layer, head in heads), shape)
+
+    @classmethod
+    def _of(cls, shape: Shape, neurons: dict[Head, set[int]]) -> "Selection":
+        return cls(shape, tuple((head, tuple(sorted(neurons[head]))) for head in sorted(neurons) if neurons[head]))
+
+    def __str__(self) -> str:
+        """The shortest text form; `parse` reads it back to an equal selection."""
+        if len(self) == self.shape.neurons:
+            return "*.*"
+        terms = []
+        whole = {head for head, neurons in self.chosen if len(neurons) == self.shape.head_dim}
+        whole_layers = {
+            layer for layer, count in enumerate(self.shape.heads) if all((layer, head) in whole for head in range(count))
+        }
+        for (layer, head), neurons in self.chosen:
+            if layer in whole_layers:
+                if head == 0:
+                    terms.append(f"{layer}.*")
+            elif (layer, head) in whole:
+                terms.append(f"{layer}.{head}")
+            else:
+                terms.append(f"{layer}.{head}:{_ranges(neurons)}")
+        return " ".join(terms)
+
+    def __len__(self) -> int:
+        """The number of neurons."""
+        return sum(len(neurons) for _, neurons in self.chosen)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads with at least one selected neuron."""
+        return tuple(head for head, _ in self.chosen)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted({layer for (layer, _), _ in self.chosen}))
+
+    def mask(self, layer: int) -> np.ndarray:
+        """Which of the layer's pre-out dimensions are selected; bool (heads * head_dim,)."""
+        mask = np.zeros((self.shape.heads[layer], self.shape.head_dim), dtype=bool)
+        for (at, head), neurons in self.chosen:
+            if at == layer:
+                mask[head, list(neurons)] = True
+        return mask.reshape(-1)
+
+    def toggled(self, other: "Selection") -> "Selection":
+        """Without `other` if all of it is selected, else with all of it added."""
+        mine = {head: set(neurons) for head, neurons in self.chosen}
+        remove = all(set(neurons) <= mine.get(head, set()) for head, neurons in other.chosen)
+        for head, neurons in other.chosen:
+            mine[head] = mine.get(head, set()) - set(neurons) if remove else mine.get(head, set()) | set(neurons)
+        return self._of(self.shape, mine)
+
+
+def _parse_term(term: str, shape: Shape) -> Iterable[tuple[Head, range | set[int]]]:
+    match = _TERM.fullmatch(term)
+    if match is None:
+        raise SelectionError(
+            f"Cannot read {term!r} in the selection. Write heads as 3.2, neurons as 3.2:0-7,12, a layer as 3.*, "
+            f"everything as *.*, separated by spaces."
+        )
+    layers = _indices(match["layer"], shape.layers, "layer", term)
+    picked = range(shape.head_dim) if match["neurons"] is None else _parse_neurons(match["neurons"], shape, term)
+    for layer in layers:
+        for head in _indices(match["head"], shape.heads[layer], "head", term):
+            yield (layer, head), picked
+
+
+def _parse_neurons(text: str, shape: Shape, term: str) -> set[int]:
+    neurons: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            raise SelectionError(f"Cannot read the neurons of {term!r}: write them as 5, 0-7 or 0-7,12.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first > last:
+            raise SelectionError(f"The range {part} in {term!r} runs backwards; write {last}-{first}.")
+        _check(last, shape.head_dim, "neuron", term)
+        neurons.update(range(first, last + 1))
+    return neurons
+
+
+def _indices(text: str, count: int, kind: str, term: str) -> range:
+    if text == "*":
+        return range(count)
+    index = int(text)
+    _check(index, count, kind, term)
+    return range(index, index + 1)
+
+
+def _check(index: int, count: int, kind: str, term: str) -> None:
+    if index >= count:
+        raise SelectionError(f"There is no {kind} {index} for {term!r}: this model's {kind}s go from 0 to {count - 1}.")
+
+
+def _ranges(neurons: tuple[int, ...]) -> str:
+    """Ascending numbers with runs joined: (0, 1, 2, 5) → '0-2,5'."""
+    runs: list[list[int]] = []
+    for neuron in neurons:
+        if runs and neuron == runs[-1][-1] + 1:
+            runs[-1].append(neuron)
+        else:
+            runs.append([neuron])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,239 @@
+"""Streaming statistics of many variables at once: moments and a fine histogram of each. Knows no model.
+
+A histogram's range is fixed by the first `CALIBRATION` rows: from their 0.5 % to their 99.5 % quantile, widened on both
+sides by `MARGIN` of that distance. Outliers therefore do not stretch the bins; what falls outside is counted on each
+side, and the exact least and greatest value are kept. Any coarser binning is a sum of fine bins, hence exact.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablation_core.errors import StatisticsError
+
+FINE_BINS = 600  # divisible by 100, 50, 200, 60, …: those coarser bins are equally wide
+CALIBRATION = 1024
+MARGIN = 0.35
+BINNINGS = ("robust", "min-max")
+
+
+class Accumulator:
+    """Collects rows of `width` variables; memory does not grow with their number.
+
+    Args:
+        limits: the histogram's range (low, high), each (width,) float64, `high` itself included; by default it is set
+            from the first rows.
+    """
+
+    def __init__(self, width: int, bins: int = FINE_BINS, limits: tuple[Tensor, Tensor] | None = None) -> None:
+        self.bins = bins
+        self.count = torch.zeros(width, dtype=torch.int64)
+        self.not_finite = torch.zeros(width, dtype=torch.int64)
+        self.mean = torch.zeros(width, dtype=torch.float64)
+        self.squares = torch.zeros(width, dtype=torch.float64)  # sum of squared distances from the mean
+        self.minimum = torch.full((width,), torch.inf)
+        self.maximum = torch.full((width,), -torch.inf)
+        self.counts = torch.zeros(width, bins + 2, dtype=torch.int64)  # first and last: outside
+        self.limits = limits
+        self._waiting: list[Tensor] = []
+
+    def update(self, rows: Tensor) -> None:
+        """Add rows, (rows, width), of any float type; they are taken as float32."""
+        rows = rows.float().cpu()
+        if len(rows) == 0:
+            return
+        self._add_moments(rows)
+        if self.limits is not None:
+            self._add_histogram(rows)
+            return
+        self._waiting.append(rows.clone())
+        if sum(map(len, self._waiting)) >= CALIBRATION:
+            self.calibrate()
+
+    def calibrate(self) -> None:
+        """Fix the histogram's range with the rows seen so far, if it is not fixed yet."""
+        if self.limits is None and self._waiting:
+            waiting = torch.cat(self._waiting)
+            self.limits = _robust_limits(waiting[:CALIBRATION])
+            self._waiting = []
+            self._add_histogram(waiting)
+
+    def _add_moments(self, rows: Tensor) -> None:
+        """Merge the rows' moments into the totals (Chan, Golub, LeVeque 1979)."""
+        finite = torch.isfinite(rows)
+        if finite.all():
+            count = torch.full_like(self.count, len(rows))
+            low, high, total = rows.amin(0), rows.amax(0), rows.sum(0, dtype=torch.float64)
+        else:
+            count = finite.sum(0)
+            low = rows.where(finite, torch.inf).amin(0)
+            high = rows.where(finite, -torch.inf).amax(0)
+            rows = rows.where(finite, 0.0)
+            total = rows.sum(0, dtype=torch.float64)
+        self.not_finite += len(rows) - count
+        self.minimum = torch.minimum(self.minimum, low)
+        self.maximum = torch.maximum(self.maximum, high)
+        mean = total / count.clamp(min=1)
+        distance = (rows - mean.float()).square_().where(finite, 0.0)
+        merged = (self.count + count).clamp(min=1)
+        shift = mean - self.mean
+        self.squares += distance.sum(0, dtype=torch.float64) + shift.square() * self.count * count / merged
+        self.mean += shift * count / merged
+        self.count += count
+
+    def _add_histogram(self, rows: Tensor) -> None:
+        low, high = self.limits
+        # float64, so that no value lands on the wrong side of an edge by rounding.
+        place = rows.double().sub_(low).mul_(self.bins / (high - low)).floor_()
+        place.masked_fill_(rows == high, self.bins - 1)
+        place = place.clamp_(-1, self.bins).add_(1)
+        finite = torch.isfinite(rows)
+        index = place.nan_to_num_(0).long()
+        self.counts.scatter_add_(1, index.T, finite.T.long())
+
+
+def _robust_limits(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The histogram's range (low, high), each (width,) float64, from the first rows."""
+    rows = rows.double()
+    rows = rows.where(torch.isfinite(rows), torch.nan)
+    low, high = torch.nanquantile(rows, torch.tensor([0.005, 0.995], dtype=torch.float64), dim=0).nan_to_num_(0)
+    span = high - low
+    # A neuron that has not moved yet still needs a range of its own size.
+    span = span.where(span > 0, low.abs().clamp(min=1e-6) * 0.1)
+    return low - MARGIN * span, high + MARGIN * span
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Statistics of every neuron. Arrays are (layers, heads, head_dim); where a layer has fewer heads than the widest,
+    the missing ones are NaN (counts: 0).
+
+    Attributes:
+        count, mean, std, minimum, maximum: float32; `std` is that of the population (divided by the count).
+        not_finite: how many values were NaN or infinite; these are in nothing else.
+        low, high: float64, the histogram's range.
+        counts: int64 (layers, heads, head_dim, bins + 2), the first and the last for what fell outside.
+        provenance: what the statistics were made from, as the cache file keeps it.
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    not_finite: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    counts: np.ndarray
+    provenance: dict
+
+    @classmethod
+    def of(cls, layers: list[Accumulator], heads: tuple[int, ...], provenance: dict) -> "Statistics":
+        """Statistics from one accumulator a layer."""
+        for layer in layers:
+            layer.calibrate()
+
+        def gather(values: list[Tensor], missing: float) -> np.ndarray:
+            head_dim = len(values[0]) // heads[0]
+            shape = (len(heads), max(heads), head_dim, *values[0].shape[1:])
+            array = np.full(shape, missing, dtype=values[0].numpy().dtype)
+            for layer, value in enumerate(values):
+                array[layer, : heads[layer]] = value.numpy().reshape(heads[layer], *shape[2:])
+            return array
+
+        def gather_float(values: list[Tensor], missing: float) -> np.ndarray:
+            return gather([value.float() for value in values], missing)
+
+        nothing = [torch.zeros(len(layer.count), dtype=torch.float64) for layer in layers]
+        return cls(
+            count=gather_float([layer.count for layer in layers], 0),
+            mean=gather_float([layer.mean.where(layer.count > 0, torch.nan) for layer in layers], np.nan),
+            std=gather_float([(layer.squares / layer.count).sqrt() for layer in layers], np.nan),
+            minimum=gather_float([layer.minimum for layer in layers], np.nan),
+            maximum=gather_float([layer.maximum for layer in layers], np.nan),
+            not_finite=gather_float([layer.not_finite for layer in layers], 0),
+            low=gather([layer.limits[0] if layer.limits else nothing[i] for i, layer in enumerate(layers)], np.nan),
+            high=gather([layer.limits[1] if layer.limits else nothing[i] for i, layer in enumerate(layers)], np.nan),
+            counts=gather([layer.counts for layer in layers], 0),
+            provenance=provenance,
+        )
+
+    @property
+    def bins(self) -> int:
+        """The number of fine bins."""
+        return self.counts.shape[-1] - 2
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of every number and of the provenance."""
+        digest = hashlib.sha256(json.dumps(self.provenance, sort_keys=True).encode())
+        for array in (self.count, self.mean, self.std, self.minimum, self.maximum, self.not_finite, self.low, self.high):
+            digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(self.counts))
+        return digest.hexdigest()[:16]
+
+    def peak(self, bins: int = 100) -> np.ndarray:
+        """The centre of each neuron's fullest bin, its mode; float32 (layers, heads, head_dim).
+
+        The lowest of equally full bins counts. A constant neuron's peak is its value; NaN where nothing was counted.
+        """
+        steps = _steps(bins, self.bins)
+        summed = np.add.reduceat(self.counts[..., 1:-1], steps[:-1], axis=-1)
+        fullest = (summed / np.diff(steps)).argmax(axis=-1)  # a density: bins may differ by one fine bin in width
+        centre = (steps[fullest] + steps[fullest + 1]) / 2
+        value = self.low + (self.high - self.low) * centre / self.bins
+        value = np.where(self.minimum == self.maximum, self.minimum, value)
+        return np.where(self.count > 0, value, np.nan).astype(np.float32)
+
+    def median(self) -> np.ndarray:
+        """The median of each neuron; float32 (layers, heads, head_dim)."""
+        return self.quantile(0.5)
+
+    def quantile(self, share: float) -> np.ndarray:
+        """Each neuron's quantile, interpolated within a fine bin; float32 (layers, heads, head_dim)."""
+        inner = np.linspace(0, 1, self.bins + 1)
+        edges = np.concatenate(
+            [
+                np.minimum(self.minimum, self.low)[..., None],
+                self.low[..., None] + (self.high - self.low)[..., None] * inner,
+                np.maximum(self.maximum, self.high)[..., None],
+            ],
+            axis=-1,
+        )
+        total = np.cumsum(self.counts, axis=-1)
+        wanted = share * total[..., -1]
+        place = (total < wanted[..., None]).sum(axis=-1)
+        place = np.minimum(place, self.bins + 1)[..., None]
+        here = np.take_along_axis(self.counts, place, -1)[..., 0]
+        before = np.take_along_axis(total, place, -1)[..., 0] - here
+        left, right = (np.take_along_axis(edges, place + step, -1)[..., 0] for step in (0, 1))
+        value = left + (right - left) * (wanted - before) / np.maximum(here, 1)
+        value = np.clip(value, self.minimum, self.maximum)
+        return np.where(self.count > 0, value, np.nan).astype(np.float32)
+
+    def histogram(self, layer: int, head: int, neuron: int, bins: int = 100) -> tuple[np.ndarray, np.ndarray]:
+        """One neuron's histogram: edges, float64 (bins + 1,), and counts, int64 (bins,). Without what fell outside.
+
+        Where `bins` does not divide the number of fine bins, bins differ in width by one fine bin.
+        """
+        steps = _steps(bins, self.bins)
+        low, high = self.low[layer, head, neuron], self.high[layer, head, neuron]
+        counts = np.add.reduceat(self.counts[layer, head, neuron, 1:-1], steps[:-1])
+        return low + (high - low) * steps / self.bins, counts
+
+    def outside(self) -> np.ndarray:
+        """The share of each neuron's values beyond the histogram's range; float32 (layers, heads, head_dim)."""
+        beyond = self.counts[..., 0] + self.counts[..., -1]
+        return (beyond / np.maximum(self.count, 1)).astype(np.float32)
+
+
+def _steps(bins: int, fine: int) -> np.ndarray:
+    """The fine edges at which `bins` coarser bins begin and end; int (bins + 1,)."""
+    if not 1 <= bins <= fine:
+        raise StatisticsError(f"A histogram has between 1 and {fine} bins here, not {bins}.")
+    return np.round(np.linspace(0, fine, bins + 1)).astype(int)
