@@ -179,4 +179,6 @@ def _slug(ref: str) -> str:
 def _smallest(counts: np.ndarray) -> np.ndarray:
     """The counts in the smallest unsigned type that holds them."""
     most = int(counts.max(initial=0))
-    return counts.astype(next(kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64) if most <= np.iinfo(kind).max))
+    return counts.astype(
+        next(kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64) if most <= np.iinfo(kind).max)
+    )

@@ -193,9 +193,7 @@ def _masked(
     return corrupted, targets
 
 
-def _load_images(
-    ref: str, model: LoadedModel, predictions: int, batch_size: int, seed: int, split: Split
-) -> Data:
+def _load_images(ref: str, model: LoadedModel, predictions: int, batch_size: int, seed: int, split: Split) -> Data:
     items, notes = find_images(ref, split, model.labels)
     order = np.random.default_rng(seed).permutation(len(items))[:predictions]
     chosen: list[ImageItem] = [items[index] for index in order]

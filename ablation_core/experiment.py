@@ -71,9 +71,7 @@ class AblationResult:
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core ablate --json`."""
-        document = {
-            name: getattr(self, name) for name in ("model", "data", "statistics", "select", "neurons", "bins")
-        }
+        document = {name: getattr(self, name) for name in ("model", "data", "statistics", "select", "neurons", "bins")}
         document["positions"] = "all"
         document["baseline"] = _performance(self.baseline, ("loss", "perplexity", "top1", "top10"))
         document["results"] = [

@@ -7,7 +7,6 @@ import warnings
 from dataclasses import dataclass, fields
 
 import numpy as np
-import torch
 from scipy.stats import DegenerateDataWarning, bootstrap
 from torch import Tensor
 

@@ -81,7 +81,9 @@ class Selection:
         terms = []
         whole = {head for head, neurons in self.chosen if len(neurons) == self.shape.head_dim}
         whole_layers = {
-            layer for layer, count in enumerate(self.shape.heads) if all((layer, head) in whole for head in range(count))
+            layer
+            for layer, count in enumerate(self.shape.heads)
+            if all((layer, head) in whole for head in range(count))
         }
         for (layer, head), neurons in self.chosen:
             if layer in whole_layers:

@@ -172,7 +172,16 @@ class Statistics:
     def digest(self) -> str:
         """A digest of every number and of the provenance."""
         digest = hashlib.sha256(json.dumps(self.provenance, sort_keys=True).encode())
-        for array in (self.count, self.mean, self.std, self.minimum, self.maximum, self.not_finite, self.low, self.high):
+        for array in (
+            self.count,
+            self.mean,
+            self.std,
+            self.minimum,
+            self.maximum,
+            self.not_finite,
+            self.low,
+            self.high,
+        ):
             digest.update(np.ascontiguousarray(array))
         digest.update(np.ascontiguousarray(self.counts))
         return digest.hexdigest()[:16]

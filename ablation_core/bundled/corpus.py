@@ -73,7 +73,11 @@ def encode_documents(tokenizer: Tokenizer, documents: list[str], separator: int)
 
 
 def _source_files() -> list[Path]:
-    roots = {Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib"))}
+    roots = {
+        Path(sysconfig.get_path("stdlib")),
+        Path(sysconfig.get_path("purelib")),
+        Path(sysconfig.get_path("platlib")),
+    }
     held_out_package = "pydoc_data"
     files = {path for root in roots for path in root.rglob("*.py") if held_out_package not in path.parts}
     return sorted(files)

@@ -7,7 +7,7 @@ sees the very batches that an uninterrupted one sees.
 import json
 import math
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -156,9 +156,16 @@ class VitMini:
     steps = 5600
     batch = 128
     architecture = "vit_tiny_patch16_224"
-    arguments = dict(
-        img_size=28, patch_size=4, in_chans=1, embed_dim=96, depth=6, num_heads=6, num_classes=10, qkv_bias=True
-    )
+    arguments: ClassVar = {
+        "img_size": 28,
+        "patch_size": 4,
+        "in_chans": 1,
+        "embed_dim": 96,
+        "depth": 6,
+        "num_heads": 6,
+        "num_classes": 10,
+        "qkv_bias": True,
+    }
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
         self.mean, self.std = float(images.mean() / 255), float(images.std() / 255)
@@ -175,10 +182,16 @@ class VitMini:
         return nn.functional.cross_entropy(self.model(images), self.labels[rows], label_smoothing=0.05)
 
     def save(self, folder: Path) -> None:
-        self.model.pretrained_cfg = self.model.default_cfg | dict(
-            input_size=(1, 28, 28), mean=(self.mean,), std=(self.std,), num_classes=10, crop_pct=1.0,
-            label_names=self.names, interpolation="bicubic", architecture=self.architecture,
-        )  # fmt: skip
+        self.model.pretrained_cfg = self.model.default_cfg | {
+            "architecture": self.architecture,
+            "input_size": (1, 28, 28),
+            "mean": (self.mean,),
+            "std": (self.std,),
+            "num_classes": 10,
+            "label_names": self.names,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+        }
         save_for_hf(self.model, folder, model_args=self.arguments, safe_serialization=True)
 
 

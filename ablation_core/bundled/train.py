@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from ablation_core.bundled import FOLDER, NAMES, recipes
 
-
 WARM_UP_STEPS, DECAY_SHARE = 100, 0.25
 CHECKPOINT_EVERY = 200
 

@@ -1,0 +1,243 @@
+"""Tidy frames → Altair charts. Knows neither Streamlit nor torch.
+
+Each kind of replacement value has one colour, dash and shape on every page. The colours are those of Okabe and Ito
+(2008), told apart by colour-blind eyes, shifted to a lightness that shows on white and on black.
+"""
+
+from dataclasses import dataclass
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a replacement value is drawn."""
+
+    color: str
+    dash: tuple[int, ...]
+    shape: str
+
+
+MARKS = {
+    "zero": Mark("#808792", (2, 3), "square"),
+    "mean": Mark("#2f86c9", (7, 4), "circle"),
+    "median": Mark("#12a07c", (10, 3, 2, 3), "diamond"),
+    "peak": Mark("#dd6315", (1, 0), "triangle-up"),
+    "resample-dataset": Mark("#c56aa0", (4, 2, 1, 2), "cross"),
+}
+BARS = "#8fa3b8"
+EMPHASIS = "#dd6315"
+
+
+def _mark_scales(names: list[str]) -> dict:
+    """Colour, dash and shape scales for these kinds of values."""
+    marks = [MARKS[name] for name in names]
+    return {
+        "color": alt.Color("kind:N", scale=alt.Scale(domain=names, range=[m.color for m in marks]), legend=None),
+        "strokeDash": alt.StrokeDash(
+            "kind:N", scale=alt.Scale(domain=names, range=[list(m.dash) for m in marks]), legend=None
+        ),
+        "shape": alt.Shape("kind:N", scale=alt.Scale(domain=names, range=[m.shape for m in marks]), legend=None),
+    }
+
+
+def head_map(frame: pd.DataFrame, title: str, form: str = ".2f") -> alt.LayerChart:
+    """All heads of a model, layer across and head up, clickable as the selection `pick`.
+
+    Args:
+        frame: columns layer, head, value, picked (bool), label (the tooltip's sentence).
+    """
+    layers, heads = int(frame["layer"].max()) + 1, int(frame["head"].max()) + 1
+    base = alt.Chart(frame).encode(
+        x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, domain=False, ticks=False)),
+        y=alt.Y("head:O", title="head", sort="descending", axis=alt.Axis(domain=False, ticks=False)),
+    )
+    pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle=False)
+    cells = (
+        base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808040", strokeWidth=1)
+        .encode(
+            color=alt.Color(
+                "value:Q",
+                scale=alt.Scale(scheme="blues", zero=True),
+                legend=alt.Legend(title=title, orient="top", gradientLength=180, titleLimit=260, format=form),
+            ),
+            tooltip=[alt.Tooltip("label:N", title="head"), alt.Tooltip("value:Q", title=title, format=form)],
+        )
+        .add_params(pick)
+    )
+    outline = base.transform_filter("datum.picked").mark_rect(
+        fill=None, stroke=EMPHASIS, strokeWidth=3, cornerRadius=3, tooltip=None
+    )
+    chart = alt.layer(cells, outline)
+    if layers * heads <= 200:
+        middle = (frame["value"].min() + frame["value"].max()) / 2
+        chart += base.mark_text(fontSize=11, cursor="pointer").encode(
+            text=alt.Text("value:Q", format=form),
+            color=alt.condition(f"datum.value > {middle}", alt.value("white"), alt.value("#1b2733")),
+        )
+    return chart.properties(height=110 + max(150, min(34 * heads, 480)))  # with legend and axis
+
+
+def neuron_grid(outlines: pd.DataFrame, marks: pd.DataFrame, cells: pd.DataFrame, columns: int) -> alt.LayerChart:
+    """All neurons of a head as small histograms in a grid, clickable as the selection `pick`.
+
+    One drawing in its own coordinates, a unit square a neuron: many times faster than a chart for each.
+
+    Args:
+        outlines: columns neuron, x, y (grid coordinates of the histogram's outline), base.
+        marks: columns neuron, kind, x, y, y2.
+        cells: columns neuron, x, x2, y, y2, picked, name, and what the tooltip shows: mean, std, peak, apart.
+    """
+    rows = int(np.ceil(len(cells) / columns))
+    x_scale = alt.Scale(domain=[0, columns], nice=False)
+    y_scale = alt.Scale(domain=[-rows, 0], nice=False)
+    x, y = alt.X("x:Q", axis=None, scale=x_scale), alt.Y("y:Q", axis=None, scale=y_scale)
+    pick = alt.selection_point(name="pick", fields=["neuron"], toggle=False)
+    frame = alt.Chart(cells).encode(x=x, x2="x2:Q", y=y, y2="y2:Q")
+    background = (
+        frame.mark_rect(cornerRadius=4, cursor="pointer", fill="#80808014")
+        .encode(
+            stroke=alt.condition("datum.picked", alt.value(EMPHASIS), alt.value("#80808030")),
+            strokeWidth=alt.condition("datum.picked", alt.value(2.5), alt.value(1)),
+            tooltip=[
+                alt.Tooltip("name:N", title="neuron"),
+                *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "std", "peak")),
+                alt.Tooltip("apart:Q", title="peak − mean, in std", format="+.2f"),
+            ],
+        )
+        .add_params(pick)
+    )
+    names = (
+        alt.Chart(cells)
+        .mark_text(align="left", baseline="top", dx=4, dy=3, fontSize=10, color="#808792", tooltip=None)
+        .encode(x=x, y=alt.Y("y2:Q", scale=y_scale, axis=None), text="neuron:N")
+    )
+    shapes = (
+        alt.Chart(outlines)
+        .mark_area(interpolate="step-after", color=BARS, opacity=0.9, tooltip=None)
+        .encode(x=x, y=y, y2="base:Q", detail="neuron:N")
+    )
+    kinds = list(dict.fromkeys(marks["kind"]))
+    scales = _mark_scales(kinds)
+    rules = (
+        alt.Chart(marks)
+        .mark_rule(strokeWidth=1.6, tooltip=None)
+        .encode(x=x, y=y, y2="y2:Q", color=scales["color"], strokeDash=scales["strokeDash"])
+    )
+    chart = alt.layer(background, shapes, rules, names).properties(height=max(120, 78 * rows))
+    return chart.configure_view(strokeWidth=0)
+
+
+def neuron_histogram(bars: pd.DataFrame, marks: pd.DataFrame, unit: str, log: bool) -> alt.LayerChart:
+    """One neuron's histogram with its values marked and printed.
+
+    Args:
+        bars: columns left, right, count.
+        marks: columns kind, value, text; each gets a line of its own for its text.
+        unit: the horizontal axis' title.
+    """
+    bars = bars[bars["count"] > 0].assign(floor=0.5 if log else 0.0)
+    scale = alt.Scale(type="log", domainMin=0.5) if log else alt.Scale(zero=True)
+    edge = [min(bars["left"].min(), marks["value"].min()), max(bars["right"].max(), marks["value"].max())]
+    x_scale = alt.Scale(domain=edge, nice=False, padding=12)
+    columns = (
+        alt.Chart(bars)
+        .mark_rect(color=BARS, stroke=BARS, strokeWidth=0.3)
+        .encode(
+            x=alt.X("left:Q", title=unit, scale=x_scale),
+            x2="right:Q",
+            y=alt.Y("count:Q", title="tokens in the bin" + (", log scale" if log else ""), scale=scale),
+            y2="floor:Q",
+            tooltip=[
+                alt.Tooltip("left:Q", title="from", format=".4f"),
+                alt.Tooltip("right:Q", title="to", format=".4f"),
+                alt.Tooltip("count:Q", title="tokens", format=","),
+            ],
+        )
+    )
+    kinds = list(marks["kind"])
+    scales = _mark_scales(kinds)
+    # Labels lie in lanes above the bars: values that nearly coincide stay readable.
+    marks = marks.assign(lane=[-8 - 16 * lane for lane in range(len(marks))])
+    middle = sum(edge) / 2
+    values = alt.Chart(marks).encode(x=alt.X("value:Q", scale=x_scale, title=unit), color=scales["color"])
+    rules = values.mark_rule(strokeWidth=2.2).encode(
+        strokeDash=scales["strokeDash"],
+        y=alt.value(0),
+        y2=alt.value("height"),
+        tooltip=[alt.Tooltip("kind:N", title="value"), alt.Tooltip("value:Q", format=".5f")],
+    )
+    stems = values.mark_rule(strokeWidth=1, opacity=0.6, tooltip=None).encode(
+        y=alt.Y("lane:Q", scale=None), y2=alt.value(0)
+    )
+    texts = [
+        values.transform_filter(condition)
+        .mark_text(align=align, dx=dx, fontSize=12, fontWeight=600, baseline="middle", tooltip=None)
+        .encode(y=alt.Y("lane:Q", scale=None), text="text:N")
+        for condition, align, dx in (
+            (alt.datum.value <= middle, "left", 5),
+            (alt.datum.value > middle, "right", -5),
+        )
+    ]
+    chart = alt.layer(columns, rules, stems, *texts).resolve_scale(y="independent")
+    padding = {"top": 14 + 16 * len(marks), "left": 5, "right": 5, "bottom": 5}
+    return chart.properties(height=420, padding=padding)
+
+
+def changes(frame: pd.DataFrame, title: str, floor: tuple[float, float] | None = None) -> alt.LayerChart:
+    """One row a method: its change as a shape with its interval, the zero line, and the noise floor as a band.
+
+    Args:
+        frame: columns kind, mean, low, high, chosen (bool).
+        floor: the range of changes that random neurons make.
+    """
+    kinds = list(frame["kind"])
+    scales = _mark_scales(kinds)
+    y = alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13))
+    base = alt.Chart(frame).encode(y=y)
+    x = alt.X("mean:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format="~g"))
+    tooltip = [
+        alt.Tooltip("kind:N", title="method"),
+        *(alt.Tooltip(f"{name}:Q", format="+.5f") for name in ("mean", "low", "high")),
+    ]
+    zero = alt.Chart(pd.DataFrame({"mean": [0.0]})).mark_rule(color="#808792", strokeWidth=1.5).encode(x=x)
+    spans = base.mark_rule(strokeWidth=3, opacity=0.75).encode(
+        x=alt.X("low:Q", title=title), x2="high:Q", color=scales["color"], tooltip=tooltip
+    )
+    points = base.mark_point(filled=True, opacity=1, strokeWidth=1).encode(
+        x=x,
+        color=scales["color"],
+        shape=scales["shape"],
+        size=alt.condition("datum.chosen", alt.value(220), alt.value(110)),
+        tooltip=tooltip,
+    )
+    layers = [zero, spans, points]
+    if floor is not None:
+        band = alt.Chart(pd.DataFrame({"low": [floor[0]], "high": [floor[1]]})).mark_rect(color="#808792", opacity=0.2)
+        ends = (("low", "noise floor from"), ("high", "to"))
+        tooltip = [alt.Tooltip(f"{name}:Q", title=words, format="+.5f") for name, words in ends]
+        layers.insert(0, band.encode(x="low:Q", x2="high:Q", tooltip=tooltip))
+    return alt.layer(*layers).properties(height=40 * len(kinds) + 60)
+
+
+def replaced_values(frame: pd.DataFrame) -> alt.Chart:
+    """Where each method's values lie in the neurons' distributions: a tick a neuron.
+
+    Args:
+        frame: columns kind, name, value (standard deviations from the neuron's mean).
+    """
+    kinds = list(dict.fromkeys(frame["kind"]))
+    scales = _mark_scales(kinds)
+    return (
+        alt.Chart(frame)
+        .mark_tick(thickness=1.5, size=26, opacity=0.55)
+        .encode(
+            x=alt.X("value:Q", title="std from the neuron's mean"),
+            y=alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13)),
+            color=scales["color"],
+            tooltip=["name:N", alt.Tooltip("value:Q", format="+.3f")],
+        )
+        .properties(height=40 * len(kinds) + 60)
+    )

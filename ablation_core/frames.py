@@ -1,0 +1,151 @@
+"""Statistics and results as tidy frames, the form that the charts draw and the tables show."""
+
+import numpy as np
+import pandas as pd
+
+from ablation_core.experiment import AblationResult, Performance
+from ablation_core.methods import METHODS, constant_values
+from ablation_core.reading import Reading, peak_distance
+from ablation_core.selection import Selection, Shape
+from ablation_core.statistics import Statistics
+
+GRID_BINS = 40
+
+
+def head_frame(values: np.ndarray, shape: Shape, picked: set[tuple[int, int]]) -> pd.DataFrame:
+    """One row a head; `values` is (layers, heads)."""
+    rows = [
+        {"layer": layer, "head": head, "value": float(values[layer, head]), "picked": (layer, head) in picked}
+        for layer, count in enumerate(shape.heads)
+        for head in range(count)
+    ]
+    return pd.DataFrame(rows).assign(label=lambda frame: frame["layer"].astype(str) + "." + frame["head"].astype(str))
+
+
+def head_distances(statistics: Statistics, bins: int) -> np.ndarray:
+    """Per head the mean over its neurons of how far peak and mean lie apart, in std; (layers, heads)."""
+    return np.nanmean(np.abs(peak_distance(statistics, bins)), axis=-1)
+
+
+def neuron_frame(statistics: Statistics, layer: int, head: int, bins: int) -> pd.DataFrame:
+    """One row a neuron of a head, the oddest first: where its peak lies farthest from its mean."""
+    apart = peak_distance(statistics, bins)[layer, head]
+    frame = pd.DataFrame(
+        {
+            "neuron": np.arange(len(apart)),
+            "mean": statistics.mean[layer, head],
+            "median": statistics.median()[layer, head],
+            "peak": statistics.peak(bins)[layer, head],
+            "std": statistics.std[layer, head],
+            "apart": apart,
+        }
+    )
+    return frame.sort_values("apart", key=np.abs, ascending=False, ignore_index=True)
+
+
+def grid_frames(
+    statistics: Statistics, layer: int, head: int, neurons: pd.DataFrame, picked: int, columns: int
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Outlines, marks and cells of `charts.neuron_grid`, in the order of `neurons`."""
+    outlines, marks, cells = [], [], []
+    for place, row in enumerate(neurons.itertuples()):
+        x0, y0 = place % columns, -(place // columns) - 1
+        neuron = int(row.neuron)
+        edges, counts = statistics.histogram(layer, head, neuron, GRID_BINS)
+        left, span = edges[0], edges[-1] - edges[0]
+        heights = np.append(counts / max(counts.max(), 1), 0) * 0.72
+        outlines.append(
+            pd.DataFrame(
+                {
+                    "neuron": neuron,
+                    "x": x0 + 0.05 + 0.88 * (edges - left) / span,
+                    "y": y0 + 0.08 + heights,
+                    "base": y0 + 0.08,
+                }
+            )
+        )
+        for kind, value in (("zero", 0.0), ("mean", row.mean), ("median", row.median), ("peak", row.peak)):
+            if left <= value <= edges[-1]:
+                x = x0 + 0.05 + 0.88 * (value - left) / span
+                marks.append({"neuron": neuron, "kind": kind, "x": x, "y": y0 + 0.08, "y2": y0 + 0.84})
+        cells.append(
+            {
+                "neuron": neuron,
+                "name": f"{layer}.{head}:{neuron}",
+                "picked": neuron == picked,
+                "x": x0 + 0.02,
+                "x2": x0 + 0.96,
+                "y": y0 + 0.03,
+                "y2": y0 + 0.97,
+                "mean": row.mean,
+                "std": row.std,
+                "peak": row.peak,
+                "apart": row.apart,
+            }
+        )
+    return pd.concat(outlines, ignore_index=True), pd.DataFrame(marks), pd.DataFrame(cells)
+
+
+def histogram_frame(statistics: Statistics, layer: int, head: int, neuron: int, bins: int) -> pd.DataFrame:
+    edges, counts = statistics.histogram(layer, head, neuron, bins)
+    return pd.DataFrame({"left": edges[:-1], "right": edges[1:], "count": counts})
+
+
+def mark_frame(reading: Reading) -> pd.DataFrame:
+    """A neuron's four values with the text printed beside each."""
+    rows = [
+        {
+            "kind": kind,
+            "value": value,
+            "text": f"{kind} {value:.4g}" + ("" if kind == "mean" else f"  ({reading.apart(kind, 'mean'):+.2f} std)"),
+        }
+        for kind, value in reading.values.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def change_frame(result: AblationResult, metric: str, chosen: str) -> pd.DataFrame:
+    """One row a method: the change of a metric with its interval."""
+    rows = []
+    for row in result.results:
+        interval = row.change[metric]
+        low, high = (interval.mean, interval.mean) if interval.low is None else (interval.low, interval.high)
+        rows.append(
+            {"kind": row.method, "mean": interval.mean, "low": low, "high": high, "chosen": row.method == chosen}
+        )
+    return pd.DataFrame(rows)
+
+
+def replaced_frame(statistics: Statistics, selection: Selection, bins: int) -> pd.DataFrame:
+    """One row a constant method and selected neuron: the value, in standard deviations from the neuron's mean."""
+    rows = []
+    for method in METHODS.values():
+        if method.constant is None:
+            continue
+        values = constant_values(method, statistics, selection.shape, bins)
+        distance = np.divide(
+            values - statistics.mean, statistics.std, out=np.zeros_like(values), where=statistics.std > 0
+        )
+        for (layer, head), neurons in selection.chosen:
+            rows += [
+                {"kind": method.name, "name": f"{layer}.{head}:{n}", "value": float(distance[layer, head, n])}
+                for n in neurons
+            ]
+    return pd.DataFrame(rows, columns=["kind", "name", "value"])
+
+
+def result_frame(result: AblationResult) -> pd.DataFrame:
+    """One row a method, the baseline first: every metric, and the changes with their intervals."""
+    rows = [{"method": "baseline", **_columns(result.baseline)}]
+    for row in result.results:
+        changes = {
+            f"change of {metric} ({bound})": getattr(row.change[metric], bound)
+            for metric in ("loss", "top1", "top10")
+            for bound in ("mean", "low", "high")
+        }
+        rows.append({"method": row.method, **_columns(row.performance), **changes})
+    return pd.DataFrame(rows)
+
+
+def _columns(performance: Performance) -> dict[str, float]:
+    return {name: getattr(performance, name) for name in ("loss", "perplexity", "top1", "top10", "kl")}

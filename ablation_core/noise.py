@@ -1,0 +1,59 @@
+"""The noise floor: what ablating as many random neurons of the same layers does.
+
+A head whose ablation changes the loss no more than these sets do has not been shown to matter for being that head.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablation_core.engine import Recording
+from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.methods import METHODS
+from ablation_core.selection import Selection
+from ablation_core.statistics import Statistics
+
+SETS = 8
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """The least and greatest change of loss, in nats, among the random sets ablated so far."""
+
+    low: float
+    high: float
+    sets: int
+    sets_wanted: int = SETS
+
+
+def random_selection(selection: Selection, generator: np.random.Generator) -> Selection | None:
+    """As many neurons in each layer as `selection` has there, drawn from the layer's other neurons.
+
+    None where a layer has too few others.
+    """
+    shape, terms = selection.shape, []
+    for layer in selection.layers:
+        mask = selection.mask(layer)
+        others = np.flatnonzero(~mask)
+        if len(others) < mask.sum():
+            return None
+        drawn = generator.choice(others, int(mask.sum()), replace=False)
+        terms += [f"{layer}.{place // shape.head_dim}:{place % shape.head_dim}" for place in drawn]
+    return Selection.parse(" ".join(terms), shape)
+
+
+def noise_floor(recording: Recording, selection: Selection, statistics: Statistics, seed: int) -> Iterator[NoiseFloor]:
+    """The floor over 1, 2, … `SETS` random sets, by mean ablation; nothing where no such set can be drawn."""
+    generator, changes = np.random.default_rng(seed), []
+    for _ in range(SETS if selection.chosen else 0):
+        drawn = random_selection(selection, generator)
+        if drawn is None:
+            return
+        spec = AblationSpec(drawn, (METHODS["mean"],), seed=seed)
+        run = AblationRun(recording.model, recording.data, spec, statistics, recording)
+        while run.steps_done < run.steps:
+            run.step()
+        baseline, ablated, _ = run.scores()
+        changes.append(float((ablated["mean"].loss - baseline.loss).mean()))
+        yield NoiseFloor(min(changes), max(changes), len(changes))

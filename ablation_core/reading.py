@@ -1,0 +1,130 @@
+"""What a neuron's distribution looks like, in numbers and in a sentence. Reads statistics, knows no model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import find_peaks
+
+from ablation_core.statistics import Statistics
+
+DRAWS = 200
+_MODE_BINS = 60  # coarse enough that sampling noise does not make modes
+_MODE_PROMINENCE = 0.1  # of the highest one
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One neuron's shape.
+
+    Attributes:
+        values: zero, mean, median and peak, in activation units.
+        std: the standard deviation.
+        skew: the third standardised moment, of what lies within the histogram's range.
+        second_mode: where a second mode lies, or None.
+        peak_range: where the peak falls in 95 % of samples of as many tokens drawn from the histogram. Tokens are
+            drawn independently, so that the true uncertainty is rather greater.
+        not_finite: how many values were NaN or infinite.
+    """
+
+    values: dict[str, float]
+    std: float
+    skew: float
+    second_mode: float | None
+    peak_range: tuple[float, float]
+    outside: float
+    not_finite: int
+
+    def apart(self, one: str, other: str) -> float:
+        """How far a value lies above another, in standard deviations; 0 for a constant neuron."""
+        return (self.values[one] - self.values[other]) / self.std if self.std > 0 else 0.0
+
+    @property
+    def sentence(self) -> str:
+        """The shape in words."""
+        if self.std == 0:
+            return f"Constant: it was {self.values['mean']:.4g} on every token."
+        parts = [_skew_words(self.skew)]
+        if self.second_mode is not None:
+            parts.append(f"a second mode near {self.second_mode:.3g}")
+        parts.append(
+            f"the peak lies {_distance(self.apart('peak', 'mean'), 'the mean')} and "
+            f"{_distance(self.apart('peak', 'zero'), 'zero')}"
+        )
+        low, high = self.peak_range
+        width = (high - low) / self.std
+        sure = "well determined" if width <= 0.25 else "roughly determined" if width <= 0.75 else "poorly determined"
+        parts.append(f"the peak is {sure} (95 % of resamples: {low:.3g} to {high:.3g}, {width:.2f} std wide)")
+        if self.not_finite:
+            parts.append(f"{self.not_finite:,} values were NaN or infinite and are left out")
+        text = "; ".join(parts)
+        return text[0].upper() + text[1:] + "."
+
+
+def read_neuron(statistics: Statistics, layer: int, head: int, neuron: int, bins: int, seed: int = 0) -> Reading:
+    """Read one neuron's shape at a binning of the peak."""
+    at = (layer, head, neuron)
+    edges, counts = statistics.histogram(*at, bins=bins)
+    mean, std = float(statistics.mean[at]), float(statistics.std[at])
+    values = {
+        "zero": 0.0,
+        "mean": mean,
+        "median": float(statistics.median()[at]),
+        "peak": float(statistics.peak(bins)[at]),
+    }
+    return Reading(
+        values=values,
+        std=std,
+        skew=_skew(*statistics.histogram(*at, bins=statistics.bins)),
+        second_mode=_second_mode(*statistics.histogram(*at, bins=min(_MODE_BINS, statistics.bins))),
+        peak_range=_peak_range(edges, counts, seed),
+        outside=float(statistics.outside()[at]),
+        not_finite=int(statistics.not_finite[at]),
+    )
+
+
+def peak_distance(statistics: Statistics, bins: int) -> np.ndarray:
+    """How far each neuron's peak lies from its mean, in standard deviations, signed; 0 for constant neurons."""
+    distance = statistics.peak(bins) - statistics.mean
+    return np.divide(distance, statistics.std, out=np.zeros_like(distance), where=statistics.std > 0)
+
+
+def _skew(edges: np.ndarray, counts: np.ndarray) -> float:
+    centres, total = (edges[1:] + edges[:-1]) / 2, counts.sum()
+    if total == 0:
+        return 0.0
+    mean = (centres * counts).sum() / total
+    variance = ((centres - mean) ** 2 * counts).sum() / total
+    return float(((centres - mean) ** 3 * counts).sum() / total / variance**1.5) if variance > 0 else 0.0
+
+
+def _second_mode(edges: np.ndarray, counts: np.ndarray) -> float | None:
+    smooth = gaussian_filter1d(counts.astype(float), sigma=1.5)
+    modes, properties = find_peaks(np.pad(smooth, 1), prominence=_MODE_PROMINENCE * max(smooth.max(), 1e-9))
+    if len(modes) < 2:
+        return None
+    second = modes[np.argsort(properties["prominences"])[-2]] - 1
+    return float((edges[second] + edges[second + 1]) / 2)
+
+
+def _peak_range(edges: np.ndarray, counts: np.ndarray, seed: int) -> tuple[float, float]:
+    total = counts.sum()
+    if total == 0:
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(seed).multinomial(total, counts / total, size=DRAWS)
+    fullest = (draws / np.diff(edges)).argmax(axis=1)
+    low, high = np.quantile((edges[fullest] + edges[fullest + 1]) / 2, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _skew_words(skew: float) -> str:
+    if abs(skew) < 0.25:
+        return f"nearly symmetric (skew {skew:+.2f})"
+    side = "right" if skew > 0 else "left"
+    return f"{'strongly ' if abs(skew) > 1 else ''}skewed to the {side} (skew {skew:+.2f})"
+
+
+def _distance(apart: float, what: str) -> str:
+    if abs(apart) < 0.05:
+        return f"on {what}"
+    return f"{abs(apart):.2f} std {'above' if apart > 0 else 'below'} {what}"

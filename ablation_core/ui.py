@@ -1,0 +1,280 @@
+"""What the pages share: the sidebar, the cached loaders and the state of the view. The only room that knows Streamlit.
+
+Every choice is a widget bound to the address, so that it survives pages and reloads and a copied link opens the same
+view. Models, statistics and results are shared by all sessions of a server and bounded in number.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import streamlit as st
+
+from ablation_core import bundled, cache
+from ablation_core.architectures import Modality
+from ablation_core.charts import MARKS
+from ablation_core.collect import StatisticsRun
+from ablation_core.data import DEFAULT_DATA, Data, load_data
+from ablation_core.engine import Recording
+from ablation_core.errors import AblationError
+from ablation_core.experiment import AblationResult, AblationRun, AblationSpec
+from ablation_core.methods import METHODS
+from ablation_core.metrics import Interval
+from ablation_core.models import LoadedModel, load_model
+from ablation_core.noise import NoiseFloor, noise_floor
+from ablation_core.reading import peak_distance
+from ablation_core.selection import Selection
+from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
+from ablation_core.statistics import Statistics
+
+SEED = 0
+STATISTICS_PREDICTIONS: dict[Modality, int] = {"causal": 20_000, "masked": 4_000, "vision": 1_000}
+BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
+PREDICTIONS = (250, 500, 1000, 2000, 5000, 10_000)
+KEPT_RESULTS = 64
+
+
+@dataclass(frozen=True)
+class View:
+    """What the person has chosen on the sidebar, loaded and checked."""
+
+    model: LoadedModel
+    data_ref: str
+    predictions: int
+    statistics: Statistics
+    selection: Selection
+    method: str
+    bins: int
+
+
+def open_page(title: str, icon: str) -> View:
+    """Set the page up and draw the sidebar; stops the page, with a sentence, where something is missing."""
+    st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
+    st.html("<style>.stMainBlockContainer {padding-top: 3rem; padding-bottom: 2rem}</style>")
+    with st.sidebar:
+        st.markdown("### Ablation Explorer")
+        links = st.container()
+        with sentences():
+            view = _sidebar()
+        with links:
+            here = st.query_params.to_dict()
+            st.page_link("app.py", label="Distributions", query_params=here)
+            st.page_link("pages/ablate.py", label="Ablate", query_params=here)
+    return view
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Show an error of the core as its sentence and end the page there."""
+    try:
+        yield
+    except AblationError as error:
+        st.error(str(error), icon="⚠️")
+        st.stop()
+
+
+def _sidebar() -> View:
+    ref = st.selectbox(
+        "Model",
+        bundled.NAMES,
+        key="model",
+        bind="query-params",
+        accept_new_options=True,
+        help="A bundled model, or type a folder, a Hugging Face id, or timm/ and a timm model's name.",
+    )
+    with st.spinner(f"Loading {ref} …", show_time=True):
+        model = _model(ref)
+    st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}")
+    names = IMAGE_NAMES if model.modality == "vision" else TEXT_NAMES
+    data_ref = st.selectbox(
+        "Data",
+        names,
+        index=names.index(DEFAULT_DATA[model.modality]),
+        key="images" if model.modality == "vision" else "text",
+        bind="query-params",
+        accept_new_options=True,
+        help="What is predicted. Type text: and a file's path, or images: and a folder's, to use your own.",
+    )
+    statistics = _statistics_or_offer(model, data_ref)
+    predictions = st.select_slider(
+        "Predictions",
+        PREDICTIONS,
+        value=1000,
+        key="predictions",
+        bind="query-params",
+        help="How many targets are scored with and without the ablation. More give narrower intervals and take longer.",
+    )
+    text = st.text_input(
+        "Ablated neurons",
+        value=str(_oddest_head(model, statistics)),
+        key="select",
+        bind="query-params",
+        help="3.2 is head 2 of layer 3; 3.2:0-7,12 neurons of it; 3.* a layer; *.* everything. Separate by spaces.",
+    )
+    selection = Selection.parse(text or "", model.shape)
+    _chips(selection)
+    method = st.pills(
+        "Method",
+        list(METHODS),
+        default="peak",
+        key="method",
+        bind="query-params",
+        required=True,
+        help="  \n".join(f"**{method.name}**: {method.description}" for method in METHODS.values()),
+    )
+    bins = st.select_slider(
+        "Bins for the peak",
+        BINS,
+        value=100,
+        key="bins",
+        bind="query-params",
+        help="The peak is the centre of the fullest bin. Fewer bins: steadier, coarser. More: finer, noisier.",
+    )
+    made = statistics.provenance
+    st.caption(
+        f"Statistics: {made['tokens']:,} positions of {made['data']} (its statistics part), the first "
+        f"{made['positions_left_out']} of each sequence left out. Evaluated on the other part; ablated at every position."
+    )
+    return View(model, data_ref, predictions, statistics, selection, method, bins)
+
+
+_MODALITY_WORDS = {"causal": "Causal language model", "masked": "Masked language model", "vision": "Vision transformer"}
+
+
+def _chips(selection: Selection) -> None:
+    """The selected terms; a click on one removes it."""
+    terms = str(selection).split()
+    if not terms:
+        st.caption("Nothing is selected: click heads on the Ablate page, or type them above.")
+        return
+
+    def keep() -> None:
+        st.session_state["select"] = " ".join(st.session_state[key])
+
+    key = f"chips {selection}"
+    st.pills(
+        f"{len(selection):,} neurons selected (click a chip to remove it)",
+        terms,
+        default=terms,
+        selection_mode="multi",
+        key=key,
+        on_change=keep,
+    )
+
+
+def _oddest_head(model: LoadedModel, statistics: Statistics) -> Selection:
+    """The head whose neurons' peaks lie farthest from their means: something to look at first."""
+    apart = abs(peak_distance(statistics, 100)).mean(axis=-1)
+    layer, head = divmod(int(apart.argmax()), apart.shape[1])
+    return Selection.of_heads([(layer, head)], model.shape)
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _model(ref: str) -> LoadedModel:
+    return load_model(ref)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _data(_model: LoadedModel, fingerprint: str, ref: str, predictions: int, split: str) -> Data:
+    return load_data(ref, _model, predictions, seed=SEED, split=split)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _recording(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str) -> Recording:
+    return Recording(_model, _data)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _statistics(path: str, changed: int, _model: LoadedModel, fingerprint: str) -> Statistics:
+    return cache.load_statistics(path, _model)
+
+
+@st.cache_resource
+def _results() -> OrderedDict:
+    return OrderedDict()
+
+
+def _statistics_or_offer(model: LoadedModel, data_ref: str) -> Statistics:
+    """The statistics in the cache; where there are none, a button that computes them."""
+    entry = cache.find_statistics(model, data_ref)
+    if entry is None:
+        data = _data(model, model.fingerprint, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
+        st.info(f"There are no statistics of {model.ref} on {data_ref} yet.")
+        if not st.button("Compute statistics", type="primary", width="stretch"):
+            st.stop()
+        _compute(model, data)
+        st.rerun()
+    return _statistics(str(entry.path), entry.path.stat().st_mtime_ns, model, model.fingerprint)
+
+
+def _compute(model: LoadedModel, data: Data) -> None:
+    run = StatisticsRun(model, data)
+    bar, started = st.progress(0.0, "Computing statistics …"), time.monotonic()
+    while run.steps_done < run.steps:
+        run.step()
+        left = (time.monotonic() - started) / run.steps_done * (run.steps - run.steps_done)
+        bar.progress(run.steps_done / run.steps, f"{run.tokens:,} positions, {left:.0f} s left")
+    cache.save_statistics(run.result())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An ablation's result so far, and the noise floor once it is known."""
+
+    result: AblationResult
+    floor: NoiseFloor | None
+    done: float
+
+
+def ablations(view: View) -> Iterator[Outcome]:
+    """All methods on the view's selection: partial outcomes about twice a second, then the whole one.
+
+    A change of mind ends it between two batches; a whole outcome is kept for every session of the server.
+    """
+    data = _data(view.model, view.model.fingerprint, view.data_ref, view.predictions, "evaluation")
+    for note in data.notes:
+        st.caption(note)
+    key = (view.model.fingerprint, data.fingerprint, view.statistics.digest, str(view.selection), view.bins)
+    kept = _results()
+    if key in kept:
+        yield kept[key]
+        return
+    recording = _recording(view.model, data, view.model.fingerprint, data.fingerprint)
+    spec = AblationSpec(view.selection, tuple(METHODS.values()), view.bins, SEED)
+    run = AblationRun(view.model, data, spec, view.statistics, recording)
+    bar, shown = st.progress(0.0), time.monotonic()
+    while run.steps_done < run.steps:
+        run.step()
+        bar.progress(run.steps_done / run.steps, f"{run.steps_done} of {run.steps} batches")
+        if time.monotonic() - shown > 0.5 and 1 < run.steps_done < run.steps:
+            yield Outcome(run.result(), None, run.steps_done / run.steps)
+            shown = time.monotonic()
+    result = run.result()
+    yield Outcome(result, None, 1.0)
+    floor = None
+    for floor in noise_floor(recording, view.selection, view.statistics, SEED):
+        bar.progress(floor.sets / floor.sets_wanted, f"noise floor: {floor.sets} of {floor.sets_wanted} random sets")
+    bar.empty()
+    outcome = kept[key] = Outcome(result, floor, 1.0)
+    while len(kept) > KEPT_RESULTS:
+        kept.popitem(last=False)
+    yield outcome
+
+
+def legend(kinds: tuple[str, ...]) -> None:
+    """The kinds of values, each with its line in its colour and style."""
+    styles = {"zero": "dotted", "mean": "dashed", "median": "double", "peak": "solid"}
+    lines = "".join(
+        f'<span style="margin-right:1.4em;white-space:nowrap"><span style="display:inline-block;width:26px;'
+        f'vertical-align:middle;border-top:3px {styles[kind]} {MARKS[kind].color}"></span> {kind}</span>'
+        for kind in kinds
+    )
+    st.html(f'<div style="font-size:0.85rem;opacity:0.85">{lines}</div>')
+
+
+def interval_text(interval: Interval, form: str) -> str:
+    """A mean with its 95 % interval in brackets."""
+    mean = format(interval.mean, form)
+    return mean if interval.low is None else f"{mean} [{interval.low:{form}}, {interval.high:{form}}]"

@@ -1,0 +1,107 @@
+"""Ablate: what the model does without the selected neurons, by every method, on the same predictions."""
+
+import math
+
+import streamlit as st
+
+from ablation_core import charts, frames, ui
+from ablation_core.experiment import MethodResult
+from ablation_core.metrics import Interval
+from ablation_core.selection import Selection
+from ablation_core.verdict import comparison, verdict
+
+METRICS = {"loss": "change of loss, nats a prediction", "top1": "change of top-1", "top10": "change of top-10", "kl": "KL from the baseline, nats"}  # fmt: skip
+
+view = ui.open_page("Ablate", "✂️")
+shape = view.model.shape
+
+
+def toggle_head() -> None:
+    """The clicked head is added to the selection, or taken out of it."""
+    if clicked := st.session_state[map_key].selection.get("pick"):
+        head = Selection.of_heads([(int(clicked[0]["layer"]), int(clicked[0]["head"]))], shape)
+        st.session_state["select"] = str(view.selection.toggled(head))
+
+
+def show_numbers(outcome: ui.Outcome) -> None:
+    """The chosen method's row of figures: baseline, ablated, change with interval."""
+    result = outcome.result
+    row = next(row for row in result.results if row.method == view.method)
+    before, after, change = result.baseline, row.performance, row.change
+    figures = (
+        ("Loss, nats", f"{before.loss:.4f}", f"{after.loss:.4f}", ui.interval_text(change["loss"], "+.4f"), "loss"),
+        ("Perplexity", f"{before.perplexity:.2f}", f"{after.perplexity:.2f}", _ratio(row), "loss"),
+        ("Top-1", f"{before.top1:.1%}", f"{after.top1:.1%}", ui.interval_text(change["top1"], "+.2%"), "top1"),
+        ("Top-10", f"{before.top10:.1%}", f"{after.top10:.1%}", ui.interval_text(change["top10"], "+.2%"), "top10"),
+        ("KL, nats", "0", f"{after.kl:.5f}", ui.interval_text(change["kl"], ".5f"), "kl"),
+    )
+    for column, (name, baseline, ablated, text, metric) in zip(st.columns(5), figures, strict=True):
+        worse = change[metric].mean > 0 if metric in ("loss", "kl") else change[metric].mean < 0
+        colour = ("red" if worse else "green") if change[metric].shows_effect else "gray"
+        column.markdown(f"**{name}**  \n{baseline} → **{ablated}**  \n:{colour}[{text}]")
+
+
+def _ratio(row: MethodResult) -> str:
+    """The change of perplexity as a factor: the change of loss, exponentiated."""
+    loss = row.change["loss"]
+    bounds = (None, None) if loss.low is None else (math.exp(loss.low), math.exp(loss.high))
+    return "× " + ui.interval_text(Interval(math.exp(loss.mean), *bounds), ".4f")
+
+
+def show_comparison(outcome: ui.Outcome) -> None:
+    """All methods side by side, with the noise floor."""
+    result, floor = outcome.result, outcome.floor
+    metric = st.session_state.get("metric") or "loss"
+    band = (floor.low, floor.high) if floor and metric == "loss" else None
+    frame = frames.change_frame(result, metric, view.method)
+    st.altair_chart(
+        charts.changes(frame, METRICS[metric], band), alt=f"{METRICS[metric]} by method with 95 % intervals."
+    )
+    notes = [
+        f"{result.data['predictions']:,} predictions in {result.data['sequences']:,} sequences of {result.data['ref']}",
+        "95 % intervals, paired, resampling whole sequences",
+    ]
+    if band:
+        notes.append(f"grey band: {floor.sets} random sets of as many neurons of the same layers, mean-ablated")
+    st.caption("; ".join(notes) + ".")
+
+
+st.header("What the model does without them", anchor=False)
+answer = st.empty()
+map_column, result_column = st.columns([2, 3], gap="large")
+with map_column:
+    st.markdown("**Click heads to add or remove them**")
+    map_key = f"map {view.selection}"  # a new key forgets the last click, so that the same head can be clicked again
+    frame = frames.head_frame(frames.head_distances(view.statistics, view.bins), shape, set(view.selection.heads))
+    st.altair_chart(
+        charts.head_map(frame, "|peak − mean|, in std (mean over neurons)"),
+        key=map_key,
+        on_select=toggle_head,
+        selection_mode="pick",
+        alt=f"Map of {len(frame)} heads; the selected ones are outlined: {view.selection}.",
+    )
+    st.markdown("**Where the replaced values lie**")
+    st.altair_chart(
+        charts.replaced_values(frames.replaced_frame(view.statistics, view.selection, view.bins)),
+        alt="Each method's values in standard deviations from the neurons' means.",
+    )
+with result_column:
+    st.pills(
+        "Compared by",
+        list(METRICS),
+        default="loss",
+        key="metric",
+        bind="query-params",
+        required=True,
+        help="What the picture shows for every method.",
+    )
+    place = st.empty()
+    with ui.sentences():
+        for outcome in ui.ablations(view):
+            with answer.container():
+                show_numbers(outcome)
+                st.markdown(f"{verdict(outcome.result, view.method, outcome.floor)} {comparison(outcome.result)}")
+            with place.container():
+                show_comparison(outcome)
+    with st.expander("All methods as a table"):
+        st.dataframe(frames.result_frame(outcome.result), hide_index=True, width="stretch")
