@@ -98,7 +98,7 @@ def _models(parsed: argparse.Namespace) -> tuple[dict, str]:
 
 def _stats(parsed: argparse.Namespace) -> tuple[dict, str]:
     model, data = _load(parsed, "statistics")
-    left_out = 0 if parsed.keep_first else 1
+    left_out = 0 if parsed.keep_first else None
     with tqdm(desc="statistics", unit="batch", disable=None) as bar:
 
         def show(done: int, total: int) -> None:

@@ -1,7 +1,7 @@
 """Where each model family keeps its blocks and its attention output projections: one row a family.
 
-Everything else (heads, head size) is derived from the modules themselves. A path may contain `*`, which stands for
-every member of a module list.
+Everything else (layers, head size) is derived from the modules themselves. In a path `*` stands for every child of a
+module list. `structure.py` looks for the same places in families that have no row.
 """
 
 from dataclasses import dataclass
@@ -21,37 +21,86 @@ class Architecture:
 
     Attributes:
         family: transformers' `model_type`, or the timm class.
-        blocks: path from the model to its list of blocks.
+        blocks: path from the model to its blocks, in the order in which they run.
         projection: path from a block to the linear map that reads the concatenated heads.
-        backbone: path to the part that ends before the unembedding; empty where the whole model is cheap to run.
+        heads: path from a block to its number of heads; empty: the configuration's `num_attention_heads`.
+        first_is_special: whether position 0 holds BOS, CLS or the like, which statistics leave out.
+        verified: whether the conformance test runs this family.
     """
 
     family: str
     modality: Modality
     blocks: str
     projection: str
-    backbone: str = ""
+    heads: str = ""
+    first_is_special: bool = True
+    verified: bool = True
 
 
 _ROWS = (
-    Architecture("opt", "causal", "model.decoder.layers.*", "self_attn.out_proj", "model"),
-    Architecture("llama", "causal", "model.layers.*", "self_attn.o_proj", "model"),
-    Architecture("roberta", "masked", "roberta.encoder.layer.*", "attention.output.dense", "roberta"),
-    Architecture("VisionTransformer", "vision", "blocks.*", "attn.proj"),
+    Architecture("gpt2", "causal", "transformer.h.*", "attn.c_proj"),
+    Architecture("gpt_neo", "causal", "transformer.h.*", "attn.attention.out_proj"),
+    Architecture("gptj", "causal", "transformer.h.*", "attn.out_proj"),
+    Architecture("gpt_neox", "causal", "gpt_neox.layers.*", "attention.dense"),
+    Architecture("opt", "causal", "model.decoder.layers.*", "self_attn.out_proj"),
+    Architecture("bloom", "causal", "transformer.h.*", "self_attention.dense"),
+    Architecture("falcon", "causal", "transformer.h.*", "self_attention.dense"),
+    Architecture("llama", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("mistral", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("mixtral", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("qwen2", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("qwen3", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("gemma", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("gemma2", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("gemma3_text", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("phi", "causal", "model.layers.*", "self_attn.dense"),
+    Architecture("phi3", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("olmo2", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("stablelm", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("starcoder2", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("smollm3", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("granite", "causal", "model.layers.*", "self_attn.o_proj"),
+    Architecture("bert", "masked", "bert.encoder.layer.*", "attention.output.dense"),
+    Architecture("roberta", "masked", "roberta.encoder.layer.*", "attention.output.dense"),
+    Architecture("xlm-roberta", "masked", "roberta.encoder.layer.*", "attention.output.dense"),
+    Architecture("camembert", "masked", "roberta.encoder.layer.*", "attention.output.dense"),
+    Architecture("electra", "masked", "electra.encoder.layer.*", "attention.output.dense"),
+    Architecture("distilbert", "masked", "distilbert.transformer.layer.*", "attention.out_lin"),
+    Architecture("deberta-v2", "masked", "deberta.encoder.layer.*", "attention.output.dense"),
+    Architecture("modernbert", "masked", "model.layers.*", "attn.Wo"),
+    Architecture("esm", "masked", "esm.encoder.layer.*", "attention.output.dense"),
+    Architecture("vit", "vision", "vit.layers.*", "attention.o_proj"),
+    Architecture("deit", "vision", "deit.layers.*", "attention.o_proj"),
+    Architecture("beit", "vision", "beit.layers.*", "attention.o_proj"),
+    Architecture("dinov2", "vision", "dinov2.encoder.layer.*", "attention.o_proj"),
+    Architecture("dinov2_with_registers", "vision", "dinov2_with_registers.encoder.layer.*", "attention.o_proj"),
+    Architecture(
+        "siglip", "vision", "vision_model.encoder.layers.*", "self_attn.out_proj", "self_attn.num_heads", False
+    ),
+    Architecture("clip", "vision", "vision_model.encoder.layers.*", "self_attn.out_proj", "self_attn.num_heads"),
+    Architecture(
+        "swin", "vision", "swin.encoder.layers.*.blocks.*", "attention.o_proj", "attention.num_attention_heads", False
+    ),
+    Architecture("VisionTransformer", "vision", "blocks.*", "attn.proj", "attn.num_heads"),
+    Architecture("VisionTransformerDistilled", "vision", "blocks.*", "attn.proj", "attn.num_heads"),
+    Architecture("Eva", "vision", "blocks.*", "attn.proj", "attn.num_heads"),
+    Architecture("Beit", "vision", "blocks.*", "attn.proj", "attn.num_heads"),
+    Architecture("SwinTransformer", "vision", "layers.*.blocks.*", "attn.proj", "attn.num_heads", False),
 )
 ARCHITECTURES = {row.family: row for row in _ROWS}
 
-
-def find_architecture(family: str) -> Architecture:
-    """The row of a family.
-
-    Raises:
-        ModelError: the family has none.
-    """
-    if family not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise ModelError(f"Models of the family {family!r} are not supported. Supported families: {known}.")
-    return ARCHITECTURES[family]
+# Families that cannot work, and why.
+REFUSED = {
+    "albert": "all its layers share one set of weights, so that a layer's head cannot be ablated by itself",
+    **dict.fromkeys(
+        ("mamba", "mamba2", "falcon_mamba", "rwkv", "jamba", "bamba", "zamba", "zamba2", "recurrent_gemma", "xlstm"),
+        "its layers are not (all) attention, so that they have no heads",
+    ),
+    **dict.fromkeys(
+        ("t5", "mt5", "umt5", "longt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "whisper", "blenderbot"),
+        "it is an encoder-decoder, and its layers do not form one row",
+    ),
+}
 
 
 def find_modules(root: nn.Module, path: str) -> list[nn.Module]:
@@ -81,28 +130,30 @@ def find_projections(architecture: Architecture, module: nn.Module) -> tuple[lis
         ) from error
     if not blocks:
         raise ModelError(f"This model has no blocks at {architecture.blocks}: there is no attention head to ablate.")
+    if len({id(projection) for projection in projections}) < len(projections):
+        raise ModelError(f"Layers of this {architecture.family} model share their attention; a head cannot be ablated.")
     return blocks, projections
 
 
-def input_width(projection: nn.Module) -> int:
-    """The number of inputs of a linear map, also where its weight is stored transposed (transformers' Conv1D)."""
-    if hasattr(projection, "in_features"):
-        return projection.in_features
-    return projection.weight.shape[0]
-
-
-def find_shape(projections: list[nn.Module], heads: list[int]) -> Shape:
-    """Heads per layer and neurons per head, from the projections' input widths.
+def find_shape(architecture: Architecture, module: nn.Module, blocks: list[nn.Module], widths: list[int]) -> Shape:
+    """Heads per layer and neurons per head, from the number of heads and the projections' input widths.
 
     Raises:
         ModelError: a width is not a multiple of the number of heads, or head sizes differ between layers.
     """
-    sizes = set()
-    for layer, (projection, count) in enumerate(zip(projections, heads, strict=True)):
-        width = input_width(projection)
+    if architecture.heads:
+        heads = [find_modules(block, architecture.heads)[0] for block in blocks]
+    else:
+        heads = [module.config.num_attention_heads] * len(blocks)
+    for layer, (width, count) in enumerate(zip(widths, heads, strict=True)):
         if width % count:
             raise ModelError(f"Layer {layer} concatenates {width} values from {count} heads: not a whole head size.")
-        sizes.add(width // count)
+    sizes = {width // count for width, count in zip(widths, heads, strict=True)}
     if len(sizes) != 1:
         raise ModelError(f"Head sizes differ between layers ({sorted(sizes)}); one size for all layers is needed.")
     return Shape(tuple(heads), sizes.pop())
+
+
+def input_width(projection: nn.Module) -> int:
+    """The number of inputs of a linear map, also where its weight is stored transposed (transformers' Conv1D)."""
+    return projection.in_features if hasattr(projection, "in_features") else projection.weight.shape[0]

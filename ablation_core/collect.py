@@ -20,7 +20,8 @@ class StatisticsRun:
 
     Args:
         bins: fine bins of each neuron's histogram.
-        positions_left_out: how many positions at the start of each sequence are not counted (BOS, CLS). Padding never is.
+        positions_left_out: how many positions at the start of each sequence are not counted; by default the first,
+            where that holds BOS or CLS. Padding never is.
         limits: per layer the histogram's range; by default set from the first rows.
     """
 
@@ -29,11 +30,13 @@ class StatisticsRun:
         model: LoadedModel,
         data: Data,
         bins: int = FINE_BINS,
-        positions_left_out: int = 1,
+        positions_left_out: int | None = None,
         limits: list[tuple[Tensor, Tensor]] | None = None,
         binning: str = "robust",
     ) -> None:
         self.model, self.data = model, data
+        if positions_left_out is None:
+            positions_left_out = int(model.architecture.first_is_special)
         self.positions_left_out, self.binning = positions_left_out, binning
         self.layers = [
             Accumulator(heads * model.head_dim, bins, limits[layer] if limits else None)
@@ -90,13 +93,14 @@ def compute_statistics(
     model: LoadedModel,
     data: Data,
     bins: int = FINE_BINS,
-    positions_left_out: int = 1,
+    positions_left_out: int | None = None,
     binning: Literal["robust", "min-max"] = "robust",
     progress: Callable[[int, int], None] | None = None,
 ) -> Statistics:
     """The activation statistics of every neuron, in one pass over the data.
 
     Args:
+        positions_left_out: at the start of each sequence; by default the first, where that holds BOS or CLS.
         binning: `robust` (see `statistics`), or `min-max`, the paper's: the histogram spans each neuron's own least to
             greatest value, which takes a second pass.
         progress: called with (batches done, batches) after each.
@@ -106,7 +110,7 @@ def compute_statistics(
     """
     if binning not in BINNINGS:
         raise StatisticsError(f"There is no binning {binning!r}; choose from {', '.join(BINNINGS)}.")
-    if not 1 <= bins <= 10_000 or positions_left_out < 0:
+    if not 1 <= bins <= 10_000 or (positions_left_out or 0) < 0:
         raise StatisticsError("Statistics need between 1 and 10,000 bins, and leave out 0 or more positions.")
     limits = None
     passes = 1 if binning == "robust" else 2

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.architectures import find_modules
 from ablation_core.data import IGNORED, Batch, Data
 from ablation_core.hooks import Replace, capture_pre_out, record_outputs, replace_pre_out, skip_blocks
 from ablation_core.metrics import Scores, score
@@ -82,10 +81,9 @@ def ablated_output(model: LoadedModel, recorded: Recorded, replacements: Mapping
     if not replacements:
         return recorded.outputs[-1]
     first = min(replacements)
-    before = recorded.outputs[first - 1] if first else None
     with (
         model.lock,
-        skip_blocks(model, first, before),
+        skip_blocks(model, recorded.outputs[:first]),
         replace_pre_out(model, replacements),
         record_outputs(model.blocks[-1:]) as outputs,
     ):
@@ -100,8 +98,10 @@ def score_outputs(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]
     clean = recorded.outputs[-1]
     if model.modality == "vision":
         with model.lock:
-            baseline = _logits(model, recorded.batch.inputs, clean)
-            return [score(_logits(model, recorded.batch.inputs, output), targets, baseline) for output in outputs]
+            baseline, *others = (
+                _logits(model, recorded.batch.inputs, [*recorded.outputs[:-1], last]) for last in (clean, *outputs)
+            )
+        return [score(logits, targets, baseline) for logits in others]
 
     scored = targets != IGNORED
     wanted = targets[scored]
@@ -114,7 +114,9 @@ def score_outputs(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]
             some = [windows[first : first + step] for windows in packed]
             inputs = {name: tensor[: len(some[0])] for name, tensor in recorded.batch.inputs.items()}
             here = wanted[first * length : (first + step) * length]
-            baseline, *others = (_logits(model, inputs, _like(clean, hidden)).flatten(0, 1) for hidden in some)
+            baseline, *others = (
+                _logits(model, inputs, [_like(clean, hidden)] * len(model.blocks)).flatten(0, 1) for hidden in some
+            )
             for part, logits in zip(parts, others, strict=True):
                 part.append(score(logits[: len(here)], here, baseline[: len(here)]))
     return [Scores.joined(part) for part in parts]
@@ -140,16 +142,14 @@ def _swapper(selection: Selection, layer: int, value: Tensor) -> Replace:
 
 
 def _run_blocks(model: LoadedModel, batch: Batch) -> None:
-    """Run the model at least as far as its last block."""
-    backbone = model.module
-    if model.architecture.backbone:
-        backbone = find_modules(model.module, model.architecture.backbone)[0]
-    backbone(**batch.inputs, **_options(model))
+    """Run the model at least as far as its last block; a language model stops before its unembedding."""
+    module = model.module if model.modality == "vision" else model.module.base_model
+    module(**batch.inputs, **_options(model))
 
 
-def _logits(model: LoadedModel, inputs: dict[str, Tensor], output: Any) -> Tensor:
-    """The model's logits if its last block gave `output`."""
-    with skip_blocks(model, len(model.blocks), output):
+def _logits(model: LoadedModel, inputs: dict[str, Tensor], outputs: Sequence[Any]) -> Tensor:
+    """The model's logits if its blocks gave these outputs."""
+    with skip_blocks(model, outputs):
         result = model.module(**inputs, **_options(model))
     return result if isinstance(result, Tensor) else result.logits
 

@@ -4,7 +4,7 @@ Each context manager removes what it put in, and nothing else, also after an exc
 them: a hook acts on every forward pass of the module, whoever runs it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -57,14 +57,14 @@ def record_outputs(blocks: Iterable[nn.Module]) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def skip_blocks(model: LoadedModel, count: int, output: Any) -> Iterator[None]:
-    """The first `count` blocks compute nothing and return `output`.
+def skip_blocks(model: LoadedModel, outputs: Sequence[Any]) -> Iterator[None]:
+    """The first blocks compute nothing: each returns its own of these outputs.
 
-    With the recorded output of block `count - 1`, the model goes on from there exactly as it would have after
-    computing them; its embedding and everything behind the blocks stay its own code.
+    With recorded outputs the model goes on from there exactly as it would have after computing them; its embedding,
+    what it does between blocks and behind them stay its own code.
     """
     with ExitStack() as stack:
-        for block in model.blocks[:count]:
+        for block, output in zip(model.blocks, outputs, strict=False):
             stack.enter_context(_forward_replaced(block, output))
         yield
 

@@ -21,12 +21,13 @@ from ablation_core import bundled
 from ablation_core.architectures import (
     Architecture,
     Modality,
-    find_architecture,
     find_projections,
     find_shape,
+    input_width,
 )
 from ablation_core.errors import AblationError, ModelError
 from ablation_core.selection import Shape
+from ablation_core.structure import find_by_structure, known_architecture, modality_of, supported
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -179,17 +180,17 @@ def _load_transformers(ref: str, source: str, dtype: torch.dtype) -> LoadedModel
             raise ModelError(f"The folder {ref} has no config.json: it is not a saved model.")
         options["local_files_only"] = True
     config = AutoConfig.from_pretrained(source, **options)
-    architecture = find_architecture(config.model_type)
+    family = config.model_type
+    architecture = known_architecture(family, config.is_encoder_decoder)
+    modality = architecture.modality if architecture else modality_of(config.architectures or [], family)
     loader = {
         "causal": AutoModelForCausalLM,
         "masked": AutoModelForMaskedLM,
         "vision": AutoModelForImageClassification,
-    }[architecture.modality]
+    }[modality]
     module = loader.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **options)
-    blocks, projections = find_projections(architecture, module)
-    shape = find_shape(projections, [config.num_attention_heads] * len(blocks))
-    model = LoadedModel(ref, module, architecture, shape, blocks, projections)
-    if architecture.modality == "vision":
+    model = wrap(ref, module, architecture or find_by_structure(module, family, modality))
+    if modality == "vision":
         processor = AutoImageProcessor.from_pretrained(source, **options)
         model.to_pixels = lambda image: processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
         model.labels = tuple(config.id2label[index] for index in range(config.num_labels))
@@ -197,6 +198,13 @@ def _load_transformers(ref: str, source: str, dtype: torch.dtype) -> LoadedModel
         model.tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model.max_length = _max_length(config)
     return model
+
+
+def wrap(ref: str, module: nn.Module, architecture: Architecture) -> LoadedModel:
+    """A `LoadedModel` of a module, still without tokenizer or image transform."""
+    blocks, projections = find_projections(architecture, module)
+    shape = find_shape(architecture, module, blocks, [input_width(projection) for projection in projections])
+    return LoadedModel(ref, module, architecture, shape, blocks, projections)
 
 
 def _max_length(config: Any) -> int | None:
@@ -216,24 +224,17 @@ def _load_timm(ref: str, source: str, dtype: torch.dtype) -> LoadedModel:
         if not (Path(source) / "model.safetensors").is_file():
             raise ModelError(f"The folder {ref} has no model.safetensors; timm weights are read from that file only.")
         module = timm.create_model(f"local-dir:{source}", pretrained=True)
-    architecture = find_architecture(type(module).__name__)
-    blocks, projections = find_projections(architecture, module)
-    if any(getattr(block.attn, "fused_attn", None) is None for block in blocks):
-        raise ModelError(f"The attention of {ref} is not timm's ordinary one; it cannot be hooked.")
-    shape = find_shape(projections, [block.attn.num_heads for block in blocks])
+    family = type(module).__name__
+    architecture = known_architecture(family)
+    if architecture is None:
+        raise ModelError(f"timm models of the class {family} are not supported. {supported()}")
+    model = wrap(ref, module.to(dtype), architecture)
     transform = create_transform(**resolve_model_data_config(module), is_training=False)
     mode = {1: "L", 3: "RGB"}[module.pretrained_cfg["input_size"][0]]
     names = module.pretrained_cfg.get("label_names") or [str(index) for index in range(module.num_classes)]
-    return LoadedModel(
-        ref,
-        module.to(dtype),
-        architecture,
-        shape,
-        blocks,
-        projections,
-        to_pixels=lambda image: transform(image.convert(mode)),
-        labels=tuple(names),
-    )
+    model.to_pixels = lambda image: transform(image.convert(mode))
+    model.labels = tuple(names)
+    return model
 
 
 def _device(name: str) -> torch.device:
