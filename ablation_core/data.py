@@ -48,7 +48,8 @@ class Data:
     """Batches, the same at each iteration.
 
     Attributes:
-        sequences: how many windows or images there are.
+        sequences: how many windows or images are scored.
+        pool: how many can be donors: these, and one more where a single one is scored.
         predictions: how many targets are scored in all.
         fingerprint: a digest of all inputs and targets.
         notes: sentences about what was left out.
@@ -60,6 +61,7 @@ class Data:
     seed: int
     batch_size: int
     sequences: int
+    pool: int
     predictions: int
     fingerprint: str
     notes: tuple[str, ...]
@@ -120,7 +122,7 @@ def _load_text(
     if body < 1 or (model.modality == "causal" and seq_len < 2):
         raise DataError(f"A window of {seq_len} tokens has no room for a prediction; choose a longer seq-len.")
 
-    windows, targets, missing = [], [], predictions
+    windows, targets, missing, sequences = [], [], predictions, 0
     for number, tokens in enumerate(_windows(ref, split, model, body)):
         ids = np.concatenate([before, tokens, after]).astype(np.int64)
         if model.modality == "causal":
@@ -131,8 +133,9 @@ def _load_text(
         target[scored[missing:]] = IGNORED
         windows.append(ids)
         targets.append(target)
+        sequences += missing > 0
         missing -= min(missing, len(scored))
-        if not missing:
+        if not missing and len(windows) > 1:
             break
     if not windows:
         raise DataError(
@@ -148,7 +151,7 @@ def _load_text(
 
     fingerprint = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
     done = predictions - missing
-    return Data(ref, split, seq_len, seed, batch_size, len(ids), done, fingerprint, (), rows)
+    return Data(ref, split, seq_len, seed, batch_size, sequences, len(ids), done, fingerprint, (), rows)
 
 
 def special_tokens(model: LoadedModel) -> tuple[list[int], list[int]]:
@@ -195,7 +198,7 @@ def _masked(
 
 def _load_images(ref: str, model: LoadedModel, predictions: int, batch_size: int, seed: int, split: Split) -> Data:
     items, notes = find_images(ref, split, model.labels)
-    order = np.random.default_rng(seed).permutation(len(items))[:predictions]
+    order = np.random.default_rng(seed).permutation(len(items))[: max(2, predictions)]
     chosen: list[ImageItem] = [items[index] for index in order]
     digest = hashlib.sha256(b"".join(item.digest() for item in chosen))
 
@@ -204,5 +207,6 @@ def _load_images(ref: str, model: LoadedModel, predictions: int, batch_size: int
         pixels = torch.stack([model.to_pixels(item.open()) for item in picked])
         return Batch({model.input_name: pixels}, torch.tensor([item.target for item in picked]))
 
-    count = len(chosen)
-    return Data(ref, split, None, seed, batch_size, count, count, digest.hexdigest()[:16], tuple(notes), rows)
+    count = min(predictions, len(chosen))
+    fingerprint = digest.hexdigest()[:16]
+    return Data(ref, split, None, seed, batch_size, count, len(chosen), count, fingerprint, tuple(notes), rows)

@@ -42,10 +42,10 @@ def other_sequences(data: Data, numbers: Sequence[int], seed: int) -> Batch:
     Raises:
         MethodError: there is only one sequence.
     """
-    if data.sequences < 2:
-        raise MethodError("Resampling from other inputs needs at least two of them; ask for more predictions.")
-    distance = int(np.random.default_rng(seed).integers(1, data.sequences))
-    return data.rows([(number + distance) % data.sequences for number in numbers])
+    if data.pool < 2:
+        raise MethodError(f"Resampling from other inputs needs at least two of them; {data.ref} holds one.")
+    distance = int(np.random.default_rng(seed).integers(1, data.pool))
+    return data.rows([(number + distance) % data.pool for number in numbers])
 
 
 METHODS = {

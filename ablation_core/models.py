@@ -173,7 +173,9 @@ def _load_transformers(ref: str, source: str, dtype: torch.dtype) -> LoadedModel
         AutoModelForMaskedLM,
         AutoTokenizer,
     )
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # a bar for a fraction of a second, in the midst of our own output
     options = {"trust_remote_code": False}
     if Path(source).is_dir():
         if not (Path(source) / "config.json").is_file():

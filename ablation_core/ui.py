@@ -7,10 +7,11 @@ view. Models, statistics and results are shared by all sessions of a server and 
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core import bundled, cache
 from ablation_core.architectures import Modality
@@ -58,7 +59,7 @@ def open_page(title: str, icon: str) -> View:
         links = st.container()
         with sentences():
             view = _sidebar()
-        with links:
+        with links, suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
             here = st.query_params.to_dict()
             st.page_link("app.py", label="Distributions", query_params=here)
             st.page_link("pages/ablate.py", label="Ablate", query_params=here)

@@ -1,0 +1,113 @@
+"""Both pages with each bundled model, through Streamlit's own test harness; and what bad input shows."""
+
+import json
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+MODELS = ("opt-mini", "roberta-mini", "vit-mini")
+
+
+def opened(page: str, **params: str) -> AppTest:
+    at = AppTest.from_file("../app.py", default_timeout=60)
+    if page == "ablate":
+        at.switch_page("pages/ablate.py")
+    for name, value in params.items():
+        at.query_params[name] = value
+    return at.run()
+
+
+def text_of(at: AppTest) -> str:
+    return " ".join(str(element.value) for kind in (at.markdown, at.caption, at.info, at.subheader) for element in kind)
+
+
+def charts(at: AppTest) -> list[dict]:
+    return [json.loads(chart.proto.spec) for chart in at.get("vega_lite_chart")]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_distributions_shows_a_head_and_a_neuron_without_a_click(model: str) -> None:
+    at = opened("distributions", model=model)
+    assert not at.exception and not at.error
+    assert len(charts(at)) == 3
+    assert "std" in text_of(at) and "the peak is" in text_of(at)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_ablate_shows_all_methods_without_a_click(model: str) -> None:
+    at = opened("ablate", model=model, predictions="250")
+    assert not at.exception and not at.error
+    assert "250 predictions" in text_of(at)
+    table = at.dataframe[0].value
+    assert list(table["method"]) == ["baseline", "zero", "mean", "median", "peak", "resample-dataset"]
+    assert (table["change of loss (low)"].iloc[1:] <= table["change of loss (high)"].iloc[1:]).all()
+
+
+def test_the_bins_slider_moves_the_peak() -> None:
+    at = opened("distributions", model="opt-mini", neuron="1.2:17")
+    before = text_of(at)
+    at.select_slider(key="bins").set_value(20).run()
+    assert not at.exception
+    assert text_of(at) != before
+
+
+def test_typing_a_selection_changes_the_result() -> None:
+    at = opened("ablate", model="opt-mini", predictions="250", select="0.0")
+    first = at.dataframe[0].value
+    at.text_input(key="select").set_value("3.2 5.0:1-4").run()
+    assert not at.exception and not at.error
+    second = at.dataframe[0].value
+    assert first.iloc[0, 1] == second.iloc[0, 1], "the baseline stays"
+    assert first.iloc[1, 1] != second.iloc[1, 1]
+    assert "(3.2 5.0:1-4)" in text_of(at)
+
+
+def test_an_empty_selection_says_what_to_do() -> None:
+    at = opened("ablate", model="opt-mini", predictions="250", select="0.0")
+    at.text_input(key="select").set_value("").run()
+    assert not at.exception
+    assert "Nothing is selected" in text_of(at)
+
+
+def test_log_counts_and_every_method_and_metric() -> None:
+    at = opened("distributions", model="opt-mini")
+    at.toggle(key="log").set_value(True).run()
+    assert not at.exception
+    at = opened("ablate", model="opt-mini", predictions="250")
+    for method in ("zero", "mean", "median", "resample-dataset"):
+        at.pills(key="method").set_value(method).run()
+        assert not at.exception and f"by {method}" in text_of(at)
+    for metric in ("top1", "top10", "kl"):
+        at.pills(key="metric").set_value(metric).run()
+        assert not at.exception
+
+
+@pytest.mark.parametrize(
+    ("page", "key", "value", "words"),
+    [
+        ("ablate", "select", "9.9", "no layer 9"),
+        ("ablate", "select", "head three", "Cannot read"),
+        ("distributions", "neuron", "1.77", "no head 77"),
+        ("distributions", "model", "no-such-model", "no model"),
+        ("distributions", "text", "text:/nowhere.txt", "no file"),
+        ("distributions", "text", "shakespeare", "no data set"),
+    ],
+)
+def test_bad_input_gets_a_sentence(page: str, key: str, value: str, words: str) -> None:
+    at = opened(page, **{"model": "opt-mini", "predictions": "250", key: value})
+    assert not at.exception
+    assert words in at.error[0].value
+
+
+def test_no_statistics_are_offered_to_be_computed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("ablation_core.cache.find_statistics", lambda *_: None)
+    at = opened("distributions", model="opt-mini")
+    assert not at.exception
+    assert "no statistics" in text_of(at)
+    assert at.button[0].label == "Compute statistics"
+
+
+def test_a_page_opened_by_itself_works_too() -> None:
+    at = AppTest.from_file("../pages/ablate.py", default_timeout=60)
+    at.query_params["predictions"] = "250"
+    assert not at.run().exception

@@ -1,0 +1,103 @@
+"""One journey in a real browser: the server starts, a head is clicked, the changed number is read."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ROOT = Path(__file__).parent.parent
+READY = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    server = subprocess.Popen([*command, "--server.address", "127.0.0.1", "--server.port", str(port)], cwd=ROOT)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def page(address: str) -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=arguments)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(90_000)
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        yield page
+        outside = [
+            url for url in requests if not url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
+        ]
+        browser.close()
+        assert not outside, f"the app asked the outside for {outside}"
+
+
+def settled(page) -> str:
+    page.wait_for_selector(READY)
+    page.wait_for_timeout(1000)
+    page.wait_for_selector(READY)
+    return page.inner_text('[data-testid="stMain"]')
+
+
+def test_a_clicked_head_is_ablated_and_the_numbers_change(page, address: str) -> None:
+    page.goto(f"{address}/ablate?model=opt-mini&predictions=250&select=0.0")
+    before = settled(page)
+    assert "(0.0)" in before
+    cells = page.locator('[data-testid="stVegaLiteChart"]').first.locator(".mark-rect path")
+    cells.nth(20).click(force=True)  # any cell but the selected one
+    page.wait_for_function("() => !document.body.innerText.includes('(0.0)')")
+    after = settled(page)
+    assert "64 neurons" in after
+    losses = [re.search(r"Loss, nats\s+([\d.]+) → ([\d.]+)", text) for text in (before, after)]
+    assert losses[0][1] == losses[1][1], "the baseline stays"
+    assert losses[0][2] != losses[1][2], "the ablated loss changes"
+    assert "select=" in page.url, "the address carries the selection"
+
+
+def test_the_link_opens_the_same_view_afresh(page, address: str) -> None:
+    link, before = page.url, settled(page)
+    page.goto("about:blank")
+    page.goto(link)
+    after = settled(page)
+    figures = [re.findall(r"[\d.]+ → [\d.]+", text) for text in (before, after)]
+    assert figures[0] and figures[0] == figures[1]
+
+
+def test_a_clicked_neuron_is_shown_large(page, address: str) -> None:
+    page.goto(f"{address}/?model=opt-mini&neuron=2.3")
+    before = re.search(r"Neuron (2\.3:\d+)", settled(page))[1]
+    cells = page.locator('[data-testid="stVegaLiteChart"]').nth(1).locator(".mark-rect path")
+    cells.nth(9).click(force=True)
+    page.wait_for_function(f"() => !document.body.innerText.includes('Neuron {before}')")
+    assert re.search(r"Neuron 2\.3:\d+", settled(page))

@@ -1,0 +1,140 @@
+"""The sentences that say what a result means."""
+
+import pytest
+
+from ablation_core.experiment import AblationResult, MethodResult, Performance
+from ablation_core.metrics import Interval
+from ablation_core.noise import SETS, NoiseFloor
+from ablation_core.verdict import comparison, verdict
+
+NO_EFFECT = "indistinguishable from no effect at this sample size"
+ZERO = Interval(0.0, 0.0, 0.0)
+
+
+def result(
+    changes: dict[str, Interval], select: str = "3.2", neurons: int = 32, predictions: int = 12345
+) -> AblationResult:
+    """A result whose methods changed the loss so; the other metrics say the opposite, in case one of them is read."""
+    performance = Performance(loss=3.0, top1=0.4, top10=0.7, kl=0.0)
+    rows = tuple(
+        MethodResult(method, performance, {"top1": ZERO, "loss": loss, "top10": ZERO, "kl": Interval(9.0, 8.0, 10.0)})
+        for method, loss in changes.items()
+    )
+    data = {"ref": "made-up", "sequences": 60, "predictions": predictions}
+    return AblationResult({"ref": "tiny"}, data, None, select, neurons, 100, performance, rows)
+
+
+def said(mean: float, low: float | None, high: float | None, floor: NoiseFloor | None = None, **about) -> str:
+    return verdict(result({"peak": Interval(mean, low, high)}, **about), "peak", floor)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-0.01, 0.02), (0.0, 0.02), (-0.02, 0.0), (0.0, 0.0)], ids=["across", "from", "to", "only"]
+)
+def test_an_interval_that_holds_zero_is_no_effect(low, high):
+    text = said((low + high) / 2, low, high)
+    assert NO_EFFECT in text
+    assert "raises" not in text
+    assert "lowers" not in text
+
+
+def test_an_interval_above_zero_raises_the_loss():
+    text = said(0.05, 0.01, 0.0902)
+    assert "raises the loss by +0.0500 nats a prediction (95 % interval +0.0100 to +0.0902)" in text
+    assert NO_EFFECT not in text
+    assert "lowers" not in text
+
+
+def test_an_interval_below_zero_lowers_the_loss():
+    text = said(-0.05, -0.09, -0.01)
+    assert "lowers the loss by -0.0500 nats a prediction (95 % interval -0.0900 to -0.0100)" in text
+    assert NO_EFFECT not in text
+    assert "raises" not in text
+
+
+@pytest.mark.parametrize("bounds", [(-0.01, 0.02), (0.01, 0.02), (None, None)])
+def test_every_sentence_names_what_was_ablated_and_how(bounds):
+    text = said(0.015, *bounds, select="3.2 5.0:1-4", neurons=1036)
+    assert "1,036 neurons (3.2 5.0:1-4) by peak" in text
+    assert "1 neuron (0.0:5) by peak" in said(0.015, *bounds, select="0.0:5", neurons=1)
+
+
+def test_the_sample_size_is_named():
+    assert "12,345 predictions" in said(0.0, -1.0, 1.0)
+    assert "12,345 predictions" in said(2.0, 1.0, 3.0)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 0.0), (None, None)])
+def test_an_empty_selection_changes_nothing(bounds):
+    assert said(0.0, *bounds, select="", neurons=0) == "Nothing is selected, so nothing changes."
+
+
+def test_a_single_sequence_gives_no_interval():
+    text = said(0.0312, None, None)
+    assert "+0.0312 nats" in text
+    assert "single sequence gives no interval" in text
+    for word in (NO_EFFECT, "raises", "lowers", "None"):
+        assert word not in text
+
+
+def test_nan_neither_raises_nor_lowers_the_loss():
+    nan = float("nan")
+    text = said(nan, nan, nan)
+    assert "raises" not in text
+    assert "lowers" not in text
+
+
+def test_the_verdict_is_of_the_method_asked_for():
+    both = result({"zero": Interval(0.5, 0.4, 0.6), "mean": Interval(-0.5, -0.6, -0.4)})
+    assert "by zero raises" in verdict(both, "zero")
+    assert "by mean lowers" in verdict(both, "mean")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.00, 0.10, "no more than what 8 random sets"),
+        (0.05, 0.05, "no more than what 8 random sets"),
+        (0.00, 0.04, "unlike what 8 random sets"),
+        (0.06, 0.10, "unlike what 8 random sets"),
+    ],
+)
+def test_the_noise_floor_is_compared(low, high, words):
+    text = said(0.05, 0.01, 0.09, NoiseFloor(low, high, SETS))
+    assert words in text
+    assert f"({low:+.4f} to {high:+.4f})" in text
+
+
+def test_a_floor_under_way_is_not_compared():
+    assert "random sets" not in said(0.05, 0.01, 0.09, NoiseFloor(0.0, 0.1, SETS - 1))
+    assert said(0.05, 0.01, 0.09, NoiseFloor(0.0, 0.1, SETS - 1)) == said(0.05, 0.01, 0.09)
+
+
+def test_no_effect_is_said_without_a_floor():
+    assert said(0.0, -0.1, 0.1, NoiseFloor(0.0, 0.1, SETS)) == said(0.0, -0.1, 0.1)
+
+
+def test_comparison_names_the_least_and_the_most_harmful():
+    text = comparison(
+        result({"mean": Interval(0.3, 0.2, 0.4), "zero": Interval(0.9, 0.8, 1.0), "peak": Interval(-0.1, -0.2, 0.1)})
+    )
+    assert text == "Least harmful here: peak (-0.1000); most: zero (+0.9000)."
+
+
+@pytest.mark.parametrize("touch", [0.25, 0.3])
+def test_comparison_says_where_intervals_overlap(touch):
+    text = comparison(result({"zero": Interval(0.4, touch, 0.6), "mean": Interval(0.2, 0.1, 0.3)}))
+    assert text.startswith("Least harmful here: mean (+0.2000); most: zero (+0.4000).")
+    assert "Their intervals overlap: this sample does not rank them." in text
+
+
+def test_comparison_says_nothing_of_overlap_where_a_gap_parts_them():
+    assert "overlap" not in comparison(result({"zero": Interval(0.4, 0.31, 0.6), "mean": Interval(0.2, 0.1, 0.3)}))
+
+
+def test_comparison_only_of_several_methods_with_intervals_and_a_selection():
+    pair = {"zero": Interval(0.4, 0.3, 0.6), "mean": Interval(0.2, 0.1, 0.25)}
+    assert comparison(result({"zero": Interval(0.4, 0.3, 0.6)})) == ""
+    assert comparison(result(pair, select="", neurons=0)) == ""
+    assert comparison(result({"zero": Interval(0.4, None, None), "mean": Interval(0.2, None, None)})) == ""
+    assert comparison(result(pair)) != ""
