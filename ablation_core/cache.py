@@ -18,10 +18,9 @@ from safetensors.numpy import save_file
 
 from ablation_core.collect import FORMAT_VERSION
 from ablation_core.errors import StatisticsError
+from ablation_core.folders import CACHE
 from ablation_core.models import LoadedModel
 from ablation_core.statistics import Statistics
-
-DEFAULT_FOLDER = Path(__file__).parent.parent / "cached_stats"
 
 _ARRAYS = ("count", "mean", "std", "minimum", "maximum", "not_finite", "low", "high", "counts")
 _FIELDS = {
@@ -40,7 +39,7 @@ class CacheEntry:
     bytes: int
 
 
-def save_statistics(statistics: Statistics, folder: Path = DEFAULT_FOLDER) -> Path:
+def save_statistics(statistics: Statistics, folder: Path = CACHE) -> Path:
     """Write statistics into the cache folder and return the file's path.
 
     Raises:
@@ -104,7 +103,7 @@ def load_statistics(path: str | Path, model: LoadedModel | None = None) -> Stati
     return statistics
 
 
-def list_statistics(folder: Path = DEFAULT_FOLDER) -> tuple[list[CacheEntry], list[str]]:
+def list_statistics(folder: Path = CACHE) -> tuple[list[CacheEntry], list[str]]:
     """Every statistics file in the folder, and a sentence for each that cannot be read."""
     entries, problems = [], []
     for path in sorted(folder.glob("*/[!.]*.safetensors")):
@@ -115,7 +114,7 @@ def list_statistics(folder: Path = DEFAULT_FOLDER) -> tuple[list[CacheEntry], li
     return entries, problems
 
 
-def find_statistics(model: LoadedModel, data_ref: str, folder: Path = DEFAULT_FOLDER) -> CacheEntry | None:
+def find_statistics(model: LoadedModel, data_ref: str, folder: Path = CACHE) -> CacheEntry | None:
     """The file made from these weights on the statistics part of this data set, with the most tokens."""
     entries, _ = list_statistics(folder)
     fitting = [

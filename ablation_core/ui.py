@@ -21,9 +21,10 @@ from ablation_core.data import DEFAULT_DATA, Data, load_data
 from ablation_core.engine import Recording
 from ablation_core.errors import AblationError
 from ablation_core.experiment import AblationResult, AblationRun, AblationSpec
+from ablation_core.loading import load_model
 from ablation_core.methods import METHODS
 from ablation_core.metrics import Interval
-from ablation_core.models import LoadedModel, load_model
+from ablation_core.models import LoadedModel
 from ablation_core.noise import NoiseFloor, noise_floor
 from ablation_core.reading import peak_distance
 from ablation_core.selection import Selection

@@ -18,9 +18,7 @@ class Trigram:
     """
 
     vocabulary: int
-    unigrams: np.ndarray
-    bigrams: tuple[np.ndarray, np.ndarray]
-    trigrams: tuple[np.ndarray, np.ndarray]
+    counts: tuple[np.ndarray, tuple, tuple, np.ndarray, tuple]
     weights: np.ndarray
 
     @classmethod
@@ -29,14 +27,15 @@ class Trigram:
         held = (np.arange(len(tokens)) // BLOCK) % HELD_BACK == HELD_BACK - 1
         grams = _windows(tokens, 3)
         seen = grams[~held[2:]]
-        bare = cls(
-            vocabulary,
+        counts = (
             np.bincount(seen[:, 2], minlength=vocabulary).astype(float),
             _counted(_keys(seen[:, 1:], vocabulary)),
             _counted(_keys(seen, vocabulary)),
-            np.full((64, 4), 0.25),
+            # What the conditional probabilities are divided by: how often their conditions were seen.
+            np.bincount(seen[:, 1], minlength=vocabulary).astype(float),
+            _counted(_keys(seen[:, :2], vocabulary)),
         )
-        return bare._fitted(grams[held[2:]])
+        return cls(vocabulary, counts, np.full((64, 4), 0.25))._fitted(grams[held[2:]])
 
     def loss(self, grams: np.ndarray) -> np.ndarray:
         """The cross-entropy of each last token given the two before it, nats; grams is (predictions, 3)."""
@@ -46,14 +45,12 @@ class Trigram:
     def _parts(self, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The four probabilities (predictions, 4) and the bucket of each context."""
         size = self.vocabulary
-        context = _look_up(self.bigrams, _keys(grams[:, :2], size))
-        pair = _look_up(self.bigrams, _keys(grams[:, 1:], size))
-        triple = _look_up(self.trigrams, _keys(grams, size))
-        last, one = self.unigrams[grams[:, 1]], self.unigrams[grams[:, 2]]
+        unigrams, bigrams, trigrams, words, pairs = self.counts
+        context = _look_up(pairs, _keys(grams[:, :2], size))
         parts = [
-            triple / np.maximum(context, 1),
-            pair / np.maximum(last, 1),
-            one / self.unigrams.sum(),
+            _look_up(trigrams, _keys(grams, size)) / np.maximum(context, 1),
+            _look_up(bigrams, _keys(grams[:, 1:], size)) / np.maximum(words[grams[:, 1]], 1),
+            unigrams[grams[:, 2]] / unigrams.sum(),
             np.full(len(grams), 1 / size),
         ]
         return np.stack(parts, 1), np.ceil(np.log2(context + 1)).astype(int)
@@ -68,7 +65,7 @@ class Trigram:
             np.add.at(totals, bucket, share)
             totals += 1e-3  # a bucket that the held-back text lacks keeps every part
             weights = totals / totals.sum(1, keepdims=True)
-        return Trigram(self.vocabulary, self.unigrams, self.bigrams, self.trigrams, weights)
+        return Trigram(self.vocabulary, self.counts, weights)
 
 
 @dataclass(frozen=True)

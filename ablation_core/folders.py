@@ -1,0 +1,10 @@
+"""Where the project keeps what it makes or fetches: one cache folder, and nothing is written outside it."""
+
+from pathlib import Path
+
+CACHE = Path(__file__).parent.parent / "cached_stats"
+
+
+def models_folder(cache: Path = CACHE) -> Path:
+    """The folder of fetched models inside a cache folder."""
+    return cache / "models"

