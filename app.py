@@ -51,7 +51,7 @@ with heads_slot:
     distances = frames.head_distances(statistics, view.bins)
     frame = frames.head_frame(distances, shape, {(layer, head)})
     st.altair_chart(
-        charts.head_map(frame, "|peak − mean|, in std (mean over neurons)"),
+        charts.head_map(frame, "|peak − mean| in std"),
         key="heads",
         on_select=show_head,
         selection_mode="pick",

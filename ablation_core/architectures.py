@@ -102,6 +102,29 @@ REFUSED = {
     ),
 }
 
+_MODALITY_WORDS = {"causal": "causal LM", "masked": "masked LM", "vision": "image classifier"}
+_REAL_MODELS = {
+    "opt": "opt-mini",
+    "roberta": "roberta-mini",
+    "VisionTransformer": "vit-mini",
+    "llama": "smollm2-135m",
+}
+
+
+def family_table() -> list[dict[str, str]]:
+    """Every family: where it is from, what it predicts, where it is hooked, and on which models that was verified."""
+    return [
+        {
+            "family": row.family,
+            "from": "transformers" if row.family[0].islower() else "timm",
+            "predicts": _MODALITY_WORDS[row.modality],
+            "hooked at": f"`{row.blocks}.{row.projection}`",
+            "conformance test": "tiny random model",
+            "real model": _REAL_MODELS.get(row.family, "none here"),
+        }
+        for row in ARCHITECTURES.values()
+    ]
+
 
 def find_modules(root: nn.Module, path: str) -> list[nn.Module]:
     """The modules at a path in which `*` stands for every child, in order."""

