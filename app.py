@@ -24,8 +24,24 @@ def show_neuron() -> None:
         st.session_state["neuron"] = f"{layer}.{head}:{int(clicked[0]['neuron'])}"
 
 
-def ablate_this() -> None:
-    st.session_state["select"] = f"{layer}.{head}"
+def toggle(term: str) -> None:
+    """Add a head or a neuron to what is ablated, or take it out."""
+    st.session_state["select"] = str(view.selection.toggled(Selection.parse(term, shape)))
+
+
+def toggle_button(term: str, words: str) -> None:
+    """A button that adds the term to what is ablated or, where it is there already, removes it."""
+    chosen = Selection.parse(term, shape)
+    grown = view.selection.toggled(chosen)
+    verb = "Add" if len(grown) > len(view.selection) else "Remove"
+    direction = "to" if verb == "Add" else "from"
+    st.button(
+        f"{verb} {words} {direction} what is ablated",
+        key=f"toggle {words}",
+        on_click=toggle,
+        args=(term,),
+        help="The sidebar lists what is ablated; the Ablate page shows what happens without it.",
+    )
 
 
 st.header("How a head's neurons are distributed", anchor=False)
@@ -58,11 +74,7 @@ with heads_slot:
         alt=f"Map of {len(frame)} heads coloured by the distance between peak and mean; head {layer}.{head} is outlined.",
     )
 with map_column:
-    st.button(
-        f"Ablate head {layer}.{head}",
-        on_click=ablate_this,
-        help="Makes this head the selection; the Ablate page then shows what happens without it.",
-    )
+    toggle_button(f"{layer}.{head}", f"head {layer}.{head}")
 
 with grid_column:
     st.markdown(f"**Head {layer}.{head}: its {shape.head_dim} neurons, the oddest first**")
@@ -78,9 +90,11 @@ with grid_column:
 
 st.divider()
 reading = read_neuron(statistics, layer, head, neuron, view.bins)
-title_column, control_column = st.columns([4, 1], vertical_alignment="bottom")
+title_column, button_column, log_column = st.columns([3, 3, 1], vertical_alignment="bottom")
 title_column.subheader(f"Neuron {layer}.{head}:{neuron}", anchor=False)
-log = control_column.toggle("Log counts", key="log", bind="query-params", help="Shows rare activations too.")
+with button_column:
+    toggle_button(f"{layer}.{head}:{neuron}", f"neuron {layer}.{head}:{neuron}")
+log = log_column.toggle("Log counts", key="log", bind="query-params", help="Shows rare activations too.")
 st.markdown(reading.sentence)
 st.altair_chart(
     charts.neuron_histogram(

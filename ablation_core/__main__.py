@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--seq-len", type=int, default=128, help="tokens a window (default %(default)s)")
     shared.add_argument("--batch-size", type=int, help="sequences at once (default: 8 windows or 64 images)")
     shared.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
-    shared.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, … (default %(default)s)")
+    shared.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, …, or split (default %(default)s)")
     shared.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default %(default)s)")
 
     parser = argparse.ArgumentParser(prog="python -m ablation_core", description="Neuron ablation in attention heads.")

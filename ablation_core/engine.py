@@ -138,7 +138,8 @@ def donor_replacements(selection: Selection, donated: Mapping[int, Tensor]) -> d
 
 def _swapper(selection: Selection, layer: int, value: Tensor) -> Replace:
     mask = torch.from_numpy(selection.mask(layer)).to(value.device)
-    return lambda pre_out: torch.where(mask, value.to(pre_out.dtype), pre_out)
+    # Layers may lie on several devices; moving to where a tensor already is costs nothing.
+    return lambda pre_out: torch.where(mask.to(pre_out.device), value.to(pre_out.device, pre_out.dtype), pre_out)
 
 
 def _run_blocks(model: LoadedModel, batch: Batch) -> None:

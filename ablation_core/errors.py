@@ -26,3 +26,8 @@ class StatisticsError(AblationError):
 
 class MethodError(AblationError):
     """An ablation method that does not exist or does not fit the model."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

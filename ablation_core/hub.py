@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ablation_core.errors import ModelError
+from ablation_core.errors import ModelError, first_line
 
 TIMEOUT_SECONDS = 10
 
@@ -65,9 +65,9 @@ def find_on_hub(ref: str, api: HfApi | None = None) -> HubModel:
             f"{repo!r} is not a hub id; write owner/name, and @revision behind it if you want one."
         ) from error
     except (OfflineModeIsEnabled, HfHubHTTPError) as error:
-        return _from_cache(repo, revision, f"the hub answered with an error ({_first_line(error)})")
+        return _from_cache(repo, revision, f"the hub answered with an error ({first_line(error)})")
     except Exception as error:  # noqa: BLE001 - the HTTP client's own errors differ between the hub's releases
-        return _from_cache(repo, revision, f"the hub cannot be reached ({_first_line(error)})")
+        return _from_cache(repo, revision, f"the hub cannot be reached ({first_line(error)})")
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     if not any(name.endswith((".safetensors", ".bin", ".gguf")) for name in sizes):
         raise ModelError(f"{repo} holds no weights (no safetensors, bin or gguf file); it cannot be loaded.")
@@ -82,7 +82,3 @@ def _from_cache(repo: str, revision: str | None, reason: str) -> HubModel:
             f"folder, or use a bundled model."
         )
     return HubModel(repo, revision, {}, offline=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ablation_core import bundled
-from ablation_core.errors import AblationError, ModelError
+from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.fetch import PACKAGED, fetched_folder
 from ablation_core.folders import CACHE
 from ablation_core.memory import check_fits, weight_bytes
@@ -20,6 +20,8 @@ from ablation_core.models import LoadedModel, wrap
 from ablation_core.structure import find_by_structure, known_architecture, modality_of, supported
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SPLIT = "split"
+SPLIT_MEMORY: dict | None = None  # what accelerate may fill on each device; by default what is free
 _COUNTING_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}
 
 
@@ -28,38 +30,42 @@ def load_model(ref: str, device: str = "auto", dtype: str = "auto", cache_dir: P
 
     Args:
         ref: a bundled or fetched model's name, a folder, a Hugging Face id, or `timm/<name>`.
-        device: `auto` (CUDA, else MPS, else CPU) or a torch device.
+        device: `auto` (CUDA, else MPS, else CPU), a torch device, or `split`: accelerate spreads a transformers model
+            over all devices, then memory, then disk.
         dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `bfloat16` or `float16`.
         cache_dir: where fetched models lie.
 
     Raises:
         ModelError: there is no such model, it cannot be loaded, or its family is not supported.
     """
-    target = _device(device)
+    target = None if device == SPLIT else _device(device)
     precision = _dtype(dtype, target)
     try:
         model = _load(ref, target, precision, cache_dir)
-        model.module.eval().requires_grad_(False).to(target)
+        model.module.eval().requires_grad_(False)
+        if target is not None:
+            model.module.to(target)
     except AblationError:
         raise
     except Exception as error:  # a loader may fail in any way; the user needs one sentence, the cause stays attached
-        raise ModelError(f"The model {ref!r} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"The model {ref!r} cannot be loaded: {first_line(error)}") from error
     return model
 
 
-def _load(ref: str, device: torch.device, dtype: torch.dtype, cache_dir: Path) -> LoadedModel:
+def _load(ref: str, device: torch.device | None, dtype: torch.dtype, cache_dir: Path) -> LoadedModel:
     folder = find_folder(ref, cache_dir)
     if folder is None:
         if ref.startswith(("timm/", "hf-hub:")):
             return _load_timm(ref, ref.removeprefix("timm/"), dtype)
         return _load_from_hub(ref, device, dtype)
     _check_links(folder)
-    check_fits(ref, weight_bytes(folder, dtype), device, dtype)
+    if device is not None:
+        check_fits(ref, weight_bytes(folder, dtype), device, dtype)
     if _is_timm_folder(folder):
         if not (folder / "model.safetensors").is_file():
             raise ModelError(f"The folder {ref} has no model.safetensors; timm weights are read from that file only.")
         return _load_timm(ref, f"local-dir:{folder}", dtype)
-    return _load_transformers(ref, str(folder), dtype, _folder_options(ref, folder))
+    return _load_transformers(ref, str(folder), dtype, _folder_options(ref, folder) | _placement(device))
 
 
 def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
@@ -125,13 +131,19 @@ def _folder_options(ref: str, folder: Path) -> dict[str, Any]:
     raise ModelError(f"The folder {ref} holds no weights: no safetensors, bin or single gguf file.")
 
 
-def _load_from_hub(ref: str, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+def _placement(device: torch.device | None) -> dict[str, Any]:
+    """transformers' options for a model that is spread over several places; none for one device."""
+    return {"device_map": "auto", "max_memory": SPLIT_MEMORY} if device is None else {}
+
+
+def _load_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype) -> LoadedModel:
     from ablation_core.hub import find_on_hub
 
     found = find_on_hub(ref)
     safe = [size for name, size in found.sizes.items() if name.endswith(".safetensors")]
-    check_fits(ref, sum(safe), device, dtype)
-    options = {"revision": found.revision, "local_files_only": found.offline}
+    if device is not None:
+        check_fits(ref, sum(safe), device, dtype)
+    options = {"revision": found.revision, "local_files_only": found.offline} | _placement(device)
     if not found.offline:
         options["use_safetensors"] = bool(safe)
     return _load_transformers(ref, found.repo, dtype, options)
@@ -147,7 +159,7 @@ def _load_transformers(ref: str, source: str, dtype: torch.dtype, options: dict[
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # a bar for a fraction of a second, in the midst of our own output
-    reading = {name: value for name, value in options.items() if name != "use_safetensors"}
+    reading = {name: value for name, value in options.items() if name not in ("use_safetensors", *_placement(None))}
     reading["trust_remote_code"] = False
     config = AutoConfig.from_pretrained(source, **reading)
     family = config.model_type
@@ -174,7 +186,7 @@ def _add_tokenizer(model: LoadedModel, source: str, options: dict[str, Any]) -> 
         model.tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(
-            f"{model.ref} has no tokenizer that can be read ({_first_line(error)}); save its tokenizer beside it."
+            f"{model.ref} has no tokenizer that can be read ({first_line(error)}); save its tokenizer beside it."
         ) from error
     if len(model.tokenizer) < 2:
         raise ModelError(f"{model.ref} has no tokenizer; save its tokenizer (tokenizer.json) beside the weights.")
@@ -192,7 +204,7 @@ def _add_image_processor(model: LoadedModel, source: str, options: dict[str, Any
         processor = AutoImageProcessor.from_pretrained(source, **options)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(
-            f"{model.ref} has no image processor that can be read ({_first_line(error)}); "
+            f"{model.ref} has no image processor that can be read ({first_line(error)}); "
             f"save its preprocessor_config.json beside it."
         ) from error
     config = model.module.config
@@ -227,17 +239,14 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"The device {name!r} cannot be used here: {_first_line(error)}") from error
+        raise ModelError(f"The device {name!r} cannot be used here: {first_line(error)}") from error
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def _dtype(name: str, device: torch.device | None) -> torch.dtype:
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        on_cuda = torch.cuda.is_available() and (device is None or device.type == "cuda")
+        return torch.bfloat16 if on_cuda and torch.cuda.is_bf16_supported() else torch.float32
     if name not in DTYPES:
         raise ModelError(f"There is no dtype {name!r}; choose auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -65,7 +66,9 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        """Where inputs go: the device of the first weights that are on one."""
+        places = (weight.device for weight in self.module.parameters())
+        return next((place for place in places if place.type != "meta"), torch.device("cpu"))
 
     @property
     def dtype(self) -> str:
@@ -80,10 +83,29 @@ class LoadedModel:
     def fingerprint(self) -> str:
         """A digest of every weight as loaded: its name, shape, type and bytes."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        for name, module in sorted(self.module.named_modules()):
+            with _weights_here(module):
+                for key, tensor in sorted(_own_weights(module).items()):
+                    digest.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
+
+
+def _own_weights(module: nn.Module) -> dict[str, Tensor]:
+    """A module's own parameters and those buffers that are saved with it."""
+    buffers = {
+        key: t for key, t in module.named_buffers(recurse=False) if key not in module._non_persistent_buffers_set
+    }
+    return dict(module.named_parameters(recurse=False)) | buffers
+
+
+def _weights_here(module: nn.Module) -> AbstractContextManager:
+    """Weights that accelerate keeps elsewhere (on disk, say) are brought here for a `with` block."""
+    if not hasattr(module, "_hf_hook"):
+        return nullcontext()
+    from accelerate.utils import align_module_device
+
+    return align_module_device(module, torch.device("cpu"))
 
 
 def wrap(ref: str, module: nn.Module, architecture: Architecture) -> LoadedModel:

@@ -10,6 +10,15 @@ import torch
 from ablation_core import load_model
 from ablation_core.models import LoadedModel
 
+# content of a text file, and a word of the sentence that it gets everywhere
+UNUSABLE_TEXT = [
+    (b"", "empty"),
+    (b" \n\t \n", "empty"),
+    (b"\x89PNG\x00\x01\x02", "binary"),
+    (b"caf\xe9 " * 100, "not UTF-8"),
+    (b"too short", "shorter than one window"),
+]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:

@@ -1,8 +1,10 @@
 """Both pages with each bundled model, through Streamlit's own test harness; and what bad input shows."""
 
 import json
+from pathlib import Path
 
 import pytest
+from conftest import UNUSABLE_TEXT
 from streamlit.testing.v1 import AppTest
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
@@ -97,6 +99,33 @@ def test_bad_input_gets_a_sentence(page: str, key: str, value: str, words: str) 
     at = opened(page, **{"model": "opt-mini", "predictions": "250", key: value})
     assert not at.exception
     assert words in at.error[0].value
+
+
+def test_heads_and_neurons_are_added_and_removed_by_buttons() -> None:
+    at = opened("distributions", model="opt-mini", select="1.2:0-3", neuron="3.1:7")
+    for label, expected in (
+        ("Add neuron 3.1:7 to what is ablated", "1.2:0-3 3.1:7"),
+        ("Add head 3.1 to what is ablated", "1.2:0-3 3.1"),
+        ("Remove neuron 3.1:7 from what is ablated", "1.2:0-3 3.1:0-6,8-31"),
+    ):
+        next(button for button in at.button if button.label == label).click()
+        at.run()
+        assert not at.exception
+        assert at.text_input(key="select").value == expected
+
+
+@pytest.mark.parametrize(("content", "words"), UNUSABLE_TEXT)
+def test_an_unusable_text_file_gets_a_sentence(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "file.txt").write_bytes(content)
+    at = opened("distributions", model="opt-mini", text=f"text:{tmp_path / 'file.txt'}")
+    assert not at.exception
+    assert words in at.error[0].value
+
+
+def test_a_folder_without_images_gets_a_sentence(tmp_path: Path) -> None:
+    at = opened("distributions", model="vit-mini", images=f"images:{tmp_path}")
+    assert not at.exception
+    assert "no image" in at.error[0].value
 
 
 def test_no_statistics_are_offered_to_be_computed(tmp_path, monkeypatch) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import UNUSABLE_TEXT
 
 from ablation_core.__main__ import main
 
@@ -76,6 +77,17 @@ def test_bad_requests_end_with_one_sentence(
     assert (code, out) == (1, "")
     assert sentence.startswith("error: ") and words in sentence
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("content", "words"), UNUSABLE_TEXT)
+def test_unusable_files_end_with_one_sentence(
+    capsys: pytest.CaptureFixture, tmp_path: Path, content: bytes, words: str
+) -> None:
+    (tmp_path / "file.txt").write_bytes(content)
+    code, out, err = run(capsys, "stats", "opt-mini", "--data", f"text:{tmp_path / 'file.txt'}")
+    assert (code, out) == (1, "") and words in err
+    code, out, err = run(capsys, "ablate", "vit-mini", "--select", "0.0", "--data", f"images:{tmp_path}")
+    assert (code, out) == (1, "") and "no image" in err
 
 
 def test_wrong_usage_exits_with_2() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import UNUSABLE_TEXT
 from PIL import Image
 
 from ablation_core import load_data, load_model
@@ -109,16 +110,7 @@ def test_a_short_text_gives_all_it_has(opt_mini: LoadedModel, tmp_path: Path) ->
     assert 0 < data.predictions == data.sequences * 15 < 10**6
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "empty"),
-        (b" \n\t \n", "empty"),
-        (b"\x89PNG\x00\x01\x02", "binary"),
-        (b"caf\xe9 " * 100, "not UTF-8"),
-        (b"too short", "shorter than one window"),
-    ],
-)
+@pytest.mark.parametrize(("content", "words"), UNUSABLE_TEXT)
 def test_unusable_text_gets_its_sentence(opt_mini: LoadedModel, tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "file.txt"
     path.write_bytes(content)

@@ -187,6 +187,23 @@ def test_too_little_memory_is_said_with_both_figures(tmp_path: Path, monkeypatch
     assert load_model(str(folder), dtype="bfloat16").dtype == "bfloat16"
 
 
+def test_a_model_split_over_memory_and_disk_gives_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path, tie_word_embeddings=False, hidden_size=64, intermediate_size=512)
+    whole = load_model(str(folder), device="cpu")
+    largest = max(weight.nbytes for weight in whole.module.parameters())
+    monkeypatch.setattr("ablation_core.loading.SPLIT_MEMORY", {"cpu": int(largest * 1.5)})
+    split = load_model(str(folder), device="split")
+    assert any(weight.is_meta for weight in split.module.parameters()), "part of it lies on disk"
+    assert split.fingerprint == whole.fingerprint
+    results = []
+    for model in (whole, split):
+        data = load_data("python-docs", model, predictions=60, seq_len=32)
+        results.append(ablate(model, data, "1.2", ["zero", "resample-dataset"]).to_dict()["results"])
+    assert results[0] == results[1]
+
+
 def test_a_huge_declared_header_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     (folder / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")

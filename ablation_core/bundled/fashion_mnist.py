@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ablation_core import bundled
+from ablation_core.errors import DataError, first_line
+from ablation_core.folders import CACHE
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 SAMPLE_FOLDER = bundled.FOLDER / "fashion-mnist"
@@ -16,14 +18,35 @@ SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # Debian's package da
 _PREFIX = {"train": "train", "test": "t10k"}
 
 
-def full_set(part: str, folder: Path = SYSTEM_FOLDER) -> tuple[np.ndarray, np.ndarray]:
+def full_set(part: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (count, 28, 28) and labels (count,), both uint8, of the `train` (60,000) or `test` (10,000) part.
 
     Raises:
-        FileNotFoundError: the set is not in `folder`.
+        FileNotFoundError: the set is neither among the system's data sets nor was it downloaded.
     """
+    folder = next((folder for folder in (SYSTEM_FOLDER, _downloaded()) if folder.is_dir()), SYSTEM_FOLDER)
     prefix = _PREFIX[part]
     return _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz"), _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
+
+
+def download(cache: Path = CACHE) -> Path:
+    """Let torchvision download the full set into the cache folder, for people who asked for it.
+
+    Raises:
+        DataError: it cannot be had.
+    """
+    from torchvision.datasets import FashionMNIST
+
+    try:
+        for train in (True, False):
+            FashionMNIST(str(cache / "data"), train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"Fashion-MNIST cannot be downloaded: {first_line(error)}") from error
+    return _downloaded(cache)
+
+
+def _downloaded(cache: Path = CACHE) -> Path:
+    return cache / "data" / "FashionMNIST" / "raw"  # where torchvision puts it
 
 
 def sample() -> tuple[np.ndarray, np.ndarray]:
