@@ -168,6 +168,11 @@ def test_constant_neuron_is_not_skewed(value):
     assert read(np.full(777, value)).skew == 0
 
 
+def test_constant_neurons_peak_range_holds_its_peak():
+    reading = read(np.full(777, 2.0))
+    assert reading.peak_range[0] <= reading.values["peak"] <= reading.peak_range[1]
+
+
 def test_constant_neuron_with_broken_values_says_so():
     sample = np.full(100, 2.0)
     sample[:5] = np.nan
@@ -185,7 +190,7 @@ def test_fewer_fine_bins_than_modes_are_sought_in():
     accumulator = Accumulator(1, bins=20)
     accumulator.update(torch.from_numpy(two_bumps(0.4).astype(np.float32))[:, None])
     reading = read_neuron(Statistics.of([accumulator], (1,), {}), 0, 0, 0, bins=20)
-    assert reading.second_mode is None or reading.second_mode == pytest.approx(2, abs=0.6)
+    assert reading.second_mode == pytest.approx(2, abs=0.6)
 
 
 def test_apart_is_in_standard_deviations():

@@ -184,6 +184,8 @@ class VitMini:
     def save(self, folder: Path) -> None:
         self.model.pretrained_cfg = self.model.default_cfg | {
             "architecture": self.architecture,
+            "tag": "fashion_mnist",
+            "license": "mit",
             "input_size": (1, 28, 28),
             "mean": (self.mean,),
             "std": (self.std,),
