@@ -7,6 +7,8 @@ met (one sentence says why), 2 wrong usage.
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,16 +18,19 @@ from ablation_core.allocator import keep_freed_memory
 from ablation_core.architectures import family_table
 from ablation_core.bundled import fashion_mnist
 from ablation_core.collect import compute_statistics
+from ablation_core.curve import PERCENTS, SEEDS, curve
 from ablation_core.data import DEFAULT_DATA, Data, load_data
+from ablation_core.describe import describe_model, describe_statistics
 from ablation_core.errors import AblationError
-from ablation_core.experiment import AblationResult, ablate, describe_model, describe_statistics
+from ablation_core.experiment import ablate
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.folders import CACHE
 from ablation_core.loading import load_model
-from ablation_core.methods import METHODS
-from ablation_core.metrics import Interval
+from ablation_core.methods import METHODS, Method, choose_methods
 from ablation_core.models import LoadedModel
-from ablation_core.statistics import BINNINGS, FINE_BINS
+from ablation_core.statistics import BINNINGS, FINE_BINS, Statistics
+from ablation_core.sweep import sweep
+from ablation_core.tables import format_curve, format_result, format_sweep
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,14 +81,28 @@ def _parser() -> argparse.ArgumentParser:
     stats.add_argument("--keep-first", action="store_true", help="count the first position (BOS, CLS) too")
     stats.set_defaults(run=_stats, predictions=20_000)
 
-    ablation = commands.add_parser("ablate", parents=[shared], help="ablate neurons and measure the change")
-    ablation.add_argument("--select", required=True, help='neurons, such as "3.2 5.0:1-4"')
-    ablation.add_argument(
+    measured = argparse.ArgumentParser(add_help=False, parents=[shared])
+    measured.add_argument(
         "--method", action="append", help=f"{', '.join(METHODS)}, or all; repeatable (default peak)", metavar="NAME"
     )
-    ablation.add_argument("--bins", type=int, default=100, help="bins of the peak (default %(default)s)")
-    ablation.add_argument("--statistics", type=Path, help="a statistics file (default: the fitting one in the cache)")
-    ablation.set_defaults(run=_ablate, predictions=2000)
+    measured.add_argument("--bins", type=int, default=100, help="bins of the peak (default %(default)s)")
+    measured.add_argument("--statistics", type=Path, help="a statistics file (default: the fitting one in the cache)")
+    measured.set_defaults(predictions=2000)
+
+    ablation = commands.add_parser("ablate", parents=[measured], help="ablate neurons and measure the change")
+    ablation.add_argument("--select", required=True, help='neurons, such as "3.2 5.0:1-4"')
+    ablation.set_defaults(run=_ablate)
+
+    every = commands.add_parser("sweep", parents=[measured], help="ablate every head, one at a time")
+    every.set_defaults(run=_sweep)
+
+    curves = commands.add_parser("curve", parents=[measured], help="ablate more and more random neurons")
+    curves.add_argument(
+        "--seeds", type=int, nargs="+", default=SEEDS, help="orders of the neurons (default 42 123 456)"
+    )
+    curves.add_argument("--percents", type=int, nargs="+", default=PERCENTS, help="steps (default 0 10 … 100)")
+    curves.add_argument("--whole-heads", action="store_true", help="draw heads instead of neurons")
+    curves.set_defaults(run=_curve)
     return parser
 
 
@@ -129,13 +148,8 @@ def _get(parsed: argparse.Namespace) -> tuple[dict, str]:
 def _stats(parsed: argparse.Namespace) -> tuple[dict, str]:
     model, data = _load(parsed, "statistics")
     left_out = 0 if parsed.keep_first else None
-    with tqdm(desc="statistics", unit="batch", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        statistics = compute_statistics(model, data, parsed.bins, left_out, parsed.binning, show)
+    with _bar("statistics", "batch") as progress:
+        statistics = compute_statistics(model, data, parsed.bins, left_out, parsed.binning, progress)
     path = cache.save_statistics(statistics, parsed.cache_dir)
     document = {
         "model": describe_model(model),
@@ -152,49 +166,58 @@ def _stats(parsed: argparse.Namespace) -> tuple[dict, str]:
     return document, text
 
 
-def _ablate(parsed: argparse.Namespace) -> tuple[dict, str]:
+def _load_measured(parsed: argparse.Namespace) -> tuple[LoadedModel, Data, list[Method], Statistics | None]:
     model, data = _load(parsed, "evaluation")
-    statistics = None
-    if parsed.statistics:
-        statistics = cache.load_statistics(parsed.statistics, model)
-    elif entry := cache.find_statistics(model, data.ref, parsed.cache_dir):
-        statistics = cache.load_statistics(entry.path, model)
-    with tqdm(desc="ablation", unit="batch", disable=None, total=len(data)) as bar:
-        result = ablate(
-            model,
-            data,
-            parsed.select,
-            parsed.method or ["peak"],
-            statistics,
-            parsed.bins,
-            progress=lambda done, total: bar.update(),
-        )
+    path = parsed.statistics
+    if path is None and (entry := cache.find_statistics(model, data.ref, parsed.cache_dir)):
+        path = entry.path
+    statistics = cache.load_statistics(path, model) if path else None
+    return model, data, choose_methods(parsed.method or ["peak"]), statistics
+
+
+@contextmanager
+def _bar(words: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, where that is a terminal; yields a function of (done, total)."""
+    with tqdm(desc=words, unit=unit, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _ablate(parsed: argparse.Namespace) -> tuple[dict, str]:
+    model, data, methods, statistics = _load_measured(parsed)
+    names = [method.name for method in methods]
+    with _bar("ablation", "batch") as progress:
+        result = ablate(model, data, parsed.select, names, statistics, parsed.bins, progress=progress)
     return result.to_dict(), format_result(result)
 
 
-def format_result(result: AblationResult) -> str:
-    """A result as a table for the terminal."""
-    baseline = result.baseline
-    lines = [
-        f"{result.model['ref']} on {result.data['predictions']:,} predictions of {result.data['ref']}: "
-        f"{result.neurons} neurons ablated ({result.select or 'none'})",
-        f"{'':18}{'loss, nats':>11} {'perplexity':>11} {'top-1':>7} {'top-10':>7} {'KL, nats':>9}   "
-        f"change of loss, 95 % interval",
-        f"{'baseline':18}{baseline.loss:11.4f} {baseline.perplexity:11.2f} {baseline.top1:7.1%} {baseline.top10:7.1%}",
-    ]
-    for row in result.results:
-        p = row.performance
-        lines.append(
-            f"{row.method:18}{p.loss:11.4f} {p.perplexity:11.2f} {p.top1:7.1%} {p.top10:7.1%} {p.kl:9.5f}   "
-            f"{format_interval(row.change['loss'])}"
+def _sweep(parsed: argparse.Namespace) -> tuple[dict, str]:
+    model, data, methods, statistics = _load_measured(parsed)
+    with _bar("sweep", "head") as progress:
+        result = sweep(model, data, methods, statistics, parsed.bins, parsed.cache_dir, progress=progress)
+    return result.to_dict(), format_sweep(result)
+
+
+def _curve(parsed: argparse.Namespace) -> tuple[dict, str]:
+    model, data, methods, statistics = _load_measured(parsed)
+    with _bar("curve", "point") as progress:
+        result = curve(
+            model,
+            data,
+            methods,
+            statistics,
+            parsed.bins,
+            parsed.cache_dir,
+            parsed.seeds,
+            parsed.percents,
+            parsed.whole_heads,
+            progress,
         )
-    return "\n".join(lines)
-
-
-def format_interval(interval: Interval) -> str:
-    if interval.low is None:
-        return f"{interval.mean:+.5f} (one sequence gives no interval)"
-    return f"{interval.mean:+.5f} [{interval.low:+.5f}, {interval.high:+.5f}]"
+    return result.to_dict(), format_curve(result)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 
 from ablation_core import engine
 from ablation_core.data import IGNORED, Data
+from ablation_core.describe import describe_run
 from ablation_core.errors import DataError
 from ablation_core.methods import Method, choose_methods, constant_values
 from ablation_core.metrics import METRICS, Interval, Scores, mean_intervals
@@ -171,18 +172,10 @@ class AblationRun:
             MethodResult(name, _means(scores), {metric: next(intervals) for metric in METRICS})
             for name, scores in ablated.items()
         )
+        described = describe_run(self.model, self.data, self.statistics)
+        described["data"] |= {"sequences": len(np.unique(sequences)), "predictions": len(sequences)}  # so far
         return AblationResult(
-            model=describe_model(self.model),
-            data={
-                "ref": self.data.ref,
-                "split": self.data.split,
-                "fingerprint": self.data.fingerprint,
-                "sequences": len(np.unique(sequences)),
-                "predictions": len(sequences),
-                "seq_len": self.data.seq_len,
-                "seed": self.data.seed,
-            },
-            statistics=describe_statistics(self.statistics),
+            **described,
             select=str(self.spec.selection),
             neurons=len(self.spec.selection),
             bins=self.spec.bins,
@@ -223,33 +216,6 @@ def ablate(
         if progress:
             progress(done, run.steps)
     return run.result()
-
-
-def describe_model(model: LoadedModel) -> dict:
-    return {
-        "ref": model.ref,
-        "family": model.family,
-        "modality": model.modality,
-        "layers": model.num_layers,
-        "heads": model.num_heads,
-        "head_dim": model.head_dim,
-        "fingerprint": model.fingerprint,
-        "dtype": model.dtype,
-    }
-
-
-def describe_statistics(statistics: Statistics | None) -> dict | None:
-    if statistics is None:
-        return None
-    made = statistics.provenance
-    return {
-        "data": made["data"],
-        "split": made["split"],
-        "tokens": made["tokens"],
-        "positions_left_out": made["positions_left_out"],
-        "bins": statistics.bins,
-        "digest": statistics.digest,
-    }
 
 
 def _means(scores: Scores) -> Performance:

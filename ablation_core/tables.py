@@ -1,0 +1,61 @@
+"""Results as text for the terminal."""
+
+from ablation_core.curve import CurveResult
+from ablation_core.experiment import AblationResult
+from ablation_core.metrics import Interval
+from ablation_core.sweep import SweepResult
+
+
+def format_sweep(result: SweepResult) -> str:
+    """The heads told from no effect, the most harmful first, for each method."""
+    document, lines = result.to_dict(), []
+    for number, method in enumerate(document["methods"]):
+        rows = [(head["head"], head["results"][number]) for head in document["heads"]]
+        told = [row for row in rows if row[1]["told_from_no_effect"]]
+        lines.append(f"{method}: {len(told)} of {len(rows)} heads told from no effect (5 % false discoveries)")
+        for head, row in sorted(told, key=lambda item: -item[1]["change"]["loss"]["mean"])[:10]:
+            lines.append(f"  {head:>6}  {format_interval(Interval(**row['change']['loss']))}")
+    return "\n".join(lines)
+
+
+def format_curve(result: CurveResult) -> str:
+    """Loss and top-1 at 50 and 90 per cent, and the mean ranks, for each method."""
+    document = result.to_dict()
+    lines = [f"{'':18}{'loss, nats':>26}   {'top-1':>24}"]
+    for row in document["table"]:
+        loss, top1 = row["loss"], row["top1"]
+        lines.append(
+            f"{row['percent']:3} % {row['method']:12} {loss['mean']:8.4f} ({loss['low']:.4f} to {loss['high']:.4f})   "
+            f"{top1['mean']:6.1%} ({top1['low']:.1%} to {top1['high']:.1%})"
+        )
+    ranks = document["ranks"]["loss"]
+    order = sorted(ranks["mean_rank"].items(), key=lambda item: item[1])
+    lines.append("mean rank by area of loss: " + ", ".join(f"{method} {rank:.2f}" for method, rank in order))
+    if ranks["p"] is not None:
+        lines.append(f"Friedman's test of equal ranks over {len(document['seeds'])} seeds: p = {ranks['p']:.3f}")
+    return "\n".join(lines)
+
+
+def format_result(result: AblationResult) -> str:
+    """A result as a table for the terminal."""
+    baseline = result.baseline
+    lines = [
+        f"{result.model['ref']} on {result.data['predictions']:,} predictions of {result.data['ref']}: "
+        f"{result.neurons} neurons ablated ({result.select or 'none'})",
+        f"{'':18}{'loss, nats':>11} {'perplexity':>11} {'top-1':>7} {'top-10':>7} {'KL, nats':>9}   "
+        f"change of loss, 95 % interval",
+        f"{'baseline':18}{baseline.loss:11.4f} {baseline.perplexity:11.2f} {baseline.top1:7.1%} {baseline.top10:7.1%}",
+    ]
+    for row in result.results:
+        p = row.performance
+        lines.append(
+            f"{row.method:18}{p.loss:11.4f} {p.perplexity:11.2f} {p.top1:7.1%} {p.top10:7.1%} {p.kl:9.5f}   "
+            f"{format_interval(row.change['loss'])}"
+        )
+    return "\n".join(lines)
+
+
+def format_interval(interval: Interval) -> str:
+    if interval.low is None:
+        return f"{interval.mean:+.5f} (one sequence gives no interval)"
+    return f"{interval.mean:+.5f} [{interval.low:+.5f}, {interval.high:+.5f}]"
