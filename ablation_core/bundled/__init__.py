@@ -4,9 +4,10 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 NAMES = ("opt-mini", "roberta-mini", "vit-mini")
+
 _DESCRIPTIONS = {
     "opt-mini": "causal language model, OPT architecture, 6 layers of 6 heads, trained on Python documentation strings",
-    "roberta-mini": "masked language model, RoBERTa architecture, 6 layers of 6 heads, trained on the same text",
+    "roberta-mini": "masked language model, RoBERTa architecture, 6 layers of 6 heads, trained on Python documentation strings",
     "vit-mini": "vision transformer (timm), 6 layers of 6 heads, trained on Fashion-MNIST",
 }
 

@@ -69,7 +69,7 @@ CARD = """# {name}
 
 | | |
 |---|---|
-| training | `python -m ablation_core.bundled.train {name}{steps}`: {run[steps]:,} steps, seed {run[seed]}, {run[minutes]:.0f} minutes on one busy processor core, torch {run[torch]} |
+| training | `python -m ablation_core.bundled.train {name} --steps {run[steps]}`: {run[steps]:,} steps, seed {run[seed]}, {run[minutes]:.0f} minutes on one busy processor core, torch {run[torch]} |
 | data | {data} |
 | held out | {held} |
 | figures measured by | `python -m ablation_core.bundled.measure {name}` |
@@ -106,7 +106,6 @@ def write_card(name: str, figures: dict, work: Path) -> None:
     card = CARD.format(
         name=name,
         description=bundled.describe(name)[0].upper() + bundled.describe(name)[1:],
-        steps=f" --steps {run['steps']}",
         run=run,
         data=data,
         held=WORDS[name].format(gap=gap, **figures),

@@ -71,7 +71,7 @@ def _windows(tokens: np.ndarray, step: int, batch: int, length: int, seed: int) 
 class OptMini:
     """A causal language model of OPT's architecture."""
 
-    steps = 6000
+    steps = 3600
     batch, length = 12, MAX_POSITIONS
 
     def __init__(self, work: Path, held_out: str) -> None:
@@ -105,7 +105,7 @@ class OptMini:
 class RobertaMini:
     """A masked language model of RoBERTa's architecture."""
 
-    steps = 9000
+    steps = 5000
     batch, length = 16, 128
     chosen = 0.25  # more than the 15 % of evaluation: more targets a batch lead off the unigram plateau sooner
 
