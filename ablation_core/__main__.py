@@ -19,7 +19,7 @@ from ablation_core.architectures import family_table
 from ablation_core.bundled import fashion_mnist
 from ablation_core.collect import compute_statistics
 from ablation_core.curve import PERCENTS, SEEDS, curve
-from ablation_core.data import DEFAULT_DATA, Data, load_data
+from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.describe import describe_model, describe_statistics
 from ablation_core.errors import AblationError
 from ablation_core.experiment import ablate
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False, parents=[output])
     shared.add_argument("model", help="a bundled model, a folder, a Hugging Face id, or timm/<name>")
     shared.add_argument("--data", help="data reference (default: python-docs, or fashion-mnist)")
-    shared.add_argument("--predictions", type=int, help="how many predictions are made (default %(default)s)")
+    shared.add_argument("--predictions", type=int, help="how many are scored (default 2000), or counted by stats")
     shared.add_argument("--seq-len", type=int, default=128, help="tokens a window (default %(default)s)")
     shared.add_argument("--batch-size", type=int, help="sequences at once (default: 8 windows or 64 images)")
     shared.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     stats.add_argument("--bins", type=int, default=FINE_BINS, help="fine bins a neuron (default %(default)s)")
     stats.add_argument("--binning", choices=BINNINGS, default="robust", help="the histograms' range (default robust)")
     stats.add_argument("--keep-first", action="store_true", help="count the first position (BOS, CLS) too")
-    stats.set_defaults(run=_stats, predictions=20_000)
+    stats.set_defaults(run=_stats)
 
     measured = argparse.ArgumentParser(add_help=False, parents=[shared])
     measured.add_argument(
@@ -87,7 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     measured.add_argument("--bins", type=int, default=100, help="bins of the peak (default %(default)s)")
     measured.add_argument("--statistics", type=Path, help="a statistics file (default: the fitting one in the cache)")
-    measured.set_defaults(predictions=2000)
 
     ablation = commands.add_parser("ablate", parents=[measured], help="ablate neurons and measure the change")
     ablation.add_argument("--select", required=True, help='neurons, such as "3.2 5.0:1-4"')
@@ -109,7 +108,10 @@ def _parser() -> argparse.ArgumentParser:
 def _load(parsed: argparse.Namespace, split: str) -> tuple[LoadedModel, Data]:
     model = load_model(parsed.model, parsed.device, parsed.dtype, parsed.cache_dir)
     ref = parsed.data or DEFAULT_DATA[model.modality]
-    data = load_data(ref, model, parsed.predictions, parsed.seq_len, parsed.batch_size, parsed.seed, split)
+    predictions = parsed.predictions
+    if predictions is None:
+        predictions = STATISTICS_PREDICTIONS[model.modality] if split == "statistics" else 2000
+    data = load_data(ref, model, predictions, parsed.seq_len, parsed.batch_size, parsed.seed, split)
     for note in data.notes:
         print(note, file=sys.stderr)
     return model, data

@@ -23,6 +23,7 @@ from ablation_core.models import LoadedModel
 from ablation_core.statistics import Statistics
 
 _ARRAYS = ("count", "mean", "std", "minimum", "maximum", "not_finite", "low", "high", "counts")
+_TYPES = {"low": np.float64, "high": np.float64, "counts": np.uint64}  # the others: float32
 _FIELDS = {
     "format": int, "model": str, "model_fingerprint": str, "data": str, "data_fingerprint": str, "split": str,
     "sequences": int, "tokens": int, "seq_len": (int, type(None)), "positions_left_out": int, "dtype": str,
@@ -92,8 +93,9 @@ def load_statistics(path: str | Path, model: LoadedModel | None = None) -> Stati
     wrong = [name for name in _ARRAYS if arrays[name].shape != wanted[name] or len(shape) != 3]
     if wrong:
         raise StatisticsError(f"The statistics file {path} is damaged: {wrong[0]} has the wrong shape.")
-    if arrays["counts"].dtype.kind != "u":
-        raise StatisticsError(f"The statistics file {path} is damaged: its counts are not whole numbers.")
+    for name, array in arrays.items():
+        if array.dtype != _TYPES.get(name, np.float32) and not (name == "counts" and array.dtype.kind == "u"):
+            raise StatisticsError(f"The statistics file {path} is damaged: {name} has the wrong type, {array.dtype}.")
     arrays["counts"] = arrays["counts"].astype(np.int64)
     statistics = Statistics(**arrays, provenance=provenance)
     if statistics.digest != digest:

@@ -29,6 +29,7 @@ from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES, ImageItem, Split, fin
 IGNORED = -100
 CHOSEN_SHARE, MASKED_SHARE, RANDOM_SHARE = 0.15, 0.8, 0.1
 DEFAULT_BATCH = {"causal": 8, "masked": 8, "vision": 64}
+STATISTICS_PREDICTIONS = {"causal": 20_000, "masked": 4_000, "vision": 1_000}  # some 20,000 to 50,000 positions
 DEFAULT_DATA = {"causal": "python-docs", "masked": "python-docs", "vision": "fashion-mnist"}
 
 

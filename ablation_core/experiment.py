@@ -6,6 +6,7 @@
 Every method sees the same predictions and the same neurons; the ablation applies to every position.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 from ablation_core import engine
 from ablation_core.data import IGNORED, Data
 from ablation_core.describe import describe_run
-from ablation_core.errors import DataError
+from ablation_core.errors import DataError, ModelError
 from ablation_core.methods import Method, choose_methods, constant_values
 from ablation_core.metrics import METRICS, Interval, Scores, mean_intervals
 from ablation_core.models import LoadedModel
@@ -71,21 +72,31 @@ class AblationResult:
     results: tuple[MethodResult, ...]
 
     def to_dict(self) -> dict:
-        """The JSON document of `python -m ablation_core ablate --json`."""
+        """The JSON document of `python -m ablation_core ablate --json`; null stands for what is not a finite number."""
         document = {name: getattr(self, name) for name in ("model", "data", "statistics", "select", "neurons", "bins")}
         document["positions"] = "all"
         document["baseline"] = _performance(self.baseline, ("loss", "perplexity", "top1", "top10"))
         document["results"] = [
             {"method": result.method}
             | _performance(result.performance, ("loss", "perplexity", "top1", "top10", "kl"))
-            | {"change": {name: asdict(interval) for name, interval in result.change.items()}}
+            | {
+                "change": {
+                    metric: {bound: _number(value) for bound, value in asdict(interval).items()}
+                    for metric, interval in result.change.items()
+                }
+            }
             for result in self.results
         ]
         return document
 
 
-def _performance(performance: Performance, names: Sequence[str]) -> dict[str, float]:
-    return {name: getattr(performance, name) for name in names}
+def _performance(performance: Performance, names: Sequence[str]) -> dict[str, float | None]:
+    return {name: _number(getattr(performance, name)) for name in names}
+
+
+def _number(value: float | None) -> float | None:
+    """JSON knows no NaN and no infinity: they become null."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 class AblationRun:
@@ -107,7 +118,7 @@ class AblationRun:
         self.recording = recording or engine.Recording(model, data)
         self._constants = {
             method.name: engine.constant_replacements(
-                spec.selection, constant_values(method, statistics, model.shape, spec.bins), model
+                spec.selection, constant_values(method, statistics, spec.selection, spec.bins), model
             )
             for method in spec.methods
             if method.constant
@@ -156,10 +167,16 @@ class AblationRun:
 
         Raises:
             DataError: no batch is done.
+            ModelError: the clean model itself gives no numbers.
         """
         if not self.steps_done:
             raise DataError("Nothing has been predicted yet; run at least one step.")
         baseline, ablated, sequences = self.scores()
+        if not np.isfinite(baseline.loss).all():
+            raise ModelError(
+                f"{self.model.ref} in {self.model.dtype} gives losses that are NaN or infinite on {self.data.ref}, even "
+                f"unablated; try --dtype float32, or another model."
+            )
         differences = np.stack(
             [
                 getattr(scores, name) - (0 if name == "kl" else getattr(baseline, name))

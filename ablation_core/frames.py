@@ -122,7 +122,7 @@ def replaced_frame(statistics: Statistics, selection: Selection, bins: int) -> p
     for method in METHODS.values():
         if method.constant is None:
             continue
-        values = constant_values(method, statistics, selection.shape, bins)
+        values = constant_values(method, statistics, selection, bins)
         distance = np.divide(
             values - statistics.mean, statistics.std, out=np.zeros_like(values), where=statistics.std > 0
         )

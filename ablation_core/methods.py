@@ -11,7 +11,7 @@ import numpy as np
 
 from ablation_core.data import Batch, Data
 from ablation_core.errors import MethodError
-from ablation_core.selection import Shape
+from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics
 
 Constant = Callable[[Statistics, int], np.ndarray]
@@ -95,16 +95,23 @@ def choose_methods(names: Sequence[str]) -> list[Method]:
     return list(chosen.values())
 
 
-def constant_values(method: Method, statistics: Statistics | None, shape: Shape, bins: int) -> np.ndarray:
+def constant_values(method: Method, statistics: Statistics | None, selection: Selection, bins: int) -> np.ndarray:
     """The values of a constant method, float32 (layers, heads, head_dim).
 
     Raises:
-        MethodError: the method needs statistics and there are none.
+        MethodError: the method needs statistics and there are none, or they say nothing of a selected neuron.
     """
     if method.needs_statistics and statistics is None:
         raise MethodError(
             f"The method {method.name} needs activation statistics and none were found; "
             f"compute them first (the stats command, or Compute in the app)."
         )
-    values = method.constant(statistics, bins)
-    return np.broadcast_to(values, (shape.layers, max(shape.heads), shape.head_dim)).astype(np.float32)
+    shape = selection.shape
+    values = np.broadcast_to(method.constant(statistics, bins), (shape.layers, max(shape.heads), shape.head_dim))
+    for (layer, head), neurons in selection.chosen:
+        missing = [neuron for neuron in neurons if not np.isfinite(values[layer, head, neuron])]
+        if missing:
+            raise MethodError(
+                f"The neuron {layer}.{head}:{missing[0]} has no {method.name}: no finite activation of it was counted."
+            )
+    return values.astype(np.float32)

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from scipy.stats import DegenerateDataWarning, bootstrap
 from torch import Tensor
 
@@ -46,8 +47,9 @@ def score(logits: Tensor, targets: Tensor, baseline: Tensor) -> Scores:
     clean = baseline.float().log_softmax(-1)
     right = log_probs.gather(1, targets[:, None])
     # The target's rank; ties go against the model, so that a run of equal logits is not called right. NaN is not either.
-    rank = (log_probs >= right).sum(1).where(right[:, 0].isfinite(), log_probs.shape[1] + 1)
-    kl = (clean.exp() * (clean - log_probs)).sum(1)
+    rank = (log_probs >= right).sum(1).double().where(right[:, 0].isfinite(), torch.inf)
+    share = clean.exp()
+    kl = (share * (clean - log_probs)).where(share != 0, 0.0).sum(1)  # 0 · log 0 is 0
     columns = (-right[:, 0], rank <= 1, rank <= 10, kl.clamp(min=0))
     return Scores(*(column.double().cpu().numpy() for column in columns))
 
@@ -62,8 +64,8 @@ class Interval:
 
     @property
     def shows_effect(self) -> bool:
-        """Whether zero lies outside."""
-        return self.low is not None and not self.low <= 0 <= self.high
+        """Whether zero lies outside; a mean that is not a number shows nothing."""
+        return self.low is not None and (self.low > 0 or self.high < 0)
 
 
 def mean_intervals(values: np.ndarray, sequences: np.ndarray, seed: int) -> list[Interval]:
@@ -101,7 +103,7 @@ def _bootstrap_bounds(sums: np.ndarray, counts: np.ndarray, seed: int) -> list[t
         means = totals[:, :-1] / totals[:, -1:]
         return means.T.reshape(len(sums), *draw.shape[:-1])
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
         result = bootstrap(
             (np.arange(len(counts)),),

@@ -42,8 +42,11 @@ class Reading:
     @property
     def sentence(self) -> str:
         """The shape in words."""
+        broken = f"{self.not_finite:,} values were NaN or infinite and are left out" if self.not_finite else ""
+        if np.isnan(self.std):
+            return f"Nothing to describe: {broken or 'no value was counted'}."
         if self.std == 0:
-            return f"Constant: it was {self.values['mean']:.4g} on every token."
+            return f"Constant: it was {self.values['mean']:.4g} on every token" + (f"; {broken}." if broken else ".")
         parts = [_skew_words(self.skew)]
         if self.second_mode is not None:
             parts.append(f"a second mode near {self.second_mode:.3g}")
@@ -55,8 +58,8 @@ class Reading:
         width = (high - low) / self.std
         sure = "well determined" if width <= 0.25 else "roughly determined" if width <= 0.75 else "poorly determined"
         parts.append(f"the peak is {sure} (95 % of resamples: {low:.3g} to {high:.3g}, {width:.2f} std wide)")
-        if self.not_finite:
-            parts.append(f"{self.not_finite:,} values were NaN or infinite and are left out")
+        if broken:
+            parts.append(broken)
         text = "; ".join(parts)
         return text[0].upper() + text[1:] + "."
 
@@ -66,6 +69,7 @@ def read_neuron(statistics: Statistics, layer: int, head: int, neuron: int, bins
     at = (layer, head, neuron)
     edges, counts = statistics.histogram(*at, bins=bins)
     mean, std = float(statistics.mean[at]), float(statistics.std[at])
+    varies = std > 0
     values = {
         "zero": 0.0,
         "mean": mean,
@@ -75,9 +79,9 @@ def read_neuron(statistics: Statistics, layer: int, head: int, neuron: int, bins
     return Reading(
         values=values,
         std=std,
-        skew=_skew(*statistics.histogram(*at, bins=statistics.bins)),
-        second_mode=_second_mode(*statistics.histogram(*at, bins=min(_MODE_BINS, statistics.bins))),
-        peak_range=_peak_range(edges, counts, seed),
+        skew=_skew(*statistics.histogram(*at, bins=statistics.bins)) if varies else 0.0,
+        second_mode=_second_mode(*statistics.histogram(*at, bins=min(_MODE_BINS, statistics.bins))) if varies else None,
+        peak_range=_peak_range(edges, counts, seed) if varies else (values["peak"], values["peak"]),
         outside=float(statistics.outside()[at]),
         not_finite=int(statistics.not_finite[at]),
     )

@@ -75,7 +75,7 @@ class Selection:
         return cls(shape, tuple((head, tuple(sorted(neurons[head]))) for head in sorted(neurons) if neurons[head]))
 
     def __str__(self) -> str:
-        """The shortest text form; `parse` reads it back to an equal selection."""
+        """The text form, whole layers and runs joined; `parse` reads it back to an equal selection."""
         if len(self) == self.shape.neurons:
             return "*.*"
         terms = []

@@ -44,7 +44,8 @@ class Accumulator:
 
     def update(self, rows: Tensor) -> None:
         """Add rows, (rows, width), of any float type; they are taken as float32."""
-        rows = rows.float().cpu()
+        # float64, so that no square overflows and no value lands on the wrong side of an edge by rounding
+        rows = rows.float().cpu().double()
         if len(rows) == 0:
             return
         self._add_moments(rows)
@@ -68,38 +69,37 @@ class Accumulator:
         finite = torch.isfinite(rows)
         if finite.all():
             count = torch.full_like(self.count, len(rows))
-            low, high, total = rows.amin(0), rows.amax(0), rows.sum(0, dtype=torch.float64)
+            low, high = rows.amin(0), rows.amax(0)
         else:
             count = finite.sum(0)
             low = rows.where(finite, torch.inf).amin(0)
             high = rows.where(finite, -torch.inf).amax(0)
             rows = rows.where(finite, 0.0)
-            total = rows.sum(0, dtype=torch.float64)
         self.not_finite += len(rows) - count
-        self.minimum = torch.minimum(self.minimum, low)
-        self.maximum = torch.maximum(self.maximum, high)
-        mean = total / count.clamp(min=1)
-        distance = (rows - mean.float()).square_().where(finite, 0.0)
+        self.minimum = torch.minimum(self.minimum, low.float())
+        self.maximum = torch.maximum(self.maximum, high.float())
+        mean = rows.sum(0) / count.clamp(min=1)
+        distance = (rows - mean).square_().where(finite, 0.0)
         merged = (self.count + count).clamp(min=1)
         shift = mean - self.mean
-        self.squares += distance.sum(0, dtype=torch.float64) + shift.square() * self.count * count / merged
+        self.squares += distance.sum(0) + shift.square() * self.count * count / merged
         self.mean += shift * count / merged
         self.count += count
 
     def _add_histogram(self, rows: Tensor) -> None:
         low, high = self.limits
-        # float64, so that no value lands on the wrong side of an edge by rounding.
-        place = rows.double().sub_(low).mul_(self.bins / (high - low)).floor_()
+        span = high - low
+        place = ((rows - low) * (self.bins / span)).floor_()
+        # Rounding can miss an edge that a value lies on: put right against the edges themselves.
+        place -= (rows < low + span * place / self.bins).double()
+        place += (rows >= low + span * (place + 1) / self.bins).double()
         place.masked_fill_(rows == high, self.bins - 1)
-        place = place.clamp_(-1, self.bins).add_(1)
-        finite = torch.isfinite(rows)
-        index = place.nan_to_num_(0).long()
-        self.counts.scatter_add_(1, index.T, finite.T.long())
+        index = place.clamp_(-1, self.bins).add_(1).nan_to_num_(0).long()
+        self.counts.scatter_add_(1, index.T, torch.isfinite(rows).T.long())
 
 
 def _robust_limits(rows: Tensor) -> tuple[Tensor, Tensor]:
     """The histogram's range (low, high), each (width,) float64, from the first rows."""
-    rows = rows.double()
     rows = rows.where(torch.isfinite(rows), torch.nan)
     low, high = torch.nanquantile(rows, torch.tensor([0.005, 0.995], dtype=torch.float64), dim=0).nan_to_num_(0)
     span = high - low
@@ -154,8 +154,8 @@ class Statistics:
             count=gather_float([layer.count for layer in layers], 0),
             mean=gather_float([layer.mean.where(layer.count > 0, torch.nan) for layer in layers], np.nan),
             std=gather_float([(layer.squares / layer.count).sqrt() for layer in layers], np.nan),
-            minimum=gather_float([layer.minimum for layer in layers], np.nan),
-            maximum=gather_float([layer.maximum for layer in layers], np.nan),
+            minimum=gather_float([layer.minimum.where(layer.count > 0, torch.nan) for layer in layers], np.nan),
+            maximum=gather_float([layer.maximum.where(layer.count > 0, torch.nan) for layer in layers], np.nan),
             not_finite=gather_float([layer.not_finite for layer in layers], 0),
             low=gather([layer.limits[0] if layer.limits else nothing[i] for i, layer in enumerate(layers)], np.nan),
             high=gather([layer.limits[1] if layer.limits else nothing[i] for i, layer in enumerate(layers)], np.nan),
@@ -189,15 +189,16 @@ class Statistics:
     def peak(self, bins: int = 100) -> np.ndarray:
         """The centre of each neuron's fullest bin, its mode; float32 (layers, heads, head_dim).
 
-        The lowest of equally full bins counts. A constant neuron's peak is its value; NaN where nothing was counted.
+        The lowest of equally full bins counts. A constant neuron's peak is its value; NaN where nothing was counted
+        within the histogram's range.
         """
         steps = _steps(bins, self.bins)
         summed = np.add.reduceat(self.counts[..., 1:-1], steps[:-1], axis=-1)
         fullest = (summed / np.diff(steps)).argmax(axis=-1)  # a density: bins may differ by one fine bin in width
         centre = (steps[fullest] + steps[fullest + 1]) / 2
         value = self.low + (self.high - self.low) * centre / self.bins
-        value = np.where(self.minimum == self.maximum, self.minimum, value)
-        return np.where(self.count > 0, value, np.nan).astype(np.float32)
+        value = np.where(summed.sum(axis=-1) > 0, value, np.nan)
+        return np.where(self.minimum == self.maximum, self.minimum, value).astype(np.float32)
 
     def median(self) -> np.ndarray:
         """The median of each neuron; float32 (layers, heads, head_dim)."""

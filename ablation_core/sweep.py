@@ -102,9 +102,9 @@ def _measure(run: AblationRun) -> dict:
 
 
 def _p_value(differences: np.ndarray, sequences: np.ndarray) -> float | None:
-    """Whether the mean change is 0, by a t-test over sequences; None where they are fewer than two or all alike."""
+    """Whether the mean change is 0, by a t-test over sequences; None where they are fewer than two, all alike or not numbers."""
     counts = np.bincount(sequences)
     means = np.bincount(sequences, weights=differences)[counts > 0] / counts[counts > 0]
-    if len(means) < 2 or np.ptp(means) == 0:
+    if len(means) < 2 or not np.ptp(means) > 0:
         return None
     return float(ttest_1samp(means, 0).pvalue)

@@ -15,10 +15,9 @@ from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core import bundled, cache
 from ablation_core.allocator import keep_freed_memory
-from ablation_core.architectures import Modality
 from ablation_core.charts import MARKS
 from ablation_core.collect import StatisticsRun
-from ablation_core.data import DEFAULT_DATA, Data, load_data
+from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.engine import Recording
 from ablation_core.errors import AblationError
 from ablation_core.experiment import AblationResult, AblationRun, AblationSpec
@@ -34,7 +33,6 @@ from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.statistics import Statistics
 
 SEED = 0
-STATISTICS_PREDICTIONS: dict[Modality, int] = {"causal": 20_000, "masked": 4_000, "vision": 1_000}
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PREDICTIONS = (250, 500, 1000, 2000, 5000, 10_000)
 KEPT_RESULTS = 64

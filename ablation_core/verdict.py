@@ -1,5 +1,7 @@
 """What a result means, in a neutral sentence."""
 
+import math
+
 from ablation_core.experiment import AblationResult, MethodResult
 from ablation_core.noise import NoiseFloor
 
@@ -11,6 +13,8 @@ def verdict(result: AblationResult, method: str, floor: NoiseFloor | None = None
     what = f"Ablating {result.neurons:,} neuron{'s' * (result.neurons != 1)} ({result.select}) by {method}"
     if not result.neurons:
         return "Nothing is selected, so nothing changes."
+    if not math.isfinite(change.mean):
+        return f"{what} makes predictions that are not numbers any more; no change can be given."
     if change.low is None:
         return f"{what} changes the loss by {change.mean:+.4f} nats; a single sequence gives no interval."
     span = f"{change.mean:+.4f} nats a prediction (95 % interval {change.low:+.4f} to {change.high:+.4f})"
@@ -30,10 +34,11 @@ def verdict(result: AblationResult, method: str, floor: NoiseFloor | None = None
 
 def comparison(result: AblationResult) -> str:
     """Which methods harm least and most here, and whether their intervals part them."""
-    rows = sorted(result.results, key=lambda row: row.change["loss"].mean)
-    least, most = rows[0], rows[-1]
-    if len(rows) < 2 or not result.neurons or least.change["loss"].low is None:
+    rows = [row for row in result.results if math.isfinite(row.change["loss"].mean)]
+    rows.sort(key=lambda row: row.change["loss"].mean)
+    if len(rows) < 2 or not result.neurons or rows[0].change["loss"].low is None:
         return ""
+    least, most = rows[0], rows[-1]
     text = f"Least harmful here: {least.method} ({_mean(least)}); most: {most.method} ({_mean(most)})."
     if most.change["loss"].low <= least.change["loss"].high:
         text += " Their intervals overlap: this sample does not rank them."

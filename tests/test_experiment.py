@@ -1,6 +1,7 @@
 """Ablations against a plain loop: own hooks, whole forwards, own arithmetic."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ablation_core import ablate, compute_statistics, load_data
 from ablation_core.data import Data
-from ablation_core.errors import MethodError, SelectionError
+from ablation_core.errors import MethodError, ModelError, SelectionError
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import METHODS
 from ablation_core.models import LoadedModel
@@ -189,3 +190,28 @@ def test_requests_that_cannot_be_met(opt_mini: LoadedModel, select: str, method:
     data = load_data("python-docs", opt_mini, predictions=10)
     with pytest.raises(error, match=words):
         ablate(opt_mini, data, select, method)
+
+
+def test_a_model_that_gives_no_numbers_is_said_so() -> None:
+    broken = load_model("opt-mini")
+    broken.module.model.decoder.final_layer_norm.weight.data[0] = torch.nan
+    data = load_data("python-docs", broken, predictions=50)
+    with pytest.raises(ModelError, match="NaN or infinite on python-docs, even unablated"):
+        ablate(broken, data, "1.1", "zero")
+
+
+def test_an_ablation_that_breaks_the_model_gives_null_in_json(opt_mini: LoadedModel, statistics: Statistics) -> None:
+    data = load_data("python-docs", opt_mini, predictions=50)
+    huge = replace(statistics, mean=np.full((6, 6, 32), 3e38, np.float32))
+    document = ablate(opt_mini, data, "*.*", "mean", huge).to_dict()
+    json.dumps(document, allow_nan=False)
+    assert document["results"][0]["loss"] is None
+
+
+def test_a_neuron_without_statistics_is_named(opt_mini: LoadedModel) -> None:
+    data = load_data("python-docs", opt_mini, predictions=50)
+    statistics = compute_statistics(opt_mini, data)
+    mean = statistics.mean.copy()
+    mean[2, 1, 5] = np.nan
+    with pytest.raises(MethodError, match=r"2\.1:5 has no mean"):
+        ablate(opt_mini, data, "2.1", "mean", replace(statistics, mean=mean))

@@ -228,6 +228,18 @@ def test_bounds_where_a_single_sequence_differs():
     assert 0 <= got.low <= 0.05 <= got.high <= 0.5
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # scipy says that 0 / 0 is
+def test_bounds_where_the_differences_are_too_small_for_bca():
+    """Its acceleration is then 0 / 0: the third powers of the differences underflow."""
+    values, sequences = clustered(60, 3)
+    low, high = plain_bounds(values, sequences)
+    ordinary, tiny = mean_intervals(np.stack([values, values * 1e-120]), sequences, 0)
+    for got in (ordinary.low, tiny.low * 1e120):
+        assert got == pytest.approx(low, abs=0.1 * (high - low))
+    for got in (ordinary.high, tiny.high * 1e120):
+        assert got == pytest.approx(high, abs=0.1 * (high - low))
+
+
 def test_same_seed_same_interval_other_seed_another():
     values, sequences = clustered(20, 2)
     assert interval(values, sequences, 11) == interval(values, sequences, 11)

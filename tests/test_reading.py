@@ -97,6 +97,13 @@ def test_the_second_of_two_bumps_is_found(share, seed):
     assert read(two_bumps(1 - share, seed=seed)).second_mode == pytest.approx(-2, abs=0.35)
 
 
+def test_second_mode_is_the_centre_of_its_bin():
+    sample = np.where(np.arange(20_000) % 15 == 0, 5.0, normal())
+    statistics = statistics_of(sample)
+    half_a_bin = (statistics.high - statistics.low).item() / 120
+    assert abs(read_neuron(statistics, 0, 0, 0, 100).second_mode - 5) <= half_a_bin * 1.001
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_one_bump_has_no_second_mode(seed):
     generator = np.random.default_rng(seed)
