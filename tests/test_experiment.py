@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ablation_core import ablate, compute_statistics, load_data
+from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.data import Data
 from ablation_core.errors import MethodError, ModelError, SelectionError
 from ablation_core.experiment import AblationRun, AblationSpec
