@@ -6,6 +6,7 @@ met (one sentence says why), 2 wrong usage.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from ablation_core.collect import compute_statistics
 from ablation_core.curve import PERCENTS, SEEDS, curve
 from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.describe import describe_model, describe_statistics
-from ablation_core.errors import AblationError
+from ablation_core.errors import AblationError, DataError
 from ablation_core.experiment import ablate
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.folders import CACHE
@@ -42,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except AblationError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -90,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
     ablation = commands.add_parser("ablate", parents=[measured], help="ablate neurons and measure the change")
     ablation.add_argument("--select", required=True, help='neurons, such as "3.2 5.0:1-4"')
+    ablation.add_argument("--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is")
     ablation.set_defaults(run=_ablate)
 
     every = commands.add_parser("sweep", parents=[measured], help="ablate every head, one at a time")
@@ -139,6 +144,8 @@ def _models(parsed: argparse.Namespace) -> tuple[dict, str]:
 
 def _get(parsed: argparse.Namespace) -> tuple[dict, str]:
     if parsed.model == "fashion-mnist":
+        if parsed.cache_dir != CACHE:
+            raise DataError("fashion-mnist is kept in the project's own cache folder; leave --cache-dir out.")
         path = fashion_mnist.download()
     else:
         path = fetch_model(
@@ -171,9 +178,11 @@ def _stats(parsed: argparse.Namespace) -> tuple[dict, str]:
 def _load_measured(parsed: argparse.Namespace) -> tuple[LoadedModel, Data, list[Method], Statistics | None]:
     model, data = _load(parsed, "evaluation")
     path = parsed.statistics
-    if path is None and (entry := cache.find_statistics(model, data.ref, parsed.cache_dir)):
+    if path is None and (entry := cache.find_statistics(model, data.ref, parsed.cache_dir, data.source)):
         path = entry.path
     statistics = cache.load_statistics(path, model) if path else None
+    if statistics is None and (others := cache.other_statistics(model, data.ref, parsed.cache_dir)):
+        print(f"note: {others}", file=sys.stderr)
     return model, data, choose_methods(parsed.method or ["peak"]), statistics
 
 
@@ -193,7 +202,9 @@ def _ablate(parsed: argparse.Namespace) -> tuple[dict, str]:
     model, data, methods, statistics = _load_measured(parsed)
     names = [method.name for method in methods]
     with _bar("ablation", "batch") as progress:
-        result = ablate(model, data, parsed.select, names, statistics, parsed.bins, progress=progress)
+        result = ablate(
+            model, data, parsed.select, names, statistics, parsed.bins, None, int(parsed.spare_first), progress
+        )
     return result.to_dict(), format_result(result)
 
 

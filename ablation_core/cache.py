@@ -16,16 +16,17 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ablation_core.collect import FORMAT_VERSION
+from ablation_core.collect import FORMAT_VERSION, default_left_out
 from ablation_core.errors import StatisticsError
 from ablation_core.folders import CACHE
 from ablation_core.models import LoadedModel
-from ablation_core.statistics import Statistics
+from ablation_core.sources import source_digest
+from ablation_core.statistics import FINE_BINS, Statistics
 
 _ARRAYS = ("count", "mean", "std", "minimum", "maximum", "not_finite", "low", "high", "counts")
 _TYPES = {"low": np.float64, "high": np.float64, "counts": np.uint64}  # the others: float32
 _FIELDS = {
-    "format": int, "model": str, "model_fingerprint": str, "data": str, "data_fingerprint": str, "split": str,
+    "format": int, "model": str, "model_fingerprint": str, "data": str, "data_fingerprint": str, "source": str, "split": str,
     "sequences": int, "tokens": int, "seq_len": (int, type(None)), "positions_left_out": int, "dtype": str,
     "seed": int, "bins": int, "binning": str,
 }  # fmt: skip
@@ -116,18 +117,43 @@ def list_statistics(folder: Path = CACHE) -> tuple[list[CacheEntry], list[str]]:
     return entries, problems
 
 
-def find_statistics(model: LoadedModel, data_ref: str, folder: Path = CACHE) -> CacheEntry | None:
-    """The file made from these weights on the statistics part of this data set, with the most tokens."""
+def find_statistics(
+    model: LoadedModel, data_ref: str, folder: Path = CACHE, source: str | None = None
+) -> CacheEntry | None:
+    """The file made from these weights on the statistics part of this data set: of those with ordinary settings, else
+    of all, the one with the most tokens.
+
+    Args:
+        source: the digest of the user's own file or folder, as `Data.source` has it; by default taken anew.
+    """
+    source = source_digest(data_ref) if source is None else source
+    wanted = {"model_fingerprint": model.fingerprint, "data": data_ref, "source": source, "split": "statistics"}
     entries, _ = list_statistics(folder)
-    fitting = [
-        entry
-        for entry in entries
-        if entry.provenance["model_fingerprint"] == model.fingerprint
-        and entry.provenance["data"] == data_ref
-        and entry.provenance["split"] == "statistics"
-    ]
-    # On a tie the ordinary binning serves: files are compared by what a person would expect without having asked.
-    return max(fitting, key=lambda e: (e.provenance["tokens"], e.provenance["binning"] == "robust"), default=None)
+    fitting = [entry for entry in entries if wanted.items() <= entry.provenance.items()]
+
+    def preference(entry: CacheEntry) -> tuple:
+        made = entry.provenance
+        ordinary = made["binning"] == "robust" and made["bins"] >= FINE_BINS
+        return ordinary and made["positions_left_out"] == default_left_out(model), made["tokens"]
+
+    return max(fitting, key=preference, default=None)
+
+
+def other_statistics(model: LoadedModel, data_ref: str, folder: Path = CACHE) -> str:
+    """A sentence about statistics of this model's name and data that do not fit, or nothing."""
+    for entry in list_statistics(folder)[0]:
+        made = entry.provenance
+        if made["model"] == model.ref and made["data"] == data_ref:
+            field = next(
+                (
+                    name
+                    for name, mine in (("dtype", model.dtype), ("model_fingerprint", model.fingerprint))
+                    if made[name] != mine
+                ),
+                "source",
+            )
+            return f"the statistics in {entry.path} do not fit: their {field} differs; compute them for this model and data."
+    return ""
 
 
 def _read_header(path: Path) -> tuple[dict, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,12 +37,14 @@ class StatisticsRun:
     ) -> None:
         self.model, self.data = model, data
         if positions_left_out is None:
-            positions_left_out = int(model.architecture.first_is_special)
+            positions_left_out = default_left_out(model)
         self.positions_left_out, self.binning = positions_left_out, binning
         self.layers = [
             Accumulator(heads * model.head_dim, bins, limits[layer] if limits else None)
             for layer, heads in enumerate(model.shape.heads)
         ]
+        # In random order, so that the first rows, which fix the histograms' ranges, come from all over the data.
+        self._order = np.random.default_rng(data.seed).permutation(data.sequences)
         self.steps_done, self.tokens = 0, 0
 
     @property
@@ -51,13 +54,12 @@ class StatisticsRun:
     def step(self) -> None:
         """Count the next batch."""
         first = self.steps_done * self.data.batch_size
-        batch = self.data.rows(range(first, min(first + self.data.batch_size, self.data.sequences)))
+        batch = self.data.rows(self._order[first : first + self.data.batch_size])
         captured = engine.pre_outs(self.model, batch, range(self.model.num_layers))
         for layer, accumulator in enumerate(self.layers):
             counted = counted_positions(batch, captured[layer], self.positions_left_out)
-            rows = captured[layer][counted]
-            accumulator.update(rows)
-        self.tokens += len(rows)
+            accumulator.update(captured[layer][counted])
+        self.tokens = int(max(layer.count.max() + layer.not_finite.max() for layer in self.layers))
         self.steps_done += 1
 
     def result(self) -> Statistics:
@@ -76,6 +78,7 @@ class StatisticsRun:
             "model_fingerprint": self.model.fingerprint,
             "data": self.data.ref,
             "data_fingerprint": self.data.fingerprint,
+            "source": self.data.source,
             "split": self.data.split,
             "sequences": min(self.steps_done * self.data.batch_size, self.data.sequences),
             "tokens": self.tokens,
@@ -122,6 +125,12 @@ def compute_statistics(
                 progress(run.steps_done + number * run.steps, passes * run.steps)
         limits = [(layer.minimum.double(), _above(layer)) for layer in run.layers]
     return run.result()
+
+
+def default_left_out(model: LoadedModel) -> int:
+    """1 where the first position holds BOS, CLS or the like, else 0."""
+    prefix = getattr(model.module, "num_prefix_tokens", 1)  # timm's transformers may have none
+    return int(model.architecture.first_is_special and prefix > 0)
 
 
 def _above(layer: Accumulator) -> Tensor:

@@ -4,6 +4,7 @@ The paper's experiment (Pochinkov, Pasero, Shibayama 2024): a seed fixes an orde
 ablates the first so many per cent of it, so that each step's neurons contain the last one's.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,11 @@ import numpy as np
 from scipy.integrate import trapezoid
 from scipy.stats import friedmanchisquare, rankdata
 
-from ablation_core.data import Data
+from ablation_core.data import Data, checked_seed
 from ablation_core.describe import describe_run
 from ablation_core.engine import Recording
 from ablation_core.errors import DataError
-from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.experiment import AblationRun, AblationSpec, as_number
 from ablation_core.ledger import open_ledger
 from ablation_core.methods import Method
 from ablation_core.models import LoadedModel
@@ -53,53 +54,56 @@ class CurveResult:
                 if percent in self.description["percents"]
                 for method in methods
             ],
-            "area": {metric: {method: self.areas(method, metric) for method in methods} for metric in METRICS},
+            "mean_height": {
+                metric: {method: list(map(as_number, self.heights(method, metric))) for method in methods}
+                for metric in METRICS
+            },
             "ranks": {metric: self.ranks(metric) for metric in METRICS},
         }
 
     def value(self, seed: int, percent: int, method: str, metric: str) -> float:
+        """NaN where the model gave no numbers."""
         results = self.points[seed, percent]["results"]
-        return next(row[metric] for row in results if row["method"] == method)
+        value = next(row[metric] for row in results if row["method"] == method)
+        return math.nan if value is None else value
 
-    def band(self, method: str, metric: str, percent: int) -> dict[str, float]:
+    def band(self, method: str, metric: str, percent: int) -> dict[str, float | None]:
         """The mean over seeds with the least and the greatest."""
         values = [self.value(seed, percent, method, metric) for seed in self.description["seeds"]]
-        return {"mean": float(np.mean(values)), "low": min(values), "high": max(values)}
+        return {"mean": as_number(np.mean(values)), "low": as_number(min(values)), "high": as_number(max(values))}
 
-    def areas(self, method: str, metric: str) -> list[float]:
-        """The area under each seed's curve, the share of neurons running from 0 to 1."""
-        percents = self.description["percents"]
-        curves = [
-            [self.value(seed, percent, method, metric) for percent in percents] for seed in self.description["seeds"]
-        ]
-        return [float(trapezoid(curve, np.array(percents) / 100)) for curve in curves]
+    def heights(self, method: str, metric: str) -> list[float]:
+        """The mean height of each seed's curve: the area under it, divided by the width of its steps."""
+        percents = np.array(self.description["percents"], dtype=float)
+        curves = [[self.value(seed, p, method, metric) for p in percents] for seed in self.description["seeds"]]
+        if len(percents) == 1:
+            return [curve[0] for curve in curves]
+        return [float(trapezoid(curve, percents) / np.ptp(percents)) for curve in curves]
 
     def ranks(self, metric: str) -> dict:
-        """Each method's mean rank by area over the seeds, 1 the least harmful; and Friedman's test of equal ranks.
+        """Each method's mean rank by that height over the seeds, 1 the least harmful; Friedman's test of equal ranks.
 
-        With three seeds the test can tell little; `p` is None where there are fewer than three methods or seeds.
+        With three seeds the test can tell little; `p` is None where there are fewer than three methods or seeds, or
+        where all are alike.
         """
         methods = self.description["methods"]
-        areas = np.array([self.areas(method, metric) for method in methods])
-        harm = areas if metric == "loss" else -areas
+        heights = np.array([self.heights(method, metric) for method in methods])
+        harm = np.nan_to_num(heights if metric == "loss" else -heights, nan=np.inf)
         mean_ranks = rankdata(harm, axis=0).mean(axis=1)
-        p = float(friedmanchisquare(*harm).pvalue) if min(harm.shape) >= 3 else None
+        p = as_number(friedmanchisquare(*harm).pvalue) if min(harm.shape) >= 3 else None
         return {"mean_rank": dict(zip(methods, map(float, mean_ranks), strict=True)), "p": p}
 
 
 def pruned(shape: Shape, percent: int, seed: int, whole_heads: bool = False) -> Selection:
     """The neurons (or whole heads) of each layer that a seed's order puts first, so many per cent of the layer's."""
-    terms = []
+    masks = []
     for layer, heads in enumerate(shape.heads):
-        generator = np.random.default_rng((seed, layer))
-        if whole_heads:
-            chosen = generator.permutation(heads)[: round(heads * percent / 100)]
-            terms += [f"{layer}.{head}" for head in chosen]
-        else:
-            width = heads * shape.head_dim
-            chosen = generator.permutation(width)[: round(width * percent / 100)]
-            terms += [f"{layer}.{place // shape.head_dim}:{place % shape.head_dim}" for place in chosen]
-    return Selection.parse(" ".join(terms), shape)
+        units, size = (heads, shape.head_dim) if whole_heads else (heads * shape.head_dim, 1)
+        order = np.random.default_rng((seed, layer)).permutation(units)
+        chosen = np.zeros(units, dtype=bool)
+        chosen[order[: round(units * percent / 100)]] = True
+        masks.append(chosen.repeat(size))
+    return Selection.of_masks(masks, shape)
 
 
 def curve(
@@ -121,6 +125,8 @@ def curve(
     """
     if not seeds or not percents or not all(0 <= percent <= 100 for percent in percents):
         raise DataError("A curve needs at least one seed, and steps between 0 and 100 per cent.")
+    for seed in seeds:
+        checked_seed(seed)
     methods, seeds, percents = tuple(methods), sorted(set(seeds)), sorted(set(percents))
     decided = {"bins": bins, "methods": [method.name for method in methods], "whole_heads": whole_heads}
     description = describe_run(model, data, statistics) | decided
@@ -132,9 +138,7 @@ def curve(
             if name not in ledger.done:
                 selection = pruned(model.shape, percent, seed, whole_heads)
                 run = AblationRun(model, data, AblationSpec(selection, methods, bins, data.seed), statistics, recording)
-                while run.steps_done < run.steps:
-                    run.step()
-                document = run.result().to_dict()
+                document = run.finish().result().to_dict()
                 ledger.add(name, {"neurons": len(selection), "results": document["results"]})
             progress(done, len(wanted))
         points = {(seed, percent): ledger.done[f"seed {seed}, {percent} %"] for seed, percent in wanted}

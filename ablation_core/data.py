@@ -24,7 +24,17 @@ from torch import Tensor
 
 from ablation_core.errors import DataError
 from ablation_core.models import LoadedModel
-from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES, ImageItem, Split, find_images, is_images, is_text, read_text
+from ablation_core.sources import (
+    IMAGE_NAMES,
+    TEXT_NAMES,
+    ImageItem,
+    Split,
+    find_images,
+    is_images,
+    is_text,
+    read_text,
+    source_digest,
+)
 
 IGNORED = -100
 CHOSEN_SHARE, MASKED_SHARE, RANDOM_SHARE = 0.15, 0.8, 0.1
@@ -53,6 +63,7 @@ class Data:
         pool: how many can be donors: these, and one more where a single one is scored.
         predictions: how many targets are scored in all.
         fingerprint: a digest of all inputs and targets.
+        source: a digest of the file or folder behind them; empty for the data sets that come with Python or the project.
         notes: sentences about what was left out.
     """
 
@@ -65,6 +76,7 @@ class Data:
     pool: int
     predictions: int
     fingerprint: str
+    source: str
     notes: tuple[str, ...]
     rows: Callable[[Sequence[int]], Batch] = field(repr=False)
 
@@ -96,11 +108,16 @@ def load_data(
     Raises:
         DataError: there is no such data, it does not fit the model, or it is too short for one window.
     """
-    for name, value in (("predictions", predictions), ("seq-len", seq_len), ("batch-size", batch_size or 1)):
+    for name, value in (
+        ("predictions", predictions),
+        ("seq-len", seq_len),
+        ("batch-size", 1 if batch_size is None else batch_size),
+    ):
         if value < 1:
             raise DataError(f"The {name} must be at least 1, not {value}.")
     if split not in ("evaluation", "statistics"):
         raise DataError(f"There is no split {split!r}; choose evaluation or statistics.")
+    checked_seed(seed)
     size = batch_size or DEFAULT_BATCH[model.modality]
     if not is_text(ref) and not is_images(ref):
         names = ", ".join((*TEXT_NAMES, "text:PATH", *IMAGE_NAMES, "images:FOLDER"))
@@ -111,6 +128,17 @@ def load_data(
     if is_images(ref):
         return _load_images(ref, model, predictions, size, seed, split)
     return _load_text(ref, model, predictions, seq_len, size, seed, split)
+
+
+def checked_seed(seed: int) -> int:
+    """The seed.
+
+    Raises:
+        DataError: it is negative.
+    """
+    if seed < 0:
+        raise DataError(f"The seed must be 0 or more, not {seed}.")
+    return seed
 
 
 def _load_text(
@@ -144,6 +172,11 @@ def _load_text(
             f"choose a smaller seq-len or a longer text."
         )
     ids, labels = torch.from_numpy(np.stack(windows)), torch.from_numpy(np.stack(targets))
+    if int(ids.max()) >= (known := _known_tokens(model)):
+        raise DataError(
+            f"The tokenizer of {model.ref} gives the token {int(ids.max()):,}, but the model knows {known:,}: "
+            f"it is not this model's."
+        )
 
     def rows(chosen: Sequence[int]) -> Batch:
         index = torch.as_tensor(list(chosen))
@@ -152,7 +185,9 @@ def _load_text(
 
     fingerprint = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
     done = predictions - missing
-    return Data(ref, split, seq_len, seed, batch_size, sequences, len(ids), done, fingerprint, (), rows)
+    return Data(
+        ref, split, seq_len, seed, batch_size, sequences, len(ids), done, fingerprint, source_digest(ref), (), rows
+    )
 
 
 def special_tokens(model: LoadedModel) -> tuple[list[int], list[int]]:
@@ -163,6 +198,10 @@ def special_tokens(model: LoadedModel) -> tuple[list[int], list[int]]:
             after = [] if model.modality == "causal" else whole[start + len(bare) :]
             return whole[:start], after
     raise DataError(f"The tokenizer of {model.ref} changes a text's tokens when it adds special ones; not supported.")
+
+
+def _known_tokens(model: LoadedModel) -> int:
+    return model.module.get_input_embeddings().num_embeddings
 
 
 def _windows(ref: str, split: Split, model: LoadedModel, body: int) -> Iterator[np.ndarray]:
@@ -186,7 +225,8 @@ def _masked(
     targets = np.full_like(ids, IGNORED)
     targets[chosen] = ids[chosen]
     fate = generator.random(len(chosen))
-    ordinary = np.setdiff1d(np.arange(len(model.tokenizer)), model.tokenizer.all_special_ids)
+    known = min(len(model.tokenizer), _known_tokens(model))
+    ordinary = np.setdiff1d(np.arange(known), model.tokenizer.all_special_ids)
     noise = generator.choice(ordinary, len(chosen))
     corrupted = ids.copy()
     corrupted[chosen] = np.where(
@@ -210,4 +250,5 @@ def _load_images(ref: str, model: LoadedModel, predictions: int, batch_size: int
 
     count = min(predictions, len(chosen))
     fingerprint = digest.hexdigest()[:16]
-    return Data(ref, split, None, seed, batch_size, count, len(chosen), count, fingerprint, tuple(notes), rows)
+    source = source_digest(ref)
+    return Data(ref, split, None, seed, batch_size, count, len(chosen), count, fingerprint, source, tuple(notes), rows)

@@ -6,7 +6,7 @@ bit for bit. Logits are computed only for scored predictions, some windows at a 
 works on single positions, so scored positions are packed together and sent through it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,53 +93,73 @@ def ablated_output(model: LoadedModel, recorded: Recorded, replacements: Mapping
 
 @torch.inference_mode()
 def score_outputs(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]) -> list[Scores]:
-    """Score runs of one batch, given as last-block outputs, against the recorded clean run."""
-    targets = recorded.batch.targets
+    """Scores of the clean run, and then of each of these runs of the batch, given as last-block outputs."""
+    scored = recorded.batch.targets != IGNORED
+    wanted = recorded.batch.targets[scored]
     clean = recorded.outputs[-1]
-    if model.modality == "vision":
-        with model.lock:
-            baseline, *others = (
-                _logits(model, recorded.batch.inputs, [*recorded.outputs[:-1], last]) for last in (clean, *outputs)
-            )
-        return [score(logits, targets, baseline) for logits in others]
-
-    scored = targets != IGNORED
-    wanted = targets[scored]
-    rows, length = targets.shape
-    packed = [_pack(_hidden(output)[scored], length) for output in (clean, *outputs)]
-    step = max(1, min(rows, LOGIT_VALUES // (length * _classes(model))))
-    parts: list[list[Scores]] = [[] for _ in outputs]
+    parts: list[list[Scores]] = [[] for _ in (clean, *outputs)]
     with model.lock:
-        for first in range(0, len(packed[0]), step):
-            some = [windows[first : first + step] for windows in packed]
-            inputs = {name: tensor[: len(some[0])] for name, tensor in recorded.batch.inputs.items()}
-            here = wanted[first * length : (first + step) * length]
-            baseline, *others = (
-                _logits(model, inputs, [_like(clean, hidden)] * len(model.blocks)).flatten(0, 1) for hidden in some
-            )
-            for part, logits in zip(parts, others, strict=True):
-                part.append(score(logits[: len(here)], here, baseline[: len(here)]))
+        for rows, chunk in _chunks(model, recorded, scored):
+            baseline = chunk(clean)
+            parts[0].append(score(baseline, wanted[rows], baseline))
+            for part, output in zip(parts[1:], outputs, strict=True):  # one at a time: logits are large
+                part.append(score(chunk(output), wanted[rows], baseline))
     return [Scores.joined(part) for part in parts]
 
 
-def constant_replacements(selection: Selection, values: np.ndarray, model: LoadedModel) -> dict[int, Replace]:
-    """Replacements by constants, float32 (layers, heads, head_dim)."""
+def _chunks(model: LoadedModel, recorded: Recorded, scored: Tensor) -> Iterator[tuple[slice, Callable[[Any], Tensor]]]:
+    """Runs of scored predictions, each with a function from a last-block output to their log-probabilities.
+
+    Images are few enough to go through at once. Of text, scored positions are packed into windows, so that the model's
+    own code behind its blocks sees the shapes it is used to.
+    """
+    inputs = recorded.batch.inputs
+    if model.modality == "vision":
+        yield slice(None), lambda output: _log_probs(model, inputs, [*recorded.outputs[:-1], output])
+        return
+    rows, length = scored.shape
+    length = max(1, min(length, LOGIT_VALUES // model.module.config.vocab_size))
+    windows = max(1, min(rows, LOGIT_VALUES // (length * model.module.config.vocab_size)))
+    total = int(scored.sum())
+    for first in range(0, total, windows * length):
+        here = slice(first, min(first + windows * length, total))
+        count = here.stop - first
+
+        def log_probs(output: Any, here: slice = here, count: int = count) -> Tensor:
+            packed = _pack(_hidden(output)[scored][here], length)
+            some = {name: tensor[: len(packed), :length] for name, tensor in inputs.items()}
+            return _log_probs(model, some, [_like(output, packed)] * len(model.blocks)).flatten(0, 1)[:count]
+
+        yield here, log_probs
+
+
+def constant_replacements(
+    selection: Selection, values: np.ndarray, model: LoadedModel, spared: int = 0
+) -> dict[int, Replace]:
+    """Replacements by constants, float32 (layers, heads, head_dim), but for the first `spared` positions."""
     replacements = {}
     for layer in selection.layers:
         value = torch.from_numpy(values[layer, : selection.shape.heads[layer]].reshape(-1).copy())
-        replacements[layer] = _swapper(selection, layer, value.to(model.device))
+        replacements[layer] = _swapper(selection, layer, value.to(model.device), spared)
     return replacements
 
 
-def donor_replacements(selection: Selection, donated: Mapping[int, Tensor]) -> dict[int, Replace]:
-    """Replacements by a donor run's pre-outs, position by position."""
-    return {layer: _swapper(selection, layer, donated[layer]) for layer in selection.layers}
+def donor_replacements(selection: Selection, donated: Mapping[int, Tensor], spared: int = 0) -> dict[int, Replace]:
+    """Replacements by a donor run's pre-outs, position by position, but for the first `spared` positions."""
+    return {layer: _swapper(selection, layer, donated[layer], spared) for layer in selection.layers}
 
 
-def _swapper(selection: Selection, layer: int, value: Tensor) -> Replace:
+def _swapper(selection: Selection, layer: int, value: Tensor, spared: int) -> Replace:
     mask = torch.from_numpy(selection.mask(layer)).to(value.device)
-    # Layers may lie on several devices; moving to where a tensor already is costs nothing.
-    return lambda pre_out: torch.where(mask.to(pre_out.device), value.to(pre_out.device, pre_out.dtype), pre_out)
+
+    def swap(pre_out: Tensor) -> Tensor:
+        # Layers may lie on several devices; moving to where a tensor already is costs nothing.
+        here = mask.to(pre_out.device)
+        if spared:
+            here = here & (torch.arange(pre_out.shape[1], device=pre_out.device) >= spared)[:, None]
+        return torch.where(here, value.to(pre_out.device, pre_out.dtype), pre_out)
+
+    return swap
 
 
 def _run_blocks(model: LoadedModel, batch: Batch) -> None:
@@ -148,19 +168,16 @@ def _run_blocks(model: LoadedModel, batch: Batch) -> None:
     module(**batch.inputs, **_options(model))
 
 
-def _logits(model: LoadedModel, inputs: dict[str, Tensor], outputs: Sequence[Any]) -> Tensor:
-    """The model's logits if its blocks gave these outputs."""
+def _log_probs(model: LoadedModel, inputs: dict[str, Tensor], outputs: Sequence[Any]) -> Tensor:
+    """The model's log-probabilities, float32, if its blocks gave these outputs."""
     with skip_blocks(model, outputs):
         result = model.module(**inputs, **_options(model))
-    return result if isinstance(result, Tensor) else result.logits
+    logits = result if isinstance(result, Tensor) else result.logits
+    return logits.float().log_softmax(-1)
 
 
 def _options(model: LoadedModel) -> dict[str, bool]:
     return {"use_cache": False} if model.modality == "causal" else {}
-
-
-def _classes(model: LoadedModel) -> int:
-    return model.module.config.vocab_size
 
 
 def _pack(hidden: Tensor, length: int) -> Tensor:

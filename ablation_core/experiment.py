@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ablation_core import engine
-from ablation_core.data import IGNORED, Data
+from ablation_core.data import IGNORED, Data, checked_seed
 from ablation_core.describe import describe_run
-from ablation_core.errors import DataError, ModelError
+from ablation_core.errors import DataError, ModelError, StatisticsError
 from ablation_core.methods import Method, choose_methods, constant_values
 from ablation_core.metrics import METRICS, Interval, Scores, mean_intervals
 from ablation_core.models import LoadedModel
@@ -33,6 +33,7 @@ class AblationSpec:
     methods: tuple[Method, ...]
     bins: int = DEFAULT_BINS
     seed: int = 0
+    spared: int = 0  # positions at the start of each sequence that are left as they are
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,11 @@ class AblationResult:
     select: str
     neurons: int
     bins: int
+    positions_spared: int
     baseline: Performance
     results: tuple[MethodResult, ...]
+    least_to_most: Interval | None
+    """The loss of the most harmful method minus that of the least harmful one, paired; None for a single method."""
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core ablate --json`; null stands for what is not a finite number."""
@@ -81,7 +85,7 @@ class AblationResult:
             | _performance(result.performance, ("loss", "perplexity", "top1", "top10", "kl"))
             | {
                 "change": {
-                    metric: {bound: _number(value) for bound, value in asdict(interval).items()}
+                    metric: {bound: as_number(value) for bound, value in asdict(interval).items()}
                     for metric, interval in result.change.items()
                 }
             }
@@ -91,10 +95,10 @@ class AblationResult:
 
 
 def _performance(performance: Performance, names: Sequence[str]) -> dict[str, float | None]:
-    return {name: _number(getattr(performance, name)) for name in names}
+    return {name: as_number(getattr(performance, name)) for name in names}
 
 
-def _number(value: float | None) -> float | None:
+def as_number(value: float | None) -> float | None:
     """JSON knows no NaN and no infinity: they become null."""
     return value if value is not None and math.isfinite(value) else None
 
@@ -115,10 +119,12 @@ class AblationRun:
         recording: engine.Recording | None = None,
     ) -> None:
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
+        if statistics is not None:
+            _check_statistics(statistics, model)
         self.recording = recording or engine.Recording(model, data)
         self._constants = {
             method.name: engine.constant_replacements(
-                spec.selection, constant_values(method, statistics, spec.selection, spec.bins), model
+                spec.selection, constant_values(method, statistics, spec.selection, spec.bins), model, spec.spared
             )
             for method in spec.methods
             if method.constant
@@ -136,8 +142,7 @@ class AblationRun:
         """Run the next batch with every method."""
         rows = self.recording.rows(self.steps_done)
         recorded = self.recording[self.steps_done]
-        outputs = [recorded.outputs[-1]]
-        outputs += [
+        outputs = [
             engine.ablated_output(self.model, recorded, self._replacements(method, rows))
             for method in self.spec.methods
         ]
@@ -155,7 +160,16 @@ class AblationRun:
         if not selection.chosen:
             return {}
         donor = method.donor(self.data, rows, self.spec.seed)
-        return engine.donor_replacements(selection, engine.pre_outs(self.model, donor, selection.layers))
+        donated = engine.pre_outs(self.model, donor, selection.layers)
+        return engine.donor_replacements(selection, donated, self.spec.spared)
+
+    def finish(self, progress: Callable[[int, int], None] | None = None) -> "AblationRun":
+        """Run all batches that are left; `progress` is called with (batches done, batches) after each."""
+        while self.steps_done < self.steps:
+            self.step()
+            if progress:
+                progress(self.steps_done, self.steps)
+        return self
 
     def scores(self) -> tuple[Scores, dict[str, Scores], np.ndarray]:
         """Per prediction: the baseline's scores, each method's, and the number of its sequence."""
@@ -177,14 +191,15 @@ class AblationRun:
                 f"{self.model.ref} in {self.model.dtype} gives losses that are NaN or infinite on {self.data.ref}, even "
                 f"unablated; try --dtype float32, or another model."
             )
-        differences = np.stack(
-            [
-                getattr(scores, name) - (0 if name == "kl" else getattr(baseline, name))
-                for scores in ablated.values()
-                for name in METRICS
-            ]
-        )
-        intervals = iter(mean_intervals(differences, sequences, self.spec.seed))
+        rows = [
+            getattr(scores, name) - (0 if name == "kl" else getattr(baseline, name))
+            for scores in ablated.values()
+            for name in METRICS
+        ]
+        order = sorted(ablated.values(), key=lambda scores: scores.loss.mean())
+        rows.append(order[-1].loss - order[0].loss)
+        *changes, least_to_most = mean_intervals(np.stack(rows), sequences, self.spec.seed)
+        intervals = iter(changes)
         results = tuple(
             MethodResult(name, _means(scores), {metric: next(intervals) for metric in METRICS})
             for name, scores in ablated.items()
@@ -196,8 +211,10 @@ class AblationRun:
             select=str(self.spec.selection),
             neurons=len(self.spec.selection),
             bins=self.spec.bins,
+            positions_spared=self.spec.spared,
             baseline=_means(baseline),
             results=results,
+            least_to_most=least_to_most if len(order) > 1 else None,
         )
 
 
@@ -209,6 +226,7 @@ def ablate(
     statistics: Statistics | None = None,
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
+    spared: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> AblationResult:
     """Ablate a selection by one or several methods and measure what changes.
@@ -219,6 +237,7 @@ def ablate(
         statistics: for the methods that need them.
         bins: the peak's binning.
         seed: of donors and intervals; by default the data's.
+        spared: how many positions at the start of each sequence are left as they are.
         progress: called with (batches done, batches) after each.
 
     Raises:
@@ -226,13 +245,17 @@ def ablate(
     """
     selection = Selection.parse(select, model.shape) if isinstance(select, str) else select
     methods = choose_methods([method] if isinstance(method, str) else method)
-    spec = AblationSpec(selection, tuple(methods), bins, data.seed if seed is None else seed)
-    run = AblationRun(model, data, spec, statistics)
-    for done in range(1, run.steps + 1):
-        run.step()
-        if progress:
-            progress(done, run.steps)
-    return run.result()
+    spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), spared)
+    return AblationRun(model, data, spec, statistics).finish(progress).result()
+
+
+def _check_statistics(statistics: Statistics, model: LoadedModel) -> None:
+    made = statistics.provenance.get("model_fingerprint")
+    if made != model.fingerprint:
+        raise StatisticsError(
+            f"These statistics were made from another model ({statistics.provenance.get('model')}, model_fingerprint "
+            f"{made}) than {model.ref} ({model.fingerprint}); compute them for this one."
+        )
 
 
 def _means(scores: Scores) -> Performance:

@@ -6,6 +6,7 @@ Only ever called for a model that a person named by its id.
 import os
 from dataclasses import dataclass
 
+import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -29,6 +30,19 @@ class HubModel:
     revision: str | None
     sizes: dict[str, int]
     offline: bool
+    weights: int | None = None  # how many numbers its safetensors hold, where the hub knows
+
+    @property
+    def has_safetensors(self) -> bool:
+        return any(name.endswith(".safetensors") for name in self.sizes)
+
+    def weight_bytes(self, dtype: torch.dtype) -> int:
+        """The bytes of the weights once loaded as `dtype`; from file sizes where the hub does not know their number."""
+        if self.weights is not None:
+            return self.weights * dtype.itemsize
+        ending = ".safetensors" if self.has_safetensors else ".bin"
+        stored = (size for name, size in self.sizes.items() if name.endswith(ending) and "/" not in name)
+        return sum(stored) * dtype.itemsize // 4
 
 
 def split_revision(ref: str) -> tuple[str, str | None]:
@@ -71,7 +85,8 @@ def find_on_hub(ref: str, api: HfApi | None = None) -> HubModel:
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     if not any(name.endswith((".safetensors", ".bin", ".gguf")) for name in sizes):
         raise ModelError(f"{repo} holds no weights (no safetensors, bin or gguf file); it cannot be loaded.")
-    return HubModel(repo, revision, sizes, offline=False)
+    known = getattr(info, "safetensors", None)
+    return HubModel(repo, revision, sizes, offline=False, weights=known.total if known else None)
 
 
 def _from_cache(repo: str, revision: str | None, reason: str) -> HubModel:

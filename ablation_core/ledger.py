@@ -13,6 +13,8 @@ from pathlib import Path
 
 from ablation_core.errors import StatisticsError
 
+VERSION = 1  # raised whenever the same run would give other numbers
+
 
 class Ledger:
     """The pieces of one run that are done: name → record. `add` writes through to the disk."""
@@ -47,7 +49,7 @@ def open_ledger(folder: Path, kind: str, run: dict) -> Iterator[Ledger]:
     Raises:
         StatisticsError: the folder cannot be written to, the file is another run's, or the run is under way elsewhere.
     """
-    header = json.dumps({"kind": kind, "run": run}, sort_keys=True) + "\n"
+    header = json.dumps({"kind": kind, "version": VERSION, "run": run}, sort_keys=True) + "\n"
     path = folder / "runs" / f"{kind}-{hashlib.sha256(header.encode()).hexdigest()[:12]}.jsonl"
     lock = path.with_suffix(".lock")
     try:
@@ -87,8 +89,11 @@ def _read(path: Path, header: str) -> dict[str, dict]:
             if number == 0 and line != header.encode():
                 raise StatisticsError(f"{path} belongs to another run; move it away.")
             if number:
-                piece = json.loads(line)
-                done[piece["piece"]] = piece["record"]
+                try:
+                    piece = json.loads(line)
+                    done[piece["piece"]] = piece["record"]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise StatisticsError(f"Line {number + 1} of {path} is damaged; remove the file.") from error
             whole += len(line)
     if whole == 0:
         path.write_text(header, encoding="utf-8")

@@ -6,15 +6,18 @@ unpickled but plain tensors, and a folder's files are not followed out of it.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ablation_core import bundled
+from ablation_core.conformance import check_by_running
 from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.fetch import PACKAGED, fetched_folder
 from ablation_core.folders import CACHE
+from ablation_core.hub import find_on_hub
 from ablation_core.memory import check_fits, weight_bytes
 from ablation_core.models import LoadedModel, wrap
 from ablation_core.structure import find_by_structure, known_architecture, modality_of, supported
@@ -22,6 +25,7 @@ from ablation_core.structure import find_by_structure, known_architecture, modal
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPLIT = "split"
 SPLIT_MEMORY: dict | None = None  # what accelerate may fill on each device; by default what is free
+_TASKS = {"causal": "causal language model", "masked": "masked language model", "vision": "image classifier"}
 _COUNTING_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}
 
 
@@ -56,9 +60,9 @@ def _load(ref: str, device: torch.device | None, dtype: torch.dtype, cache_dir: 
     folder = find_folder(ref, cache_dir)
     if folder is None:
         if ref.startswith(("timm/", "hf-hub:")):
-            return _load_timm(ref, ref.removeprefix("timm/"), dtype)
+            return _load_timm_from_hub(ref, device, dtype)
         return _load_from_hub(ref, device, dtype)
-    _check_links(folder)
+    _check_files(ref, folder)
     if device is not None:
         check_fits(ref, weight_bytes(folder, dtype), device, dtype)
     if _is_timm_folder(folder):
@@ -81,7 +85,7 @@ def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
         if folder is None:
             raise ModelError(f"{ref} has not been fetched yet: run 'python -m ablation_core get {ref}' first.")
         return folder
-    if Path(ref).is_dir():
+    if ref and os.path.isdir(ref):  # also false where the text is no possible path
         return Path(ref)
     owner, slash, name = ref.partition("/")
     if ref.startswith("hf-hub:") or (slash and owner and name and "/" not in name and not ref.startswith((".", "~"))):
@@ -92,24 +96,36 @@ def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
     )
 
 
-def _check_links(folder: Path) -> None:
+def _check_files(ref: str, folder: Path) -> None:
+    """Refuse a folder that is no model's, or whose files lead out of it."""
+    if not (folder / "config.json").is_file() and not any(folder.glob("*.gguf")):
+        raise ModelError(f"The folder {ref} has no config.json: it is not a saved model.")
     root = folder.resolve()
     for path in folder.rglob("*"):
         if not path.resolve().is_relative_to(root):
             raise ModelError(f"{path} leads out of the model's folder; links are not followed. Copy the file instead.")
+    for index in folder.glob("*.index.json"):
+        names = _read_settings(index).get("weight_map", {})
+        for name in names.values() if isinstance(names, dict) else [None]:
+            if not isinstance(name, str) or Path(name).name != name:
+                raise ModelError(f"{index} names {name!r}, which is not a file of its own folder.")
 
 
 def _is_timm_folder(folder: Path) -> bool:
-    config = folder / "config.json"
-    if not config.is_file():
+    if not (folder / "config.json").is_file():
         return False
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{config} is not valid JSON ({error}); the model folder is damaged.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{config} holds no settings; the model folder is damaged.")
+    content = _read_settings(folder / "config.json")
     return "architecture" in content and "model_type" not in content
+
+
+def _read_settings(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path} is not valid JSON ({first_line(error)}); the model folder is damaged.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no settings; the model folder is damaged.")
+    return content
 
 
 def _folder_options(ref: str, folder: Path) -> dict[str, Any]:
@@ -119,15 +135,13 @@ def _folder_options(ref: str, folder: Path) -> dict[str, Any]:
         ModelError: it holds no model.
     """
     options: dict[str, Any] = {"local_files_only": True}
-    gguf = sorted(path.name for path in folder.glob("*.gguf"))
-    if len(gguf) == 1 and not (folder / "config.json").is_file():
-        return options | {"gguf_file": gguf[0]}
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"The folder {ref} has no config.json: it is not a saved model.")
     if any(folder.glob("*.safetensors")):
         return options | {"use_safetensors": True}
     if any(folder.glob("*.bin")):
         return options | {"use_safetensors": False}  # read by torch with weights_only
+    gguf = sorted(path.name for path in folder.glob("*.gguf"))
+    if len(gguf) == 1:
+        return options | {"gguf_file": gguf[0]}
     raise ModelError(f"The folder {ref} holds no weights: no safetensors, bin or single gguf file.")
 
 
@@ -137,16 +151,32 @@ def _placement(device: torch.device | None) -> dict[str, Any]:
 
 
 def _load_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype) -> LoadedModel:
-    from ablation_core.hub import find_on_hub
-
     found = find_on_hub(ref)
-    safe = [size for name, size in found.sizes.items() if name.endswith(".safetensors")]
     if device is not None:
-        check_fits(ref, sum(safe), device, dtype)
+        check_fits(ref, found.weight_bytes(dtype), device, dtype)
     options = {"revision": found.revision, "local_files_only": found.offline} | _placement(device)
     if not found.offline:
-        options["use_safetensors"] = bool(safe)
+        options["use_safetensors"] = found.has_safetensors
     return _load_transformers(ref, found.repo, dtype, options)
+
+
+def _load_timm_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype) -> LoadedModel:
+    import timm
+
+    if ref.startswith("timm/"):
+        name = ref.removeprefix("timm/")
+        settings = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+        if settings is None or not settings.hf_hub_id:
+            raise ModelError(f"timm knows no pretrained model {name!r}; 'timm.list_pretrained()' lists them.")
+        repo = settings.hf_hub_id
+        repo += f"{settings.architecture}.{settings.tag}" if repo.endswith("/") else ""
+        source = name
+    else:
+        repo = source = ref
+    found = find_on_hub(repo.removeprefix("hf-hub:"))
+    if device is not None:
+        check_fits(ref, found.weight_bytes(dtype), device, dtype)
+    return _load_timm(ref, source, dtype)
 
 
 def _load_transformers(ref: str, source: str, dtype: torch.dtype, options: dict[str, Any]) -> LoadedModel:
@@ -170,12 +200,20 @@ def _load_transformers(ref: str, source: str, dtype: torch.dtype, options: dict[
         "masked": AutoModelForMaskedLM,
         "vision": AutoModelForImageClassification,
     }[modality]
-    module = loader.from_pretrained(source, config=config, dtype=dtype, **options, trust_remote_code=False)
+    options |= {"trust_remote_code": False, "output_loading_info": True}
+    module, read = loader.from_pretrained(source, config=config, dtype=dtype, **options)
+    if absent := sorted(read["missing_keys"]) + sorted(str(key) for key in read["mismatched_keys"]):
+        raise ModelError(
+            f"{ref} lacks weights that a {_TASKS[modality]} needs ({len(absent)}, such as {absent[0]}), and random ones "
+            f"would be measured in their place. Was it saved for another task?"
+        )
     model = wrap(ref, module, architecture or find_by_structure(module, family, modality))
     if modality == "vision":
         _add_image_processor(model, source, reading)
     else:
         _add_tokenizer(model, source, reading)
+    if architecture is None:
+        check_by_running(model)
     return model
 
 
@@ -237,8 +275,8 @@ def _device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # a meta device holds no numbers
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"The device {name!r} cannot be used here: {first_line(error)}") from error
     return device
 

@@ -3,16 +3,16 @@
 Everything is kept per prediction, so that a change is always the mean of differences on the same predictions.
 """
 
-import warnings
 from dataclasses import dataclass, fields
 
 import numpy as np
-import torch
-from scipy.stats import DegenerateDataWarning, bootstrap
+from scipy.stats import norm, t
 from torch import Tensor
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+FEWEST_SEQUENCES = 5
+_DRAWS_AT_ONCE = 250
 METRICS = ("loss", "top1", "top10", "kl")
 
 
@@ -22,7 +22,7 @@ class Scores:
 
     Attributes:
         loss: cross-entropy, nats.
-        top1, top10: 1 where the target was among the most probable one or ten, else 0.
+        top1, top10: 1 where the target was among the most probable one or ten, else 0; a share where that is a tie.
         kl: divergence of the scored run's distribution from the baseline's, nats: KL(baseline ‖ run).
     """
 
@@ -36,27 +36,25 @@ class Scores:
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
-def score(logits: Tensor, targets: Tensor, baseline: Tensor) -> Scores:
+def score(log_probs: Tensor, targets: Tensor, clean: Tensor) -> Scores:
     """Score predictions.
 
     Args:
-        logits, baseline: (predictions, classes), any float type.
+        log_probs, clean: of the run and of the baseline; float32 (predictions, classes).
         targets: long (predictions,).
     """
-    log_probs = logits.float().log_softmax(-1)
-    clean = baseline.float().log_softmax(-1)
     right = log_probs.gather(1, targets[:, None])
-    # The target's rank; ties go against the model, so that a run of equal logits is not called right. NaN is not either.
-    rank = (log_probs >= right).sum(1).double().where(right[:, 0].isfinite(), torch.inf)
+    above, ties = (log_probs > right).sum(1), (log_probs == right).sum(1)
+    # Ties, common in half precision, count as if broken at random; NaN is equal to nothing and never right.
+    top1, top10 = (((k - above) / ties.clamp(min=1)).clamp(0, 1) * (ties > 0) for k in (1, 10))
     share = clean.exp()
     kl = (share * (clean - log_probs)).where(share != 0, 0.0).sum(1)  # 0 · log 0 is 0
-    columns = (-right[:, 0], rank <= 1, rank <= 10, kl.clamp(min=0))
-    return Scores(*(column.double().cpu().numpy() for column in columns))
+    return Scores(*(column.cpu().double().numpy() for column in (-right[:, 0], top1, top10, kl.clamp(min=0))))
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval; `low` and `high` are None where one sequence alone gives none."""
+    """A mean with its 95 % interval; `low` and `high` are None where there are too few sequences for one."""
 
     mean: float
     low: float | None
@@ -71,57 +69,59 @@ class Interval:
 def mean_intervals(values: np.ndarray, sequences: np.ndarray, seed: int) -> list[Interval]:
     """The mean of each row with a 95 % interval, resampling whole sequences.
 
-    Predictions of one text window are not independent, windows nearly are: the BCa bootstrap (Efron 1987, as scipy
-    has it) therefore draws sequences, with the same draws for every row.
+    Predictions of one text window are not independent, windows nearly are: the BCa bootstrap (Efron 1987) therefore
+    draws sequences, with the same draws for every row. For few sequences its levels are widened as a t interval is
+    against a normal one (Hesterberg 2015, section 3.2); below `FEWEST_SEQUENCES` no interval is given. Written here
+    because scipy's takes memory with the square of the number of sequences.
 
     Args:
         values: (rows, predictions).
-        sequences: the number of each prediction's sequence, ascending from 0; (predictions,).
+        sequences: the number of each prediction's sequence; (predictions,).
     """
-    counts = np.bincount(sequences)
-    counts, present = counts[counts > 0], np.unique(sequences, return_inverse=True)[1]
-    sums = np.stack([np.bincount(present, weights=row) for row in values])
+    sums, counts = sequence_sums(values, sequences)
     means = sums.sum(1) / counts.sum()
-    varying = [i for i, row in enumerate(sums / counts) if np.ptp(row) > 0]
-    bounds: dict[int, tuple[float | None, float | None]] = {i: (mean, mean) for i, mean in enumerate(means)}
-    if len(counts) < 2:
-        bounds = dict.fromkeys(bounds, (None, None))
-    elif varying:
-        bounds.update(zip(varying, _bootstrap_bounds(sums[varying], counts, seed), strict=True))
-    return [Interval(float(mean), *map(_as_float, bounds[i])) for i, mean in enumerate(means)]
+    if len(counts) < FEWEST_SEQUENCES:
+        return [Interval(float(mean), None, None) for mean in means]
+    draws = _resampled_means(sums, counts, seed)
+    return [
+        Interval(float(mean), *_bca_bounds(mean, row, one, counts))
+        for mean, row, one in zip(means, draws, sums, strict=True)
+    ]
 
 
-def _bootstrap_bounds(sums: np.ndarray, counts: np.ndarray, seed: int) -> list[tuple[float, float]]:
-    columns = np.vstack([sums, counts]).T
-
-    def resampled_means(draw: np.ndarray, axis: int) -> np.ndarray:
-        """Means of drawn sequences: indices (…, drawn) → (rows, …). How often each is drawn, times its sum."""
-        flat = draw.reshape(-1, draw.shape[-1]).astype(int)
-        flat += np.arange(len(flat))[:, None] * len(counts)
-        times = np.bincount(flat.ravel(), minlength=len(flat) * len(counts)).reshape(len(flat), len(counts))
-        totals = times @ columns
-        means = totals[:, :-1] / totals[:, -1:]
-        return means.T.reshape(len(sums), *draw.shape[:-1])
-
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        result = bootstrap(
-            (np.arange(len(counts)),),
-            resampled_means,
-            vectorized=True,
-            axis=-1,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        )
-    low, high = np.atleast_1d(result.confidence_interval.low), np.atleast_1d(result.confidence_interval.high)
-    # Where few sequences vary BCa can be undefined: the percentiles of the same draws then serve.
-    spread = np.atleast_2d(result.bootstrap_distribution)
-    fallback = np.quantile(spread, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=-1)
-    low, high = np.where(np.isfinite(low), low, fallback[0]), np.where(np.isfinite(high), high, fallback[1])
-    return list(zip(low, high, strict=True))
+def sequence_sums(values: np.ndarray, sequences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each sequence's sums (rows, sequences) and number of predictions (sequences,), sequences without any left out."""
+    counts = np.bincount(sequences)
+    sums = np.stack([np.bincount(sequences, weights=row) for row in values])
+    return sums[:, counts > 0], counts[counts > 0]
 
 
-def _as_float(value: float | None) -> float | None:
-    return None if value is None else float(value)
+def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    """Means over `RESAMPLES` draws of as many sequences as there are; (rows, draws)."""
+    generator, size = np.random.default_rng(seed), len(counts)
+    columns, means = np.vstack([sums, counts]).T, []
+    for first in range(0, RESAMPLES, _DRAWS_AT_ONCE):
+        drawn = generator.integers(0, size, (min(_DRAWS_AT_ONCE, RESAMPLES - first), size))
+        drawn += np.arange(len(drawn))[:, None] * size
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        totals = times.astype(float) @ columns
+        means.append(totals[:, :-1] / totals[:, -1:])
+    return np.concatenate(means).T
+
+
+def _bca_bounds(mean: float, draws: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """The bias-corrected and accelerated bounds of a ratio of sums."""
+    size, spread = len(counts), 1e-12 * abs(mean)
+    if not np.isfinite(mean) or np.ptp(draws) <= spread:
+        return float(mean), float(mean)
+    left_out = (sums.sum() - sums) / (counts.sum() - counts)
+    skew = left_out.mean() - left_out
+    skew /= abs(skew).max() or 1.0  # so that no power underflows
+    acceleration = (skew**3).sum() / (6 * max((skew**2).sum(), 1e-300) ** 1.5)
+    below = (np.sum(draws < mean) + 0.5 * np.sum(draws == mean)) / len(draws)
+    bias = norm.ppf(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
+    wide = t.ppf((1 + CONFIDENCE) / 2, size - 1) * np.sqrt(size / (size - 1))
+    z = bias + np.array([-wide, wide])
+    levels = norm.cdf(bias + z / np.maximum(1 - acceleration * z, 1e-3))
+    low, high = np.quantile(draws, levels)
+    return float(low), float(high)

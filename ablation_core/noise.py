@@ -32,15 +32,16 @@ def random_selection(selection: Selection, generator: np.random.Generator) -> Se
 
     None where a layer has too few others.
     """
-    shape, terms = selection.shape, []
-    for layer in selection.layers:
+    drawn = []
+    for layer in range(selection.shape.layers):
         mask = selection.mask(layer)
         others = np.flatnonzero(~mask)
         if len(others) < mask.sum():
             return None
-        drawn = generator.choice(others, int(mask.sum()), replace=False)
-        terms += [f"{layer}.{place // shape.head_dim}:{place % shape.head_dim}" for place in drawn]
-    return Selection.parse(" ".join(terms), shape)
+        random = np.zeros_like(mask)
+        random[generator.choice(others, int(mask.sum()), replace=False)] = True
+        drawn.append(random)
+    return Selection.of_masks(drawn, selection.shape)
 
 
 def noise_floor(recording: Recording, selection: Selection, statistics: Statistics, seed: int) -> Iterator[NoiseFloor]:
@@ -52,8 +53,6 @@ def noise_floor(recording: Recording, selection: Selection, statistics: Statisti
             return
         spec = AblationSpec(drawn, (METHODS["mean"],), seed=seed)
         run = AblationRun(recording.model, recording.data, spec, statistics, recording)
-        while run.steps_done < run.steps:
-            run.step()
-        baseline, ablated, _ = run.scores()
+        baseline, ablated, _ = run.finish().scores()
         changes.append(float((ablated["mean"].loss - baseline.loss).mean()))
         yield NoiseFloor(min(changes), max(changes), len(changes))

@@ -24,6 +24,7 @@ class Reading:
         second_mode: where a second mode lies, or None.
         peak_range: where the peak falls in 95 % of samples of as many tokens drawn from the histogram. Tokens are
             drawn independently, so that the true uncertainty is rather greater.
+        outside: the share of values beyond the histogram's range.
         not_finite: how many values were NaN or infinite.
     """
 

@@ -8,7 +8,7 @@ A head is written `layer.head`, neurons of it `layer.head:neurons`, a layer `3.*
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,16 @@ class Selection:
     @classmethod
     def of_heads(cls, heads: Iterable[Head], shape: Shape) -> "Selection":
         return cls.parse(" ".join(f"{layer}.{head}" for layer, head in heads), shape)
+
+    @classmethod
+    def of_masks(cls, masks: Sequence[np.ndarray], shape: Shape) -> "Selection":
+        """From one mask a layer, as `mask` gives them; bool (heads * head_dim,)."""
+        neurons: dict[Head, set[int]] = {}
+        for layer, mask in enumerate(masks):
+            for place in np.flatnonzero(mask):
+                head, neuron = divmod(int(place), shape.head_dim)
+                neurons.setdefault((layer, head), set()).add(neuron)
+        return cls._of(shape, neurons)
 
     @classmethod
     def _of(cls, shape: Shape, neurons: dict[Head, set[int]]) -> "Selection":

@@ -11,6 +11,7 @@
 """
 
 import hashlib
+import os
 import pydoc_data.topics
 import sysconfig
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ablation_core.bundled import fashion_mnist
 from ablation_core.errors import DataError
@@ -71,11 +72,14 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _read_file(path: Path) -> str:
-    if not path.is_file():
-        raise DataError(f"There is no file {path}. Write text: followed by the path of a UTF-8 text file.")
-    if path.stat().st_size > _MAX_TEXT_BYTES:
-        raise DataError(f"{path} is larger than {_MAX_TEXT_BYTES // 1_000_000} MB; cut a part of it and use that.")
-    data = path.read_bytes()
+    try:
+        if not path.is_file():
+            raise DataError(f"There is no file {path}. Write text: followed by the path of a UTF-8 text file.")
+        if path.stat().st_size > _MAX_TEXT_BYTES:
+            raise DataError(f"{path} is larger than {_MAX_TEXT_BYTES // 1_000_000} MB; cut a part of it and use that.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"The file {path} cannot be read: {error.strerror}.") from error
     if b"\0" in data:
         raise DataError(f"{path} is a binary file; a UTF-8 text file is needed.")
     try:
@@ -114,14 +118,53 @@ class ImageItem:
             return Image.fromarray(self.source)
         try:
             with Image.open(self.source) as image:
-                image.load()
-                return image
+                return eight_bit(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"The image {self.source} cannot be read: {error}") from error
 
     def digest(self) -> bytes:
-        data = self.source.tobytes() if isinstance(self.source, np.ndarray) else self.source.read_bytes()
+        """A digest of the file or pixels and of the target.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        try:
+            data = self.source.tobytes() if isinstance(self.source, np.ndarray) else self.source.read_bytes()
+        except OSError as error:
+            raise DataError(f"The image {self.source} cannot be read: {error.strerror}.") from error
         return hashlib.sha256(data + self.target.to_bytes(8, "little")).digest()
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """The first frame, upright, as 8-bit grey or RGB: deeper pixels scaled, transparent ones laid on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        pixels = np.asarray(image, dtype=np.float64)
+        top = 1.0 if image.mode == "F" and pixels.max() <= 1 else 255.0 if pixels.max() <= 255 else 65535.0
+        return Image.fromarray(np.clip(np.nan_to_num(pixels) * (255 / top), 0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def source_digest(ref: str) -> str:
+    """A digest of the user's own file, or of a folder's file names, sizes and times; empty for other data sets.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    kind, _, place = ref.partition(":")
+    try:
+        if kind == "text" and os.path.isfile(place):  # where it is not, reading it says so
+            return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16]
+        if kind == "images":
+            files = sorted(p for p in Path(place).glob("*/*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            lines = (f"{path.relative_to(place)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+            return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    except OSError as error:
+        raise DataError(f"{place} cannot be read: {error.strerror}.") from error
+    return ""
 
 
 def find_images(ref: str, split: Split, labels: tuple[str, ...]) -> tuple[list[ImageItem], list[str]]:
@@ -159,12 +202,12 @@ def _full_fashion_mnist(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple[list[ImageItem], list[str]]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # also false where the name is no possible path
         raise DataError(f"There is no folder {folder}. Write images: followed by a folder with a subfolder per class.")
     items, unmatched = [], []
     classes = sorted(child for child in folder.iterdir() if child.is_dir())
     for child in classes:
-        files = sorted(path for path in child.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(p for p in child.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         target = _match(child.name, child.name, labels)
         if target is None:
             unmatched.append(child.name)

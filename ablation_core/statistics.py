@@ -202,6 +202,10 @@ class Statistics:
 
     def median(self) -> np.ndarray:
         """The median of each neuron; float32 (layers, heads, head_dim)."""
+        return self._median
+
+    @cached_property
+    def _median(self) -> np.ndarray:
         return self.quantile(0.5)
 
     def quantile(self, share: float) -> np.ndarray:

@@ -9,7 +9,7 @@ from ablation_core.errors import ModelError
 
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _READS_RESIDUAL = re.compile(
-    r"(^|[_.])(q|k|v|qkv|wq|wk|wv|wqkv|query|key|value|query_key_value|c_attn|in_proj)([_.]|$)", re.IGNORECASE
+    r"(^|[_.])(q|k|v|kv|qkv|wq|wk|wv|wqkv|query|key|value|query_key_value|c_attn|in_proj)([_.]|$)", re.IGNORECASE
 )
 _SUFFIXES: tuple[tuple[str, Modality], ...] = (
     ("ForCausalLM", "causal"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import false_discovery_control, ttest_1samp
+from scipy.stats import false_discovery_control, t
 
 from ablation_core.data import Data
 from ablation_core.describe import describe_run
@@ -17,6 +17,7 @@ from ablation_core.engine import Recording
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.ledger import open_ledger
 from ablation_core.methods import Method
+from ablation_core.metrics import sequence_sums
 from ablation_core.models import LoadedModel
 from ablation_core.selection import Head, Selection
 from ablation_core.statistics import Statistics
@@ -35,8 +36,8 @@ class SweepResult:
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core sweep --json`.
 
-        For each method of each head: its performance, its changes with intervals, `p` (a t-test of the sequences' mean
-        changes of loss against 0), `q` (p after Benjamini and Hochberg over the heads of the method) and
+        For each method of each head: its performance, its changes with intervals, `p` (a t-test of the change of loss
+        against 0, over sequences), `q` (p after Benjamini and Hochberg over the heads of the method) and
         `told_from_no_effect`, which is whether q is at most 5 %.
         """
         document = self.description | {"baseline": self.baseline, "heads": [_copied(head) for head in self.heads]}
@@ -92,9 +93,7 @@ def sweep(
 
 
 def _measure(run: AblationRun) -> dict:
-    while run.steps_done < run.steps:
-        run.step()
-    document = run.result().to_dict()
+    document = run.finish().result().to_dict()
     baseline, ablated, sequences = run.scores()
     for row in document["results"]:
         row["p"] = _p_value(ablated[row["method"]].loss - baseline.loss, sequences)
@@ -102,9 +101,14 @@ def _measure(run: AblationRun) -> dict:
 
 
 def _p_value(differences: np.ndarray, sequences: np.ndarray) -> float | None:
-    """Whether the mean change is 0, by a t-test over sequences; None where they are fewer than two, all alike or not numbers."""
-    counts = np.bincount(sequences)
-    means = np.bincount(sequences, weights=differences)[counts > 0] / counts[counts > 0]
-    if len(means) < 2 or not np.ptp(means) > 0:
+    """Whether the mean change is 0: a t-test of the ratio of sums, linearised, so that a last window scored in part
+    counts as its part (Cochran 1977, section 6.3). None where there are fewer than two sequences or no numbers.
+    """
+    (sums,), counts = sequence_sums(differences[None], sequences)
+    mean, size = sums.sum() / counts.sum(), len(counts)
+    if size < 2 or not np.isfinite(mean):
         return None
-    return float(ttest_1samp(means, 0).pvalue)
+    error = np.sqrt(((sums - mean * counts) ** 2).sum() * size / (size - 1)) / counts.sum()
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * t.sf(abs(mean) / error, size - 1))

@@ -1,5 +1,7 @@
 """Results as text for the terminal."""
 
+import math
+
 from ablation_core.curve import CurveResult
 from ablation_core.experiment import AblationResult
 from ablation_core.metrics import Interval
@@ -23,14 +25,19 @@ def format_curve(result: CurveResult) -> str:
     document = result.to_dict()
     lines = [f"{'':18}{'loss, nats':>26}   {'top-1':>24}"]
     for row in document["table"]:
-        loss, top1 = row["loss"], row["top1"]
+        loss, top1 = (
+            {bound: math.nan if value is None else value for bound, value in row[metric].items()}
+            for metric in ("loss", "top1")
+        )
         lines.append(
             f"{row['percent']:3} % {row['method']:12} {loss['mean']:8.4f} ({loss['low']:.4f} to {loss['high']:.4f})   "
             f"{top1['mean']:6.1%} ({top1['low']:.1%} to {top1['high']:.1%})"
         )
     ranks = document["ranks"]["loss"]
     order = sorted(ranks["mean_rank"].items(), key=lambda item: item[1])
-    lines.append("mean rank by area of loss: " + ", ".join(f"{method} {rank:.2f}" for method, rank in order))
+    lines.append(
+        "mean rank by the curve's mean height in loss: " + ", ".join(f"{method} {rank:.2f}" for method, rank in order)
+    )
     if ranks["p"] is not None:
         lines.append(f"Friedman's test of equal ranks over {len(document['seeds'])} seeds: p = {ranks['p']:.3f}")
     return "\n".join(lines)
@@ -39,8 +46,9 @@ def format_curve(result: CurveResult) -> str:
 def format_result(result: AblationResult) -> str:
     """A result as a table for the terminal."""
     baseline = result.baseline
+    verified = "" if result.model["verified"] else " (found by its structure, not verified)"
     lines = [
-        f"{result.model['ref']} on {result.data['predictions']:,} predictions of {result.data['ref']}: "
+        f"{result.model['ref']}{verified} on {result.data['predictions']:,} predictions of {result.data['ref']}: "
         f"{result.neurons} neurons ablated ({result.select or 'none'})",
         f"{'':18}{'loss, nats':>11} {'perplexity':>11} {'top-1':>7} {'top-10':>7} {'KL, nats':>9}   "
         f"change of loss, 95 % interval",
@@ -56,6 +64,8 @@ def format_result(result: AblationResult) -> str:
 
 
 def format_interval(interval: Interval) -> str:
+    if interval.mean is None or not math.isfinite(interval.mean):
+        return "not a number"
     if interval.low is None:
-        return f"{interval.mean:+.5f} (one sequence gives no interval)"
+        return f"{interval.mean:+.5f} (too few sequences for an interval)"
     return f"{interval.mean:+.5f} [{interval.low:+.5f}, {interval.high:+.5f}]"

@@ -29,12 +29,12 @@ from ablation_core.models import LoadedModel
 from ablation_core.noise import NoiseFloor, noise_floor
 from ablation_core.reading import peak_distance
 from ablation_core.selection import Selection
-from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
+from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES, source_digest
 from ablation_core.statistics import Statistics
 
 SEED = 0
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
-PREDICTIONS = (250, 500, 1000, 2000, 5000, 10_000)
+PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
 KEPT_RESULTS = 64
 
 
@@ -58,13 +58,12 @@ def open_page(title: str, icon: str) -> View:
     st.html("<style>.stMainBlockContainer {padding-top: 3rem; padding-bottom: 2rem}</style>")
     with st.sidebar:
         st.markdown("### Ablation Explorer")
-        links = st.container()
-        with sentences():
-            view = _sidebar()
-        with links, suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
+        with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
             here = st.query_params.to_dict()
             st.page_link("app.py", label="Distributions", query_params=here)
             st.page_link("pages/ablate.py", label="Ablate", query_params=here)
+        with sentences():
+            view = _sidebar()
     return view
 
 
@@ -85,12 +84,14 @@ def _sidebar() -> View:
         key="model",
         bind="query-params",
         accept_new_options=True,
+        on_change=_start_anew,
         help="A bundled model, or type a folder, a Hugging Face id, or timm/ and a timm model's name.",
     )
     _offer_fetching(ref)
     with st.spinner(f"Loading {ref} …", show_time=True):
         model = _model(ref)
-    st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}")
+    verified = "" if model.architecture.verified else " · found by its structure, not verified"
+    st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}{verified}")
     names = IMAGE_NAMES if model.modality == "vision" else TEXT_NAMES
     data_ref = st.selectbox(
         "Data",
@@ -105,7 +106,7 @@ def _sidebar() -> View:
     predictions = st.select_slider(
         "Predictions",
         PREDICTIONS,
-        value=1000,
+        value=1000 if model.modality == "vision" else 2000,
         key="predictions",
         bind="query-params",
         help="How many targets are scored with and without the ablation. More give narrower intervals and take longer.",
@@ -142,6 +143,11 @@ def _sidebar() -> View:
         f"{made['positions_left_out']} of each sequence left out. Evaluated on the other part; ablated at every position."
     )
     return View(model, data_ref, predictions, statistics, selection, method, bins)
+
+
+def _start_anew() -> None:
+    """Another model may lack the neurons that were chosen; every model has a first head."""
+    st.session_state["select"] = st.session_state["neuron"] = "0.0"
 
 
 def _offer_fetching(ref: str) -> None:
@@ -194,7 +200,7 @@ def _model(ref: str) -> LoadedModel:
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
-def _data(_model: LoadedModel, fingerprint: str, ref: str, predictions: int, split: str) -> Data:
+def _data(_model: LoadedModel, fingerprint: str, ref: str, source: str, predictions: int, split: str) -> Data:
     return load_data(ref, _model, predictions, seed=SEED, split=split)
 
 
@@ -217,7 +223,14 @@ def _statistics_or_offer(model: LoadedModel, data_ref: str) -> Statistics:
     """The statistics in the cache; where there are none, a button that computes them."""
     entry = cache.find_statistics(model, data_ref)
     if entry is None:
-        data = _data(model, model.fingerprint, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
+        data = _data(
+            model,
+            model.fingerprint,
+            data_ref,
+            source_digest(data_ref),
+            STATISTICS_PREDICTIONS[model.modality],
+            "statistics",
+        )
         st.info(f"There are no statistics of {model.ref} on {data_ref} yet.")
         if not st.button("Compute statistics", type="primary", width="stretch"):
             st.stop()
@@ -250,7 +263,8 @@ def ablations(view: View) -> Iterator[Outcome]:
 
     A change of mind ends it between two batches; a whole outcome is kept for every session of the server.
     """
-    data = _data(view.model, view.model.fingerprint, view.data_ref, view.predictions, "evaluation")
+    source = source_digest(view.data_ref)
+    data = _data(view.model, view.model.fingerprint, view.data_ref, source, view.predictions, "evaluation")
     for note in data.notes:
         st.caption(note)
     key = (view.model.fingerprint, data.fingerprint, view.statistics.digest, str(view.selection), view.bins)
@@ -259,7 +273,8 @@ def ablations(view: View) -> Iterator[Outcome]:
         yield kept[key]
         return
     recording = _recording(view.model, data, view.model.fingerprint, data.fingerprint)
-    spec = AblationSpec(view.selection, tuple(METHODS.values()), view.bins, SEED)
+    methods = [method for method in METHODS.values() if method.constant or data.pool > 1]  # a donor is another input
+    spec = AblationSpec(view.selection, tuple(methods), view.bins, SEED)
     run = AblationRun(view.model, data, spec, view.statistics, recording)
     bar, shown = st.progress(0.0), time.monotonic()
     while run.steps_done < run.steps:

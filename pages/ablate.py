@@ -34,7 +34,7 @@ def toggle_head() -> None:
 def show_numbers(outcome: ui.Outcome) -> None:
     """The chosen method's row of figures: baseline, ablated, change with interval."""
     result = outcome.result
-    row = next(row for row in result.results if row.method == view.method)
+    row = next((row for row in result.results if row.method == view.method), result.results[0])
     before, after, change = result.baseline, row.performance, row.change
     figures = (
         ("Loss, nats", f"{before.loss:.4f}", f"{after.loss:.4f}", ui.interval_text(change["loss"], "+.4f"), "loss"),

@@ -37,9 +37,9 @@ def test_distributions_shows_a_head_and_a_neuron_without_a_click(model: str) -> 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_ablate_shows_all_methods_without_a_click(model: str) -> None:
-    at = opened("ablate", model=model, predictions="250")
+    at = opened("ablate", model=model, predictions="1000")
     assert not at.exception and not at.error
-    assert "250 predictions" in text_of(at)
+    assert "1,000 predictions" in text_of(at)
     table = at.dataframe[0].value
     assert list(table["method"]) == ["baseline", "zero", "mean", "median", "peak", "resample-dataset"]
     assert (table["change of loss (low)"].iloc[1:] <= table["change of loss (high)"].iloc[1:]).all()
@@ -54,7 +54,7 @@ def test_the_bins_slider_moves_the_peak() -> None:
 
 
 def test_typing_a_selection_changes_the_result() -> None:
-    at = opened("ablate", model="opt-mini", predictions="250", select="0.0")
+    at = opened("ablate", model="opt-mini", predictions="1000", select="0.0")
     first = at.dataframe[0].value
     at.text_input(key="select").set_value("3.2 5.0:1-4").run()
     assert not at.exception and not at.error
@@ -65,7 +65,7 @@ def test_typing_a_selection_changes_the_result() -> None:
 
 
 def test_an_empty_selection_says_what_to_do() -> None:
-    at = opened("ablate", model="opt-mini", predictions="250", select="0.0")
+    at = opened("ablate", model="opt-mini", predictions="1000", select="0.0")
     at.text_input(key="select").set_value("").run()
     assert not at.exception
     assert "Nothing is selected" in text_of(at)
@@ -75,7 +75,7 @@ def test_log_counts_and_every_method_and_metric() -> None:
     at = opened("distributions", model="opt-mini")
     at.toggle(key="log").set_value(True).run()
     assert not at.exception
-    at = opened("ablate", model="opt-mini", predictions="250")
+    at = opened("ablate", model="opt-mini", predictions="1000")
     for method in ("zero", "mean", "median", "resample-dataset"):
         at.pills(key="method").set_value(method).run()
         assert not at.exception and f"by {method}" in text_of(at)
@@ -96,7 +96,7 @@ def test_log_counts_and_every_method_and_metric() -> None:
     ],
 )
 def test_bad_input_gets_a_sentence(page: str, key: str, value: str, words: str) -> None:
-    at = opened(page, **{"model": "opt-mini", "predictions": "250", key: value})
+    at = opened(page, **{"model": "opt-mini", "predictions": "1000", key: value})
     assert not at.exception
     assert words in at.error[0].value
 
@@ -129,7 +129,7 @@ def test_a_folder_without_images_gets_a_sentence(tmp_path: Path) -> None:
 
 
 def test_no_statistics_are_offered_to_be_computed(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("ablation_core.cache.find_statistics", lambda *_: None)
+    monkeypatch.setattr("ablation_core.cache.find_statistics", lambda *_, **__: None)
     at = opened("distributions", model="opt-mini")
     assert not at.exception
     assert "no statistics" in text_of(at)
@@ -138,5 +138,5 @@ def test_no_statistics_are_offered_to_be_computed(tmp_path, monkeypatch) -> None
 
 def test_a_page_opened_by_itself_works_too() -> None:
     at = AppTest.from_file("../pages/ablate.py", default_timeout=60)
-    at.query_params["predictions"] = "250"
+    at.query_params["predictions"] = "1000"
     assert not at.run().exception

@@ -71,7 +71,7 @@ def settled(page) -> str:
 
 
 def test_a_clicked_head_is_ablated_and_the_numbers_change(page, address: str) -> None:
-    page.goto(f"{address}/ablate?model=opt-mini&predictions=250&select=0.0")
+    page.goto(f"{address}/ablate?model=opt-mini&predictions=1000&select=0.0")
     before = settled(page)
     assert "(0.0)" in before
     cells = page.locator('[data-testid="stVegaLiteChart"]').first.locator(".mark-rect path")

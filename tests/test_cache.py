@@ -1,6 +1,7 @@
 """Statistics files: what comes back is what was written, and whatever else is refused with a sentence."""
 
 import dataclasses
+import hashlib
 import json
 import random
 import struct
@@ -19,11 +20,13 @@ from ablation_core.statistics import Accumulator, Statistics
 
 ARRAYS = ("count", "mean", "std", "minimum", "maximum", "not_finite", "low", "high", "counts")
 PROVENANCE = {
-    "format": 1, "model": "tiny", "model_fingerprint": "f00d", "data": "words", "data_fingerprint": "beef",
+    "format": 1, "model": "tiny", "model_fingerprint": "f00d", "data": "words", "data_fingerprint": "beef", "source": "",
     "split": "statistics", "sequences": 5, "tokens": 50, "seq_len": 10, "positions_left_out": 1, "dtype": "float32",
     "seed": 0, "bins": 20, "binning": "robust",
 }  # fmt: skip
-MODEL = SimpleNamespace(fingerprint="f00d", dtype="float32", ref="tiny")
+MODEL = SimpleNamespace(
+    fingerprint="f00d", dtype="float32", ref="tiny", module=None, architecture=SimpleNamespace(first_is_special=True)
+)
 
 
 def made(**provenance) -> Statistics:
@@ -369,13 +372,22 @@ def test_find_takes_the_most_tokens_of_this_model_and_data(tmp_path):
     assert find_statistics(MODEL, "words", tmp_path).path == best
     assert find_statistics(MODEL, "other words", tmp_path).provenance["tokens"] == 999
     assert find_statistics(MODEL, "unseen words", tmp_path) is None
-    assert find_statistics(SimpleNamespace(fingerprint="new"), "words", tmp_path) is None
+    assert find_statistics(SimpleNamespace(**vars(MODEL) | {"fingerprint": "new"}), "words", tmp_path) is None
 
 
-def test_find_prefers_the_ordinary_binning_on_a_tie(tmp_path):
-    for seed in range(4):
-        save_statistics(made(binning="min-max", seed=seed), tmp_path)
-    robust = save_statistics(made(seed=2), tmp_path)
-    assert find_statistics(MODEL, "words", tmp_path).path == robust
-    more = save_statistics(made(binning="min-max", tokens=51), tmp_path)
-    assert find_statistics(MODEL, "words", tmp_path).path == more
+def test_find_prefers_ordinary_settings_to_more_tokens(tmp_path, monkeypatch):
+    monkeypatch.setattr("ablation_core.cache.FINE_BINS", 20)
+    for odd in ({"binning": "min-max"}, {"positions_left_out": 0}):
+        save_statistics(made(tokens=999, **odd), tmp_path)
+    ordinary = save_statistics(made(tokens=50), tmp_path)
+    assert find_statistics(MODEL, "words", tmp_path).path == ordinary
+
+
+def test_statistics_of_a_file_that_has_changed_are_not_found(tmp_path):
+    text = tmp_path / "words.txt"
+    text.write_text("as it was")
+    digest = hashlib.sha256(b"as it was").hexdigest()[:16]
+    save_statistics(made(data=f"text:{text}", source=digest), tmp_path / "cache")
+    assert find_statistics(MODEL, f"text:{text}", tmp_path / "cache") is not None
+    text.write_text("as it is")
+    assert find_statistics(MODEL, f"text:{text}", tmp_path / "cache") is None

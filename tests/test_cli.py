@@ -19,12 +19,12 @@ def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
 
 def test_ablate_prints_one_json_document(capsys: pytest.CaptureFixture) -> None:
     code, out, _ = run(
-        capsys, "ablate", "opt-mini", "--select", "3.2", "--method", "all", "--predictions", "300", "--json"
+        capsys, "ablate", "opt-mini", "--select", "3.2", "--method", "all", "--predictions", "700", "--json"
     )
     document = json.loads(out)
     assert code == 0
     assert set(document["model"]) >= {"ref", "family", "modality", "layers", "heads", "head_dim", "fingerprint"}
-    assert document["data"]["predictions"] == 300
+    assert document["data"]["predictions"] == 700
     assert set(document["statistics"]) >= {"data", "tokens", "bins", "digest"}
     assert (document["select"], document["neurons"]) == ("3.2", 32)
     assert set(document["baseline"]) == {"loss", "perplexity", "top1", "top10"}

@@ -13,7 +13,7 @@ from ablation_core import load_data, load_model
 from ablation_core.data import IGNORED
 from ablation_core.errors import DataError
 from ablation_core.models import LoadedModel
-from ablation_core.sources import find_images
+from ablation_core.sources import eight_bit, find_images
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +180,41 @@ def test_image_folders_that_cannot_be_used(vit_mini: LoadedModel, tmp_path: Path
         (tmp_path / "Bag" / name).write_bytes(b"\x89PNG\r\n but not really")
     with pytest.raises(DataError, match="cannot be read"):
         list(load_data(f"images:{tmp_path}", vit_mini))
+
+
+def test_deep_transparent_and_turned_images_keep_their_content(tmp_path: Path) -> None:
+    deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
+    assert np.asarray(eight_bit(deep)).tolist() == [[round(40_000 * 255 / 65_535)] * 4] * 4
+    unit = Image.fromarray(np.full((4, 4), 0.5, np.float32))
+    assert set(np.asarray(eight_bit(unit)).ravel().tolist()) <= {127, 128}
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    clear.putpixel((1, 1), (0, 0, 0, 255))
+    pixels = np.asarray(eight_bit(clear))
+    assert pixels[0, 0].tolist() == [255, 255, 255] and pixels[1, 1].tolist() == [0, 0, 0]
+    turned = Image.new("L", (6, 3))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    with Image.open(tmp_path / "turned.jpg") as image:
+        assert eight_bit(image).size == (3, 6)
+
+
+def test_odd_entries_of_an_image_folder_are_no_tracebacks(vit_mini: LoadedModel, tmp_path: Path) -> None:
+    for number in range(2):
+        image(tmp_path / "Bag" / f"{number}.png", number)
+    (tmp_path / "Bag" / "folder.png").mkdir()
+    (tmp_path / "Bag" / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    assert load_data(f"images:{tmp_path}", vit_mini).predictions == 1
+
+
+@pytest.mark.parametrize(
+    "ref", ["text:" + "x" * 5000, "images:" + "y" * 5000, "text:/proc/self/mem", "text:", "images:"]
+)
+def test_impossible_paths_get_a_sentence(opt_mini: LoadedModel, vit_mini: LoadedModel, ref: str) -> None:
+    with pytest.raises(DataError):
+        load_data(ref, vit_mini if ref.startswith("images") else opt_mini)
+
+
+def test_a_negative_seed_gets_a_sentence(vit_mini: LoadedModel) -> None:
+    with pytest.raises(DataError, match="seed must be 0 or more"):
+        load_data("fashion-mnist", vit_mini, seed=-1)

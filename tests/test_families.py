@@ -75,14 +75,15 @@ def test_zeroing_a_head_is_zeroing_its_columns(model: LoadedModel) -> None:
 
     torch.testing.assert_close(hooked, expected, rtol=1e-5, atol=1e-5)
     assert not torch.equal(hooked, whole_logits(model, batch))
-    scores = engine.score_outputs(model, recorded, [engine.ablated_output(model, recorded, replacements)])[0]
+    scores = engine.score_outputs(model, recorded, [engine.ablated_output(model, recorded, replacements)])[1]
     np.testing.assert_allclose(scores.loss, scored_cross_entropy(expected, batch.targets), rtol=1e-4, atol=1e-5)
 
 
 def test_the_clean_score_is_the_models_own(model: LoadedModel) -> None:
     batch = tiny.batch(model)
     recorded = engine.record(model, batch)
-    scores = engine.score_outputs(model, recorded, [recorded.outputs[-1]])[0]
+    scores, again = engine.score_outputs(model, recorded, [recorded.outputs[-1]])
+    assert (scores.loss == again.loss).all() and not again.kl.any()
     np.testing.assert_allclose(
         scores.loss, scored_cross_entropy(whole_logits(model, batch), batch.targets), rtol=1e-4, atol=1e-5
     )
@@ -106,8 +107,10 @@ def test_empty_selection_and_own_activations_change_no_bit(model: LoadedModel) -
     recorded = engine.record(model, batch)
     everything = Selection.parse("*.*", model.shape)
     own = engine.donor_replacements(everything, engine.pre_outs(model, batch, everything.layers))
+    # an empty selection puts no hook in; hooks whose masks choose nothing must not change anything either
     nothing = engine.constant_replacements(Selection.parse("", model.shape), zeros(model), model)
-    for replacements in (own, nothing):
+    unchosen = {layer: engine._swapper(Selection(model.shape), layer, torch.zeros(1), 0) for layer in everything.layers}
+    for replacements in (own, nothing, unchosen):
         output = engine.ablated_output(model, recorded, replacements)
         assert torch.equal(engine._hidden(output), engine._hidden(recorded.outputs[-1]))
 
@@ -141,8 +144,8 @@ def test_rows_of_a_batch_do_not_leak_into_each_other(model: LoadedModel) -> None
     torch.testing.assert_close(whole_logits(model, batch)[1:2], whole_logits(model, alone), rtol=1e-4, atol=1e-5)
     replacements = engine.constant_replacements(middle_head(model), zeros(model), model)
     together, single = engine.record(model, batch), engine.record(model, alone)
-    ours = engine.score_outputs(model, together, [engine.ablated_output(model, together, replacements)])[0].loss
-    theirs = engine.score_outputs(model, single, [engine.ablated_output(model, single, replacements)])[0].loss
+    ours = engine.score_outputs(model, together, [engine.ablated_output(model, together, replacements)])[1].loss
+    theirs = engine.score_outputs(model, single, [engine.ablated_output(model, single, replacements)])[1].loss
     first = int((batch.targets[0] != IGNORED).sum())
     np.testing.assert_allclose(ours[first : first + len(theirs)], theirs, rtol=1e-4, atol=1e-5)
 
@@ -160,7 +163,7 @@ def test_padding_changes_nothing(model: LoadedModel) -> None:
     losses = []
     for recorded in (engine.record(model, batch), engine.record(model, Batch(padded, targets))):
         output = engine.ablated_output(model, recorded, replacements)
-        losses.append(engine.score_outputs(model, recorded, [output])[0].loss)
+        losses.append(engine.score_outputs(model, recorded, [output])[1].loss)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3, atol=1e-4)
 
 
@@ -186,5 +189,5 @@ def test_bfloat16_runs(model: LoadedModel) -> None:
     recorded = engine.record(low, tiny.batch(low))
     assert engine._hidden(recorded.outputs[-1]).dtype == torch.bfloat16
     replacements = engine.constant_replacements(middle_head(low), zeros(low), low)
-    scores = engine.score_outputs(low, recorded, [engine.ablated_output(low, recorded, replacements)])[0]
+    scores = engine.score_outputs(low, recorded, [engine.ablated_output(low, recorded, replacements)])[1]
     assert np.isfinite(scores.loss).all()

@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import save_file
 
 from ablation_core import ablate, bundled, fetch, hub, load_data, load_model
-from ablation_core.errors import ModelError
+from ablation_core.errors import DataError, ModelError
 from ablation_core.folders import models_folder
 from ablation_core.memory import weight_bytes
 
@@ -356,3 +356,32 @@ def write_gguf(gguf, module: transformers.LlamaForCausalLM, path: Path) -> None:
 def test_safetensors_sizes_are_read_from_headers(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(10, 3, dtype=torch.bfloat16), "b": torch.zeros(5, dtype=torch.bfloat16)}, tmp_path / "x.safetensors")  # fmt: skip
     assert weight_bytes(tmp_path, torch.float32) == 35 * 4
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    transformers.LlamaModel.from_pretrained(folder).save_pretrained(folder)  # the same without its unembedding
+    edit_config(folder, architectures=["LlamaModel"], tie_word_embeddings=False)
+    with pytest.raises(ModelError, match=r"lacks weights .*lm_head"):
+        load_model(str(folder))
+
+
+def test_a_shard_index_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model")
+    (folder / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    names = dict.fromkeys(("model.embed_tokens.weight", "model.norm.weight"), "../outside.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    with pytest.raises(ModelError, match="not a file of its own folder"):
+        load_model(str(folder))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_said_so(tmp_path: Path) -> None:
+    model = load_model(str(saved(tmp_path, vocab_size=300)))
+    with pytest.raises(DataError, match="is not this model's"):
+        load_data("python-docs", model, predictions=50, seq_len=32)
+
+
+@pytest.mark.parametrize("ref", ["timm/no_such_vit", "hf-hub:some/model"])
+def test_timm_references_without_a_model_or_network_get_a_sentence(ref: str) -> None:
+    with pytest.raises(ModelError, match=r"timm knows no pretrained model|switched off"):
+        load_model(ref)

@@ -22,7 +22,7 @@ from ablation_core.ledger import open_ledger
 from ablation_core.methods import METHODS
 from ablation_core.models import LoadedModel
 from ablation_core.selection import Shape
-from ablation_core.sweep import sweep
+from ablation_core.sweep import _p_value, sweep
 
 ZERO = [METHODS["zero"]]
 
@@ -54,18 +54,17 @@ def test_false_discoveries_are_held_down_over_the_map(opt_mini: LoadedModel, dat
     assert all(row["q"] >= row["p"] for row in rows)
 
 
-def test_p_is_a_t_test_over_sequences(opt_mini: LoadedModel, tmp_path: Path) -> None:
-    data = load_data("python-docs", opt_mini, predictions=93, seq_len=32, batch_size=1)
-    row = sweep(opt_mini, data, ZERO, None, 100, tmp_path, heads=[(2, 1)]).to_dict()["heads"][0]["results"][0]
-    means = []
-    for batch in data:  # three windows, each alone
-        single = load_data("python-docs", opt_mini, predictions=93, seq_len=32)
-        index = len(means)
-        object.__setattr__(single, "rows", lambda _numbers, batch=batch: batch)
-        object.__setattr__(single, "sequences", 1)
-        means.append(ablate(opt_mini, single, "2.1", "zero").results[0].change["loss"].mean)
-        assert len(means) == index + 1
-    assert row["p"] == pytest.approx(ttest_1samp(means, 0).pvalue, rel=1e-4)
+def test_p_is_a_t_test_over_sequences_of_any_length() -> None:
+    whole = np.repeat(np.arange(6), 20)
+    generator = np.random.default_rng(1)
+    values = generator.normal(0.4, 1, 6)[whole] + generator.normal(0, 0.2, len(whole))
+    means = [values[whole == number].mean() for number in range(6)]
+    assert _p_value(values, whole) == pytest.approx(ttest_1samp(means, 0).pvalue)  # equal lengths: the ordinary test
+    with_rest = _p_value(np.append(values, -3.0), np.append(whole, 6))
+    assert with_rest < 3 * _p_value(values, whole)  # one prediction of a seventh window weighs as one of 121
+    assert _p_value(np.zeros(9), np.arange(9)) == 1.0
+    assert _p_value(np.ones(9), np.arange(9)) == 0.0
+    assert _p_value(np.ones(9), np.zeros(9, int)) is None
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([False, True]))
@@ -94,7 +93,7 @@ def test_a_curve_begins_at_the_baseline_and_ends_where_seeds_agree(
     assert result.value(1, 50, "zero", "loss") == half != result.value(2, 50, "zero", "loss")
 
 
-def test_areas_bands_and_ranks_by_hand() -> None:
+def test_heights_bands_and_ranks_by_hand() -> None:
     def point(a: float, b: float, c: float) -> dict:
         rows = [{"method": m, "loss": v, "top1": 1 - v / 10} for m, v in zip("abc", (a, b, c), strict=True)]
         return {"neurons": 0, "results": rows}
@@ -102,8 +101,8 @@ def test_areas_bands_and_ranks_by_hand() -> None:
     points = {(s, p): point(1 + s * p / 100, 2.0, 3 - s * p / 100) for s in (1, 2, 3) for p in (0, 50, 100)}
     description = {"methods": ["a", "b", "c"], "seeds": [1, 2, 3], "percents": [0, 50, 100]}
     document = CurveResult(description, points).to_dict()
-    assert document["area"]["loss"]["a"] == pytest.approx([1.5, 2.0, 2.5])
-    assert document["area"]["loss"]["c"] == pytest.approx([2.5, 2.0, 1.5])
+    assert document["mean_height"]["loss"]["a"] == pytest.approx([1.5, 2.0, 2.5])
+    assert document["mean_height"]["loss"]["c"] == pytest.approx([2.5, 2.0, 1.5])
     assert document["ranks"]["loss"]["mean_rank"] == pytest.approx({"a": 2, "b": 2, "c": 2})
     row = next(row for row in document["table"] if row["method"] == "a")
     assert row["percent"] == 50

@@ -13,8 +13,8 @@ NAN = float("nan")
 
 
 def scored(logits: list[list[float]], targets: list[int], baseline: list[list[float]] | None = None) -> Scores:
-    logits = torch.tensor(logits)
-    return score(logits, torch.tensor(targets), logits if baseline is None else torch.tensor(baseline))
+    run, clean = (torch.tensor(rows).log_softmax(-1) for rows in (logits, baseline or logits))
+    return score(run, torch.tensor(targets), clean)
 
 
 def log_softmax(logits: list[float]) -> list[float]:
@@ -71,12 +71,13 @@ def test_top1_and_top10_go_by_the_targets_rank():
     assert scores.top10.tolist() == [1] * 10 + [0] * 2
 
 
-def test_ties_count_against_the_model():
-    assert scored([[5.0, 5.0, 0.0]], [0]).top1.tolist() == [0]
-    assert scored([[5.0, 5.0, 0.0]], [1]).top1.tolist() == [0]
+def test_ties_count_as_if_broken_at_random():
+    assert scored([[5.0, 5.0, 0.0]], [0]).top1.tolist() == [0.5]
+    assert scored([[5.0, 5.0, 0.0]], [2]).top1.tolist() == [0]
     tied = [[1.0] * number + [0.0] * (12 - number) for number in (10, 11, 12)]
-    assert scored(tied, [0, 0, 0]).top10.tolist() == [1, 0, 0]
-    assert scored(tied, [9, 10, 11]).top10.tolist() == [1, 0, 0]
+    assert scored(tied, [0, 0, 0]).top10.tolist() == pytest.approx([1, 10 / 11, 10 / 12])
+    # of three zeros behind nine ones, one has a place among the first ten
+    assert scored([[1.0] * 9 + [0.0] * 3], [11]).top10.tolist() == pytest.approx([1 / 3])
 
 
 def test_ties_of_other_classes_do_not_matter():
@@ -115,27 +116,17 @@ def test_kl_is_from_the_baseline_to_the_run():
 
 def test_kl_of_equal_runs_is_zero_and_never_negative():
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(200, 50, generator=generator) * 5
-    near = logits + torch.randn(200, 50, generator=generator) * 1e-4
+    logits = (torch.randn(200, 50, generator=generator) * 5).log_softmax(-1)
+    near = (logits + torch.randn(200, 50, generator=generator) * 1e-4).log_softmax(-1)
     targets = torch.zeros(200, dtype=torch.long)
     assert (score(logits, targets, logits).kl == 0).all()
-    assert (score(logits + 3, targets, logits).kl <= 1e-5).all()
+    assert (score((logits + 3).log_softmax(-1), targets, logits).kl <= 1e-5).all()
     assert (score(near, targets, logits).kl >= 0).all()
 
 
 def test_kl_where_the_baseline_excludes_a_class():
     """A class of probability 0 adds nothing: 0 · log 0 = 0."""
     assert scored([[0.0, 0.0]], [0], [[0.0, -math.inf]]).kl[0] == pytest.approx(math.log(2), rel=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_float_types_are_scored_in_float32(dtype):
-    logits = torch.tensor([[1.0, 2.5, -3.0], [0.5, 0.25, 8.0]]).to(dtype)  # exact in every one of these types
-    scores = score(logits, torch.tensor([1, 0]), torch.zeros(2, 3, dtype=dtype))
-    rows = logits.double().tolist()
-    expected = [-log_softmax(rows[0])[1], -log_softmax(rows[1])[0]]
-    assert scores.loss.tolist() == pytest.approx(expected, rel=1e-6)
-    assert scores.kl.tolist() == pytest.approx([divergence([0, 0, 0], row) for row in rows], rel=1e-5)
 
 
 def test_large_logits_do_not_overflow():
@@ -154,7 +145,6 @@ def test_scores_join_in_order():
 def test_mean_weighs_every_prediction_alike():
     got = interval([1, 2, 3, 10, 0.5, 0.5], [0, 0, 0, 1, 2, 2])
     assert got.mean == pytest.approx(17 / 6)
-    assert got.low < got.mean < got.high
 
 
 def test_numbers_without_predictions_are_not_sequences():
@@ -209,15 +199,14 @@ def test_one_sequence_gives_no_bounds(sequence):
     assert not got.shows_effect
 
 
-def test_two_sequences_give_bounds_between_their_means():
-    got = interval([1, 1, 2, 2], [0, 0, 1, 1])
-    assert got.mean == 1.5
-    assert 1 <= got.low <= 1.5 <= got.high <= 2
+def test_fewer_than_five_sequences_give_no_bounds():
+    assert interval(range(8), [0, 0, 1, 1, 2, 2, 3, 3]).low is None
+    assert interval(range(10), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]).low is not None
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25, -3.0, 0.1])
 def test_equal_values_give_an_interval_of_no_width(value):
-    got = interval([value] * 21, [0] * 1 + [1] * 3 + [2] * 7 + [3] * 10)
+    got = interval([value] * 21, [0] * 1 + [1] * 3 + [2] * 7 + [3] * 8 + [4] * 2)
     assert (got.low, got.mean, got.high) == pytest.approx((value, value, value), rel=1e-12)
     assert got.shows_effect == (value != 0)
 
@@ -228,7 +217,6 @@ def test_bounds_where_a_single_sequence_differs():
     assert 0 <= got.low <= 0.05 <= got.high <= 0.5
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # scipy says that 0 / 0 is
 def test_bounds_where_the_differences_are_too_small_for_bca():
     """Its acceleration is then 0 / 0: the third powers of the differences underflow."""
     values, sequences = clustered(60, 3)
@@ -260,10 +248,11 @@ def test_nan_shows_no_effect():
     assert not got.shows_effect
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says():
+@pytest.mark.parametrize("size", [5, 8, 16, 40])
+def test_interval_covers_the_truth_about_as_often_as_it_says(size):
     generator = np.random.default_rng(2024)
     covered = 0
-    for trial in range(200):
-        got = interval(generator.normal(0.7, 2, 40), np.arange(40), trial)
+    for trial in range(400):
+        got = interval(generator.normal(0.7, 2, size), np.arange(size), trial)
         covered += got.low <= 0.7 <= got.high
-    assert 0.88 <= covered / 200 <= 0.99
+    assert (0.86 if size == 5 else 0.905) <= covered / 400 <= 0.99

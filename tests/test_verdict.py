@@ -12,7 +12,11 @@ ZERO = Interval(0.0, 0.0, 0.0)
 
 
 def result(
-    changes: dict[str, Interval], select: str = "3.2", neurons: int = 32, predictions: int = 12345
+    changes: dict[str, Interval],
+    select: str = "3.2",
+    neurons: int = 32,
+    predictions: int = 12345,
+    between: Interval | None = None,
 ) -> AblationResult:
     """A result whose methods changed the loss so; the other metrics say the opposite, in case one of them is read."""
     performance = Performance(loss=3.0, top1=0.4, top10=0.7, kl=0.0)
@@ -21,7 +25,7 @@ def result(
         for method, loss in changes.items()
     )
     data = {"ref": "made-up", "sequences": 60, "predictions": predictions}
-    return AblationResult({"ref": "tiny"}, data, None, select, neurons, 100, performance, rows)
+    return AblationResult({"ref": "tiny"}, data, None, select, neurons, 100, 0, performance, rows, between)
 
 
 def said(mean: float, low: float | None, high: float | None, floor: NoiseFloor | None = None, **about) -> str:
@@ -72,7 +76,7 @@ def test_an_empty_selection_changes_nothing(bounds):
 def test_a_single_sequence_gives_no_interval():
     text = said(0.0312, None, None)
     assert "+0.0312 nats" in text
-    assert "single sequence gives no interval" in text
+    assert "so few sequences give no interval" in text
     for word in (NO_EFFECT, "raises", "lowers", "None"):
         assert word not in text
 
@@ -90,19 +94,10 @@ def test_the_verdict_is_of_the_method_asked_for():
     assert "by mean lowers" in verdict(both, "mean")
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0.00, 0.10, "no more than what 8 random sets"),
-        (0.05, 0.05, "no more than what 8 random sets"),
-        (0.00, 0.04, "unlike what 8 random sets"),
-        (0.06, 0.10, "unlike what 8 random sets"),
-    ],
-)
-def test_the_noise_floor_is_compared(low, high, words):
-    text = said(0.05, 0.01, 0.09, NoiseFloor(low, high, SETS))
-    assert words in text
-    assert f"({low:+.4f} to {high:+.4f})" in text
+def test_the_noise_floor_is_given_for_scale():
+    text = said(0.05, 0.01, 0.09, NoiseFloor(-0.01, 0.04, SETS))
+    assert "8 random sets of as many neurons of the same layers, mean-ablated" in text
+    assert "-0.0100 to +0.0400" in text
 
 
 def test_a_floor_under_way_is_not_compared():
@@ -114,27 +109,24 @@ def test_no_effect_is_said_without_a_floor():
     assert said(0.0, -0.1, 0.1, NoiseFloor(0.0, 0.1, SETS)) == said(0.0, -0.1, 0.1)
 
 
-def test_comparison_names_the_least_and_the_most_harmful():
-    text = comparison(
-        result({"mean": Interval(0.3, 0.2, 0.4), "zero": Interval(0.9, 0.8, 1.0), "peak": Interval(-0.1, -0.2, 0.1)})
-    )
-    assert text == "Least harmful here: peak (-0.1000); most: zero (+0.9000)."
+THREE = {"mean": Interval(0.3, 0.2, 0.4), "zero": Interval(0.9, 0.8, 1.0), "peak": Interval(-0.1, -0.2, 0.1)}
 
 
-@pytest.mark.parametrize("touch", [0.25, 0.3])
-def test_comparison_says_where_intervals_overlap(touch):
-    text = comparison(result({"zero": Interval(0.4, touch, 0.6), "mean": Interval(0.2, 0.1, 0.3)}))
-    assert text.startswith("Least harmful here: mean (+0.2000); most: zero (+0.4000).")
-    assert "Their intervals overlap: this sample does not rank them." in text
+def test_comparison_names_the_least_and_the_most_harmful_and_their_paired_distance():
+    text = comparison(result(THREE, between=Interval(1.0, 0.7, 1.2)))
+    assert text == "Least harmful here: peak (-0.1000); most: zero (+0.9000); paired, they lie 0.7000 to 1.2000 apart."
 
 
-def test_comparison_says_nothing_of_overlap_where_a_gap_parts_them():
-    assert "overlap" not in comparison(result({"zero": Interval(0.4, 0.31, 0.6), "mean": Interval(0.2, 0.1, 0.3)}))
+def test_comparison_goes_by_the_paired_difference_not_by_overlap():
+    overlapping = {"zero": Interval(0.4, 0.2, 0.6), "mean": Interval(0.2, 0.1, 0.3)}
+    assert "0.1500 to 0.2500 apart" in comparison(result(overlapping, between=Interval(0.2, 0.15, 0.25)))
+    parted = {"zero": Interval(0.4, 0.35, 0.6), "mean": Interval(0.2, 0.1, 0.3)}
+    assert "does not tell the two apart" in comparison(result(parted, between=Interval(0.2, -0.1, 0.5)))
 
 
 def test_comparison_only_of_several_methods_with_intervals_and_a_selection():
-    pair = {"zero": Interval(0.4, 0.3, 0.6), "mean": Interval(0.2, 0.1, 0.25)}
+    between = Interval(0.2, 0.1, 0.3)
     assert comparison(result({"zero": Interval(0.4, 0.3, 0.6)})) == ""
-    assert comparison(result(pair, select="", neurons=0)) == ""
-    assert comparison(result({"zero": Interval(0.4, None, None), "mean": Interval(0.2, None, None)})) == ""
-    assert comparison(result(pair)) != ""
+    assert comparison(result(THREE, select="", neurons=0, between=between)) == ""
+    assert comparison(result(THREE, between=Interval(0.2, None, None))) == ""
+    assert comparison(result(THREE, between=between)) != ""

@@ -55,6 +55,7 @@ def _compare_neighbours(model: LoadedModel, data: Data, tokens: np.ndarray) -> d
     left, right, wanted = [], [], []
     for batch in data:
         ids, targets = batch.inputs["input_ids"].numpy(), batch.targets.numpy()
+        ids = np.where(targets == IGNORED, ids, targets)  # the true neighbours: the model sees some of them masked
         rows, places = np.nonzero(targets != IGNORED)
         left.append(ids[rows, places - 1])
         right.append(ids[rows, places + 1])
