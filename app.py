@@ -90,11 +90,11 @@ with grid_column:
 
 st.divider()
 reading = read_neuron(statistics, layer, head, neuron, view.bins)
-title_column, button_column, log_column = st.columns([3, 3, 1], vertical_alignment="bottom")
+title_column, button_column, log_column = st.columns([5, 5, 2], vertical_alignment="bottom")
 title_column.subheader(f"Neuron {layer}.{head}:{neuron}", anchor=False)
 with button_column:
     toggle_button(f"{layer}.{head}:{neuron}", f"neuron {layer}.{head}:{neuron}")
-log = log_column.toggle("Log counts", key="log", bind="query-params", help="Shows rare activations too.")
+log = log_column.toggle("Log", key="log", bind="query-params", help="Logarithmic counts: rare activations show too.")
 st.markdown(reading.sentence)
 st.altair_chart(
     charts.neuron_histogram(
