@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ablation_core.collect import FORMAT_VERSION, default_left_out
+from ablation_core.collect import FORMAT_VERSION, check_made_from, default_left_out
 from ablation_core.errors import StatisticsError
 from ablation_core.folders import CACHE
 from ablation_core.models import LoadedModel
@@ -83,7 +83,7 @@ def load_statistics(path: str | Path, model: LoadedModel | None = None) -> Stati
     path = Path(path)
     provenance, digest = _read_header(path)
     if model is not None:
-        _compare(path, provenance, model)
+        check_made_from(provenance, model, f"The statistics in {path}")
     try:
         with safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in _ARRAYS}
@@ -182,15 +182,6 @@ def _read_header(path: Path) -> tuple[dict, str]:
     if not names.issuperset(_ARRAYS):
         raise StatisticsError(f"The statistics file {path} is damaged: it lacks {', '.join(set(_ARRAYS) - names)}.")
     return provenance, metadata.get("digest", "")
-
-
-def _compare(path: Path, provenance: dict, model: LoadedModel) -> None:
-    for field, mine in (("model_fingerprint", model.fingerprint), ("dtype", model.dtype)):
-        if provenance[field] != mine:
-            raise StatisticsError(
-                f"The statistics file {path} was made from another model: its {field} is {provenance[field]} "
-                f"(model {provenance['model']}), that of {model.ref} is {mine}."
-            )
 
 
 def _file_name(provenance: dict) -> Path:

@@ -127,6 +127,23 @@ def compute_statistics(
     return run.result()
 
 
+def check_made_from(provenance: dict, model: LoadedModel, what: str) -> None:
+    """Refuse statistics of another model.
+
+    Args:
+        what: the statistics, as the beginning of the sentence.
+
+    Raises:
+        StatisticsError: naming the field that differs.
+    """
+    for field, mine in (("model_fingerprint", model.fingerprint), ("dtype", model.dtype)):
+        if provenance.get(field) != mine:
+            raise StatisticsError(
+                f"{what} were made from another model: its {field} is {provenance.get(field)} "
+                f"(model {provenance.get('model')}), that of {model.ref} is {mine}. Compute them for this one."
+            )
+
+
 def default_left_out(model: LoadedModel) -> int:
     """1 where the first position holds BOS, CLS or the like, else 0."""
     prefix = getattr(model.module, "num_prefix_tokens", 1)  # timm's transformers may have none

@@ -85,8 +85,12 @@ class Data:
         return -(-self.sequences // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for first in range(0, self.sequences, self.batch_size):
-            yield self.rows(range(first, min(first + self.batch_size, self.sequences)))
+        return (self.rows(self.numbers(batch)) for batch in range(len(self)))
+
+    def numbers(self, batch: int) -> range:
+        """The sequence numbers of a batch."""
+        first = batch * self.batch_size
+        return range(first, min(first + self.batch_size, self.sequences))
 
 
 def load_data(

@@ -47,15 +47,10 @@ class Recording:
         """The clean pass over batch `number`."""
         if number in self._kept:
             return self._kept[number]
-        recorded = record(self.model, self.data.rows(self.rows(number)))
+        recorded = record(self.model, self.data.rows(self.data.numbers(number)))
         if sum(kept.bytes for kept in self._kept.values()) + recorded.bytes <= self.limit:
             self._kept[number] = recorded
         return recorded
-
-    def rows(self, number: int) -> range:
-        """The sequence numbers of batch `number`."""
-        first = number * self.data.batch_size
-        return range(first, min(first + self.data.batch_size, self.data.sequences))
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
     result = ablate(model, data, "3.2 5.0:1-4", method=["zero", "peak"], statistics=statistics)
     result.to_dict()["results"][0]["change"]["loss"]  # {"mean": …, "low": …, "high": …}
 
-Every method sees the same predictions and the same neurons; the ablation applies to every position.
+Every method sees the same predictions and the same neurons; the ablation applies to every position but those that `spared` leaves out.
 """
 
 import math
@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ablation_core import engine
+from ablation_core.collect import check_made_from
 from ablation_core.data import IGNORED, Data, checked_seed
 from ablation_core.describe import describe_run
-from ablation_core.errors import DataError, ModelError, StatisticsError
+from ablation_core.errors import DataError, ModelError
 from ablation_core.methods import Method, choose_methods, constant_values
 from ablation_core.metrics import METRICS, Interval, Scores, mean_intervals
 from ablation_core.models import LoadedModel
@@ -77,8 +78,8 @@ class AblationResult:
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core ablate --json`; null stands for what is not a finite number."""
-        document = {name: getattr(self, name) for name in ("model", "data", "statistics", "select", "neurons", "bins")}
-        document["positions"] = "all"
+        names = ("model", "data", "statistics", "select", "neurons", "bins", "positions_spared")
+        document = {name: getattr(self, name) for name in names}
         document["baseline"] = _performance(self.baseline, ("loss", "perplexity", "top1", "top10"))
         document["results"] = [
             {"method": result.method}
@@ -120,7 +121,7 @@ class AblationRun:
     ) -> None:
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
         if statistics is not None:
-            _check_statistics(statistics, model)
+            check_made_from(statistics.provenance, model, "These statistics")
         self.recording = recording or engine.Recording(model, data)
         self._constants = {
             method.name: engine.constant_replacements(
@@ -140,7 +141,7 @@ class AblationRun:
 
     def step(self) -> None:
         """Run the next batch with every method."""
-        rows = self.recording.rows(self.steps_done)
+        rows = self.data.numbers(self.steps_done)
         recorded = self.recording[self.steps_done]
         outputs = [
             engine.ablated_output(self.model, recorded, self._replacements(method, rows))
@@ -247,15 +248,6 @@ def ablate(
     methods = choose_methods([method] if isinstance(method, str) else method)
     spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), spared)
     return AblationRun(model, data, spec, statistics).finish(progress).result()
-
-
-def _check_statistics(statistics: Statistics, model: LoadedModel) -> None:
-    made = statistics.provenance.get("model_fingerprint")
-    if made != model.fingerprint:
-        raise StatisticsError(
-            f"These statistics were made from another model ({statistics.provenance.get('model')}, model_fingerprint "
-            f"{made}) than {model.ref} ({model.fingerprint}); compute them for this one."
-        )
 
 
 def _means(scores: Scores) -> Performance:

@@ -192,6 +192,15 @@ class Statistics:
         The lowest of equally full bins counts. A constant neuron's peak is its value; NaN where nothing was counted
         within the histogram's range.
         """
+        if bins not in self._peaks:  # every view of a page asks for it again
+            self._peaks[bins] = self._find_peak(bins)
+        return self._peaks[bins]
+
+    @cached_property
+    def _peaks(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def _find_peak(self, bins: int) -> np.ndarray:
         steps = _steps(bins, self.bins)
         summed = np.add.reduceat(self.counts[..., 1:-1], steps[:-1], axis=-1)
         fullest = (summed / np.diff(steps)).argmax(axis=-1)  # a density: bins may differ by one fine bin in width

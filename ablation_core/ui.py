@@ -255,7 +255,6 @@ class Outcome:
 
     result: AblationResult
     floor: NoiseFloor | None
-    done: float
 
 
 def ablations(view: View) -> Iterator[Outcome]:
@@ -281,15 +280,15 @@ def ablations(view: View) -> Iterator[Outcome]:
         run.step()
         bar.progress(run.steps_done / run.steps, f"{run.steps_done} of {run.steps} batches")
         if time.monotonic() - shown > 0.5 and 1 < run.steps_done < run.steps:
-            yield Outcome(run.result(), None, run.steps_done / run.steps)
+            yield Outcome(run.result(), None)
             shown = time.monotonic()
     result = run.result()
-    yield Outcome(result, None, 1.0)
+    yield Outcome(result, None)
     floor = None
     for floor in noise_floor(recording, view.selection, view.statistics, SEED):
         bar.progress(floor.sets / floor.sets_wanted, f"noise floor: {floor.sets} of {floor.sets_wanted} random sets")
     bar.empty()
-    outcome = kept[key] = Outcome(result, floor, 1.0)
+    outcome = kept[key] = Outcome(result, floor)
     while len(kept) > KEPT_RESULTS:
         kept.popitem(last=False)
     yield outcome
