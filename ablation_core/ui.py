@@ -1,11 +1,10 @@
-"""What the pages share: the sidebar, the cached loaders and the state of the view. The only room that knows Streamlit.
+"""What the pages share: the frame, the sidebar and the state of the view.
 
 Every choice is a widget bound to the address, so that it survives pages and reloads and a copied link opens the same
-view. Models, statistics and results are shared by all sessions of a server and bounded in number.
+view.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,25 +16,20 @@ from ablation_core import bundled, cache
 from ablation_core.allocator import keep_freed_memory
 from ablation_core.charts import MARKS
 from ablation_core.collect import StatisticsRun
-from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
-from ablation_core.engine import Recording
+from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data
 from ablation_core.errors import AblationError
-from ablation_core.experiment import AblationResult, AblationRun, AblationSpec
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
-from ablation_core.loading import load_model
 from ablation_core.methods import METHODS
 from ablation_core.metrics import Interval
 from ablation_core.models import LoadedModel
-from ablation_core.noise import NoiseFloor, noise_floor
 from ablation_core.reading import peak_distance
 from ablation_core.selection import Selection
-from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES, source_digest
+from ablation_core.server import shared_data, shared_model, shared_statistics
+from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.statistics import Statistics
 
-SEED = 0
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
-KEPT_RESULTS = 64
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ def _sidebar() -> View:
     )
     _offer_fetching(ref)
     with st.spinner(f"Loading {ref} …", show_time=True):
-        model = _model(ref)
+        model = shared_model(ref)
     verified = "" if model.architecture.verified else " · found by its structure, not verified"
     st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}{verified}")
     names = IMAGE_NAMES if model.modality == "vision" else TEXT_NAMES
@@ -194,49 +188,17 @@ def _oddest_head(model: LoadedModel, statistics: Statistics) -> Selection:
     return Selection.of_heads([(layer, head)], model.shape)
 
 
-@st.cache_resource(max_entries=3, show_spinner=False)
-def _model(ref: str) -> LoadedModel:
-    return load_model(ref)
-
-
-@st.cache_resource(max_entries=6, show_spinner=False)
-def _data(_model: LoadedModel, fingerprint: str, ref: str, source: str, predictions: int, split: str) -> Data:
-    return load_data(ref, _model, predictions, seed=SEED, split=split)
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _recording(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str) -> Recording:
-    return Recording(_model, _data)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _statistics(path: str, changed: int, _model: LoadedModel, fingerprint: str) -> Statistics:
-    return cache.load_statistics(path, _model)
-
-
-@st.cache_resource
-def _results() -> OrderedDict:
-    return OrderedDict()
-
-
 def _statistics_or_offer(model: LoadedModel, data_ref: str) -> Statistics:
     """The statistics in the cache; where there are none, a button that computes them."""
     entry = cache.find_statistics(model, data_ref)
     if entry is None:
-        data = _data(
-            model,
-            model.fingerprint,
-            data_ref,
-            source_digest(data_ref),
-            STATISTICS_PREDICTIONS[model.modality],
-            "statistics",
-        )
+        data = shared_data(model, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
         st.info(f"There are no statistics of {model.ref} on {data_ref} yet.")
         if not st.button("Compute statistics", type="primary", width="stretch"):
             st.stop()
         _compute(model, data)
         st.rerun()
-    return _statistics(str(entry.path), entry.path.stat().st_mtime_ns, model, model.fingerprint)
+    return shared_statistics(model, entry)
 
 
 def _compute(model: LoadedModel, data: Data) -> None:
@@ -247,51 +209,6 @@ def _compute(model: LoadedModel, data: Data) -> None:
         left = (time.monotonic() - started) / run.steps_done * (run.steps - run.steps_done)
         bar.progress(run.steps_done / run.steps, f"{run.tokens:,} positions, {left:.0f} s left")
     cache.save_statistics(run.result())
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """An ablation's result so far, and the noise floor once it is known."""
-
-    result: AblationResult
-    floor: NoiseFloor | None
-
-
-def ablations(view: View) -> Iterator[Outcome]:
-    """All methods on the view's selection: partial outcomes about twice a second, then the whole one.
-
-    A change of mind ends it between two batches; a whole outcome is kept for every session of the server.
-    """
-    source = source_digest(view.data_ref)
-    data = _data(view.model, view.model.fingerprint, view.data_ref, source, view.predictions, "evaluation")
-    for note in data.notes:
-        st.caption(note)
-    key = (view.model.fingerprint, data.fingerprint, view.statistics.digest, str(view.selection), view.bins)
-    kept = _results()
-    if key in kept:
-        yield kept[key]
-        return
-    recording = _recording(view.model, data, view.model.fingerprint, data.fingerprint)
-    methods = [method for method in METHODS.values() if method.constant or data.pool > 1]  # a donor is another input
-    spec = AblationSpec(view.selection, tuple(methods), view.bins, SEED)
-    run = AblationRun(view.model, data, spec, view.statistics, recording)
-    bar, shown = st.progress(0.0), time.monotonic()
-    while run.steps_done < run.steps:
-        run.step()
-        bar.progress(run.steps_done / run.steps, f"{run.steps_done} of {run.steps} batches")
-        if time.monotonic() - shown > 0.5 and 1 < run.steps_done < run.steps:
-            yield Outcome(run.result(), None)
-            shown = time.monotonic()
-    result = run.result()
-    yield Outcome(result, None)
-    floor = None
-    for floor in noise_floor(recording, view.selection, view.statistics, SEED):
-        bar.progress(floor.sets / floor.sets_wanted, f"noise floor: {floor.sets} of {floor.sets_wanted} random sets")
-    bar.empty()
-    outcome = kept[key] = Outcome(result, floor)
-    while len(kept) > KEPT_RESULTS:
-        kept.popitem(last=False)
-    yield outcome
 
 
 def legend(kinds: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ import math
 
 import streamlit as st
 
-from ablation_core import charts, frames, ui
+from ablation_core import charts, frames, live, ui
 from ablation_core.experiment import MethodResult
 from ablation_core.metrics import Interval
 from ablation_core.selection import Selection
@@ -31,7 +31,7 @@ def toggle_head() -> None:
         st.session_state["select"] = str(view.selection.toggled(head))
 
 
-def show_numbers(outcome: ui.Outcome) -> None:
+def show_numbers(outcome: live.Outcome) -> None:
     """The chosen method's row of figures: baseline, ablated, change with interval."""
     result = outcome.result
     row = next((row for row in result.results if row.method == view.method), result.results[0])
@@ -56,7 +56,7 @@ def _ratio(row: MethodResult) -> str:
     return "× " + ui.interval_text(Interval(math.exp(loss.mean), *bounds), ".4f")
 
 
-def show_comparison(outcome: ui.Outcome) -> None:
+def show_comparison(outcome: live.Outcome) -> None:
     """All methods side by side, with the noise floor."""
     result, floor = outcome.result, outcome.floor
     metric = st.session_state.get("metric") or "loss"
@@ -106,7 +106,7 @@ with result_column:
     )
     place = st.empty()
     with ui.sentences():
-        for outcome in ui.ablations(view):
+        for outcome in live.ablations(view):
             with answer.container():
                 show_numbers(outcome)
                 st.markdown(f"{verdict(outcome.result, view.method, outcome.floor)} {comparison(outcome.result)}")
