@@ -8,7 +8,7 @@ from collections import OrderedDict
 import streamlit as st
 
 from ablation_core import cache
-from ablation_core.cache import Entry
+from ablation_core.cache import CacheEntry
 from ablation_core.data import Data, load_data
 from ablation_core.engine import Recording
 from ablation_core.loading import load_model
@@ -32,7 +32,7 @@ def shared_recording(model: LoadedModel, data: Data) -> Recording:
     return _recording(model, data, model.fingerprint, data.fingerprint)
 
 
-def shared_statistics(model: LoadedModel, entry: Entry) -> Statistics:
+def shared_statistics(model: LoadedModel, entry: CacheEntry) -> Statistics:
     return _statistics(str(entry.path), entry.path.stat().st_mtime_ns, model, model.fingerprint)
 
 
