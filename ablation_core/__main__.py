@@ -183,7 +183,7 @@ def _load_measured(parsed: argparse.Namespace) -> tuple[LoadedModel, Data, list[
     statistics = cache.load_statistics(path, model) if path else None
     if statistics is None and (others := cache.other_statistics(model, data.ref, parsed.cache_dir)):
         print(f"note: {others}", file=sys.stderr)
-    return model, data, choose_methods(parsed.method or ["peak"]), statistics
+    return model, data, choose_methods(parsed.method or ["peak"], model.modality), statistics
 
 
 @contextmanager

@@ -25,7 +25,16 @@ MARKS = {
     "mean": Mark("#2f86c9", (7, 4), "circle"),
     "median": Mark("#12a07c", (10, 3, 2, 3), "diamond"),
     "peak": Mark("#dd6315", (1, 0), "triangle-up"),
+    "peak-own-range": Mark("#dd6315", (8, 2), "triangle-down"),
+    "peak-whole-range": Mark("#dd6315", (2, 2), "triangle-left"),
+    "peak-density": Mark("#dd6315", (6, 2, 2, 2), "triangle-right"),
+    "peak-half-sample": Mark("#dd6315", (4, 4), "triangle"),
     "resample-dataset": Mark("#c56aa0", (4, 2, 1, 2), "cross"),
+    "resample-characters": Mark("#c56aa0", (1, 2), "M-1,-1L1,1M1,-1L-1,1"),
+    "resample-tokens": Mark("#c56aa0", (5, 2), "arrow"),
+    "resample-generated": Mark("#c56aa0", (8, 3, 1, 3), "wedge"),
+    "resample-pixels": Mark("#c56aa0", (3, 3), "arrow"),
+    "optimal": Mark("#b08a00", (12, 2), "stroke"),
 }
 BARS = "#8fa3b8"
 EMPHASIS = "#dd6315"

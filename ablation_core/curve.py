@@ -17,10 +17,11 @@ from ablation_core.data import Data, checked_seed
 from ablation_core.describe import describe_run
 from ablation_core.engine import Recording
 from ablation_core.errors import DataError
-from ablation_core.experiment import AblationRun, AblationSpec, as_number
+from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.ledger import open_ledger
 from ablation_core.methods import Method
 from ablation_core.models import LoadedModel
+from ablation_core.results import as_number
 from ablation_core.selection import Selection, Shape
 from ablation_core.statistics import Statistics
 

@@ -208,6 +208,12 @@ def _known_tokens(model: LoadedModel) -> int:
     return model.module.get_input_embeddings().num_embeddings
 
 
+def ordinary_tokens(model: LoadedModel) -> np.ndarray:
+    """The ids that tokenizer and model both know, without special ones; int64."""
+    known = min(len(model.tokenizer), _known_tokens(model))
+    return np.setdiff1d(np.arange(known), model.tokenizer.all_special_ids)
+
+
 def _windows(ref: str, split: Split, model: LoadedModel, body: int) -> Iterator[np.ndarray]:
     """Consecutive runs of `body` tokens, read and tokenised only as far as they are asked for."""
     held: list[int] = []
@@ -229,9 +235,7 @@ def _masked(
     targets = np.full_like(ids, IGNORED)
     targets[chosen] = ids[chosen]
     fate = generator.random(len(chosen))
-    known = min(len(model.tokenizer), _known_tokens(model))
-    ordinary = np.setdiff1d(np.arange(known), model.tokenizer.all_special_ids)
-    noise = generator.choice(ordinary, len(chosen))
+    noise = generator.choice(ordinary_tokens(model), len(chosen))
     corrupted = ids.copy()
     corrupted[chosen] = np.where(
         fate < MASKED_SHARE,

@@ -6,7 +6,7 @@ bit for bit. Logits are computed only for scored predictions, some windows at a 
 works on single positions, so scored positions are packed together and sent through it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Recorded:
 
     @property
     def bytes(self) -> int:
-        return sum(_hidden(output).nbytes for output in self.outputs)
+        return sum(hidden_of(output).nbytes for output in self.outputs)
 
 
 class Recording:
@@ -42,6 +42,7 @@ class Recording:
     def __init__(self, model: LoadedModel, data: Data, limit: int = KEPT_BYTES) -> None:
         self.model, self.data, self.limit = model, data, limit
         self._kept: dict[int, Recorded] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def __getitem__(self, number: int) -> Recorded:
         """The clean pass over batch `number`."""
@@ -52,8 +53,14 @@ class Recording:
             self._kept[number] = recorded
         return recorded
 
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What else experiments on the same model and data share, made when first asked for."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
-@torch.inference_mode()
+
+@torch.no_grad()  # not inference mode: gradients may be wanted of what is resumed from here
 def record(model: LoadedModel, batch: Batch) -> Recorded:
     """Run the clean model's blocks over a batch."""
     batch = _moved(batch, model)
@@ -71,19 +78,48 @@ def pre_outs(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[in
 
 
 @torch.inference_mode()
+def ablated_outputs(model: LoadedModel, recorded: Recorded, replacements: Mapping[int, Replace]) -> list[Any]:
+    """Every block's output with these layers' pre-outs replaced, resumed from the first of them."""
+    return resume(model, recorded, replacements)
+
+
 def ablated_output(model: LoadedModel, recorded: Recorded, replacements: Mapping[int, Replace]) -> Any:
     """The last block's output with these layers' pre-outs replaced, resumed from the first of them."""
+    return ablated_outputs(model, recorded, replacements)[-1]
+
+
+def resume(model: LoadedModel, recorded: Recorded, replacements: Mapping[int, Replace]) -> list[Any]:
+    """As `ablated_outputs`, in the caller's gradient mode."""
     if not replacements:
-        return recorded.outputs[-1]
+        return recorded.outputs
     first = min(replacements)
     with (
         model.lock,
         skip_blocks(model, recorded.outputs[:first]),
         replace_pre_out(model, replacements),
-        record_outputs(model.blocks[-1:]) as outputs,
+        record_outputs(model.blocks[first:]) as outputs,
     ):
         _run_blocks(model, recorded.batch)
-    return outputs[-1]
+    return [*recorded.outputs[:first], *outputs]
+
+
+def loss_gradient(model: LoadedModel, recorded: Recorded, output: Any, needed: bool = True) -> tuple[float, Tensor]:
+    """The sum of a run's losses in nats, and its gradient by the last block's output, (batch, position, width).
+
+    Like scoring it goes in chunks, so that there are never more logits at once than there. Without the gradient, if
+    none is needed, its place is empty.
+    """
+    scored = recorded.batch.targets != IGNORED
+    wanted = recorded.batch.targets[scored]
+    hidden = hidden_of(output).detach().requires_grad_(needed)
+    total = 0.0
+    with model.lock, torch.set_grad_enabled(needed):
+        for rows, log_probs in _chunks(model, recorded, scored):
+            loss = -log_probs(_like(output, hidden)).gather(1, wanted[rows][:, None]).double().sum()
+            if needed:
+                loss.backward()
+            total += loss.item()
+    return total, hidden.grad if needed else torch.empty(0)
 
 
 @torch.inference_mode()
@@ -121,7 +157,7 @@ def _chunks(model: LoadedModel, recorded: Recorded, scored: Tensor) -> Iterator[
         count = here.stop - first
 
         def log_probs(output: Any, here: slice = here, count: int = count) -> Tensor:
-            packed = _pack(_hidden(output)[scored][here], length)
+            packed = _pack(hidden_of(output)[scored][here], length)
             some = {name: tensor[: len(packed), :length] for name, tensor in inputs.items()}
             return _log_probs(model, some, [_like(output, packed)] * len(model.blocks)).flatten(0, 1)[:count]
 
@@ -181,7 +217,8 @@ def _pack(hidden: Tensor, length: int) -> Tensor:
     return torch.nn.functional.pad(hidden, (0, 0, 0, missing)).unflatten(0, (-1, length))
 
 
-def _hidden(output: Any) -> Tensor:
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states (batch, position, width) of a block's output, whatever form its family gives it."""
     return output[0] if isinstance(output, tuple) else output
 
 

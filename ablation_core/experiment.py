@@ -6,20 +6,25 @@
 Every method sees the same predictions and the same neurons; the ablation applies to every position but those that `spared` leaves out.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ablation_core import engine
 from ablation_core.collect import check_made_from
 from ablation_core.data import IGNORED, Data, checked_seed
 from ablation_core.describe import describe_run
+from ablation_core.displacement import DisplacementGauge
 from ablation_core.errors import DataError, ModelError
-from ablation_core.methods import Method, choose_methods, constant_values
-from ablation_core.metrics import METRICS, Interval, Scores, mean_intervals
+from ablation_core.hooks import Replace
+from ablation_core.methods import METHODS, Method, check_statistics, choose_methods, constant_values
+from ablation_core.metrics import METRICS, Scores, mean_intervals
 from ablation_core.models import LoadedModel
+from ablation_core.optimal import OptimalRun, training_data
+from ablation_core.results import AblationResult, MethodResult, Performance
 from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics
 
@@ -35,73 +40,6 @@ class AblationSpec:
     bins: int = DEFAULT_BINS
     seed: int = 0
     spared: int = 0  # positions at the start of each sequence that are left as they are
-
-
-@dataclass(frozen=True)
-class Performance:
-    """Means over the predictions; loss in nats a prediction, top-1 and top-10 as shares, KL in nats."""
-
-    loss: float
-    top1: float
-    top10: float
-    kl: float
-
-    @property
-    def perplexity(self) -> float:
-        return float(np.exp(self.loss))
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """A method's performance and its change: ablated minus baseline on the same predictions, with 95 % intervals."""
-
-    method: str
-    performance: Performance
-    change: dict[str, Interval]
-
-
-@dataclass(frozen=True)
-class AblationResult:
-    """What an experiment measured, with what is needed to measure it again."""
-
-    model: dict
-    data: dict
-    statistics: dict | None
-    select: str
-    neurons: int
-    bins: int
-    positions_spared: int
-    baseline: Performance
-    results: tuple[MethodResult, ...]
-    least_to_most: Interval | None
-    """The loss of the most harmful method minus that of the least harmful one, paired; None for a single method."""
-
-    def to_dict(self) -> dict:
-        """The JSON document of `python -m ablation_core ablate --json`; null stands for what is not a finite number."""
-        names = ("model", "data", "statistics", "select", "neurons", "bins", "positions_spared")
-        document = {name: getattr(self, name) for name in names}
-        document["baseline"] = _performance(self.baseline, ("loss", "perplexity", "top1", "top10"))
-        document["results"] = [
-            {"method": result.method}
-            | _performance(result.performance, ("loss", "perplexity", "top1", "top10", "kl"))
-            | {
-                "change": {
-                    metric: {bound: as_number(value) for bound, value in asdict(interval).items()}
-                    for metric, interval in result.change.items()
-                }
-            }
-            for result in self.results
-        ]
-        return document
-
-
-def _performance(performance: Performance, names: Sequence[str]) -> dict[str, float | None]:
-    return {name: as_number(getattr(performance, name)) for name in names}
-
-
-def as_number(value: float | None) -> float | None:
-    """JSON knows no NaN and no infinity: they become null."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 class AblationRun:
@@ -123,46 +61,83 @@ class AblationRun:
         if statistics is not None:
             check_made_from(statistics.provenance, model, "These statistics")
         self.recording = recording or engine.Recording(model, data)
-        self._constants = {
-            method.name: engine.constant_replacements(
-                spec.selection, constant_values(method, statistics, spec.selection, spec.bins), model, spec.spared
-            )
-            for method in spec.methods
-            if method.constant
-        }
+        std = None if statistics is None else statistics.std
+        self._constants, self._learners = {}, {}
+        for method in spec.methods:
+            check_statistics(method, statistics)
+            if method.constant:
+                values = constant_values(method, statistics, spec.selection, spec.bins)
+                self._constants[method.name] = self._constant_replacements(values)
+            if method.learned:
+                self._learners[method.name] = self._learner()
+        self._gauges = {method.name: DisplacementGauge(spec.selection, std, spec.spared) for method in spec.methods}
         self._baseline: list[Scores] = []
         self._ablated: dict[str, list[Scores]] = {method.name: [] for method in spec.methods}
         self._sequences: list[np.ndarray] = []
-        self.steps_done = 0
+        self.batches_done = 0
 
     @property
     def steps(self) -> int:
-        return len(self.data)
+        return len(self.data) + sum(learner.steps for learner in self._learners.values())
+
+    @property
+    def steps_done(self) -> int:
+        return self.batches_done + sum(learner.steps_done for learner in self._learners.values())
 
     def step(self) -> None:
-        """Run the next batch with every method."""
-        rows = self.data.numbers(self.steps_done)
-        recorded = self.recording[self.steps_done]
-        outputs = [
-            engine.ablated_output(self.model, recorded, self._replacements(method, rows))
-            for method in self.spec.methods
-        ]
-        baseline, *ablated = engine.score_outputs(self.model, recorded, outputs)
+        """Learn on, where constants are learned; else run the next batch with every method."""
+        for name, learner in self._learners.items():
+            if learner.steps_done < learner.steps:
+                learner.step()
+                self._constants[name] = self._constant_replacements(learner.values())
+                return
+        rows = self.data.numbers(self.batches_done)
+        recorded = self.recording[self.batches_done]
+        ablated = [self._ablated_output(method, recorded, rows) for method in self.spec.methods]
+        baseline, *scores = engine.score_outputs(self.model, recorded, ablated)
         self._baseline.append(baseline)
-        for method, scores in zip(self.spec.methods, ablated, strict=True):
-            self._ablated[method.name].append(scores)
+        for method, part in zip(self.spec.methods, scores, strict=True):
+            self._ablated[method.name].append(part)
         self._sequences.append(_sequence_numbers(recorded.batch.targets.cpu().numpy(), rows.start))
-        self.steps_done += 1
+        self.batches_done += 1
 
-    def _replacements(self, method: Method, rows: range) -> dict[int, engine.Replace]:
-        if method.constant:
-            return self._constants[method.name]
-        selection = self.spec.selection
+    def _ablated_output(self, method: Method, recorded: engine.Recorded, rows: range) -> Any:
+        """The last block's output of a batch with the selection ablated by a method."""
+        gauge = self._gauges[method.name]
+        replacements = gauge.watched(self._replacements(method, rows))
+        outputs = engine.ablated_outputs(self.model, recorded, replacements)
+        gauge.compare(recorded.outputs, outputs)
+        return outputs[-1]
+
+    def _replacements(self, method: Method, rows: range) -> dict[int, Replace]:
+        selection, seed = self.spec.selection, self.spec.seed
         if not selection.chosen:
             return {}
-        donor = method.donor(self.data, rows, self.spec.seed)
-        donated = engine.pre_outs(self.model, donor, selection.layers)
-        return engine.donor_replacements(selection, donated, self.spec.spared)
+        if method.donor is None:
+            return self._constants[method.name]
+
+        def donated(layers: Sequence[int]) -> dict[int, Tensor]:
+            return engine.pre_outs(self.model, method.donor(self.model, self.data, rows, seed), layers)
+
+        if method.one_donor:
+            every = range(self.model.num_layers)
+            values = self.recording.once((method.name, seed), lambda: donated(every))
+        else:
+            values = donated(selection.layers)
+        return engine.donor_replacements(selection, values, self.spec.spared)
+
+    def _constant_replacements(self, values: np.ndarray) -> dict[int, Replace]:
+        return engine.constant_replacements(self.spec.selection, values, self.model, self.spec.spared)
+
+    def _learner(self) -> OptimalRun:
+        training = self.recording.once(
+            OptimalRun, lambda: engine.Recording(self.model, training_data(self.model, self.data))
+        )
+        starts = {
+            name: constant_values(METHODS[name], self.statistics, self.spec.selection, self.spec.bins)
+            for name in ("zero", "mean", "median", "peak")
+        }
+        return OptimalRun(training, self.spec.selection, starts, self.statistics.std, self.spec.spared)
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> "AblationRun":
         """Run all batches that are left; `progress` is called with (batches done, batches) after each."""
@@ -184,7 +159,7 @@ class AblationRun:
             DataError: no batch is done.
             ModelError: the clean model itself gives no numbers.
         """
-        if not self.steps_done:
+        if not self.batches_done:
             raise DataError("Nothing has been predicted yet; run at least one step.")
         baseline, ablated, sequences = self.scores()
         if not np.isfinite(baseline.loss).all():
@@ -192,17 +167,25 @@ class AblationRun:
                 f"{self.model.ref} in {self.model.dtype} gives losses that are NaN or infinite on {self.data.ref}, even "
                 f"unablated; try --dtype float32, or another model."
             )
-        rows = [
+        order = sorted(ablated.values(), key=lambda scores: scores.loss.mean())
+        changes = [
             getattr(scores, name) - (0 if name == "kl" else getattr(baseline, name))
             for scores in ablated.values()
             for name in METRICS
         ]
-        order = sorted(ablated.values(), key=lambda scores: scores.loss.mean())
-        rows.append(order[-1].loss - order[0].loss)
-        *changes, least_to_most = mean_intervals(np.stack(rows), sequences, self.spec.seed)
-        intervals = iter(changes)
+        excesses = [scores.loss - ablated["optimal"].loss for scores in ablated.values() if "optimal" in ablated]
+        rows = [order[-1].loss - order[0].loss, *changes, *excesses]
+        least_to_most, *intervals = mean_intervals(np.stack(rows), sequences, self.spec.seed)
+        change, excess = iter(intervals[: len(changes)]), iter(intervals[len(changes) :])
         results = tuple(
-            MethodResult(name, _means(scores), {metric: next(intervals) for metric in METRICS})
+            MethodResult(
+                name,
+                _means(scores),
+                {metric: next(change) for metric in METRICS},
+                self._gauges[name].result(),
+                next(excess, None),
+                self._learners[name].learning if name in self._learners else None,
+            )
             for name, scores in ablated.items()
         )
         described = describe_run(self.model, self.data, self.statistics)
@@ -245,7 +228,7 @@ def ablate(
         AblationError: one of its children, with a sentence for the user.
     """
     selection = Selection.parse(select, model.shape) if isinstance(select, str) else select
-    methods = choose_methods([method] if isinstance(method, str) else method)
+    methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
     spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), spared)
     return AblationRun(model, data, spec, statistics).finish(progress).result()
 

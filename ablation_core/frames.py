@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from ablation_core.experiment import AblationResult, Performance
 from ablation_core.methods import METHODS, constant_values
 from ablation_core.reading import Reading, peak_distance
+from ablation_core.results import AblationResult, Performance
 from ablation_core.selection import Selection, Shape
 from ablation_core.statistics import Statistics
 
@@ -119,9 +119,8 @@ def change_frame(result: AblationResult, metric: str, chosen: str) -> pd.DataFra
 def replaced_frame(statistics: Statistics, selection: Selection, bins: int) -> pd.DataFrame:
     """One row a constant method and selected neuron: the value, in standard deviations from the neuron's mean."""
     rows = []
-    for method in METHODS.values():
-        if method.constant is None:
-            continue
+    for name in ("zero", "mean", "median", "peak"):
+        method = METHODS[name]
         values = constant_values(method, statistics, selection, bins)
         distance = np.divide(
             values - statistics.mean, statistics.std, out=np.zeros_like(values), where=statistics.std > 0

@@ -6,13 +6,21 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from ablation_core.experiment import AblationResult, AblationRun, AblationSpec
+from ablation_core.data import Data
+from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import METHODS
 from ablation_core.noise import NoiseFloor, noise_floor
+from ablation_core.results import AblationResult
 from ablation_core.server import SEED, shared_data, shared_recording, shared_results
 from ablation_core.ui import View
 
 KEPT_RESULTS = 64
+COMPARED = ("zero", "mean", "median", "peak", "resample-dataset")  # always, with the chosen one
+
+
+def _compared(view: View, data: Data) -> tuple[str, ...]:
+    names = [name for name in METHODS if name in COMPARED or name == view.method]
+    return tuple(name for name in names if name != "resample-dataset" or data.pool > 1)  # a donor is another input
 
 
 @dataclass(frozen=True)
@@ -31,20 +39,28 @@ def ablations(view: View) -> Iterator[Outcome]:
     data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
     for note in data.notes:
         st.caption(note)
-    key = (view.model.fingerprint, data.fingerprint, view.statistics.digest, str(view.selection), view.bins)
+    key = (
+        view.model.fingerprint,
+        data.fingerprint,
+        view.statistics.digest,
+        str(view.selection),
+        view.bins,
+        _compared(view, data),
+    )
     kept = shared_results()
     if key in kept:
         yield kept[key]
         return
     recording = shared_recording(view.model, data)
-    methods = [method for method in METHODS.values() if method.constant or data.pool > 1]  # a donor is another input
-    spec = AblationSpec(view.selection, tuple(methods), view.bins, SEED)
+    methods = tuple(METHODS[name] for name in _compared(view, data))
+    spec = AblationSpec(view.selection, methods, view.bins, SEED)
     run = AblationRun(view.model, data, spec, view.statistics, recording)
     bar, shown = st.progress(0.0), time.monotonic()
     while run.steps_done < run.steps:
         run.step()
-        bar.progress(run.steps_done / run.steps, f"{run.steps_done} of {run.steps} batches")
-        if time.monotonic() - shown > 0.5 and 1 < run.steps_done < run.steps:
+        words = f"{run.batches_done} of {len(data)} batches" if run.batches_done else "learning the optimal constants"
+        bar.progress(run.steps_done / run.steps, words)
+        if time.monotonic() - shown > 0.5 and 1 < run.batches_done < len(data):
             yield Outcome(run.result(), None)
             shown = time.monotonic()
     result = run.result()

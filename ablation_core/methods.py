@@ -1,7 +1,7 @@
-"""What goes in a neuron's place: one function and one row a method.
+"""What goes in a neuron's place: one row a method.
 
-A constant method gives every neuron one value, from the statistics. A donor method gives each sequence another input,
-whose clean activations are taken position by position.
+A constant method gives every neuron one value, from the statistics. A donor method takes the clean activations of
+another input, position by position. A learned method's constants are found by gradient for the selected neurons.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,13 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ablation_core import donors, modes
+from ablation_core.architectures import Modality
 from ablation_core.data import Batch, Data
 from ablation_core.errors import MethodError
+from ablation_core.models import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics
 
 Constant = Callable[[Statistics, int], np.ndarray]
-Donor = Callable[[Data, Sequence[int], int], Batch]
+Donor = Callable[[LoadedModel, Data, Sequence[int], int], Batch]
+
+TEXT: tuple[Modality, ...] = ("causal", "masked")
+ANY: tuple[Modality, ...] = (*TEXT, "vision")
 
 
 @dataclass(frozen=True)
@@ -25,74 +31,120 @@ class Method:
     Attributes:
         description: what it does, in a sentence for the user.
         constant: (statistics, bins) → values (layers, heads, head_dim).
-        donor: (data, sequence numbers, seed) → the inputs whose activations replace theirs.
-        needs_statistics: whether the constant reads the statistics.
+        donor: (model, data, sequence numbers, seed) → the inputs whose activations replace theirs.
+        one_donor: whether that is a single input, the same for all sequences.
+        learned: whether its constants are learned (see `optimal`).
+        needs_statistics: whether it reads the statistics.
+        modalities: which kinds of models it is for.
     """
 
     name: str
     description: str
     constant: Constant | None = None
     donor: Donor | None = None
+    one_donor: bool = False
+    learned: bool = False
     needs_statistics: bool = False
+    modalities: tuple[Modality, ...] = ANY
 
 
-def other_sequences(data: Data, numbers: Sequence[int], seed: int) -> Batch:
-    """For every sequence another one of the same data set, never itself: the one a random distance further on.
+def _from_statistics(name: str, description: str, constant: Constant) -> Method:
+    return Method(name, description, constant=constant, needs_statistics=True)
 
-    Raises:
-        MethodError: there is only one sequence.
-    """
-    if data.pool < 2:
-        raise MethodError(f"Resampling from other inputs needs at least two of them; {data.ref} holds one.")
-    distance = int(np.random.default_rng(seed).integers(1, data.pool))
-    return data.rows([(number + distance) % data.pool for number in numbers])
+
+def _from_one_input(name: str, what: str, donor: Donor, modalities: tuple[Modality, ...]) -> Method:
+    description = f"Every selected neuron takes the activation it has at the same position of {what}."
+    return Method(name, description, donor=donor, one_donor=True, modalities=modalities)
 
 
 METHODS = {
     method.name: method
     for method in (
         Method("zero", "Every selected neuron is set to 0.", constant=lambda statistics, bins: np.float32(0)),
-        Method(
+        _from_statistics(
             "mean",
             "Every selected neuron is set to its mean activation.",
-            constant=lambda statistics, bins: statistics.mean,
-            needs_statistics=True,
+            lambda statistics, bins: statistics.mean,
         ),
-        Method(
+        _from_statistics(
             "median",
             "Every selected neuron is set to its median activation.",
-            constant=lambda statistics, bins: statistics.median(),
-            needs_statistics=True,
+            lambda statistics, bins: statistics.median(),
         ),
-        Method(
+        _from_statistics(
             "peak",
             "Every selected neuron is set to the centre of its fullest histogram bin, its most usual activation.",
-            constant=lambda statistics, bins: statistics.peak(bins),
-            needs_statistics=True,
+            lambda statistics, bins: statistics.peak(bins),
+        ),
+        _from_statistics(
+            "peak-own-range",
+            "As peak, with bins from the neuron's least to its greatest value.",
+            modes.own_range_peak,
+        ),
+        _from_statistics(
+            "peak-whole-range",
+            "As peak, with bins from the least to the greatest value of all the model's neurons.",
+            modes.whole_range_peak,
+        ),
+        _from_statistics(
+            "peak-density",
+            "Every selected neuron is set to the highest point of a kernel density of its activations.",
+            modes.kernel_density_mode,
+        ),
+        _from_statistics(
+            "peak-half-sample",
+            "Every selected neuron is set to where the shortest half of the shortest half of … its activations lies.",
+            modes.half_sample_mode,
         ),
         Method(
             "resample-dataset",
             "Every selected neuron takes the activation it has on another input of the data set, at the same position.",
-            donor=other_sequences,
+            donor=donors.other_sequences,
+        ),
+        _from_one_input("resample-characters", "one text of random characters", donors.random_characters, TEXT),
+        _from_one_input("resample-tokens", "one text of random tokens", donors.random_tokens, TEXT),
+        _from_one_input("resample-generated", "one text that the model itself wrote", donors.generated_text, TEXT),
+        _from_one_input("resample-pixels", "one image of random pixels", donors.random_pixels, ("vision",)),
+        Method(
+            "optimal",
+            "Every selected neuron is set to the constant that harms least, learned by gradient on the statistics part.",
+            learned=True,
+            needs_statistics=True,
         ),
     )
 }
 
 
-def choose_methods(names: Sequence[str]) -> list[Method]:
-    """The rows of these names, in order, without repeats; `all` stands for every one.
+def choose_methods(names: Sequence[str], modality: Modality) -> list[Method]:
+    """The rows of these names, in order, without repeats.
+
+    `all` stands for every method for models of this kind that needs no learning.
 
     Raises:
-        MethodError: there is no such method.
+        MethodError: there is no such method, or it is not for such models.
     """
+    fitting = {name: method for name, method in METHODS.items() if modality in method.modalities}
+    at_once = {name: method for name, method in fitting.items() if not method.learned}
     chosen: dict[str, Method] = {}
     for name in names:
+        if name in METHODS and name not in fitting:
+            kinds = " and ".join(METHODS[name].modalities)
+            raise MethodError(f"The method {name} is for {kinds} models, not for a {modality} one.")
         if name != "all" and name not in METHODS:
-            raise MethodError(f"There is no method {name!r}. Choose from {', '.join(METHODS)}, or all.")
-        chosen.update(METHODS if name == "all" else {name: METHODS[name]})
+            raise MethodError(f"There is no method {name!r}. Choose from {', '.join(fitting)}, or all.")
+        chosen.update(at_once if name == "all" else {name: fitting[name]})
     if not chosen:
-        raise MethodError(f"No method was named. Choose from {', '.join(METHODS)}, or all.")
+        raise MethodError(f"No method was named. Choose from {', '.join(fitting)}, or all.")
     return list(chosen.values())
+
+
+def check_statistics(method: Method, statistics: Statistics | None) -> None:
+    """Raise MethodError where the method needs statistics and there are none."""
+    if method.needs_statistics and statistics is None:
+        raise MethodError(
+            f"The method {method.name} needs activation statistics and none were found; "
+            f"compute them first (the stats command, or Compute in the app)."
+        )
 
 
 def constant_values(method: Method, statistics: Statistics | None, selection: Selection, bins: int) -> np.ndarray:
@@ -101,11 +153,7 @@ def constant_values(method: Method, statistics: Statistics | None, selection: Se
     Raises:
         MethodError: the method needs statistics and there are none, or they say nothing of a selected neuron.
     """
-    if method.needs_statistics and statistics is None:
-        raise MethodError(
-            f"The method {method.name} needs activation statistics and none were found; "
-            f"compute them first (the stats command, or Compute in the app)."
-        )
+    check_statistics(method, statistics)
     shape = selection.shape
     values = np.broadcast_to(method.constant(statistics, bins), (shape.layers, max(shape.heads), shape.head_dim))
     for (layer, head), neurons in selection.chosen:

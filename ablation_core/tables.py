@@ -3,8 +3,8 @@
 import math
 
 from ablation_core.curve import CurveResult
-from ablation_core.experiment import AblationResult
 from ablation_core.metrics import Interval
+from ablation_core.results import AblationResult
 from ablation_core.sweep import SweepResult
 
 

@@ -116,7 +116,7 @@ def _sidebar() -> View:
     _chips(selection)
     method = st.pills(
         "Method",
-        list(METHODS),
+        [name for name, row in METHODS.items() if model.modality in row.modalities],
         default="peak",
         key="method",
         bind="query-params",

@@ -2,8 +2,8 @@
 
 import math
 
-from ablation_core.experiment import AblationResult, MethodResult
 from ablation_core.noise import NoiseFloor
+from ablation_core.results import AblationResult, MethodResult
 
 
 def verdict(result: AblationResult, method: str, floor: NoiseFloor | None = None) -> str:

@@ -5,8 +5,8 @@ import math
 import streamlit as st
 
 from ablation_core import charts, frames, live, ui
-from ablation_core.experiment import MethodResult
 from ablation_core.metrics import Interval
+from ablation_core.results import MethodResult
 from ablation_core.selection import Selection
 from ablation_core.verdict import comparison, verdict
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ablation_core import ablate, compute_statistics, load_data, load_model
+from ablation_core import ablate, compute_statistics, load_data, load_model, modes
 from ablation_core.data import Data
 from ablation_core.errors import MethodError, ModelError, SelectionError, StatisticsError
 from ablation_core.experiment import AblationRun, AblationSpec
@@ -80,11 +80,15 @@ def plain_scores(logits: Tensor, clean: Tensor, targets: Tensor) -> list[tuple[f
     return rows
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if not row.learned])
 def test_each_method_equals_a_plain_loop(
     bundled_model: LoadedModel, data: Data, statistics: Statistics, method: str
 ) -> None:
     model, rows, sequence = bundled_model, [], []
+    if model.modality not in METHODS[method].modalities:
+        with pytest.raises(MethodError, match=f"not for a {model.modality} one"):
+            ablate(model, data, SELECT, method=method, statistics=statistics)
+        return
     distance = int(np.random.default_rng(3).integers(1, data.pool))
     done = 0
     for batch in data:
@@ -92,12 +96,19 @@ def test_each_method_equals_a_plain_loop(
         if method == "resample-dataset":
             donors = [(done + i + distance) % data.pool for i in range(len(batch.targets))]
             values = raw_pre_outs(model, data.rows(donors).inputs)
+        elif METHODS[method].one_donor:
+            donor = METHODS[method].donor(model, data, [0], 3)
+            values = raw_pre_outs(model, {name: tensor[:1] for name, tensor in donor.inputs.items()})
         else:
             array = {
                 "zero": np.zeros_like(statistics.mean),
                 "mean": statistics.mean,
                 "median": statistics.median(),
                 "peak": statistics.peak(100),
+                "peak-own-range": modes.own_range_peak(statistics, 100),
+                "peak-whole-range": modes.whole_range_peak(statistics, 100),
+                "peak-density": modes.kernel_density_mode(statistics, 100),
+                "peak-half-sample": modes.half_sample_mode(statistics, 100),
             }[method]
             values = {layer: torch.from_numpy(array[layer].reshape(-1)) for layer in (1, 3)}
         rows += plain_scores(plain_logits(model, batch.inputs, values), clean, batch.targets)

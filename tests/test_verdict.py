@@ -2,9 +2,10 @@
 
 import pytest
 
-from ablation_core.experiment import AblationResult, MethodResult, Performance
+from ablation_core.displacement import Displacement
 from ablation_core.metrics import Interval
 from ablation_core.noise import SETS, NoiseFloor
+from ablation_core.results import AblationResult, MethodResult, Performance
 from ablation_core.verdict import comparison, verdict
 
 NO_EFFECT = "indistinguishable from no effect at this sample size"
@@ -21,7 +22,12 @@ def result(
     """A result whose methods changed the loss so; the other metrics say the opposite, in case one of them is read."""
     performance = Performance(loss=3.0, top1=0.4, top10=0.7, kl=0.0)
     rows = tuple(
-        MethodResult(method, performance, {"top1": ZERO, "loss": loss, "top10": ZERO, "kl": Interval(9.0, 8.0, 10.0)})
+        MethodResult(
+            method,
+            performance,
+            {"top1": ZERO, "loss": loss, "top10": ZERO, "kl": Interval(9.0, 8.0, 10.0)},
+            Displacement(1.0, 0.0),
+        )
         for method, loss in changes.items()
     )
     data = {"ref": "made-up", "sequences": 60, "predictions": predictions}

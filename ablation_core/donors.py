@@ -1,0 +1,108 @@
+"""The other inputs that resampling takes activations from: another sequence for each, or one fixed input for all.
+
+Random characters, random tokens, generated text and random pixels are the paper's (Pochinkov, Pasero, Shibayama 2024);
+other inputs of the data set are those of causal scrubbing. A donor is as long as the data's windows and has the same
+special tokens around it. It is run through the clean model.
+"""
+
+import string
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ablation_core.data import Batch, Data, ordinary_tokens, special_tokens
+from ablation_core.errors import MethodError
+from ablation_core.models import LoadedModel
+
+CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
+_FILLED_AT_ONCE = 8  # masked tokens of a window that are drawn together, given all that were drawn before
+
+
+def other_sequences(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
+    """For every sequence another one of the same data set, never itself: the one a random distance further on.
+
+    Raises:
+        MethodError: there is only one sequence.
+    """
+    if data.pool < 2:
+        raise MethodError(f"Resampling from other inputs needs at least two of them; {data.ref} holds one.")
+    distance = int(np.random.default_rng(seed).integers(1, data.pool))
+    return data.rows([(number + distance) % data.pool for number in numbers])
+
+
+def random_characters(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
+    """One window of the tokens of random printable characters."""
+    generator = np.random.default_rng(seed)
+    tokens: list[int] = []
+    while len(tokens) < data.seq_len:
+        text = "".join(generator.choice(list(CHARACTERS), size=4 * data.seq_len))
+        tokens += model.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return _window(model, data, tokens)
+
+
+def random_tokens(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
+    """One window of ordinary tokens, each as likely as any other."""
+    tokens = np.random.default_rng(seed).choice(ordinary_tokens(model), data.seq_len)
+    return _window(model, data, tokens.tolist())
+
+
+def generated_text(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
+    """One window that the model itself writes, drawn from its own probabilities.
+
+    A causal model writes from left to right. A masked one begins with masks only and fills some at a time in random
+    order, after Wang and Cho (2019).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode(), model.lock:
+        written = _continued(model, data, generator) if model.modality == "causal" else _filled(model, data, generator)
+    return _window(model, data, written)
+
+
+def random_pixels(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
+    """One image of random pixels, prepared as the model's other images are."""
+    height, width = data.rows([0]).inputs[model.input_name].shape[-2:]
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Batch({model.input_name: model.to_pixels(Image.fromarray(pixels))[None]}, torch.tensor([0]))
+
+
+def _window(model: LoadedModel, data: Data, tokens: Sequence[int]) -> Batch:
+    """A batch of one window of the data's length: special tokens around as many of these as there is room for."""
+    before, after = special_tokens(model)
+    ids = torch.tensor([[*before, *tokens[: data.seq_len - len(before) - len(after)], *after]])
+    return Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, torch.full_like(ids, -100))
+
+
+def _continued(model: LoadedModel, data: Data, generator: torch.Generator) -> list[int]:
+    before, _ = special_tokens(model)
+    ordinary = torch.from_numpy(ordinary_tokens(model))
+    first = ordinary[torch.randint(len(ordinary), (1,), generator=generator)].tolist()
+    written = before or first
+    while len(written) < data.seq_len:
+        logits = _logits(model, written)[-1]
+        written = [*written, *_drawn(logits[None], ordinary, generator)]
+    return written[len(before) :]
+
+
+def _filled(model: LoadedModel, data: Data, generator: torch.Generator) -> list[int]:
+    before, after = special_tokens(model)
+    ordinary = torch.from_numpy(ordinary_tokens(model))
+    body = data.seq_len - len(before) - len(after)
+    tokens = torch.full((body,), model.tokenizer.mask_token_id)
+    for places in torch.randperm(body, generator=generator).split(_FILLED_AT_ONCE):
+        logits = _logits(model, [*before, *tokens.tolist(), *after])[len(before) :]
+        tokens[places] = torch.tensor(_drawn(logits[places], ordinary, generator))
+    return tokens.tolist()
+
+
+def _logits(model: LoadedModel, tokens: Sequence[int]) -> Tensor:
+    ids = torch.tensor([tokens], device=model.device)
+    return model.module(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float().cpu()
+
+
+def _drawn(logits: Tensor, ordinary: Tensor, generator: torch.Generator) -> list[int]:
+    """An ordinary token for each row, by the model's probabilities."""
+    shares = logits[:, ordinary].softmax(-1)
+    return ordinary[torch.multinomial(shares, 1, generator=generator)[:, 0]].tolist()

@@ -1,0 +1,169 @@
+"""The constants that harm least, learned by gradient: optimal ablation (Li and Janson 2024, arXiv 2409.09951).
+
+What is left of the harm with the best constants is the price of the information removed; what a method does beyond
+that is the price of its displacement. The constants are learned on the statistics part and judged on the evaluation
+part, as every other method's are.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablation_core import engine
+from ablation_core.data import IGNORED, Data, load_data
+from ablation_core.engine import Recording
+from ablation_core.hooks import Replace
+from ablation_core.models import LoadedModel
+from ablation_core.selection import Selection
+
+TRAINING_PREDICTIONS = {"causal": 8000, "masked": 2000, "vision": 1000}
+PASSES = 3  # over the training part, at most; more would fit what is peculiar to it
+_STEP = 0.1  # of a neuron's standard deviation, at first; it falls to a tenth of that
+_GAIN, _SHARE = 1e-4, 0.02  # a pass that gains less, in nats or as a share of the harm that is left, is the last
+
+
+def training_data(model: LoadedModel, data: Data) -> Data:
+    """What constants for this evaluation data are learned on: its statistics part, in windows of the same length."""
+    count = TRAINING_PREDICTIONS[model.modality]
+    return load_data(data.ref, model, count, data.seq_len or 128, data.batch_size, data.seed, "statistics")
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the learning went, in nats a prediction of the training part.
+
+    Attributes:
+        clean: the loss of the clean model.
+        start, start_loss: which constants it began with, the least harmful of those given, and their loss.
+        passes: the mean loss met during each pass, while the constants move.
+        loss: with the constants returned, measured once more over the whole part.
+        converged: whether the last pass was hardly better than the one before.
+    """
+
+    clean: float
+    start: str
+    start_loss: float
+    passes: tuple[float, ...] = ()
+    loss: float = math.nan
+    converged: bool = False
+
+
+class OptimalRun:
+    """Constants under way: the first step finds the best start, each further one is a pass over the training part.
+
+    Args:
+        recording: of the training part.
+        starts: name → float32 (layers, heads, head_dim); nothing more harmful than the least harmful of these, on the
+            training part, is ever returned.
+        std: the neurons' standard deviations, float32 (layers, heads, head_dim): the unit of a gradient step.
+        spared: positions at the start of each sequence that are left as they are.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        selection: Selection,
+        starts: Mapping[str, np.ndarray],
+        std: np.ndarray,
+        spared: int = 0,
+    ) -> None:
+        self.model, self.recording, self.selection, self.spared = recording.model, recording, selection, spared
+        self._masks = {layer: torch.from_numpy(selection.mask(layer)) for layer in selection.layers}
+        self._starts = {name: self._gathered(values) for name, values in starts.items()}
+        self._scale = self._gathered(std).nan_to_num(0).clamp(min=1e-6)
+        self._best = self._values = next(iter(self._starts.values()))
+        self._first, self._second = torch.zeros_like(self._scale), torch.zeros_like(self._scale)
+        self.learning: Learning | None = None
+        self.steps_done = 0
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are; fewer once the constants have converged."""
+        done = not self.selection.chosen or (self.learning is not None and self.learning.converged)
+        return self.steps_done if done else 1 + PASSES
+
+    def values(self) -> np.ndarray:
+        """The best constants so far, float32 (layers, heads, head_dim); NaN for neurons that are not selected."""
+        shape = self.selection.shape
+        values = np.full((shape.layers, max(shape.heads), shape.head_dim), np.nan, dtype=np.float32)
+        for layer, value in self._scattered(self._best, torch.nan).items():
+            values[layer, : shape.heads[layer]] = value.reshape(-1, shape.head_dim).numpy()
+        return values
+
+    def step(self) -> None:
+        """Find the best start, or make one pass of gradient steps."""
+        if self.learning is None:
+            losses = {name: self._loss(values) for name, values in self._starts.items()}
+            start = min(losses, key=lambda name: np.nan_to_num(losses[name], nan=np.inf))
+            self._best = self._values = self._starts[start]
+            self.learning = Learning(self._loss(None), start, losses[start], loss=losses[start])
+        else:
+            passes = (*self.learning.passes, self._pass(self.steps_done - 1))
+            converged = len(passes) > 1 and self._too_little(passes[-2] - passes[-1], passes[-1])
+            self.learning = replace(self.learning, passes=passes, converged=converged)
+            if converged or len(passes) == PASSES:
+                self._finish()
+        self.steps_done += 1
+
+    def _too_little(self, gained: float, loss: float) -> bool:
+        return not gained > max(_GAIN, _SHARE * (loss - self.learning.clean))
+
+    def _finish(self) -> None:
+        loss = self._loss(self._values)
+        if loss < self.learning.start_loss:
+            self._best = self._values
+            self.learning = replace(self.learning, loss=loss)
+
+    def _pass(self, number: int) -> float:
+        """Adam (Kingma and Ba 2015) over the batches, in units of each neuron's standard deviation; the mean loss met."""
+        batches, total = len(self.recording.data), 0.0
+        for batch in range(batches):
+            loss, gradient = self._gradient(self._values, batch)
+            total, gradient = total + loss, gradient * self._scale
+            update = number * batches + batch + 1
+            self._first = 0.9 * self._first + 0.1 * gradient
+            self._second = 0.99 * self._second + 0.01 * gradient.square()
+            mean, square = self._first / (1 - 0.9**update), self._second / (1 - 0.99**update)
+            rate = _STEP * (1 - 0.9 * update / (PASSES * batches))
+            self._values = self._values - rate * self._scale * mean / (square.sqrt() + 1e-12)
+        return total / self.recording.data.predictions
+
+    def _loss(self, values: Tensor | None) -> float:
+        """The mean loss over the training part; None stands for the clean model."""
+        total = 0.0
+        for number in range(len(self.recording.data)):
+            recorded = self.recording[number]
+            replacements = {} if values is None else self._replacements(values)
+            output = engine.ablated_output(self.model, recorded, replacements)
+            total += engine.loss_gradient(self.model, recorded, output, needed=False)[0]
+        return total / self.recording.data.predictions
+
+    def _gradient(self, values: Tensor, number: int) -> tuple[float, Tensor]:
+        """A batch's summed loss, and the gradient of its mean by the constants."""
+        recorded, values = self.recording[number], values.clone().requires_grad_()
+        with torch.enable_grad():
+            output = engine.resume(self.model, recorded, self._replacements(values))[-1]
+        loss, gradient = engine.loss_gradient(self.model, recorded, output)
+        (gradient,) = torch.autograd.grad(engine.hidden_of(output), values, gradient)
+        return loss, gradient / max(1, int((recorded.batch.targets != IGNORED).sum()))
+
+    def _replacements(self, values: Tensor) -> dict[int, Replace]:
+        return engine.donor_replacements(self.selection, self._scattered(values, 0.0), self.spared)
+
+    def _gathered(self, array: np.ndarray) -> Tensor:
+        """The selected neurons' entries, (neurons,), in order of layer, head and neuron."""
+        heads = self.selection.shape.heads
+        rows = [torch.from_numpy(array[layer, : heads[layer]].reshape(-1))[mask] for layer, mask in self._masks.items()]
+        return torch.cat(rows) if rows else torch.zeros(0)
+
+    def _scattered(self, values: Tensor, other: float) -> dict[int, Tensor]:
+        """Each layer's row (heads * head_dim,) with these values at the selected neurons."""
+        parts = values.split([int(mask.sum()) for mask in self._masks.values()])
+        return {
+            layer: torch.full(mask.shape, other).masked_scatter(mask, part)
+            for (layer, mask), part in zip(self._masks.items(), parts, strict=True)
+        }

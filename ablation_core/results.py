@@ -1,0 +1,99 @@
+"""What an ablation experiment found, and its JSON document."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ablation_core.displacement import Displacement
+from ablation_core.metrics import Interval
+from ablation_core.optimal import Learning
+
+
+@dataclass(frozen=True)
+class Performance:
+    """Means over the predictions; loss in nats a prediction, top-1 and top-10 as shares, KL in nats."""
+
+    loss: float
+    top1: float
+    top10: float
+    kl: float
+
+    @property
+    def perplexity(self) -> float:
+        return float(np.exp(self.loss))
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """A method's performance and its change: ablated minus baseline on the same predictions, with 95 % intervals.
+
+    Attributes:
+        displacement: how far the method moved what it replaced.
+        excess: its loss minus that of the best constants, paired: the part of its harm that is not lost information.
+            None where `optimal` was not among the methods.
+        learning: how the constants were learned, where they were.
+    """
+
+    method: str
+    performance: Performance
+    change: dict[str, Interval]
+    displacement: Displacement
+    excess: Interval | None = None
+    learning: Learning | None = None
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """What an experiment measured, with what is needed to measure it again.
+
+    Attributes:
+        least_to_most: the loss of the most harmful method minus that of the least harmful one, paired; None for a
+            single method.
+    """
+
+    model: dict
+    data: dict
+    statistics: dict | None
+    select: str
+    neurons: int
+    bins: int
+    positions_spared: int
+    baseline: Performance
+    results: tuple[MethodResult, ...]
+    least_to_most: Interval | None
+
+    def to_dict(self) -> dict:
+        """The JSON document of `python -m ablation_core ablate --json`; null stands for what is not a finite number."""
+        names = ("model", "data", "statistics", "select", "neurons", "bins", "positions_spared")
+        document = {name: getattr(self, name) for name in names}
+        document["baseline"] = _performance(self.baseline, ("loss", "perplexity", "top1", "top10"))
+        document["results"] = [self._row(result) for result in self.results]
+        document["least_to_most"] = _numbers(self.least_to_most)
+        return document
+
+    def _row(self, result: MethodResult) -> dict:
+        row = {"method": result.method}
+        row |= _performance(result.performance, ("loss", "perplexity", "top1", "top10", "kl"))
+        row["change"] = {metric: _numbers(interval) for metric, interval in result.change.items()}
+        row["displacement"] = _numbers(result.displacement)
+        if result.excess is not None:
+            removal = next(other for other in self.results if other.method == "optimal").change["loss"]
+            row["harm"] = {"removal": _numbers(removal), "displacement": _numbers(result.excess)}
+        if result.learning is not None:
+            row["learning"] = asdict(result.learning) | {"passes": list(map(as_number, result.learning.passes))}
+        return row
+
+
+def _performance(performance: Performance, names: Sequence[str]) -> dict[str, float | None]:
+    return {name: as_number(getattr(performance, name)) for name in names}
+
+
+def _numbers(values: Interval | Displacement | None) -> dict[str, float | None] | None:
+    return None if values is None else {name: as_number(value) for name, value in asdict(values).items()}
+
+
+def as_number(value: float | None) -> float | None:
+    """JSON knows no NaN and no infinity: they become null."""
+    return value if value is not None and math.isfinite(value) else None
