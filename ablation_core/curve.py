@@ -5,7 +5,7 @@ ablates the first so many per cent of it, so that each step's neurons contain th
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -185,7 +185,7 @@ def curve_steps(
     statistics: Statistics | None,
     folder: Path,
     recording: Recording | None = None,
-) -> Iterator[CurveResult]:
+) -> Generator[CurveResult]:
     """Measure the curves; yields the result so far, at first with what an earlier run left, then after each batch.
 
     Every seed's first step comes first, then every seed's second: an early look shows all seeds.
@@ -204,14 +204,12 @@ def curve_steps(
         for percent in spec.percents
         for seed in spec.seeds
     ]
-    asked = {"methods": [method.name for method in spec.methods]}
-    asked |= {"seeds": list(spec.seeds), "percents": list(spec.percents)}
     with open_ledger(folder, "curve", description) as ledger:
         count, result = -1, None
         for share in measure_pieces(pieces, spec.methods, spec.bins, statistics, recording, ledger):
             if len(ledger.done) != count:
                 count = len(ledger.done)
-                result = _result(description | asked, ledger.done)
+                result = _result(description | _asked(spec), ledger.done)
             yield replace(result, share=share)
 
 
@@ -229,12 +227,13 @@ def curve(
     return result
 
 
-def kept_curves(model: LoadedModel, folder: Path) -> list[CurveResult]:
-    """What curves of this model have left in the cache folder, the one with the most predictions and points first.
+def kept_curves(model: LoadedModel, folder: Path, spec: CurveSpec | None = None) -> dict[Path, CurveResult]:
+    """What curves of this model have left in the cache folder, by their files: the one with the most predictions first.
 
-    Their methods, seeds and steps are those that have any point.
+    Args:
+        spec: whose methods, seeds and steps are taken; by default those that have any point.
     """
-    results = []
+    kept = []
     for run in find_runs(folder, "curve", model.fingerprint):
         rows = kept_rows(run.done)
         places = [_place(name) for name in rows]
@@ -243,8 +242,13 @@ def kept_curves(model: LoadedModel, folder: Path) -> list[CurveResult]:
             "seeds": sorted({seed for seed, _ in places}),
             "percents": sorted({percent for _, percent in places}),
         }
-        results.append(_result(run.run | asked, run.done))
-    return sorted(results, key=lambda result: (-result.description["data"]["predictions"], -len(result.points)))
+        kept.append((run.path, _result(run.run | (_asked(spec) if spec else asked), run.done)))
+    return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].points))))
+
+
+def _asked(spec: CurveSpec) -> dict:
+    methods = [method.name for method in spec.methods]
+    return {"methods": methods, "seeds": list(spec.seeds), "percents": list(spec.percents)}
 
 
 def _result(description: dict, done: Mapping[str, dict]) -> CurveResult:

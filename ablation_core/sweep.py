@@ -5,7 +5,7 @@ where it stopped and ends with the same numbers. Beside the heads stand random s
 has: what their ablation does is the noise floor.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -162,7 +162,7 @@ def sweep_steps(
     statistics: Statistics | None,
     folder: Path,
     recording: Recording | None = None,
-) -> Iterator[SweepResult]:
+) -> Generator[SweepResult]:
     """Ablate each head by itself; yields the result so far, at first with what an earlier run left, then after each batch.
 
     Args:
@@ -206,13 +206,17 @@ def sweep(
     return result
 
 
-def kept_sweeps(model: LoadedModel, folder: Path) -> list[SweepResult]:
-    """What sweeps of this model have left in the cache folder, the one with the most predictions first."""
-    results = []
+def kept_sweeps(model: LoadedModel, folder: Path, methods: list[str] | None = None) -> dict[Path, SweepResult]:
+    """What sweeps of this model have left in the cache folder, by their files: the one with the most predictions first.
+
+    Args:
+        methods: names of these only; by default all that any head has.
+    """
+    heads, kept = tuple(map(_name, every_head(model))), []
     for run in find_runs(folder, "sweep", model.fingerprint):
-        names = {method for rows in kept_rows(run.done).values() for method in rows}
-        results.append(_result(run.run, sorted(names), run.done, tuple(map(_name, every_head(model)))))
-    return sorted(results, key=lambda result: (-result.description["data"]["predictions"], -len(result.rows)))
+        names = methods or sorted({method for rows in kept_rows(run.done).values() for method in rows})
+        kept.append((run.path, _result(run.run, names, run.done, heads)))
+    return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].rows))))
 
 
 def _result(description: dict, methods: list[str], done: Mapping[str, dict], wanted: tuple[str, ...]) -> SweepResult:

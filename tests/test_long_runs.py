@@ -234,7 +234,7 @@ def test_a_partial_curve_has_points_and_no_ranks_yet(opt_mini: LoadedModel, data
     document = partial.to_dict()
     assert document["ranks"]["loss"] == {"mean_rank": {"zero": None}, "p": None, "best": None, "behind": {}}
     assert document["table"][0]["loss"]["mean"] is None
-    (kept,) = kept_curves(opt_mini, tmp_path)
+    (kept,) = kept_curves(opt_mini, tmp_path).values()
     assert kept.points == partial.points and kept.description["percents"] == [0, 50]
 
 
@@ -242,7 +242,7 @@ def test_kept_runs_are_found_by_their_model_the_largest_first(opt_mini: LoadedMo
     for predictions in (40, 80):
         few = load_data("python-docs", opt_mini, predictions=predictions, seq_len=32)
         sweep(opt_mini, few, SweepSpec((METHODS["zero"],), heads=((0, 0),), random_sets=0), None, tmp_path)
-    found = kept_sweeps(opt_mini, tmp_path)
+    found = list(kept_sweeps(opt_mini, tmp_path).values())
     assert [result.description["data"]["predictions"] for result in found] == [80, 40]
     assert found[0].heads == ("0.0",) and len(found[0].wanted) == 36
     assert find_runs(tmp_path, "sweep", "another model") == [] == find_runs(tmp_path / "none", "sweep", "x")
