@@ -19,7 +19,7 @@ from ablation_core.allocator import keep_freed_memory
 from ablation_core.architectures import family_table
 from ablation_core.bundled import fashion_mnist
 from ablation_core.collect import compute_statistics
-from ablation_core.curve import PERCENTS, SEEDS, curve
+from ablation_core.curve import PERCENTS, SEEDS, CurveSpec, curve
 from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.describe import describe_model, describe_statistics
 from ablation_core.errors import AblationError, DataError
@@ -30,7 +30,7 @@ from ablation_core.loading import load_model
 from ablation_core.methods import METHODS, Method, choose_methods
 from ablation_core.models import LoadedModel
 from ablation_core.statistics import BINNINGS, FINE_BINS, Statistics
-from ablation_core.sweep import sweep
+from ablation_core.sweep import SweepSpec, sweep
 from ablation_core.tables import format_curve, format_result, format_sweep
 
 
@@ -210,26 +210,18 @@ def _ablate(parsed: argparse.Namespace) -> tuple[dict, str]:
 
 def _sweep(parsed: argparse.Namespace) -> tuple[dict, str]:
     model, data, methods, statistics = _load_measured(parsed)
-    with _bar("sweep", "head") as progress:
-        result = sweep(model, data, methods, statistics, parsed.bins, parsed.cache_dir, progress=progress)
+    spec = SweepSpec(tuple(methods), parsed.bins)
+    with _bar("sweep", "%") as progress:
+        result = sweep(model, data, spec, statistics, parsed.cache_dir, lambda share: progress(int(100 * share), 100))
     return result.to_dict(), format_sweep(result)
 
 
 def _curve(parsed: argparse.Namespace) -> tuple[dict, str]:
     model, data, methods, statistics = _load_measured(parsed)
-    with _bar("curve", "point") as progress:
-        result = curve(
-            model,
-            data,
-            methods,
-            statistics,
-            parsed.bins,
-            parsed.cache_dir,
-            parsed.seeds,
-            parsed.percents,
-            parsed.whole_heads,
-            progress,
-        )
+    seeds, percents = tuple(parsed.seeds), tuple(parsed.percents)
+    spec = CurveSpec(tuple(methods), parsed.bins, seeds, percents, parsed.whole_heads)
+    with _bar("curve", "%") as progress:
+        result = curve(model, data, spec, statistics, parsed.cache_dir, lambda share: progress(int(100 * share), 100))
     return result.to_dict(), format_curve(result)
 
 

@@ -9,11 +9,12 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ablation_core.errors import StatisticsError
 
-VERSION = 1  # raised whenever the same run would give other numbers
+VERSION = 2  # raised whenever the same run would give other numbers
 
 
 class Ledger:
@@ -49,8 +50,7 @@ def open_ledger(folder: Path, kind: str, run: dict) -> Iterator[Ledger]:
     Raises:
         StatisticsError: the folder cannot be written to, the file is another run's, or the run is under way elsewhere.
     """
-    header = json.dumps({"kind": kind, "version": VERSION, "run": run}, sort_keys=True) + "\n"
-    path = folder / "runs" / f"{kind}-{hashlib.sha256(header.encode()).hexdigest()[:12]}.jsonl"
+    header, path = _header(kind, run), run_path(folder, kind, run)
     lock = path.with_suffix(".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +62,41 @@ def open_ledger(folder: Path, kind: str, run: dict) -> Iterator[Ledger]:
         yield Ledger(path, _read(path, header))
     finally:
         os.close(handle)
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """What is left of a run in the cache folder: what it was, and its finished pieces."""
+
+    path: Path
+    run: dict
+    done: dict[str, dict]
+
+
+def find_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
+    """The runs of this kind and model that have any piece; nothing is locked or changed, damaged files are left out."""
+    runs = []
+    for path in sorted((folder / "runs").glob(f"{kind}-*.jsonl")):
+        try:
+            lines = path.read_bytes().splitlines(keepends=True)
+            header = json.loads(lines[0])
+            if header["version"] == VERSION and header["run"]["model"]["fingerprint"] == model_fingerprint:
+                pieces = [json.loads(line) for line in lines[1:] if line.endswith(b"\n")]
+                done = {piece["piece"]: piece["record"] for piece in pieces}
+                runs += [KeptRun(path, header["run"], done)] if done else []
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return runs
+
+
+def run_path(folder: Path, kind: str, run: dict) -> Path:
+    """The file that a run is kept in, whether it has begun or not."""
+    digest = hashlib.sha256(_header(kind, run).encode()).hexdigest()
+    return folder / "runs" / f"{kind}-{digest[:12]}.jsonl"
+
+
+def _header(kind: str, run: dict) -> str:
+    return json.dumps({"kind": kind, "version": VERSION, "run": run}, sort_keys=True) + "\n"
 
 
 def _lock(handle: int, path: Path) -> None:

@@ -8,19 +8,19 @@ import streamlit as st
 
 from ablation_core.data import Data
 from ablation_core.experiment import AblationRun, AblationSpec
-from ablation_core.methods import METHODS
+from ablation_core.methods import METHODS, USUAL, usable_methods
 from ablation_core.noise import NoiseFloor, noise_floor
 from ablation_core.results import AblationResult
 from ablation_core.server import SEED, shared_data, shared_recording, shared_results
 from ablation_core.ui import View
 
 KEPT_RESULTS = 64
-COMPARED = ("zero", "mean", "median", "peak", "resample-dataset")  # always, with the chosen one
 
 
 def _compared(view: View, data: Data) -> tuple[str, ...]:
-    names = [name for name in METHODS if name in COMPARED or name == view.method]
-    return tuple(name for name in names if name != "resample-dataset" or data.pool > 1)  # a donor is another input
+    """The usual methods and the chosen one."""
+    usable = usable_methods(data, view.model.modality)
+    return tuple(name for name in usable if name in USUAL or name == view.method)
 
 
 @dataclass(frozen=True)

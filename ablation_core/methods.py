@@ -115,6 +115,15 @@ METHODS = {
 }
 
 
+USUAL = ("zero", "mean", "median", "peak", "resample-dataset")  # compared unless others are asked for
+
+
+def usable_methods(data: Data, modality: Modality) -> list[str]:
+    """The names of the methods for models of this kind that this data has donors for."""
+    names = [name for name, method in METHODS.items() if modality in method.modalities]
+    return [name for name in names if name != "resample-dataset" or data.pool > 1]
+
+
 def choose_methods(names: Sequence[str], modality: Modality) -> list[Method]:
     """The rows of these names, in order, without repeats.
 

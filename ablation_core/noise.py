@@ -11,7 +11,7 @@ import numpy as np
 from ablation_core.engine import Recording
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import METHODS
-from ablation_core.selection import Selection
+from ablation_core.selection import Selection, Shape
 from ablation_core.statistics import Statistics
 
 SETS = 8
@@ -42,6 +42,19 @@ def random_selection(selection: Selection, generator: np.random.Generator) -> Se
         random[generator.choice(others, int(mask.sum()), replace=False)] = True
         drawn.append(random)
     return Selection.of_masks(drawn, selection.shape)
+
+
+def random_head(shape: Shape, number: int, seed: int) -> Selection:
+    """The random set of this number: as many neurons as one head has, all of one layer; the layers take turns.
+
+    Heads lie in one layer too, and what a layer's neurons do depends on the layer: sets spread over all layers would be
+    another thing than a head.
+    """
+    layer = number % shape.layers
+    masks = [np.zeros(heads * shape.head_dim, dtype=bool) for heads in shape.heads]
+    chosen = np.random.default_rng((seed, number)).choice(len(masks[layer]), shape.head_dim, replace=False)
+    masks[layer][chosen] = True
+    return Selection.of_masks(masks, shape)
 
 
 def noise_floor(recording: Recording, selection: Selection, statistics: Statistics, seed: int) -> Iterator[NoiseFloor]:

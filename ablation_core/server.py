@@ -11,6 +11,7 @@ from ablation_core import cache
 from ablation_core.cache import CacheEntry
 from ablation_core.data import Data, load_data
 from ablation_core.engine import Recording
+from ablation_core.jobs import Jobs
 from ablation_core.loading import load_model
 from ablation_core.models import LoadedModel
 from ablation_core.sources import Split, source_digest
@@ -40,6 +41,12 @@ def shared_statistics(model: LoadedModel, entry: CacheEntry) -> Statistics:
 def shared_results() -> OrderedDict:
     """Outcomes of ablations by what decides them, the oldest first."""
     return OrderedDict()
+
+
+@st.cache_resource
+def shared_jobs() -> Jobs:
+    """Long runs under way."""
+    return Jobs()
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)

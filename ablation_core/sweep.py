@@ -1,114 +1,235 @@
 """Every head, one at a time, by one or several methods, on the same predictions.
 
 Clean passes are shared, each head resumes from its layer, and finished heads are kept: an interrupted sweep goes on
-where it stopped and ends with the same numbers.
+where it stopped and ends with the same numbers. Beside the heads stand random sets of neurons, each as many as one head
+has: what their ablation does is the noise floor.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import false_discovery_control, t
+from scipy.stats import false_discovery_control
 
+from ablation_core.agreement import rank_agreement
 from ablation_core.data import Data
 from ablation_core.describe import describe_run
 from ablation_core.engine import Recording
-from ablation_core.experiment import AblationRun, AblationSpec
-from ablation_core.ledger import open_ledger
+from ablation_core.experiment import DEFAULT_BINS
+from ablation_core.ledger import find_runs, open_ledger
 from ablation_core.methods import Method
-from ablation_core.metrics import sequence_sums
+from ablation_core.metrics import METRICS
 from ablation_core.models import LoadedModel
+from ablation_core.noise import random_head
+from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, measure_pieces
+from ablation_core.results import as_number
 from ablation_core.selection import Head, Selection
 from ablation_core.statistics import Statistics
 
 FALSE_DISCOVERIES = 0.05
+RANDOM_SETS = 24
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """What is decided before a sweep runs.
+
+    Attributes:
+        heads: these only, measured in this order; by default all, by layer and head. The numbers do not depend on it.
+        random_sets: how many random sets of neurons make the noise floor, taken from the layers in turn.
+    """
+
+    methods: tuple[Method, ...]
+    bins: int = DEFAULT_BINS
+    heads: tuple[Head, ...] | None = None
+    random_sets: int = RANDOM_SETS
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """One record a head, in order of layer and head; see `to_dict`."""
+    """A sweep after any number of finished heads.
+
+    Attributes:
+        description: the model, the data, the statistics, `bins` and the names of the methods.
+        rows: head or random set → method → its row, as in the document of `ablate`, with `p_values`: t-tests of the
+            changes of loss, top-1 and top-10 against 0, over sequences.
+        wanted: the heads of the whole map, also those not measured yet.
+        share: of the work that was asked for, how much is done.
+    """
 
     description: dict
-    baseline: dict
-    heads: tuple[dict, ...]
+    baseline: dict | None
+    rows: Rows
+    wanted: tuple[str, ...]
+    share: float = 1.0
+
+    @property
+    def methods(self) -> list[str]:
+        return self.description["methods"]
+
+    @cached_property
+    def heads(self) -> tuple[str, ...]:
+        """Those measured by every method."""
+        return tuple(head for head in self.wanted if all(name in self.rows.get(head, {}) for name in self.methods))
+
+    def changes(self, method: str, metric: str) -> dict[str, float]:
+        """Measured head → mean change; NaN where the ablated model gave no numbers."""
+        rows = {head: self.rows[head][method] for head in self.wanted if method in self.rows.get(head, {})}
+        return {head: _number(row["change"][metric]["mean"]) for head, row in rows.items()}
+
+    def adjusted(self, method: str, metric: str) -> dict[str, float | None]:
+        """Measured head → q: its p-value after Benjamini and Hochberg (1995) over the whole map.
+
+        Heads that are not measured yet count as showing nothing, so that what is told early stays told.
+        """
+        heads = list(self.changes(method, metric))
+        p = [self.rows[head][method]["p_values"][metric] for head in heads]
+        filled = [1.0 if value is None else value for value in p] + [1.0] * (len(self.wanted) - len(heads))
+        q = false_discovery_control(filled) if filled else []
+        return {head: None if value is None else float(a) for head, value, a in zip(heads, p, q, strict=False)}
+
+    def told(self, method: str, metric: str) -> set[str]:
+        """The heads whose change is told from no effect at 5 % false discoveries over the map."""
+        return {head for head, q in self.adjusted(method, metric).items() if q is not None and q <= FALSE_DISCOVERIES}
+
+    def floor(self, method: str, metric: str) -> tuple[float, float, int] | None:
+        """The least and the greatest change among the random sets, and how many there are; None without any."""
+        sets = [rows[method] for name, rows in self.rows.items() if name.startswith("random ") and method in rows]
+        values = [_number(row["change"][metric]["mean"]) for row in sets]
+        return (float(np.min(values)), float(np.max(values)), len(values)) if values else None
+
+    def agreement(self, metric: str) -> list[dict]:
+        """Spearman's rank correlation between every two methods, over the heads that both have measured."""
+        pairs = []
+        for one, other in combinations(self.methods, 2):
+            a, b = self.changes(one, metric), self.changes(other, metric)
+            both = [head for head in a if head in b]
+            rho = rank_agreement([a[head] for head in both], [b[head] for head in both])
+            bounds = {name: as_number(value) for name, value in asdict(rho).items()}
+            pairs.append({"methods": [one, other], "heads": len(both), "spearman": bounds})
+        return pairs
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core sweep --json`.
 
         For each method of each head: its performance, its changes with intervals, `p` (a t-test of the change of loss
         against 0, over sequences), `q` (p after Benjamini and Hochberg over the heads of the method) and
-        `told_from_no_effect`, which is whether q is at most 5 %.
+        `told_from_no_effect`, which is whether q is at most 5 %. Then the noise floor (the range of changes among random
+        sets of one head's size) and the rank agreement between methods.
         """
-        document = self.description | {"baseline": self.baseline, "heads": [_copied(head) for head in self.heads]}
-        for number in range(len(self.heads[0]["results"]) if self.heads else 0):
-            rows = [head["results"][number] for head in document["heads"]]
-            adjusted = false_discovery_control([1.0 if row["p"] is None else row["p"] for row in rows])
-            for row, q in zip(rows, adjusted, strict=True):
-                row["q"] = None if row["p"] is None else float(q)
-                row["told_from_no_effect"] = row["p"] is not None and bool(q <= FALSE_DISCOVERIES)
-        return document
+        adjusted = {method: self.adjusted(method, "loss") for method in self.methods}
+        told = {method: self.told(method, "loss") for method in self.methods}
+
+        def row(head: str, method: str) -> dict:
+            kept = self.rows[head][method]
+            tested = {"p": kept["p_values"]["loss"], "q": adjusted[method][head]}
+            return kept | tested | {"told_from_no_effect": head in told[method]}
+
+        floors = {method: {metric: self.floor(method, metric) for metric in METRICS} for method in self.methods}
+        return self.description | {
+            "baseline": self.baseline,
+            "heads_wanted": len(self.wanted),
+            "heads": [{"head": head, "results": [row(head, method) for method in self.methods]} for head in self.heads],
+            "noise_floor": [
+                {"method": method, "sets": floor["loss"][2]}
+                | {metric: {"low": as_number(span[0]), "high": as_number(span[1])} for metric, span in floor.items()}
+                for method, floor in floors.items()
+                if floor["loss"] is not None
+            ],
+            "agreement": {metric: self.agreement(metric) for metric in METRICS},
+        }
 
 
-def _copied(head: dict) -> dict:
-    return head | {"results": [dict(row) for row in head["results"]]}
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def every_head(model: LoadedModel) -> list[Head]:
     return [(layer, head) for layer, count in enumerate(model.shape.heads) for head in range(count)]
 
 
-def sweep(
+def describe_sweep(model: LoadedModel, data: Data, statistics: Statistics | None, bins: int) -> dict:
+    """What decides a sweep's numbers, and so its ledger."""
+    return describe_run(model, data, statistics) | {"bins": bins}
+
+
+def sweep_steps(
     model: LoadedModel,
     data: Data,
-    methods: Iterable[Method],
+    spec: SweepSpec,
     statistics: Statistics | None,
-    bins: int,
     folder: Path,
-    heads: list[Head] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> SweepResult:
-    """Ablate each head by itself.
+    recording: Recording | None = None,
+) -> Generator[SweepResult]:
+    """Ablate each head by itself; yields the result so far, at first with what an earlier run left, then after each batch.
 
     Args:
         folder: the cache folder, where finished heads are kept.
-        heads: these only; by default all.
-        progress: called with (heads done, heads) after each.
+        recording: clean passes of the same model and data to share with other experiments.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    methods, heads = tuple(methods), heads or every_head(model)
-    description = describe_run(model, data, statistics) | {"bins": bins, "methods": [m.name for m in methods]}
-    recording = Recording(model, data)
+    description = describe_sweep(model, data, statistics, spec.bins)
+    recording = recording or Recording(model, data)
+    heads = tuple(every_head(model)) if spec.heads is None else spec.heads
+    pieces = _interleaved(
+        [Piece(_name(head), Selection.of_heads([head], model.shape)) for head in heads],
+        [
+            Piece(f"random {number}", random_head(model.shape, number, data.seed))
+            for number in range(spec.random_sets if heads else 0)
+        ],
+    )
+    wanted = tuple(map(_name, sorted(heads)))
     with open_ledger(folder, "sweep", description) as ledger:
-        for done, head in enumerate(heads, 1):
-            selection = Selection.of_heads([head], model.shape)
-            if str(selection) not in ledger.done:
-                spec = AblationSpec(selection, methods, bins, data.seed)
-                ledger.add(str(selection), _measure(AblationRun(model, data, spec, statistics, recording)))
-            progress(done, len(heads))
-        records = [ledger.done[str(Selection.of_heads([head], model.shape))] for head in heads]
-    return SweepResult(description, records[0]["baseline"], tuple(records))
+        count, result = -1, None
+        for share in measure_pieces(pieces, spec.methods, spec.bins, statistics, recording, ledger):
+            if len(ledger.done) != count:
+                count = len(ledger.done)
+                result = _result(description, [method.name for method in spec.methods], ledger.done, wanted)
+            yield replace(result, share=share)
 
 
-def _measure(run: AblationRun) -> dict:
-    document = run.finish().result().to_dict()
-    baseline, ablated, sequences = run.scores()
-    for row in document["results"]:
-        row["p"] = _p_value(ablated[row["method"]].loss - baseline.loss, sequences)
-    return {"head": document["select"], "baseline": document["baseline"], "results": document["results"]}
+def sweep(
+    model: LoadedModel,
+    data: Data,
+    spec: SweepSpec,
+    statistics: Statistics | None,
+    folder: Path,
+    progress: Callable[[float], None] = lambda share: None,
+) -> SweepResult:
+    """The whole sweep, `sweep_steps` to its end; `progress` is called with the share done, after each batch."""
+    for result in sweep_steps(model, data, spec, statistics, folder):
+        progress(result.share)
+    return result
 
 
-def _p_value(differences: np.ndarray, sequences: np.ndarray) -> float | None:
-    """Whether the mean change is 0: a t-test of the ratio of sums, linearised, so that a last window scored in part
-    counts as its part (Cochran 1977, section 6.3). None where there are fewer than two sequences or no numbers.
+def kept_sweeps(model: LoadedModel, folder: Path, methods: list[str] | None = None) -> dict[Path, SweepResult]:
+    """What sweeps of this model have left in the cache folder, by their files: the one with the most predictions first.
+
+    Args:
+        methods: names of these only; by default all that any head has.
     """
-    (sums,), counts = sequence_sums(differences[None], sequences)
-    mean, size = sums.sum() / counts.sum(), len(counts)
-    if size < 2 or not np.isfinite(mean):
-        return None
-    error = np.sqrt(((sums - mean * counts) ** 2).sum() * size / (size - 1)) / counts.sum()
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * t.sf(abs(mean) / error, size - 1))
+    heads, kept = tuple(map(_name, every_head(model))), []
+    for run in find_runs(folder, "sweep", model.fingerprint):
+        names = methods or sorted({method for rows in kept_rows(run.done).values() for method in rows})
+        kept.append((run.path, _result(run.run, names, run.done, heads)))
+    return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].rows))))
+
+
+def _result(description: dict, methods: list[str], done: Mapping[str, dict], wanted: tuple[str, ...]) -> SweepResult:
+    return SweepResult(description | {"methods": methods}, kept_baseline(done), kept_rows(done), wanted)
+
+
+def _name(head: Head) -> str:
+    return f"{head[0]}.{head[1]}"
+
+
+def _interleaved(heads: list[Piece], sets: list[Piece]) -> list[Piece]:
+    """The random sets spread evenly among the heads, so that an early look has a noise floor too."""
+    places = [((number + 1) / len(heads), 0, piece) for number, piece in enumerate(heads)]
+    places += [((number + 1) / len(sets), 1, piece) for number, piece in enumerate(sets)]
+    return [piece for _, _, piece in sorted(places, key=lambda place: place[:2])]

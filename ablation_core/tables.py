@@ -11,12 +11,22 @@ from ablation_core.sweep import SweepResult
 def format_sweep(result: SweepResult) -> str:
     """The heads told from no effect, the most harmful first, for each method."""
     document, lines = result.to_dict(), []
+    floors = {floor["method"]: floor for floor in document["noise_floor"]}
     for number, method in enumerate(document["methods"]):
         rows = [(head["head"], head["results"][number]) for head in document["heads"]]
         told = [row for row in rows if row[1]["told_from_no_effect"]]
         lines.append(f"{method}: {len(told)} of {len(rows)} heads told from no effect (5 % false discoveries)")
         for head, row in sorted(told, key=lambda item: -item[1]["change"]["loss"]["mean"])[:10]:
             lines.append(f"  {head:>6}  {format_interval(Interval(**row['change']['loss']))}")
+        if floor := floors.get(method):
+            low, high = floor["loss"]["low"], floor["loss"]["high"]
+            span = "not a number" if low is None or high is None else f"{low:+.5f} to {high:+.5f}"
+            lines.append(f"  {floor['sets']} random sets of as many neurons of one layer: {span}")
+    for pair in document["agreement"]["loss"]:
+        rho = Interval(**pair["spearman"])
+        if rho.mean is not None and rho.low is not None:
+            names = " and ".join(pair["methods"])
+            lines.append(f"rank agreement of {names}: {rho.mean:.2f} [{rho.low:.2f}, {rho.high:.2f}]")
     return "\n".join(lines)
 
 
@@ -34,12 +44,19 @@ def format_curve(result: CurveResult) -> str:
             f"{top1['mean']:6.1%} ({top1['low']:.1%} to {top1['high']:.1%})"
         )
     ranks = document["ranks"]["loss"]
+    if ranks["best"] is None:
+        return "\n".join(lines)
     order = sorted(ranks["mean_rank"].items(), key=lambda item: item[1])
     lines.append(
         "mean rank by the curve's mean height in loss: " + ", ".join(f"{method} {rank:.2f}" for method, rank in order)
     )
     if ranks["p"] is not None:
         lines.append(f"Friedman's test of equal ranks over {len(document['seeds'])} seeds: p = {ranks['p']:.3f}")
+    for method, gap in ranks["behind"].items():
+        if gap["low"] is not None:
+            lines.append(
+                f"{method} lies {format_interval(Interval(gap['mean'], gap['low'], gap['high']))} nats above {ranks['best']}, paired over seeds"
+            )
     return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ from ablation_core.collect import StatisticsRun
 from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data
 from ablation_core.errors import AblationError
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
+from ablation_core.long_runs import show_mine
 from ablation_core.methods import METHODS
 from ablation_core.metrics import Interval
 from ablation_core.models import LoadedModel
@@ -29,6 +30,12 @@ from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.statistics import Statistics
 
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
+PAGES = {
+    "app.py": "Distributions",
+    "pages/ablate.py": "Ablate",
+    "pages/head_map.py": "Head map",
+    "pages/pruning_curves.py": "Pruning curves",
+}
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
 
 
@@ -54,8 +61,9 @@ def open_page(title: str, icon: str) -> View:
         st.markdown("### Ablation Explorer")
         with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
             here = st.query_params.to_dict()
-            st.page_link("app.py", label="Distributions", query_params=here)
-            st.page_link("pages/ablate.py", label="Ablate", query_params=here)
+            for path, label in PAGES.items():
+                st.page_link(path, label=label, query_params=here)
+        show_mine()
         with sentences():
             view = _sidebar()
     return view

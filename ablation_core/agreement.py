@@ -1,0 +1,29 @@
+"""How well two rankings agree: Spearman's rank correlation, with an interval."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import norm, spearmanr
+
+from ablation_core.metrics import CONFIDENCE, Interval
+
+FEWEST = 4
+
+
+def rank_agreement(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Spearman's rank correlation of two rows of numbers, places where either is NaN left out.
+
+    The 95 % interval is Fisher's, with the variance (1 + ρ²/2) / (n - 3) that Bonett and Wright (2000) give for ranks;
+    the pairs are taken as independent. NaN for fewer than `FEWEST` pairs, or where one row is constant.
+    """
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    both = np.isfinite(first) & np.isfinite(second)
+    first, second = first[both], second[both]
+    if len(first) < FEWEST or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return Interval(math.nan, None, None)
+    rho = float(spearmanr(first, second).statistic)
+    if abs(rho) > 1 - 1e-12:
+        return Interval(rho, rho, rho)
+    wide = norm.ppf((1 + CONFIDENCE) / 2) * math.sqrt((1 + rho**2 / 2) / (len(first) - 3))
+    return Interval(rho, math.tanh(math.atanh(rho) - wide), math.tanh(math.atanh(rho) + wide))

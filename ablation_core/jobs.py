@@ -1,0 +1,130 @@
+"""Long runs behind the pages: each in a thread of its own, watched and stopped from anywhere. Knows no Streamlit.
+
+A run is a generator of partial results that each have a `share` of the work done; what it finishes it keeps itself, so
+that a job can be stopped, or die with its server, at any time. Two people who ask for the same run watch one job. A job
+that nobody has looked at for a while ends by itself.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from ablation_core.errors import AblationError
+
+MOST_AT_ONCE = 3
+PATIENCE = 180.0  # seconds without anybody looking: a hidden tab still asks once a minute
+_DEFECT = "The run ended by a defect of the program; what was finished is kept. The server's log says more."
+_BREATH = 0.002  # seconds after each step, in which others who wait for the model's lock get it
+
+
+class Job:
+    """A run under way, or the end of one.
+
+    Attributes:
+        name: what it is, for people.
+        result: the newest partial result; None before the first.
+        error: a sentence, where it ended by one.
+    """
+
+    def __init__(self, name: str, steps: Callable[[], Generator[Any]], after: "Job | None" = None) -> None:
+        self.name = name
+        self.result: Any = None
+        self.error: str | None = None
+        self._steps, self._after = steps, after
+        self._stop = threading.Event()
+        self._looked = time.monotonic()
+        self._first: tuple[float, float] | None = None  # when the first result came, and its share
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def stopping(self) -> bool:
+        return self.running and self._stop.is_set()
+
+    @property
+    def share(self) -> float:
+        return 0.0 if self.result is None else self.result.share
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace so far, of this job alone; None until there is a pace."""
+        if self._first is None:
+            return None
+        began, share = self._first
+        gained = self.share - share
+        return None if gained <= 0 else (time.monotonic() - began) * (1 - self.share) / gained
+
+    def look(self) -> None:
+        """Somebody is watching."""
+        self._looked = time.monotonic()
+
+    def stop(self) -> None:
+        """End after the batch under way; returns at once."""
+        self._stop.set()
+
+    def wait(self, seconds: float | None = None) -> None:
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        if self._after is not None:
+            self._after.wait()  # it holds the run's file until its last batch is done
+        error, steps = _DEFECT, self._steps()
+        try:
+            for result in steps:
+                self.result = result
+                self._first = self._first or (time.monotonic(), result.share)
+                if self._stop.is_set() or time.monotonic() - self._looked > PATIENCE:
+                    break
+                time.sleep(_BREATH)
+            error = None
+        except AblationError as refused:
+            error = str(refused)
+        finally:
+            steps.close()
+            self.error = error
+
+
+class Jobs:
+    """The jobs of a server, by what they compute."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> Job | None:
+        return self._jobs.get(key)
+
+    def running(self) -> dict[str, Job]:
+        """Those under way and not about to end."""
+        return {key: job for key, job in list(self._jobs.items()) if job.running and not job.stopping}
+
+    def start(self, key: str, name: str, steps: Callable[[], Generator[Any]]) -> Job:
+        """The job of this key, begun if it is not under way.
+
+        Raises:
+            AblationError: too many others are.
+        """
+        with self._lock:
+            under_way = self.running()
+            if key in under_way:
+                return under_way[key]
+            if len(under_way) >= MOST_AT_ONCE:
+                names = "; ".join(job.name for job in under_way.values())
+                raise AblationError(
+                    f"{len(under_way)} long runs are under way on this server already ({names}). Stop one, or wait."
+                )
+            self._jobs = {other: job for other, job in self._jobs.items() if job.running}
+            self._jobs[key] = job = Job(name, steps, after=self._jobs.get(key))
+            return job
+
+    def forget(self, key: str) -> None:
+        """Drop a job that has ended; its results are in its ledger."""
+        with self._lock:
+            job = self._jobs.get(key)
+            if job is not None and not job.running:
+                del self._jobs[key]

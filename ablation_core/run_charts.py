@@ -1,0 +1,219 @@
+"""Charts of sweeps and curves: the map of changes, the agreement of methods, the pruning curves.
+
+Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are those of `charts.MARKS`.
+"""
+
+import altair as alt
+import pandas as pd
+
+from ablation_core.charts import EMPHASIS, MARKS
+from ablation_core.run_frames import STATES
+
+HARM, HELP, NEITHER = "#dd6315", "#2f86c9", "rgba(128,128,128,0.06)"
+GREY = "#808792"
+MOST_LABELLED = 200  # cells with their values written in them
+
+
+def effect_map(frame: pd.DataFrame, title: str, form: str, layers: int, heads: int, worse: int) -> alt.LayerChart:
+    """Every head's change, layer across and head up, clickable as the selection `pick`.
+
+    Told changes are solid, undecided ones pale, estimates dashed; the colour goes with the root of the change, so that
+    small ones show beside large ones.
+
+    Args:
+        frame: as `run_frames.map_frame` makes it.
+        worse: the sign of a change that is a harm (1 for the loss, -1 for top-1), drawn orange; 0 where none is negative.
+    """
+    most = max(frame["value"].abs().max(), 1e-12) if len(frame) else 1.0
+    below, above = (HELP, HARM) if worse >= 0 else (HARM, HELP)
+    domain, colours = ([0, most], [NEITHER, HARM]) if worse == 0 else ([-most, 0, most], [below, NEITHER, above])
+    places = {"layer": list(range(layers)), "head": list(range(heads))}
+    base = alt.Chart(frame).encode(
+        x=alt.X(
+            "layer:O",
+            title="layer",
+            scale=alt.Scale(domain=places["layer"]),
+            axis=alt.Axis(labelAngle=0, domain=False, ticks=False, labelOverlap=True),
+        ),
+        y=alt.Y(
+            "head:O",
+            title="head",
+            scale=alt.Scale(domain=places["head"][::-1]),
+            axis=alt.Axis(domain=False, ticks=False, labelOverlap=True),
+        ),
+    )
+    pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle=False)
+    states = list(STATES)
+    cells = (
+        base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808090", strokeWidth=1)
+        .encode(
+            color=alt.Color(
+                "value:Q",
+                scale=alt.Scale(type="sqrt", domain=domain, range=colours),
+                legend=alt.Legend(
+                    title=title, orient="top", gradientLength=220, titleLimit=300, format=form, tickCount=3
+                ),
+            ),
+            opacity=alt.Opacity("state:N", scale=alt.Scale(domain=states, range=[1, 0.3, 0.6]), legend=None),
+            strokeDash=alt.StrokeDash(
+                "state:N", scale=alt.Scale(domain=states, range=[[1, 0], [1, 0], [3, 3]]), legend=None
+            ),
+            tooltip=[
+                alt.Tooltip("label:N", title="head"),
+                alt.Tooltip("value:Q", title=title, format=form),
+                alt.Tooltip("low:Q", title="95 % interval from", format=form),
+                alt.Tooltip("high:Q", title="to", format=form),
+                alt.Tooltip("q:Q", title="q over the map", format=".3g"),
+                alt.Tooltip("state:N", title="is"),
+                alt.Tooltip("estimate:Q", title="instant estimate", format=form),
+            ],
+        )
+        .add_params(pick)
+    )
+    outline = base.transform_filter("datum.picked").mark_rect(
+        fill=None, stroke=EMPHASIS, strokeWidth=3, cornerRadius=3, tooltip=None
+    )
+    chart = alt.layer(cells, outline)
+    if layers * heads <= MOST_LABELLED:
+        texts = base.mark_text(fontSize=11, cursor="pointer", tooltip=None, color=GREY).encode(
+            text=alt.Text("value:Q", format=form)
+        )
+        told, rest = f"datum.state === '{STATES[0]}'", f"datum.state !== '{STATES[0]}'"
+        strong = texts.transform_filter(f"{told} && abs(datum.value) >= {0.3 * most}").mark_text(
+            fontSize=11, fontWeight=600, color="white", cursor="pointer", tooltip=None
+        )
+        weak = texts.transform_filter(f"{told} && abs(datum.value) < {0.3 * most}").mark_text(
+            fontSize=11, fontWeight=600, color=GREY, cursor="pointer", tooltip=None
+        )
+        chart += texts.transform_filter(rest) + weak + strong
+    return chart.properties(height=110 + max(150, min(34 * heads, 480)))
+
+
+def agreement_matrix(frame: pd.DataFrame, methods: list[str]) -> alt.LayerChart:
+    """The rank correlation of every two methods, clickable as the selection `pair`.
+
+    Args:
+        frame: columns one, other, rho, low, high, heads.
+    """
+    axis = alt.Axis(labelAngle=-35, domain=False, ticks=False, title=None)
+    base = alt.Chart(frame).encode(
+        x=alt.X("one:N", scale=alt.Scale(domain=methods), axis=axis),
+        y=alt.Y("other:N", scale=alt.Scale(domain=methods), axis=alt.Axis(domain=False, ticks=False), title=None),
+    )
+    pair = alt.selection_point(name="pair", fields=["one", "other"], toggle=False)
+    cells = (
+        base.mark_rect(cornerRadius=3, stroke="#80808090", strokeWidth=1, cursor="pointer")
+        .encode(
+            color=alt.Color("rho:Q", scale=alt.Scale(domain=[-1, 0, 1], range=[HARM, NEITHER, HELP]), legend=None),
+            tooltip=[
+                alt.Tooltip("one:N", title="method"),
+                alt.Tooltip("other:N", title="and"),
+                alt.Tooltip("rho:Q", title="Spearman's ρ", format=".3f"),
+                alt.Tooltip("low:Q", title="95 % interval from", format=".3f"),
+                alt.Tooltip("high:Q", title="to", format=".3f"),
+                alt.Tooltip("heads:Q", title="heads"),
+            ],
+        )
+        .add_params(pair)
+    )
+    texts = base.mark_text(fontSize=12, cursor="pointer", tooltip=None).encode(
+        text=alt.Text("rho:Q", format=".2f"),
+        color=alt.condition("abs(datum.rho) > 0.6", alt.value("white"), alt.value(GREY)),
+    )
+    return (cells + texts).properties(height=40 * len(methods) + 90)
+
+
+def pair_scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str) -> alt.LayerChart:
+    """A point a head: its change by one method against that by another, and the line where both are alike.
+
+    Args:
+        frame: columns label, x, y.
+    """
+    ends = [min(frame["x"].min(), frame["y"].min()), max(frame["x"].max(), frame["y"].max())]
+    line = alt.Chart(pd.DataFrame({"x": ends, "y": ends})).mark_line(
+        color=GREY, strokeDash=[4, 4], strokeWidth=1, tooltip=None
+    )
+    x, y = alt.X("x:Q", title=f"{one}: {unit}"), alt.Y("y:Q", title=f"{other}: {unit}")
+    points = (
+        alt.Chart(frame)
+        .mark_point(filled=True, size=60, opacity=0.75, color=HELP)
+        .encode(
+            x=x,
+            y=y,
+            tooltip=[
+                alt.Tooltip("label:N", title="head"),
+                alt.Tooltip("x:Q", title=one, format=form),
+                alt.Tooltip("y:Q", title=other, format=form),
+            ],
+        )
+    )
+    return (line.encode(x=x, y=y) + points).properties(height=300)
+
+
+def pruning_curves(
+    bands: pd.DataFrame, points: pd.DataFrame, title: str, form: str, levels: dict[str, float]
+) -> alt.LayerChart:
+    """One line a method with its band over seeds, every seed's points behind it, and levels as labelled rules.
+
+    Args:
+        bands: columns kind, percent, mean, low, high.
+        points: columns kind, seed, percent, value.
+        levels: words → height, such as the baseline's.
+    """
+    kinds = list(dict.fromkeys(points["kind"]))
+    marks = [MARKS[kind] for kind in kinds]
+    legend = alt.Legend(
+        title=None,
+        orient="top",
+        symbolType="stroke",
+        symbolSize=500,
+        symbolStrokeWidth=2.5,
+        labelFontSize=13,
+        columns=3,
+    )
+    colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[m.color for m in marks]), legend=legend)
+    dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=kinds, range=[list(m.dash) for m in marks]), legend=legend)
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=[m.shape for m in marks]), legend=None)
+    x = alt.X("percent:Q", title="ablated, % of each layer", scale=alt.Scale(domain=[0, 100], nice=False))
+
+    def y(column: str) -> alt.Y:
+        return alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(format=form))
+
+    rules = pd.DataFrame([{"words": words, "value": value} for words, value in levels.items()])
+    level = alt.Chart(rules).encode(y=y("value"))
+    lines = level.mark_rule(color=GREY, strokeWidth=1.2, strokeDash=[6, 3], tooltip=None)
+    words = level.mark_text(
+        align="right", baseline="bottom", dx=-4, dy=-3, color=GREY, fontSize=12, tooltip=None
+    ).encode(x=alt.value("width"), text="words:N")
+    single = (
+        alt.Chart(points)
+        .mark_point(filled=True, size=26, opacity=0.45)
+        .encode(
+            x=x,
+            y=y("value"),
+            color=colour,
+            shape=shape,
+            tooltip=[
+                alt.Tooltip("kind:N", title="method"),
+                alt.Tooltip("seed:N"),
+                alt.Tooltip("percent:Q", title="ablated, %"),
+                alt.Tooltip("value:Q", title=title, format=form),
+            ],
+        )
+    )
+    layers = [lines, words, single]
+    if len(bands):
+        base = alt.Chart(bands).encode(x=x, color=colour)
+        told = [
+            alt.Tooltip("kind:N", title="method"),
+            alt.Tooltip("percent:Q", title="ablated, %"),
+            alt.Tooltip("mean:Q", title="mean over seeds", format=form),
+            alt.Tooltip("low:Q", title="least", format=form),
+            alt.Tooltip("high:Q", title="greatest", format=form),
+        ]
+        layers += [
+            base.mark_area(opacity=0.16, tooltip=None).encode(y=y("low"), y2="high:Q"),
+            base.mark_line(strokeWidth=2.2, tooltip=None).encode(y=y("mean"), strokeDash=dash),
+            base.mark_point(filled=True, size=70, opacity=1).encode(y=y("mean"), shape=shape, tooltip=told),
+        ]
+    return alt.layer(*layers).properties(height=460)
