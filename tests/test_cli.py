@@ -29,11 +29,14 @@ def test_ablate_prints_one_json_document(capsys: pytest.CaptureFixture) -> None:
     assert (document["select"], document["neurons"]) == ("3.2", 32)
     assert set(document["baseline"]) == {"loss", "perplexity", "top1", "top10"}
     for row in document["results"]:
-        assert set(row) == {"method", "loss", "perplexity", "top1", "top10", "kl", "change"}
+        assert set(row) == {"method", "loss", "perplexity", "top1", "top10", "kl", "change", "displacement"}
         change = row["change"]["loss"]
         assert change["mean"] == pytest.approx(row["loss"] - document["baseline"]["loss"], abs=1e-9)
         assert change["low"] <= change["mean"] <= change["high"]
-    assert [row["method"] for row in document["results"]] == ["zero", "mean", "median", "peak", "resample-dataset"]
+    measured = [row["method"] for row in document["results"]]
+    assert measured[:4] == ["zero", "mean", "median", "peak"]
+    assert {"peak-whole-range", "resample-dataset", "resample-generated"} < set(measured)
+    assert "optimal" not in measured  # it is learned, and asked for by name
 
 
 def test_statistics_are_kept_and_found_again(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
