@@ -29,9 +29,10 @@ from ablation_core.folders import CACHE
 from ablation_core.loading import load_model
 from ablation_core.methods import METHODS, Method, choose_methods
 from ablation_core.models import LoadedModel
+from ablation_core.reproduce import ORIGINALS, measured_speed, original_parts, parts_of, run_part
 from ablation_core.statistics import BINNINGS, FINE_BINS, Statistics
 from ablation_core.sweep import SweepSpec, sweep
-from ablation_core.tables import format_curve, format_result, format_sweep
+from ablation_core.tables import format_curve, format_plan, format_result, format_sweep
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,6 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     curves.add_argument("--percents", type=int, nargs="+", default=PERCENTS, help="steps (default 0 10 … 100)")
     curves.add_argument("--whole-heads", action="store_true", help="draw heads instead of neurons")
     curves.set_defaults(run=_curve)
+
+    again = commands.add_parser("reproduce", parents=[output], help="run the paper's experiment, or print its plan")
+    again.add_argument("what", choices=["paper"])
+    again.add_argument("--models", help="these instead of the paper's four, separated by commas")
+    again.add_argument("--data", action="append", default=[], help="data references; repeatable")
+    again.add_argument("--predictions", type=int, help="default: the paper's 100,000 tokens or 1,000 images")
+    again.add_argument("--dry-run", action="store_true", help="print what would run, with estimated memory and time")
+    again.add_argument("--device", default="auto")
+    again.add_argument("--dtype", default="auto")
+    again.set_defaults(run=_reproduce)
     return parser
 
 
@@ -223,6 +234,28 @@ def _curve(parsed: argparse.Namespace) -> tuple[dict, str]:
     with _bar("curve", "%") as progress:
         result = curve(model, data, spec, statistics, parsed.cache_dir, lambda share: progress(int(100 * share), 100))
     return result.to_dict(), format_curve(result)
+
+
+def _reproduce(parsed: argparse.Namespace) -> tuple[dict, str]:
+    """Models are loaded one at a time: four large ones do not fit together."""
+    parts, curves = [], []
+    if not parsed.models and parsed.dry_run:  # the originals' sizes are known; nothing is loaded for the plan
+        parts = original_parts(parsed.data, parsed.predictions)
+    else:
+        for ref in parsed.models.split(",") if parsed.models else ORIGINALS:
+            model = load_model(ref.strip(), parsed.device, parsed.dtype, parsed.cache_dir)
+            own = parts_of(model, parsed.data, parsed.predictions)
+            parts += own
+            for part in () if parsed.dry_run else own:
+                with _bar(f"{part.model} on {part.data}", "%") as progress:
+                    curves.append(
+                        run_part(part, model, parsed.cache_dir, lambda share: progress(int(100 * share), 100))
+                    )
+    speed = measured_speed()
+    document = {"speed": speed, "plan": [part.describe(speed) for part in parts]}
+    if parsed.dry_run:
+        return document, format_plan(parts, speed)
+    return document | {"curves": [result.to_dict() for result in curves]}, "\n\n".join(map(format_curve, curves))
 
 
 if __name__ == "__main__":

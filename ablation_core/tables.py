@@ -1,9 +1,11 @@
 """Results as text for the terminal."""
 
 import math
+from collections.abc import Sequence
 
 from ablation_core.curve import CurveResult
 from ablation_core.metrics import Interval
+from ablation_core.reproduce import Part
 from ablation_core.results import AblationResult
 from ablation_core.sweep import SweepResult
 
@@ -57,6 +59,23 @@ def format_curve(result: CurveResult) -> str:
             lines.append(
                 f"{method} lies {format_interval(Interval(gap['mean'], gap['low'], gap['high']))} nats above {ranks['best']}, paired over seeds"
             )
+    return "\n".join(lines)
+
+
+def format_plan(parts: Sequence[Part], speed: float) -> str:
+    """What would run, with estimated memory and time."""
+    lines = [f"{'model':30}{'data':22}{'predictions':>12}{'methods':>9}{'passes':>8}{'memory, GiB':>13}{'time':>12}"]
+    for part in parts:
+        hours = part.seconds(speed) / 3600
+        time = f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+        lines.append(
+            f"{part.model:30}{part.data:22}{part.predictions:12,}{len(part.methods):9}{part.passes:8}"
+            f"{part.memory / 2**30:13.1f}{time:>12}"
+        )
+    lines.append(
+        f"3 seeds, 0 to 100 % in steps of 10; time at {speed / 1e9:,.0f} GFLOP/s, as measured here; a graphics "
+        f"processor at half of 100 TFLOP/s takes {speed / 5e13:.2%} of it."
+    )
     return "\n".join(lines)
 
 
