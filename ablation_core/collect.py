@@ -57,8 +57,9 @@ class StatisticsRun:
         batch = self.data.rows(self._order[first : first + self.data.batch_size])
         captured = engine.pre_outs(self.model, batch, range(self.model.num_layers))
         for layer, accumulator in enumerate(self.layers):
-            counted = counted_positions(batch, captured[layer], self.positions_left_out)
-            accumulator.update(captured[layer][counted])
+            pre_out = captured.pop(layer)  # layers done with make room
+            counted = counted_positions(batch, pre_out, self.positions_left_out).flatten().nonzero()[:, 0]
+            accumulator.update(pre_out.flatten(0, 1).index_select(0, counted))
         self.tokens = int(max(layer.count.max() + layer.not_finite.max() for layer in self.layers))
         self.steps_done += 1
 
