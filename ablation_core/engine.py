@@ -7,7 +7,7 @@ works on single positions, so scored positions are packed together and sent thro
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,23 @@ from ablation_core.models import LoadedModel
 from ablation_core.selection import Selection
 
 KEPT_BYTES = 1 << 30  # recorded block outputs kept for further ablations of the same data
+KEPT_CLEAN_BYTES = 1 << 29  # clean log-probabilities kept for the same purpose
 LOGIT_VALUES = 1 << 26  # at most this many logits at once (256 MiB in float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """A clean pass over one batch: the batch on the model's device and each block's output."""
+    """A clean pass over one batch: the batch on the model's device and each block's output.
+
+    Attributes:
+        clean: the log-probabilities and scores of runs of its predictions, filled in as they are scored.
+        keeps: whether so many more bytes may be kept there; by default none.
+    """
 
     batch: Batch
     outputs: list[Any]
+    clean: dict[int, tuple[Tensor, Scores]] = field(default_factory=dict)
+    keeps: Callable[[int], bool] = lambda _bytes: False
 
     @property
     def bytes(self) -> int:
@@ -37,10 +45,16 @@ class Recorded:
 
 
 class Recording:
-    """The clean passes over a data set, made when first asked for and kept while they fit into `limit` bytes."""
+    """The clean passes over a data set, made when first asked for and kept while they fit into `limit` bytes.
 
-    def __init__(self, model: LoadedModel, data: Data, limit: int = KEPT_BYTES) -> None:
-        self.model, self.data, self.limit = model, data, limit
+    Of kept passes the log-probabilities are kept too, while these fit into `clean_limit` bytes: every ablation is
+    compared with them, and computing them again would cost as much as scoring the ablated run itself.
+    """
+
+    def __init__(
+        self, model: LoadedModel, data: Data, limit: int = KEPT_BYTES, clean_limit: int = KEPT_CLEAN_BYTES
+    ) -> None:
+        self.model, self.data, self.limit, self.clean_limit = model, data, limit, clean_limit
         self._kept: dict[int, Recorded] = {}
         self._made: dict[Hashable, Any] = {}
 
@@ -49,8 +63,8 @@ class Recording:
         if number in self._kept:
             return self._kept[number]
         recorded = record(self.model, self.data.rows(self.data.numbers(number)))
-        if sum(kept.bytes for kept in self._kept.values()) + recorded.bytes <= self.limit:
-            self._kept[number] = recorded
+        if sum(kept.bytes for kept in list(self._kept.values())) + recorded.bytes <= self.limit:
+            recorded = self._kept[number] = replace(recorded, keeps=self._keeps_clean)
         return recorded
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -58,6 +72,11 @@ class Recording:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def _keeps_clean(self, more: int) -> bool:
+        # Copied first: other sessions may record while this one scores.
+        kept = [log_probs.nbytes for one in list(self._kept.values()) for log_probs, _ in list(one.clean.values())]
+        return sum(kept) + more <= self.clean_limit
 
 
 @torch.no_grad()  # not inference mode: gradients may be wanted of what is resumed from here
@@ -131,11 +150,22 @@ def score_outputs(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]
     parts: list[list[Scores]] = [[] for _ in (clean, *outputs)]
     with model.lock:
         for rows, chunk in _chunks(model, recorded, scored):
-            baseline = chunk(clean)
-            parts[0].append(score(baseline, wanted[rows], baseline))
+            baseline, scores = _clean(recorded, rows.start or 0, lambda chunk=chunk: chunk(clean), wanted[rows])
+            parts[0].append(scores)
             for part, output in zip(parts[1:], outputs, strict=True):  # one at a time: logits are large
                 part.append(score(chunk(output), wanted[rows], baseline))
     return [Scores.joined(part) for part in parts]
+
+
+def _clean(recorded: Recorded, first: int, log_probs: Callable[[], Tensor], wanted: Tensor) -> tuple[Tensor, Scores]:
+    """The clean log-probabilities and scores of the run of predictions that begins at `first`; kept or made anew."""
+    if first in recorded.clean:
+        return recorded.clean[first]
+    baseline = log_probs()
+    made = baseline, score(baseline, wanted, baseline)
+    if recorded.keeps(baseline.nbytes):
+        recorded.clean[first] = made
+    return made
 
 
 def _chunks(model: LoadedModel, recorded: Recorded, scored: Tensor) -> Iterator[tuple[slice, Callable[[Any], Tensor]]]:
