@@ -8,3 +8,8 @@ CACHE = Path(__file__).parent.parent / "cached_stats"
 def models_folder(cache: Path = CACHE) -> Path:
     """The folder of fetched models inside a cache folder."""
     return cache / "models"
+
+
+def uploads_folder(cache: Path = CACHE) -> Path:
+    """The folder of what people uploaded inside a cache folder."""
+    return cache / "uploads"
