@@ -27,6 +27,7 @@ from ablation_core.selection import Selection
 from ablation_core.server import shared_data, shared_model, shared_statistics
 from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.statistics import Statistics
+from ablation_core.uploads import references
 
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
@@ -47,6 +48,13 @@ class View:
 
 def open_page(title: str, icon: str) -> View:
     """Set the page up and draw the sidebar; stops the page, with a sentence, where something is missing."""
+    open_frame(title, icon)
+    with st.sidebar, sentences():
+        return _sidebar()
+
+
+def open_frame(title: str, icon: str) -> None:
+    """Set the page up, with links to the others, for a page that needs no model."""
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
     keep_freed_memory()
     st.html("<style>.stMainBlockContainer {padding-top: 3rem; padding-bottom: 2rem}</style>")
@@ -56,9 +64,8 @@ def open_page(title: str, icon: str) -> View:
             here = st.query_params.to_dict()
             st.page_link("app.py", label="Distributions", query_params=here)
             st.page_link("pages/ablate.py", label="Ablate", query_params=here)
-        with sentences():
-            view = _sidebar()
-    return view
+            st.page_link("pages/models_and_data.py", label="Models and data", query_params=here)
+            st.page_link("pages/learn.py", label="Learn", query_params=here)
 
 
 @contextmanager
@@ -86,7 +93,7 @@ def _sidebar() -> View:
         model = shared_model(ref)
     verified = "" if model.architecture.verified else " · found by its structure, not verified"
     st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}{verified}")
-    names = IMAGE_NAMES if model.modality == "vision" else TEXT_NAMES
+    names = (*IMAGE_NAMES, *references("images")) if model.modality == "vision" else (*TEXT_NAMES, *references("text"))
     data_ref = st.selectbox(
         "Data",
         names,
