@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ablation_core import charts, frames, ui
+from ablation_core import charts, frames, takeaway, ui
 from ablation_core.reading import read_neuron
 from ablation_core.selection import Selection
 
@@ -111,3 +111,4 @@ with st.expander("All neurons of this head as a table"):
     st.dataframe(
         neurons.rename(columns={"apart": "peak − mean, in std"}), hide_index=True, width="stretch", row_height=28
     )
+takeaway.of_neuron(view, layer, head, neuron)

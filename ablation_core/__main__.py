@@ -22,14 +22,16 @@ from ablation_core.collect import compute_statistics
 from ablation_core.curve import PERCENTS, SEEDS, CurveSpec, curve
 from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.describe import describe_model, describe_statistics
-from ablation_core.errors import AblationError, DataError
+from ablation_core.errors import AblationError, DataError, StatisticsError
 from ablation_core.experiment import ablate
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.folders import CACHE
 from ablation_core.loading import load_model
 from ablation_core.methods import METHODS, Method, choose_methods
 from ablation_core.models import LoadedModel
+from ablation_core.neurons import describe_neurons, format_neurons
 from ablation_core.reproduce import ORIGINALS, measured_speed, original_parts, parts_of, run_part
+from ablation_core.selection import Selection
 from ablation_core.statistics import BINNINGS, FINE_BINS, Statistics
 from ablation_core.sweep import SweepSpec, sweep
 from ablation_core.tables import format_curve, format_plan, format_result, format_sweep
@@ -97,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     ablation.add_argument("--select", required=True, help='neurons, such as "3.2 5.0:1-4"')
     ablation.add_argument("--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is")
     ablation.set_defaults(run=_ablate)
+
+    figures = commands.add_parser("neurons", parents=[measured], help="print the figures of neurons' distributions")
+    figures.add_argument("--select", required=True, help='neurons, such as "3.2:5"')
+    figures.set_defaults(run=_neurons)
 
     every = commands.add_parser("sweep", parents=[measured], help="ablate every head, one at a time")
     every.set_defaults(run=_sweep)
@@ -217,6 +223,15 @@ def _ablate(parsed: argparse.Namespace) -> tuple[dict, str]:
             model, data, parsed.select, names, statistics, parsed.bins, None, int(parsed.spare_first), progress
         )
     return result.to_dict(), format_result(result)
+
+
+def _neurons(parsed: argparse.Namespace) -> tuple[dict, str]:
+    model, _, _, statistics = _load_measured(parsed)
+    if statistics is None:
+        raise StatisticsError(f"There are no statistics of {parsed.model} yet; compute them with the stats command.")
+    selection = Selection.parse(parsed.select, model.shape)
+    document = describe_neurons(model, statistics, selection, parsed.bins)
+    return document, format_neurons(document)
 
 
 def _sweep(parsed: argparse.Namespace) -> tuple[dict, str]:

@@ -39,6 +39,12 @@ class CacheEntry:
     path: Path
     provenance: dict
     bytes: int
+    digest: str
+
+
+def statistics_path(statistics: Statistics, folder: Path = CACHE) -> Path:
+    """Where the cache folder keeps, or would keep, these statistics."""
+    return folder / _file_name(statistics.provenance)
 
 
 def save_statistics(statistics: Statistics, folder: Path = CACHE) -> Path:
@@ -51,7 +57,7 @@ def save_statistics(statistics: Statistics, folder: Path = CACHE) -> Path:
     arrays["counts"] = _smallest(arrays["counts"])
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"provenance": json.dumps(statistics.provenance, sort_keys=True), "digest": statistics.digest}
-    path = folder / _file_name(statistics.provenance)
+    path = statistics_path(statistics, folder)
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +117,8 @@ def list_statistics(folder: Path = CACHE) -> tuple[list[CacheEntry], list[str]]:
     entries, problems = [], []
     for path in sorted(folder.glob("*/[!.]*.safetensors")):
         try:
-            entries.append(CacheEntry(path, _read_header(path)[0], path.stat().st_size))
+            provenance, digest = _read_header(path)
+            entries.append(CacheEntry(path, provenance, path.stat().st_size, digest))
         except StatisticsError as error:
             problems.append(str(error))
     return entries, problems

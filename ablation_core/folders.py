@@ -9,3 +9,8 @@ CACHE = Path(os.environ.get("ABLATION_CACHE") or Path(__file__).parent.parent / 
 def models_folder(cache: Path = CACHE) -> Path:
     """The folder of fetched models inside a cache folder."""
     return cache / "models"
+
+
+def uploads_folder(cache: Path = CACHE) -> Path:
+    """The folder of what people uploaded inside a cache folder."""
+    return cache / "uploads"

@@ -80,14 +80,23 @@ def _read_file(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"The file {path} cannot be read: {error.strerror}.") from error
+    return decode_text(data, str(path))
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """A text file's content.
+
+    Raises:
+        DataError: it is empty, binary, or not UTF-8.
+    """
     if b"\0" in data:
-        raise DataError(f"{path} is a binary file; a UTF-8 text file is needed.")
+        raise DataError(f"{name} is a binary file; a UTF-8 text file is needed.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start:,} cannot be read); convert it first.") from error
+        raise DataError(f"{name} is not UTF-8 text (byte {error.start:,} cannot be read); convert it first.") from error
     if not text.strip():
-        raise DataError(f"{path} is empty; a text file with something to predict is needed.")
+        raise DataError(f"{name} is empty; a text file with something to predict is needed.")
     return text
 
 

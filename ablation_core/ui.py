@@ -28,6 +28,7 @@ from ablation_core.selection import Selection
 from ablation_core.server import shared_data, shared_model, shared_statistics
 from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.statistics import Statistics
+from ablation_core.uploads import references
 
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PAGES = {
@@ -35,6 +36,8 @@ PAGES = {
     "pages/ablate.py": "Ablate",
     "pages/head_map.py": "Head map",
     "pages/pruning_curves.py": "Pruning curves",
+    "pages/models_and_data.py": "Models and data",
+    "pages/learn.py": "Learn",
 }
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
 
@@ -54,6 +57,13 @@ class View:
 
 def open_page(title: str, icon: str) -> View:
     """Set the page up and draw the sidebar; stops the page, with a sentence, where something is missing."""
+    open_frame(title, icon)
+    with st.sidebar, sentences():
+        return _sidebar()
+
+
+def open_frame(title: str, icon: str) -> None:
+    """Set the page up, with links to the others, for a page that needs no model."""
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
     keep_freed_memory()
     st.html("<style>.stMainBlockContainer {padding-top: 3rem; padding-bottom: 2rem}</style>")
@@ -64,9 +74,6 @@ def open_page(title: str, icon: str) -> View:
             for path, label in PAGES.items():
                 st.page_link(path, label=label, query_params=here)
         show_mine()
-        with sentences():
-            view = _sidebar()
-    return view
 
 
 @contextmanager
@@ -94,7 +101,7 @@ def _sidebar() -> View:
         model = shared_model(ref)
     verified = "" if model.architecture.verified else " · found by its structure, not verified"
     st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}{verified}")
-    names = IMAGE_NAMES if model.modality == "vision" else TEXT_NAMES
+    names = (*IMAGE_NAMES, *references("images")) if model.modality == "vision" else (*TEXT_NAMES, *references("text"))
     data_ref = st.selectbox(
         "Data",
         names,

@@ -4,7 +4,7 @@ import math
 
 import streamlit as st
 
-from ablation_core import charts, frames, live, ui
+from ablation_core import charts, frames, live, takeaway, ui
 from ablation_core.metrics import Interval
 from ablation_core.results import MethodResult
 from ablation_core.selection import Selection
@@ -112,3 +112,4 @@ with result_column:
                 st.markdown(f"{verdict(outcome.result, view.method, outcome.floor)} {comparison(outcome.result)}")
             with place.container():
                 show_comparison(outcome)
+takeaway.of_ablation(view, outcome)

@@ -4,6 +4,11 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 NAMES = ("opt-mini", "roberta-mini", "vit-mini")
+STATISTICS = (  # the statistics files that come with the project, in the cache folder
+    "opt-mini/python-docs-acd88b39.safetensors",
+    "roberta-mini/python-docs-cc4e43c7.safetensors",
+    "vit-mini/fashion-mnist-be67effb.safetensors",
+)
 
 _DESCRIPTIONS = {
     "opt-mini": "causal language model, OPT architecture, 6 layers of 6 heads, trained on Python documentation strings",

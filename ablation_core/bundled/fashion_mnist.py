@@ -29,6 +29,11 @@ def full_set(part: str) -> tuple[np.ndarray, np.ndarray]:
     return _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz"), _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
 
 
+def is_here() -> bool:
+    """Whether the full set lies on this machine."""
+    return SYSTEM_FOLDER.is_dir() or _downloaded().is_dir()
+
+
 def download(cache: Path = CACHE) -> Path:
     """Let torchvision download the full set into the cache folder, for people who asked for it.
 

@@ -1,0 +1,127 @@
+"""What is here: models, statistics and data sets, their size and origin; and statistics taken in, or out of the cache."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import scan_cache_dir
+from huggingface_hub.errors import CacheNotFound
+
+from ablation_core import bundled, cache
+from ablation_core.bundled import fashion_mnist
+from ablation_core.cache import CacheEntry
+from ablation_core.errors import StatisticsError, first_line
+from ablation_core.fetch import PACKAGED, fetched_folder
+from ablation_core.folders import CACHE
+from ablation_core.statistics import Statistics
+from ablation_core.uploads import list_uploads, reference
+
+MAX_STATISTICS_BYTES = 50_000_000
+
+
+@dataclass(frozen=True)
+class Item:
+    """A model or a data set: what it is called, what it is, where it comes from, and its bytes on disk, if any."""
+
+    ref: str
+    kind: str
+    description: str
+    origin: str
+    bytes: int | None
+
+
+def list_models(folder: Path = CACHE) -> list[Item]:
+    """The bundled models, those that a package carries, and those that the hub's own cache holds."""
+    items = [
+        Item(name, "model", bundled.describe(name), "bundled", _size(bundled.FOLDER / name)) for name in bundled.NAMES
+    ]
+    for name, model in PACKAGED.items():
+        here = fetched_folder(name, folder)
+        origin = "fetched" if here else f"to fetch ({model.megabytes} MB)"
+        items.append(Item(name, "model", model.description, origin, _size(here) if here else None))
+    try:
+        repos = scan_cache_dir().repos
+    except (CacheNotFound, ValueError, OSError):  # nothing was ever downloaded, or not by this user
+        repos = frozenset()
+    for repo in sorted(repos, key=lambda repo: repo.repo_id):
+        if repo.repo_type == "model":
+            items.append(Item(repo.repo_id, "model", "downloaded from the hub before", "hub cache", repo.size_on_disk))
+    return items
+
+
+def list_data(folder: Path = CACHE) -> list[Item]:
+    """The data sets that come with Python, the system or the project, and what people uploaded."""
+    full = fashion_mnist.is_here()
+    items = [
+        Item("python-docs", "text", "the language reference inside every CPython", "comes with Python", None),
+        Item("python-code", "text", "source files of the standard library", "comes with Python", None),
+        Item("fashion-mnist", "images", "3,000 test images of Fashion-MNIST", "bundled", _size(fashion_mnist.SAMPLE_FOLDER)),
+        Item("fashion-mnist:full", "images", "all 70,000 images of Fashion-MNIST", "here" if full else "to fetch (30 MB)", None),
+    ]  # fmt: skip
+    for upload in list_uploads(folder):
+        count = "a text" if upload.kind == "text" else f"{upload.files:,} images"
+        items.append(Item(reference(upload, folder), upload.kind, f"{upload.name}: {count}", "uploaded", upload.bytes))
+    return items
+
+
+def is_bundled(entry: CacheEntry, folder: Path = CACHE) -> bool:
+    """Whether statistics came with the project."""
+    return f"{entry.path.parent.name}/{entry.path.name}" in bundled.STATISTICS and folder.resolve() == CACHE.resolve()
+
+
+def import_statistics(content: bytes, folder: Path = CACHE) -> Path:
+    """Keep an uploaded statistics file of ours and return its path in the cache folder.
+
+    Only numbers are read from it, by the checks of `cache.load_statistics`; it is then written anew under a name of
+    our own.
+
+    Raises:
+        StatisticsError: it is too large, damaged, no statistics file, or other numbers are there in its place.
+    """
+    if len(content) > MAX_STATISTICS_BYTES:
+        raise StatisticsError(f"The file is larger than {MAX_STATISTICS_BYTES // 1_000_000} MB; that is not imported.")
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            uploaded = Path(temporary) / "uploaded.safetensors"
+            uploaded.write_bytes(content)
+            try:
+                statistics = cache.load_statistics(uploaded)
+            except StatisticsError as error:
+                raise StatisticsError(str(error).replace(str(uploaded), uploaded.name)) from error
+    except OSError as error:
+        raise StatisticsError(f"The file cannot be looked at: {first_line(error)}") from error
+    path = cache.statistics_path(statistics, folder)
+    if path.exists() and not _same(path, statistics):
+        raise StatisticsError(
+            "Other statistics made from the same model, data and settings are here already; delete those first, if "
+            "these are the right ones."
+        )
+    return cache.save_statistics(statistics, folder)
+
+
+def delete_statistics(path: Path, folder: Path = CACHE) -> None:
+    """Delete a statistics file of the cache folder.
+
+    Raises:
+        StatisticsError: it came with the project, or is no statistics file of this folder.
+    """
+    entry = next((entry for entry in cache.list_statistics(folder)[0] if entry.path == path), None)
+    if entry is None or entry.path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
+        raise StatisticsError(f"{path.name} is no statistics file of the cache folder; nothing was deleted.")
+    if is_bundled(entry, folder):
+        raise StatisticsError(f"{path.name} came with the project and stays.")
+    try:
+        path.unlink()
+    except OSError as error:
+        raise StatisticsError(f"{path.name} cannot be deleted: {first_line(error)}") from error
+
+
+def _same(path: Path, statistics: Statistics) -> bool:
+    try:
+        return cache.load_statistics(path).digest == statistics.digest
+    except StatisticsError:  # a damaged file may be replaced
+        return True
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,101 @@
+"""What the Learn page is drawn from: its column, its diagram, its small tables, and statistics without a model."""
+
+import pandas as pd
+import streamlit as st
+
+from ablation_core import cache
+from ablation_core.charts import MARKS
+from ablation_core.data import DEFAULT_DATA
+from ablation_core.errors import StatisticsError
+from ablation_core.lessons import DATA
+from ablation_core.reading import Reading
+from ablation_core.statistics import Statistics
+from ablation_core.toy import Toy
+
+WORDS = pd.DataFrame(
+    [
+        ("ablation", "Putting something else in a neuron's place, to see what the neuron was for."),
+        ("prediction", "One thing the model is asked for: the next word piece, a hidden one, or an image's class."),
+        ("loss", "How surprised the model is by the right answer, in nats a prediction; 0 is certainty."),
+        ("nat", "The unit of loss. A loss higher by 0.69 nats means half the probability for the right answer."),
+        ("perplexity", "The exponential of the loss: as unsure as among so many equally likely answers."),
+        ("top-1, top-10", "How often the right answer is the model's first guess, or among its first ten."),
+        ("KL", "How much the ablated model's guesses differ from the whole model's, right or wrong, in nats."),
+        ("change", "With the ablation minus without it, on the same predictions."),
+        ("95 % interval", "Where the true change probably lies, given that only so many predictions were looked at."),
+        ("noise floor", "What taking out as many random neurons of the same layers does: something to compare with."),
+        ("peak", "The middle of the fullest bin of the histogram: the neuron's most usual value, its mode."),
+        ("resampling", "Putting in the values that the neuron has on another input."),
+        ("std", "Standard deviation: how far the neuron's values usually lie from their mean."),
+    ],
+    columns=["word", "what it means"],
+).set_index("word")
+
+_COLUMN = """<style>
+.stMainBlockContainer {max-width: 62rem; margin: 0 auto}
+.stMainBlockContainer [data-testid="stMarkdownContainer"] p {font-size: 1.08rem; line-height: 1.6}
+</style>"""
+
+_BOX = "border:1.5px solid currentColor;border-radius:10px;padding:0.7rem 1rem;text-align:center"
+_NEURON = "display:inline-flex;width:2.1rem;height:2.1rem;border-radius:50%;align-items:center;justify-content:center;"
+_FULL, _EMPTY = (
+    f'<span style="{_NEURON}border:{line}">{letter}</span>'
+    for line, letter in (("1.5px solid currentColor", ""), (f"3px dashed {MARKS['peak'].color}", "<b>?</b>"))
+)
+_DIAGRAM = f"""
+<div style="display:flex;flex-wrap:wrap;align-items:center;gap:0.8rem;margin:0.5rem 0">
+  <div style="{_BOX}">an attention<br>head</div> <span aria-hidden="true">→</span>
+  <div style="text-align:center"><div style="display:flex;gap:0.5rem;justify-content:center" role="img"
+    aria-label="five neurons; the third is empty">{_FULL}{_FULL}{_EMPTY}{_FULL}{_FULL}</div>
+    its neurons, one number each</div> <span aria-hidden="true">→</span>
+  <div style="{_BOX}">output<br>projection</div> <span aria-hidden="true">→</span>
+  <div style="{_BOX}">the next<br>layers</div>
+</div>"""
+
+
+def narrow_column() -> None:
+    """Text of a width and size that reads well, on a screen and from the back of a room."""
+    st.html(_COLUMN)
+
+
+def diagram() -> None:
+    """What is taken out where: a head, its neurons, the output projection."""
+    st.html(_DIAGRAM)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _statistics(path: str, changed: int) -> Statistics:
+    return cache.load_statistics(path)
+
+
+def bundled_statistics(model: str) -> Statistics:
+    """The statistics of a bundled language model that come with the project; the model itself is not loaded.
+
+    Raises:
+        StatisticsError: they are gone.
+    """
+    entries, _ = cache.list_statistics()
+    for entry in entries:
+        if entry.provenance["model"] == model and entry.provenance["data"] == DATA == DEFAULT_DATA["causal"]:
+            return _statistics(str(entry.path), entry.path.stat().st_mtime_ns)
+    raise StatisticsError(
+        f"The statistics of {model} are not in the cache folder any more; 'python -m ablation_core stats {model}' "
+        f"makes them again."
+    )
+
+
+def candidates(toy: Toy) -> pd.DataFrame:
+    """The made-up neuron's candidates: value, distance from the peak, and how often it is near."""
+    rows = [
+        (kind, f"{value:.2f}", f"{(value - toy.peak) / toy.std:+.2f}", f"{toy.share_near(value):.1%}")
+        for kind, value in toy.reading().values.items()
+    ]
+    columns = ["candidate", "value (activation units)", "distance from the peak (std)", "share of activations near it"]
+    return pd.DataFrame(rows, columns=columns).set_index("candidate")
+
+
+def values(reading: Reading) -> pd.DataFrame:
+    """A real neuron's values and their distance from the mean."""
+    rows = [(kind, f"{value:.4g}", f"{reading.apart(kind, 'mean'):+.2f}") for kind, value in reading.values.items()]
+    columns = ["candidate", "value (activation units)", "distance from the mean (std)"]
+    return pd.DataFrame(rows, columns=columns).set_index("candidate")

@@ -1,0 +1,171 @@
+"""What the Learn page teaches with: real neurons of each kind, guided experiments with their answers, references.
+
+The answers' numbers are those of the bundled model on 2,000 predictions of `python-docs` with seed 0; a test measures
+them again.
+"""
+
+from dataclasses import dataclass
+
+MODEL, DATA, PREDICTIONS = "opt-mini", "python-docs", 2000
+
+
+@dataclass(frozen=True)
+class Example:
+    """A real neuron of the bundled language model and what it shows."""
+
+    neuron: tuple[int, int, int]
+    words: str
+
+    @property
+    def name(self) -> str:
+        layer, head, number = self.neuron
+        return f"{layer}.{head}:{number}"
+
+
+EXAMPLES = {
+    "An ordinary one": Example((2, 4, 11), "A bell around zero: all candidates agree. Most neurons are not far from this."),
+    "Far from zero": Example((0, 3, 1), "It never comes near zero. Setting it to zero shows the model something it has never seen."),
+    "Leaning": Example((1, 3, 29), "A tail to one side pulls the mean away from where the neuron mostly is."),
+    "Two humps": Example((2, 3, 5), "It has two habits. The mean lies between them, where it seldom is."),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A guided experiment.
+
+    Attributes:
+        task: what to do and to look at.
+        links: label → the selection and the method that the Ablate page opens with.
+        figures: (selection, method) → change of loss in nats: mean, low, high.
+        answer: a text with a `{name}` for each figure, see `answer_text`.
+    """
+
+    title: str
+    task: str
+    links: dict[str, tuple[str, str]]
+    question: str
+    figures: dict[tuple[str, str], tuple[float, float, float]]
+    answer: str
+
+    @property
+    def answer_text(self) -> str:
+        """The answer with its figures; `{3.0 zero}` stands for one of them."""
+        text = self.answer
+        for (select, method), (mean, low, high) in self.figures.items():
+            text = text.replace(f"{{{select} {method}}}", f"{mean:+.4f} nats ({low:+.4f} to {high:+.4f})")
+        return text
+
+
+def query(select: str, method: str) -> dict[str, str]:
+    """The address' parameters that open an experiment with everything set."""
+    return {
+        "model": MODEL,
+        "text": DATA,
+        "predictions": str(PREDICTIONS),
+        "select": select,
+        "method": method,
+        "bins": "100",
+        "metric": "loss",
+    }
+
+
+EXPERIMENTS = (
+    Experiment(
+        title="Is zero neutral?",
+        task="Open head 3.0 and compare two rows of the picture: *zero* and *mean*. Look where each interval lies "
+        "against the line at 0.",
+        links={"Ablate head 3.0": ("3.0", "zero")},
+        question="By zero alone, does the model need this head? And by the mean?",
+        figures={
+            ("3.0", "zero"): (0.0245, 0.0091, 0.0380),
+            ("3.0", "mean"): (0.0056, -0.0029, 0.0133),
+            ("3.0", "peak"): (0.0048, -0.0034, 0.0123),
+        },
+        answer="Zeros raise the loss by {3.0 zero}: the interval leaves out 0, so one would say that the head is needed. "
+        "Means change it by {3.0 mean} and peaks by {3.0 peak}: both cannot be told from no effect. Both replacements "
+        "remove the same information. So what zero adds is not missing information but an input that later layers do "
+        "not expect. Zero is a choice, and not a neutral one.",
+    ),
+    Experiment(
+        title="A head that matters, or just any neurons?",
+        task="Open head 2.3, then head 4.2. For each, compare the dots with the grey band: it shows what random neurons "
+        "of the same layer do, as many of them.",
+        links={"Ablate head 2.3": ("2.3", "mean"), "Ablate head 4.2": ("4.2", "mean")},
+        question="Which of the two heads would you call important, and why is a number alone not enough?",
+        figures={
+            ("2.3", "mean"): (0.0929, 0.0691, 0.1160),
+            ("4.2", "mean"): (-0.0003, -0.0055, 0.0038),
+        },
+        answer="Head 2.3: {2.3 mean}, far outside the band of random neurons (+0.0125 to +0.0207). This head does "
+        "something that others do not. Head 4.2: {4.2 mean}: its interval holds 0, so this sample does not tell it from "
+        "no effect. That is not proof that it does nothing: it may matter for text that is not in the sample, or another "
+        "head may do its work when it is gone. A number needs its interval, and something to compare it with.",
+    ),
+    Experiment(
+        title="What does a replacement keep?",
+        task="Open head 0.4 and look at the lowest row: *resample-dataset* puts in the values that the head has on "
+        "another text, position by position. The paper found that resampling usually harms most.",
+        links={"Ablate head 0.4": ("0.4", "resample-dataset")},
+        question="Here it harms least by far. What could these neurons carry?",
+        figures={
+            ("0.4", "zero"): (0.1115, 0.0952, 0.1288),
+            ("0.4", "mean"): (0.0766, 0.0625, 0.0910),
+            ("0.4", "resample-dataset"): (0.0022, -0.0018, 0.0058),
+        },
+        answer="Position. Another text has other words but the same positions, and resampling changes the loss by only "
+        "{0.4 resample-dataset}, while one constant for all positions costs {0.4 mean} (mean) or {0.4 zero} (zero). "
+        "Indeed 90 % of this head's variance depends on the position alone. Every replacement keeps something: a "
+        "constant keeps the average, resampling keeps what all texts share. Which one is right depends on your question.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A publication: who, when, what, where, and why it is named here."""
+
+    text: str
+    link: str
+    why: str
+
+
+REFERENCES = (
+    Reference(
+        "N. Pochinkov, B. Pasero, S. Shibayama (2024): Investigating Neuron Ablation in Attention Heads: The Case for "
+        "Peak Activation Centering. arXiv 2408.17322",
+        "https://arxiv.org/abs/2408.17322",
+        "Asks which replacement harms least; compares zero, mean, resampling and, newly, the peak on Mistral-7B, "
+        "OPT-1.3B, RoBERTa-large and a vision transformer. Each can be the least harmful in some regime; resampling "
+        "usually harms most.",
+    ),
+    Reference(
+        "M. Li, L. Janson (2024): Optimal ablation for interpretability. NeurIPS 2024, arXiv 2409.09951",
+        "https://arxiv.org/abs/2409.09951",
+        "Learns the constant that leaves the ablated model's expected loss lowest, and argues that this measures a "
+        "component's importance best.",
+    ),
+    Reference(
+        "L. Chan, A. Garriga-Alonso, N. Goldowsky-Dill, R. Greenblatt, J. Nitishinskaya, A. Radhakrishnan, B. Shlegeris, "
+        "N. Thomas (2022): Causal scrubbing: a method for rigorously testing interpretability hypotheses. Alignment Forum",
+        "https://www.alignmentforum.org/s/h95ayYYwMebGEYN5y",
+        "Tests a hypothesis by resampling every activation that should not matter if it were true.",
+    ),
+    Reference(
+        "P. Michel, O. Levy, G. Neubig (2019): Are Sixteen Heads Really Better than One? NeurIPS 2019, arXiv 1905.10650",
+        "https://arxiv.org/abs/1905.10650",
+        "Many heads can be masked (set to zero) after training with little harm.",
+    ),
+    Reference(
+        "K. Wang, A. Variengien, A. Conmy, B. Shlegeris, J. Steinhardt (2022): Interpretability in the Wild: a Circuit "
+        "for Indirect Object Identification in GPT-2 small. arXiv 2211.00593",
+        "https://arxiv.org/abs/2211.00593",
+        "Replaces heads by their mean over a reference distribution; finds backup heads that step in.",
+    ),
+    Reference(
+        "T. McGrath, M. Rahtz, J. Kramár, V. Mikulik, S. Legg (2023): The Hydra Effect: Emergent Self-repair in Language "
+        "Model Computations. arXiv 2307.15771",
+        "https://arxiv.org/abs/2307.15771",
+        "Later layers make up for an ablated one: a small change does not prove that a part is unused.",
+    ),
+)

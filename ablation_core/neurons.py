@@ -1,0 +1,48 @@
+"""Neurons in figures: what the Distributions page says of one, as a JSON document and as text."""
+
+import math
+from dataclasses import asdict
+
+from ablation_core.describe import describe_model, describe_statistics
+from ablation_core.models import LoadedModel
+from ablation_core.reading import read_neuron
+from ablation_core.selection import Selection
+from ablation_core.statistics import Statistics
+
+
+def describe_neurons(model: LoadedModel, statistics: Statistics, selection: Selection, bins: int) -> dict:
+    """The JSON document of `python -m ablation_core neurons --json`; null stands for what is not a finite number."""
+    neurons = []
+    for (layer, head), picked in selection.chosen:
+        for neuron in picked:
+            reading = read_neuron(statistics, layer, head, neuron, bins)
+            figures = asdict(reading) | {"sentence": reading.sentence}
+            neurons.append({"neuron": f"{layer}.{head}:{neuron}"} | {k: _plain(v) for k, v in figures.items()})
+    return {
+        "model": describe_model(model),
+        "statistics": describe_statistics(statistics),
+        "bins": bins,
+        "neurons": neurons,
+    }
+
+
+def format_neurons(document: dict) -> str:
+    """The document as text for the terminal: a paragraph a neuron, in activation units."""
+    lines = []
+    for row in document["neurons"]:
+        values = ", ".join(f"{kind} {_number(value)}" for kind, value in row["values"].items() if kind != "zero")
+        lines.append(f"{row['neuron']:>8}  {values}, std {_number(row['std'])}\n          {row['sentence']}")
+    return "\n".join(lines) or "Nothing is selected."
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.5g}"
+
+
+def _plain(value: object) -> object:
+    """JSON knows no NaN, no infinity and no tuples."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value

@@ -1,0 +1,140 @@
+"""A result as one HTML page that needs nothing else: what was found, pictures, tables, and how to get it again.
+
+Everything that comes from outside is escaped, pictures are inline SVG, and the page's own policy forbids scripts and
+any request.
+"""
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ablation_core.results import AblationResult
+from ablation_core.tables import format_interval
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b2733; background: #fff; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.finding { font-size: 1.1rem; border-left: 4px solid #dd6315; padding-left: 1rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 0.25rem 1rem 0.25rem 0; border-bottom: 1px solid #dfe5ea; }
+.wide { overflow-x: auto; }
+svg { max-width: 100%; height: auto; }
+pre { background: #f3f6f9; padding: 0.8rem; overflow-x: auto; white-space: pre-wrap; word-break: break-word; }
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart for the page: its SVG and what it shows in words."""
+
+    svg: str
+    alternative: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page says.
+
+    Attributes:
+        findings: sentences, the answer first.
+        tables: caption → frame; floats are shown to five digits.
+        script, command: how to get the numbers again.
+        provenance: what was measured with.
+    """
+
+    title: str
+    findings: Sequence[str]
+    pictures: Sequence[Picture]
+    tables: dict[str, pd.DataFrame]
+    script: str
+    command: str
+    provenance: dict
+
+
+def to_html(report: Report) -> str:
+    """The page."""
+    escaped = html.escape
+    findings = "".join(f"<p>{escaped(sentence)}</p>" for sentence in report.findings if sentence)
+    pictures = "".join(
+        f'<figure role="img" aria-label="{escaped(picture.alternative)}">{_own_ids(picture.svg, number)}</figure>'
+        for number, picture in enumerate(report.pictures)
+    )
+    tables = "".join(f"<h2>{escaped(name)}</h2>{_table(frame)}" for name, frame in report.tables.items())
+    made = "".join(
+        f'<tr><th scope="row">{escaped(str(name))}</th><td>{escaped(str(value))}</td></tr>'
+        for name, value in report.provenance.items()
+        if value is not None
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<title>{escaped(report.title)}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{escaped(report.title)}</h1>
+<div class="finding">{findings}</div>
+{pictures}
+{tables}
+<h2>How to get these numbers again</h2>
+<p>In the project's folder, with its requirements installed:</p>
+<pre>{escaped(report.command)}</pre>
+<p>or this script:</p>
+<pre>{escaped(report.script)}</pre>
+<h2>Made with</h2>
+<div class="wide"><table>{made}</table></div>
+</main>
+</body>
+</html>
+"""
+
+
+def result_table(result: AblationResult) -> pd.DataFrame:
+    """A result as text with units: the baseline, then a row a method, changes with their 95 % intervals."""
+    rows = []
+    for name, performance, change in (
+        ("baseline", result.baseline, None),
+        *((row.method, row.performance, row.change) for row in result.results),
+    ):
+        rows.append(
+            {
+                "method": name,
+                "loss, nats": f"{performance.loss:.4f}",
+                "perplexity": f"{performance.perplexity:.2f}",
+                "top-1": f"{performance.top1:.1%}",
+                "top-10": f"{performance.top10:.1%}",
+                "KL, nats": f"{performance.kl:.5f}" if change else "",
+                "change of loss, nats [95 % interval]": format_interval(change["loss"]) if change else "",
+                "change of top-1, share [95 % interval]": format_interval(change["top1"]) if change else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _table(frame: pd.DataFrame) -> str:
+    head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in frame.columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_shown(value))}</td>" for value in row) + "</tr>"
+        for row in frame.itertuples(index=False)
+    )
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _shown(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _own_ids(svg: str, number: int) -> str:
+    """The drawing with ids of its own: those of several drawings on a page would be mistaken for each other."""
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="p{number}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#p{number}-\1)", svg)
+    return re.sub(r'href="#([^"]+)"', rf'href="#p{number}-\1"', svg)

@@ -1,0 +1,209 @@
+"""The row at the end of a page: its numbers as script and command, its charts and tables as files, all as a report.
+
+Files are made when they are asked for, in the download's own thread, so that the row costs a page nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from ablation_core import charts, export, frames, share
+from ablation_core.live import Outcome
+from ablation_core.reading import read_neuron
+from ablation_core.report import Picture, Report, result_table, to_html
+from ablation_core.ui import View
+from ablation_core.verdict import comparison, verdict
+
+_METRICS = {
+    "loss": "Change of loss, nats a prediction",
+    "top1": "Change of top-1, share of predictions",
+    "kl": "KL from the baseline, nats",
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart to take along: how it is drawn, and what it shows in words."""
+
+    draw: Callable[[], alt.TopLevelMixin]
+    alternative: str
+
+
+@dataclass(frozen=True)
+class Takeaway:
+    """What a page gives along.
+
+    Attributes:
+        name: the beginning of every file's name.
+        charts, tables: by title; frames are made when asked for.
+        report: makes the HTML page; None where a page has none.
+    """
+
+    name: str
+    script: str
+    command: str
+    charts: dict[str, Chart]
+    tables: dict[str, Callable[[], pd.DataFrame]]
+    provenance: dict
+    report: Callable[[], str] | None = None
+
+
+def row(taken: Takeaway) -> None:
+    """Draw the row."""
+    st.divider()
+    st.markdown("**Take it with you**")
+    with st.container(horizontal=True):
+        with st.popover("Copy as Python", help="A script that prints the numbers of this page."):
+            st.caption("Run it in the project's folder. It prints the numbers of this page as JSON.")
+            st.code(taken.script, language="python", wrap_lines=True)
+        with st.popover("Copy as command", help="A command line that prints the numbers of this page."):
+            st.caption("Run it in the project's folder; --json behind it prints every digit.")
+            st.code(taken.command, language="bash", wrap_lines=True)
+        with st.popover("Charts", help="Every chart of this page as a PNG or SVG file."):
+            for title, chart in taken.charts.items():
+                _downloads(taken, title, {"PNG": _png(title, chart), "SVG": _svg(title, chart)})
+        with st.popover("Tables", help="Every table of this page as a CSV or JSON file, with where it comes from."):
+            for title, frame in taken.tables.items():
+                files = {"CSV": _table(export.to_csv, frame, taken), "JSON": _table(export.to_json, frame, taken)}
+                _downloads(taken, title, files)
+        if taken.report:
+            st.download_button(
+                "Report",
+                taken.report,
+                export.file_name(taken.name, "report", ending="html"),
+                "text/html",
+                on_click="ignore",
+                key=f"report {taken.name}",
+                help="One HTML page with the findings, charts, tables and how to get the numbers again.",
+            )
+
+
+_TYPES = {"PNG": "image/png", "SVG": "image/svg+xml", "CSV": "text/csv", "JSON": "application/json"}
+
+
+def _downloads(taken: Takeaway, title: str, files: dict[str, Callable[[], bytes | str]]) -> None:
+    st.markdown(title)
+    with st.container(horizontal=True):
+        for kind, make in files.items():
+            st.download_button(
+                kind,
+                make,
+                export.file_name(taken.name, title.split(",")[0].lower(), ending=kind.lower()),
+                _TYPES[kind],
+                on_click="ignore",
+                key=f"{kind} {title} {taken.name}",
+                help=f"{title} as {kind}",
+            )
+
+
+def _png(title: str, chart: Chart) -> Callable[[], bytes]:
+    return lambda: export.to_png(chart.draw(), title, chart.alternative)
+
+
+def _svg(title: str, chart: Chart) -> Callable[[], str]:
+    return lambda: export.to_svg(chart.draw(), title, chart.alternative)
+
+
+def _table(
+    write: Callable[[pd.DataFrame, dict], bytes], frame: Callable[[], pd.DataFrame], taken: Takeaway
+) -> Callable[[], bytes]:
+    return lambda: write(frame(), taken.provenance)
+
+
+def of_ablation(view: View, outcome: Outcome) -> None:
+    """The row of the Ablate page."""
+    row(ablation_takeaway(view, outcome))
+
+
+def ablation_takeaway(view: View, outcome: Outcome) -> Takeaway:
+    """What the Ablate page gives along."""
+    result, floor = outcome.result, outcome.floor
+    title = f"{result.model['ref']} without {result.select or 'nothing'}, on {result.data['ref']}"
+
+    def changes(metric: str) -> alt.LayerChart:
+        band = (floor.low, floor.high) if floor and metric == "loss" else None
+        return charts.changes(frames.change_frame(result, metric, view.method), _METRICS[metric], band)
+
+    drawn = {
+        words: Chart(lambda metric=metric: changes(metric), f"{words} by method, with 95 % intervals: {title}.")
+        for metric, words in _METRICS.items()
+    }
+    if result.neurons:
+        drawn["Where the replaced values lie"] = Chart(
+            lambda: charts.replaced_values(frames.replaced_frame(view.statistics, view.selection, view.bins)),
+            "Each method's values in standard deviations from the neurons' means.",
+        )
+    script = share.ablation_script(result, view.statistics, view.method)
+    command = share.ablation_command(result, view.statistics)
+    provenance = export.result_provenance(result)
+
+    def report() -> str:
+        pictures = [Picture(_svg(words, chart)(), chart.alternative) for words, chart in drawn.items()]
+        findings = [verdict(result, view.method, floor), comparison(result)]
+        tables = {"All methods, on the same predictions": result_table(result)}
+        return to_html(Report(title, findings, pictures, tables, script, command, provenance))
+
+    tables = {
+        "All methods": lambda: frames.result_frame(result),
+        "Where the replaced values lie": lambda: frames.replaced_frame(view.statistics, view.selection, view.bins),
+    }
+    name = export.file_name("ablation", result.model["ref"], result.select, ending="").rstrip(".")
+    return Takeaway(name, script, command, drawn, tables, provenance, report)
+
+
+def of_neuron(view: View, layer: int, head: int, neuron: int) -> None:
+    """The row of the Distributions page."""
+    row(neuron_takeaway(view, layer, head, neuron))
+
+
+def neuron_takeaway(view: View, layer: int, head: int, neuron: int) -> Takeaway:
+    """What the Distributions page gives along: one neuron large, its head, and the map."""
+    statistics, bins, select = view.statistics, view.bins, f"{layer}.{head}:{neuron}"
+    reading = read_neuron(statistics, layer, head, neuron, bins)
+    unit = f"activation of neuron {select}"
+
+    def histogram(log: bool) -> alt.LayerChart:
+        bars = frames.histogram_frame(statistics, layer, head, neuron, bins)
+        return charts.neuron_histogram(bars, frames.mark_frame(reading), unit, log)
+
+    def heads() -> pd.DataFrame:
+        return frames.head_frame(frames.head_distances(statistics, bins), view.model.shape, {(layer, head)})
+
+    def neurons() -> pd.DataFrame:
+        frame = frames.neuron_frame(statistics, layer, head, bins)
+        return frame.rename(columns={"apart": "peak minus mean, in std"})
+
+    words = f"Histogram of neuron {select} of {view.model.ref}"
+    drawn = {
+        words: Chart(lambda: histogram(False), f"{words}. {reading.sentence}"),
+        f"{words}, logarithmic": Chart(lambda: histogram(True), f"{words}, counts logarithmic. {reading.sentence}"),
+        "Map of the heads": Chart(
+            lambda: charts.head_map(heads(), "|peak − mean| in std"),
+            "Every head, coloured by how far peak and mean lie apart.",
+        ),
+    }
+    script = share.neuron_script(view.model, statistics, select, bins)
+    command = share.neuron_command(view.model, statistics, select, bins)
+    provenance = export.statistics_provenance(view.model, statistics, bins) | {"neuron": select}
+
+    def report() -> str:
+        pictures = [Picture(_svg(words, chart)(), chart.alternative) for words, chart in drawn.items()]
+        tables = {
+            "Its values, in activation units": frames.mark_frame(reading)[["kind", "value"]],
+            f"All neurons of head {layer}.{head}, the oddest first": neurons(),
+        }
+        title = f"Neuron {select} of {view.model.ref}"
+        return to_html(Report(title, [reading.sentence], pictures, tables, script, command, provenance))
+
+    tables = {
+        f"Neuron {select}": lambda: frames.histogram_frame(statistics, layer, head, neuron, bins),
+        f"Head {layer}.{head}": neurons,
+        "All heads": lambda: heads()[["layer", "head", "value"]].rename(
+            columns={"value": "mean of |peak minus mean| in std"}
+        ),
+    }
+    name = export.file_name("neuron", view.model.ref, select, ending="").rstrip(".")
+    return Takeaway(name, script, command, drawn, tables, provenance, report)

@@ -1,0 +1,277 @@
+"""Text and images that a person uploads: checked, written whole or not at all, and turned into a data reference.
+
+Each lies in `<cache>/uploads/<digest of its content>/`: a text as `text.txt`, images as `images/<class>/<number>-<name>`,
+and `upload.json` beside them with the name it was uploaded by. An upload is hostile until shown otherwise: declared
+sizes are not believed, an archive's names never become paths, and every image is decoded once before it is kept.
+"""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import stat
+import tempfile
+import time
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, UnidentifiedImageError
+
+from ablation_core.errors import DataError, first_line
+from ablation_core.folders import CACHE, uploads_folder
+from ablation_core.sources import IMAGE_SUFFIXES, decode_text
+
+MAX_BYTES = 50_000_000  # of an upload, as in .streamlit/config.toml
+MAX_UNPACKED_BYTES = 500_000_000
+MAX_FILE_BYTES = 25_000_000
+MAX_FILES = 10_000
+MAX_RATIO = 200  # unpacked to packed bytes of a file; images hardly shrink, a bomb shrinks a thousandfold
+MAX_PIXELS = 25_000_000
+MAX_PIXELS_TOGETHER = 2_000_000_000  # some minutes of decoding
+MAX_KEPT_BYTES = 2_000_000_000  # of all uploads together
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_IGNORED = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|Thumbs\.db$|desktop\.ini$)")
+_PARTIAL = ".partial-"
+_NOTE = "upload.json"
+_STALE_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Something a person uploaded.
+
+    Attributes:
+        kind: `text` or `images`.
+        name: what the uploaded file was called.
+        digest: of its content; also the name of its folder.
+        files: how many there are: 1, or the number of images.
+        bytes: what it takes on disk.
+    """
+
+    kind: str
+    name: str
+    digest: str
+    files: int
+    bytes: int
+
+
+def keep_upload(name: str, content: bytes, cache: Path = CACHE) -> Upload:
+    """Check an uploaded text file or zip of images and keep it.
+
+    Raises:
+        DataError: it is not what it should be; nothing is left behind.
+    """
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{_shown(name)} is larger than {MAX_BYTES // 1_000_000} MB; upload a part of it.")
+    if not content:
+        raise DataError(f"{_shown(name)} is empty; upload a UTF-8 text file or a zip of images.")
+    zipped = content[:4] in (b"PK\x03\x04", b"PK\x05\x06") or name.lower().endswith(".zip")
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    folder = uploads_folder(cache)
+    if (kept := _read_note(folder / digest)) is not None:
+        return kept
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_stale(folder)
+        _check_room(folder, len(content))
+        with tempfile.TemporaryDirectory(dir=folder, prefix=_PARTIAL) as temporary:
+            work = Path(temporary) / "work"
+            work.mkdir()
+            files = _unpack_images(name, content, work / "images") if zipped else _write_text(name, content, work)
+            taken = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+            upload = Upload("images" if zipped else "text", _shown(name), digest, files, taken)
+            (work / _NOTE).write_text(json.dumps(asdict(upload)), encoding="utf-8")
+            if (folder / digest).exists():  # its note is damaged, or it came at the same moment
+                shutil.rmtree(folder / digest)
+            work.replace(folder / digest)
+    except OSError as error:
+        raise DataError(f"{_shown(name)} cannot be kept in {folder}: {first_line(error)}") from error
+    return upload
+
+
+def list_uploads(cache: Path = CACHE) -> list[Upload]:
+    """What was uploaded and is still here, by name."""
+    found = (_read_note(path) for path in uploads_folder(cache).glob("[0-9a-f]*"))
+    return sorted((upload for upload in found if upload is not None), key=lambda upload: (upload.name, upload.digest))
+
+
+def reference(upload: Upload, cache: Path = CACHE) -> str:
+    """The data reference of an upload; relative where it can be, so that a link says nothing of the machine."""
+    folder = uploads_folder(cache) / upload.digest
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    return f"text:{folder / 'text.txt'}" if upload.kind == "text" else f"images:{folder / 'images'}"
+
+
+def references(kind: str, cache: Path = CACHE) -> tuple[str, ...]:
+    """The data references of all uploads of a kind, `text` or `images`."""
+    return tuple(reference(upload, cache) for upload in list_uploads(cache) if upload.kind == kind)
+
+
+def delete_upload(digest: str, cache: Path = CACHE) -> None:
+    """Remove an upload.
+
+    Raises:
+        DataError: there is none of this digest.
+    """
+    folder = uploads_folder(cache) / digest
+    if not re.fullmatch(r"[0-9a-f]{16}", digest) or folder.is_symlink() or not folder.is_dir():
+        raise DataError(f"There is no upload {digest!r} here.")
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise DataError(f"The upload {digest} cannot be deleted: {first_line(error)}") from error
+
+
+def _read_note(folder: Path) -> Upload | None:
+    """What the note of an upload says; None where there is none that can be read."""
+    try:
+        upload = Upload(**json.loads((folder / _NOTE).read_text(encoding="utf-8")))
+        whole = (folder / ("text.txt" if upload.kind == "text" else "images")).exists()
+    except (OSError, ValueError, TypeError):
+        return None
+    return upload if whole and upload.digest == folder.name else None
+
+
+def _remove_stale(folder: Path) -> None:
+    """Leftovers of processes that were killed; younger ones may belong to an upload under way."""
+    for path in folder.glob(f"{_PARTIAL}*"):
+        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_room(folder: Path, coming: int) -> None:
+    kept = sum(upload.bytes for path in folder.iterdir() if (upload := _read_note(path)) is not None)
+    if kept + coming > MAX_KEPT_BYTES:
+        raise DataError(
+            f"The uploads kept here already take {kept / 1e9:.1f} of {MAX_KEPT_BYTES / 1e9:.0f} GB; delete one first."
+        )
+
+
+def _write_text(name: str, content: bytes, work: Path) -> int:
+    decode_text(content, _shown(name))
+    (work / "text.txt").write_bytes(content)
+    return 1
+
+
+def _unpack_images(name: str, content: bytes, target: Path) -> int:
+    """Write a zip's images as `target/<class>/<number>-<name>` and return how many there are."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = _checked_members(name, archive)
+            room, pixels = MAX_UNPACKED_BYTES, 0
+            for number, (member, label) in enumerate(members, start=1):
+                data = _read_member(archive, member, min(MAX_FILE_BYTES, room))
+                room -= len(data)
+                pixels += _decode(member.filename, data)
+                if pixels > MAX_PIXELS_TOGETHER:
+                    raise DataError(f"The images in {_shown(name)} have too many pixels together; make them smaller.")
+                place = target / label / f"{number:05d}-{_file_name(member.filename)}"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise DataError(f"{_shown(name)} cannot be unpacked: {first_line(error)}. Is it a whole zip file?") from error
+    return len(members)
+
+
+def _checked_members(name: str, archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, str]]:
+    """The archive's images with the name of each one's class, in the order of their names."""
+    infos = [info for info in archive.infolist() if not info.is_dir() and not _IGNORED.search(info.filename)]
+    if len(archive.infolist()) > 2 * MAX_FILES or len(infos) > MAX_FILES:
+        raise DataError(f"{_shown(name)} holds more than {MAX_FILES:,} files; upload fewer.")
+    if not infos:
+        raise DataError(f"{_shown(name)} holds no files; it needs one folder for each class, with its images inside.")
+    if sum(info.file_size for info in infos) > MAX_UNPACKED_BYTES:
+        raise DataError(
+            f"{_shown(name)} unpacks to more than {MAX_UNPACKED_BYTES // 1_000_000} MB; upload fewer images."
+        )
+    paths = [_checked_path(info) for info in infos]
+    depths = {len(path.parts) for path in paths}
+    above = {path.parts[:-2] for path in paths}
+    if 1 in depths or len(above) > 1 or max(depths) > 3:
+        odd = next((path for path in paths if len(path.parts) not in (2, 3)), paths[0])
+        raise DataError(
+            f"The images in {_shown(name)} must lie in one folder for each class, as in Dress/1.png; "
+            f"found {_shown(str(odd))}."
+        )
+    labels = [path.parts[-2] for path in paths]
+    if max(Counter(labels).values()) < 2:
+        raise DataError(f"{_shown(name)} holds one image a class; half are evaluated and half give statistics.")
+    folded = {label.casefold() for label in labels}
+    if len(folded) < len(set(labels)):
+        raise DataError(f"Two folders of {_shown(name)} differ only in upper and lower case; give them other names.")
+    return sorted(zip(infos, labels, strict=True), key=lambda pair: pair[0].filename)
+
+
+def _checked_path(info: zipfile.ZipInfo) -> PurePosixPath:
+    """The name of a member, shown to be harmless as a class and a file name."""
+    path, shown = PurePosixPath(info.filename), _shown(info.filename)
+    mode = info.external_attr >> 16
+    raw = info.orig_filename  # before zipfile cut it at a NUL
+    if info.flag_bits & 0x1:
+        raise DataError(f"{shown} is encrypted; upload a zip without a password.")
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise DataError(f"{shown} is a link or a special file; a zip of plain images is needed.")
+    if path.is_absolute() or ".." in path.parts or "\\" in raw or ":" in raw or "\0" in raw:
+        raise DataError(f"{shown} leads out of the archive; a zip with plain names such as Dress/1.png is needed.")
+    label = path.parts[-2] if len(path.parts) > 1 else ""
+    if len(label.encode()) > 100 or not label.isprintable() or label.startswith(".") or label != label.strip():
+        raise DataError(f"{shown} lies in a folder whose name cannot be a class; use short plain names.")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{shown} is packed in an unusual way; use an ordinary zip (stored or deflated).")
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise DataError(f"{shown} is no image; the zip may hold {', '.join(sorted(IMAGE_SUFFIXES))} and nothing else.")
+    if info.file_size > MAX_FILE_BYTES:
+        raise DataError(f"{shown} is larger than {MAX_FILE_BYTES // 1_000_000} MB; make it smaller.")
+    if info.file_size > MAX_RATIO * max(info.compress_size, 1) and info.file_size > 1_000_000:
+        raise DataError(f"{shown} would unpack to {MAX_RATIO} times its size and more; that is no ordinary image.")
+    return path
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
+    """A member's bytes, whatever size it claims to have."""
+    with archive.open(member) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise DataError(f"{_shown(member.filename)} unpacks to more than is allowed; upload fewer or smaller images.")
+    return data
+
+
+def _decode(filename: str, data: bytes) -> int:
+    """Decode an image once, after a look at its size, and return how many pixels it has."""
+    shown = _shown(filename)
+    too_many = f"at most {MAX_PIXELS // 1_000_000} million are allowed; make it smaller"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, with a sentence
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise DataError(f"{shown} has {width:,} × {height:,} pixels; {too_many}.")
+                image.load()
+                return width * height
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{shown} has far too many pixels; {too_many}.") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{shown} is not an image of a known kind ({', '.join(_FORMATS)}).") from error
+    except Exception as error:  # decoders fail in many ways on hostile files; the user needs a sentence
+        raise DataError(f"{shown} is damaged and cannot be read: {first_line(error)}") from error
+
+
+def _file_name(path: str) -> str:
+    """The end of a member's name, made safe for any file system."""
+    stem, suffix = PurePosixPath(path).stem, PurePosixPath(path).suffix.lower()
+    return (re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:40] or "image") + suffix
+
+
+def _shown(name: str) -> str:
+    """A name from outside, fit to stand in a sentence: no control letters, nothing that Markdown would act on."""
+    plain = re.sub(r"[^\w .,/+&'()-]", "?", name)
+    return plain if len(plain) <= 80 else f"{plain[:40]}…{plain[-39:]}"

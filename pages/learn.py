@@ -1,0 +1,151 @@
+"""Learn: what ablation is, why zero is not neutral, what the peak is; for someone who has never seen it."""
+
+from contextlib import suppress
+from dataclasses import astuple
+
+import streamlit as st
+from streamlit.errors import StreamlitPageNotFoundError
+
+from ablation_core import charts, frames, learning, ui
+from ablation_core.lessons import EXAMPLES, EXPERIMENTS, MODEL, REFERENCES, Experiment, query
+from ablation_core.reading import read_neuron
+from ablation_core.toy import PRESETS, Toy
+
+SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")
+
+ui.open_frame("Learn", "🎓")
+learning.narrow_column()
+
+
+def take_preset() -> None:
+    """The sliders jump to the chosen shape."""
+    if chosen := st.session_state["toy-shape"]:
+        st.session_state.update(zip(SLIDERS, astuple(PRESETS[chosen]), strict=True))
+
+
+@st.fragment
+def toy_neuron() -> None:
+    """The made-up neuron: sliders, picture, sentence and table, redrawn by themselves."""
+    st.pills("Begin with a shape", list(PRESETS), key="toy-shape", on_change=take_preset)
+    left, right = st.columns(2, gap="large")
+    with left:
+        place = st.slider(
+            "Place: where the first hump lies", -4.0, 6.0, 1.5, 0.1, key=SLIDERS[0], bind="query-params",
+            help="In activation units. Zero stays where it is.",
+        )  # fmt: skip
+        lean = st.slider(
+            "Lean: a tail to one side", -8.0, 8.0, 8.0, 0.5, key=SLIDERS[1], bind="query-params",
+            help="0 is a symmetric bell; to the right, a tail of high values; to the left, of low ones.",
+        )  # fmt: skip
+    with right:
+        second = st.slider(
+            "Second hump: its share of the activations", 0.0, 0.5, 0.0, 0.05, key=SLIDERS[2], bind="query-params",
+            help="Some neurons have two habits: one value for most words, another for some.",
+        )  # fmt: skip
+        distance = st.slider(
+            "Distance of the second hump", -4.0, 4.0, 3.0, 0.1, key=SLIDERS[3], bind="query-params",
+            help="In activation units; it matters only where the second hump has a share.",
+        )  # fmt: skip
+    toy = Toy(place, lean, second, distance)
+    st.markdown(f"**{toy.sentence()}**")
+    chart = charts.neuron_histogram(toy.bars(), frames.mark_frame(toy.reading()), "activation", log=False)
+    st.altair_chart(chart, alt=f"Histogram of a made-up neuron. {toy.sentence()}")
+    st.caption(
+        "*Near* means within a quarter of a standard deviation (std). The picture stands for 10,000 activations."
+    )
+    with st.expander("The same as a table"):
+        st.table(learning.candidates(toy))
+
+
+@st.fragment
+def real_neuron() -> None:
+    """A neuron of the bundled model, from its statistics alone: no model is loaded."""
+    with ui.sentences():
+        statistics = learning.bundled_statistics(MODEL)
+    kind = st.segmented_control(
+        "A neuron of the bundled language model", list(EXAMPLES), default="Far from zero", key="kind",
+        bind="query-params", required=True,
+        help="Each is one of the 1,152 attention neurons of opt-mini.",
+    )  # fmt: skip
+    example = EXAMPLES[kind]
+    bins = st.select_slider(
+        "Bins for the peak", ui.BINS, value=60, key="learn-bins", bind="query-params",
+        help="The peak is the middle of the fullest bin. Few bins: steady but coarse. Many: fine but shaky.",
+    )  # fmt: skip
+    reading = read_neuron(statistics, *example.neuron, bins)
+    st.markdown(f"**{example.words}** {reading.sentence}")
+    bars, marks = frames.histogram_frame(statistics, *example.neuron, bins), frames.mark_frame(reading)
+    chart = charts.neuron_histogram(bars, marks, f"activation of neuron {example.name}", log=False)
+    st.altair_chart(chart, alt=f"Histogram of neuron {example.name} of {MODEL}. {reading.sentence}")
+    st.caption(f"{statistics.provenance['tokens']:,} positions of {statistics.provenance['data']}.")
+    with st.expander("Its values as a table"):
+        st.table(learning.values(reading))
+    page_link(
+        "app.py",
+        f"Open neuron {example.name} on the Distributions page",
+        query("3.0", "mean") | {"neuron": example.name},
+    )
+
+
+def page_link(page: str, label: str, params: dict[str, str]) -> None:
+    with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
+        st.page_link(page, label=label, icon="➡️", query_params=params)
+
+
+def guided(number: int, experiment: Experiment) -> None:
+    """One experiment: what to do, where, the question, and the answer when asked for."""
+    st.subheader(f"Experiment {number}: {experiment.title}", anchor=False)
+    st.markdown(experiment.task)
+    for label, (select, method) in experiment.links.items():
+        page_link("pages/ablate.py", label, query(select, method))
+    st.markdown(f"**Question.** {experiment.question}")
+    with st.expander(f"Answer to experiment {number}"):
+        st.markdown(experiment.answer_text)
+        st.caption("opt-mini, 2,000 predictions of python-docs, seed 0; in brackets 95 % intervals. Other versions of "
+                   "Python carry other wording, which changes the last digits.")  # fmt: skip
+
+
+st.header("What is ablation?", anchor=False)
+st.markdown(
+    "A transformer reads in **layers**. In each, several **attention heads** look around and each writes down a few "
+    "numbers. One such number is a **neuron**; its value at one place of a text is an **activation**.  \n"
+    "To find out what a head is for, take it out and see what gets worse. That is **ablation**."
+)
+learning.diagram()
+st.markdown(
+    "But a neuron cannot be left empty: the next part of the model expects a number. "
+    "**Which number means *nothing*?** That is what all of this is about."
+)
+
+st.header("1 · Shape a neuron", anchor=False)
+st.markdown(
+    "The picture shows how often a neuron has which value. Four candidates could stand for *nothing*: **zero**; the "
+    "**mean**, its average; the **median**, with half of its values on either side; and the **peak**, its most usual "
+    "value. Move the sliders and watch them part ways."
+)
+toy_neuron()
+st.info(
+    "**Why zero is not neutral.** What comes after the neuron has only ever seen its usual values. Where zero is far "
+    "from all of them, setting it to zero does two things: it takes the neuron's information away, and it shows the "
+    "rest of the model something strange. Only the first was wanted."
+)
+
+st.header("2 · A real neuron", anchor=False)
+st.markdown("The same picture, but measured: a small language model reading Python's documentation.")
+real_neuron()
+
+st.header("3 · Three experiments", anchor=False)
+st.markdown(
+    "Now measure. **Loss** says how surprised the model is by what comes next, in *nats* a prediction; less is better. "
+    "A change of loss comes with an **interval**: where it holds 0, this sample cannot tell the ablation from no effect."
+)
+for place, experiment in enumerate(EXPERIMENTS, start=1):
+    guided(place, experiment)
+
+st.header("Words", anchor=False)
+with st.expander("What the pages' words mean"):
+    st.table(learning.WORDS)
+
+st.header("Read on", anchor=False)
+for reference in REFERENCES:
+    st.markdown(f"[{reference.text}]({reference.link})  \n{reference.why}")
