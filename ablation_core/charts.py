@@ -38,7 +38,7 @@ def mark_of(kind: str) -> Mark:
     return MARKS.get(kind) or Mark(_OTHER_COLORS[sum(kind.encode()) % len(_OTHER_COLORS)], (6, 2), "stroke")
 
 
-def _mark_scales(names: Sequence[str]) -> dict:
+def mark_scales(names: Sequence[str]) -> dict:
     """Colour, dash and shape scales for these kinds of values."""
     marks = [mark_of(name) for name in names]
     return {
@@ -79,7 +79,9 @@ def head_map(frame: pd.DataFrame, title: str, form: str = ".2f") -> alt.LayerCha
     )
     chart = alt.layer(cells, outline)
     if layers * heads <= 200:
-        texts = base.transform_joinaggregate(least="min(value)", most="max(value)").mark_text(fontSize=11, cursor="pointer")
+        texts = base.transform_joinaggregate(least="min(value)", most="max(value)").mark_text(
+            fontSize=11, cursor="pointer"
+        )
         chart += texts.encode(
             text=alt.Text("value:Q", format=form),
             color=alt.condition("2 * datum.value > datum.least + datum.most", alt.value("white"), alt.value("#1b2733")),
@@ -127,7 +129,7 @@ def neuron_grid(outlines: pd.DataFrame, marks: pd.DataFrame, cells: pd.DataFrame
         .encode(x=x, y=y, y2="base:Q", detail="neuron:N")
     )
     kinds = list(dict.fromkeys(marks["kind"]))
-    scales = _mark_scales(kinds)
+    scales = mark_scales(kinds)
     rules = (
         alt.Chart(marks)
         .mark_rule(strokeWidth=1.6, tooltip=None)
@@ -172,7 +174,7 @@ def neuron_histogram(
         line = line.mark_line(color="#7048b6", strokeWidth=2, tooltip=None)
         columns = alt.layer(columns, line.encode(x=alt.X("x:Q", scale=x_scale, title=unit), y=y))
     kinds = list(marks["kind"])
-    scales = _mark_scales(kinds)
+    scales = mark_scales(kinds)
     values = alt.Chart(marks).encode(x=alt.X("value:Q", scale=x_scale, title=unit), color=scales["color"])
     rules = values.mark_rule(strokeWidth=2.2).encode(
         strokeDash=scales["strokeDash"],
@@ -206,7 +208,7 @@ def changes(frame: pd.DataFrame, title: str, floor: tuple[float, float] | None =
         floor: the range of changes that random neurons make.
     """
     kinds = list(frame["kind"])
-    scales = _mark_scales(kinds)
+    scales = mark_scales(kinds)
     y = alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13))
     base = alt.Chart(frame).encode(y=y)
     x = alt.X("mean:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format="~g"))
@@ -241,7 +243,7 @@ def replaced_values(frame: pd.DataFrame) -> alt.Chart:
         frame: columns kind, name, value (standard deviations from the neuron's mean).
     """
     kinds = list(dict.fromkeys(frame["kind"]))
-    scales = _mark_scales(kinds)
+    scales = mark_scales(kinds)
     return (
         alt.Chart(frame)
         .mark_tick(thickness=1.5, size=26, opacity=0.55)

@@ -133,6 +133,7 @@ class AblationRun:
         self._baseline: list[Scores] = []
         self._ablated: dict[str, list[Scores]] = {method.name: [] for method in spec.methods}
         self._sequences: list[np.ndarray] = []
+        self.targets: list[np.ndarray] = []  # of each batch done
         self.steps_done = 0
 
     @property
@@ -144,14 +145,14 @@ class AblationRun:
         rows = self.data.numbers(self.steps_done)
         recorded = self.recording[self.steps_done]
         outputs = [
-            engine.ablated_output(self.model, recorded, self.replacements(method, rows))
-            for method in self.spec.methods
+            engine.ablated_output(self.model, recorded, self.replacements(method, rows)) for method in self.spec.methods
         ]
         baseline, *ablated = engine.score_outputs(self.model, recorded, outputs)
         self._baseline.append(baseline)
         for method, scores in zip(self.spec.methods, ablated, strict=True):
             self._ablated[method.name].append(scores)
-        self._sequences.append(_sequence_numbers(recorded.batch.targets.cpu().numpy(), rows.start))
+        self.targets.append(recorded.batch.targets.cpu().numpy())
+        self._sequences.append(_sequence_numbers(self.targets[-1], rows.start))
         self.steps_done += 1
 
     def replacements(self, method: Method, rows: Sequence[int]) -> dict[int, engine.Replace]:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ablation_core import engine
-from ablation_core.data import IGNORED, Data
+from ablation_core.data import IGNORED, Batch, Data
 from ablation_core.experiment import AblationRun
 from ablation_core.methods import Method
 from ablation_core.models import LoadedModel
@@ -57,28 +58,24 @@ class Harm:
         return numbers[order], means[order]
 
 
-def find_harm(recording: engine.Recording, before: np.ndarray, after: np.ndarray) -> Harm:
-    """Say of each loss which prediction it belongs to.
-
-    Args:
-        recording: clean passes over the data that the losses were measured on.
-        before, after: the loss of every prediction as `AblationRun.scores` gives them; float64 (predictions,).
-    """
-    data, shift = recording.data, int(recording.model.modality == "causal")
+def find_harm(run: AblationRun) -> dict[str, Harm]:
+    """Of a run under way or finished: method name → its effect on every prediction scored so far."""
+    shift = int(run.model.modality == "causal")  # a causal model predicts the token that follows
     sequences, positions, targets = [], [], []
-    for number in range(len(data)):
-        wanted = recording[number].batch.targets.cpu().numpy()
-        first = data.numbers(number).start
+    for number, wanted in enumerate(run.targets):
+        first = run.data.numbers(number).start
         if wanted.ndim == 1:
-            sequences.append(np.arange(first, first + len(wanted)))
-            positions.append(np.zeros(len(wanted), dtype=int))
+            rows, columns = np.arange(len(wanted)), np.zeros(len(wanted), dtype=int)
             targets.append(wanted)
         else:
             rows, columns = np.nonzero(wanted != IGNORED)
-            sequences.append(first + rows)
-            positions.append(columns + shift)  # a causal model predicts the token that follows
             targets.append(wanted[rows, columns])
-    return Harm(np.concatenate(sequences), np.concatenate(positions), np.concatenate(targets), before, after)
+            columns = columns + shift
+        sequences.append(first + rows)
+        positions.append(columns)
+    where = [np.concatenate(parts) for parts in (sequences, positions, targets)]
+    baseline, ablated, _ = run.scores()
+    return {name: Harm(*where, baseline.loss, scores.loss) for name, scores in ablated.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +96,21 @@ class Predicted:
     target_after: np.ndarray
 
 
-def predict(run: AblationRun, method: Method, sequences: Sequence[int]) -> Predicted:
+def predict(
+    run: AblationRun, method: Method, sequences: Sequence[int], positions: Sequence[int] | None = None
+) -> Predicted:
     """What the model predicts in these sequences of the run's data before and after its ablation by a method.
 
-    The predictions are those that are scored, sequence after sequence in the order given.
+    Args:
+        positions: of text, one position in each sequence, counted as in `Harm`: only its prediction is looked at. By
+            default all that are scored, sequence after sequence in the order given.
     """
-    recorded = engine.record(run.model, run.data.rows(sequences))
+    batch = run.data.rows(sequences)
+    if positions is not None and run.model.modality != "vision":
+        places = torch.tensor([position - int(run.model.modality == "causal") for position in positions])[:, None]
+        only = torch.full_like(batch.targets, IGNORED).scatter(1, places, batch.targets.gather(1, places))
+        batch = Batch(batch.inputs, only)
+    recorded = engine.record(run.model, batch)
     ablated = engine.ablated_output(run.model, recorded, run.replacements(method, sequences))
     clean, changed = engine.log_probabilities(run.model, recorded, [recorded.outputs[-1], ablated])
     targets = recorded.batch.targets

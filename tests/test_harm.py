@@ -25,8 +25,7 @@ def zero_run(model: LoadedModel) -> AblationRun:
 
 def test_each_change_belongs_to_its_prediction(bundled_model: LoadedModel) -> None:
     model, run = bundled_model, zero_run(bundled_model)
-    before, after, _ = run.scores()
-    harm = find_harm(run.recording, before.loss, after["zero"].loss)
+    harm = find_harm(run)["zero"]
     zeros = {layer: torch.zeros(1, run.model.shape.heads[layer] * model.head_dim) for layer in (0, 2)}
     for index in range(0, len(harm.change), 7):
         batch = run.data.rows([int(harm.sequence[index])])
@@ -59,6 +58,15 @@ def test_predictions_before_and_after_are_those_of_a_plain_forward(bundled_model
         np.testing.assert_allclose(shares, order, atol=1e-5)
         np.testing.assert_allclose(np.take_along_axis(expected, ids, 1), shares, atol=1e-5)
         np.testing.assert_allclose(right, expected[np.arange(len(expected)), batch.targets[scored]], atol=1e-5)
+
+
+def test_single_predictions_can_be_asked_for(opt_mini: LoadedModel) -> None:
+    run = zero_run(opt_mini)
+    harm, method = find_harm(run)["zero"], METHODS["zero"]
+    worst = harm.worst_first()[:5]
+    predicted = predict(run, method, harm.sequence[worst], harm.position[worst])
+    np.testing.assert_allclose(-np.log(predicted.target_before), harm.before[worst], atol=1e-4)
+    np.testing.assert_allclose(-np.log(predicted.target_after), harm.after[worst], atol=1e-4)
 
 
 def harm_of(change: list[float], sequence: list[int]) -> Harm:

@@ -30,7 +30,9 @@ def statistics_of(model: LoadedModel):
     return load_statistics(find_statistics(model, DEFAULT_DATA[model.modality]).path, model)
 
 
-def plain_logits(model: LoadedModel, inputs: dict, select: str, values: dict[int, torch.Tensor] | None, spared: int = 0):
+def plain_logits(
+    model: LoadedModel, inputs: dict, select: str, values: dict[int, torch.Tensor] | None, spared: int = 0
+):
     """The whole model run once with hooks of our own; values: layer → (positions or 1, width) put in place."""
     hooks = []
     selection = Selection.parse(select, model.shape)
@@ -192,7 +194,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch)
     import zlib
 
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
-    with pytest.raises(DataError, match="million|cannot be read"):
+    with pytest.raises(DataError, match=r"million|cannot be read"):
         read_image(bytes(content))
 
 
