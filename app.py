@@ -3,25 +3,16 @@
 import streamlit as st
 
 from ablation_core import charts, frames, takeaway, ui
-from ablation_core.reading import read_neuron
+from ablation_core.draw import draw
+from ablation_core.neuron_table import show_all_neurons
+from ablation_core.neuron_view import show_neuron
 from ablation_core.selection import Selection
 
 COLUMNS = 8
+LISTS = ("this head", "whole model")
 
 view = ui.open_page("Distributions", "📊")
 statistics, shape = view.statistics, view.model.shape
-
-
-def show_head() -> None:
-    """The clicked head of the map becomes the one shown."""
-    if clicked := st.session_state["heads"].selection.get("pick"):
-        st.session_state["neuron"] = f"{int(clicked[0]['layer'])}.{int(clicked[0]['head'])}"
-
-
-def show_neuron() -> None:
-    """The clicked neuron of the grid becomes the one shown large."""
-    if clicked := st.session_state[f"grid {layer}.{head}"].selection.get("pick"):
-        st.session_state["neuron"] = f"{layer}.{head}:{int(clicked[0]['neuron'])}"
 
 
 def toggle(term: str) -> None:
@@ -35,80 +26,112 @@ def toggle_button(term: str, words: str) -> None:
     grown = view.selection.toggled(chosen)
     verb = "Add" if len(grown) > len(view.selection) else "Remove"
     direction = "to" if verb == "Add" else "from"
-    st.button(
+    if st.button(
         f"{verb} {words} {direction} what is ablated",
         key=f"toggle {words}",
         on_click=toggle,
         args=(term,),
         help="The sidebar lists what is ablated; the Ablate page shows what happens without it.",
-    )
+    ):
+        st.rerun()  # the sidebar shows it too
 
 
-st.header("How a head's neurons are distributed", anchor=False)
+def pick(term: str) -> None:
+    """This head or neuron becomes the one shown."""
+    st.session_state["neuron"] = term
 
-map_column, grid_column = st.columns([2, 3], gap="large")
-with map_column:
-    st.markdown("**Every head: how far peak and mean lie apart**")
-    heads_slot = st.container()
-    text = st.text_input(
-        "Shown: a head (3.2) or a neuron of it (3.2:5)",
-        value=str(view.selection).split()[0].split(":")[0] if view.selection.heads else "0.0",
-        key="neuron",
-        bind="query-params",
-        help="Click a head on the map or a small histogram on the right, or type it.",
-    )
-with ui.sentences():
-    shown = Selection.parse(text or "0.0", shape)
-    (layer, head), picked = shown.chosen[0] if shown.chosen else ((0, 0), tuple(range(shape.head_dim)))
-neurons = frames.neuron_frame(statistics, layer, head, view.bins)
-neuron = picked[0] if len(picked) == 1 else int(neurons["neuron"].iloc[0])
 
-with heads_slot:
-    distances = frames.head_distances(statistics, view.bins)
-    frame = frames.head_frame(distances, shape, {(layer, head)})
-    st.altair_chart(
-        charts.head_map(frame, "|peak − mean| in std"),
+def pick_head() -> None:
+    if clicked := st.session_state["heads"].selection.get("pick"):
+        pick(f"{int(clicked[0]['layer'])}.{int(clicked[0]['head'])}")
+
+
+def show_map(layer: int, head: int) -> None:
+    """Every head; the shown one is outlined."""
+    frame = frames.head_frame(frames.head_distances(statistics, view.bins), shape, {(layer, head)})
+    draw(
+        charts.head_map,
+        frame,
+        title="|peak − mean| in std",
+        variant=shape,
         key="heads",
-        on_select=show_head,
-        selection_mode="pick",
+        on_pick=pick_head,
         alt=f"Map of {len(frame)} heads coloured by the distance between peak and mean; head {layer}.{head} is outlined.",
     )
-with map_column:
-    toggle_button(f"{layer}.{head}", f"head {layer}.{head}")
 
-with grid_column:
-    st.markdown(f"**Head {layer}.{head}: its {shape.head_dim} neurons, the oddest first**")
-    st.altair_chart(
-        charts.neuron_grid(*frames.grid_frames(statistics, layer, head, neurons, neuron, COLUMNS), COLUMNS),
-        key=f"grid {layer}.{head}",
-        on_select=show_neuron,
-        selection_mode="pick",
+
+def show_head(layer: int, head: int, neuron: int) -> None:
+    """The head's neurons as small histograms."""
+    key = f"grid {layer}.{head}"
+
+    def pick_neuron() -> None:
+        if clicked := st.session_state[key].selection.get("pick"):
+            pick(f"{layer}.{head}:{int(clicked[0]['neuron'])}")
+
+    neurons = frames.neuron_frame(statistics, layer, head, view.bins)
+    outlines, marks, cells = frames.grid_frames(statistics, layer, head, neurons, neuron, COLUMNS)
+    draw(
+        charts.neuron_grid,
+        outlines,
+        marks,
+        cells,
+        columns=COLUMNS,
+        variant=(len(cells), tuple(marks["kind"].unique())),
+        key=key,
+        on_pick=pick_neuron,
         alt=f"Small histograms of the neurons of head {layer}.{head} with zero, mean, median and peak marked.",
     )
     ui.legend(("zero", "mean", "median", "peak"))
-    st.caption("Each over its own range; zero is left out where it lies beyond. Click one to see it large.")
-
-st.divider()
-reading = read_neuron(statistics, layer, head, neuron, view.bins)
-title_column, button_column, log_column = st.columns([5, 5, 2], vertical_alignment="bottom")
-title_column.subheader(f"Neuron {layer}.{head}:{neuron}", anchor=False)
-with button_column:
-    toggle_button(f"{layer}.{head}:{neuron}", f"neuron {layer}.{head}:{neuron}")
-log = log_column.toggle("Log", key="log", bind="query-params", help="Logarithmic counts: rare activations show too.")
-st.markdown(reading.sentence)
-st.altair_chart(
-    charts.neuron_histogram(
-        frames.histogram_frame(statistics, layer, head, neuron, view.bins),
-        frames.mark_frame(reading),
-        f"activation of neuron {layer}.{head}:{neuron}",
-        log,
-    ),
-    alt=f"Histogram of neuron {layer}.{head}:{neuron}. {reading.sentence}",
-)
-if reading.outside:
-    st.caption(f"{reading.outside:.2%} of the values lie beyond the bins' range; mean and std include them.")
-with st.expander("All neurons of this head as a table"):
-    st.dataframe(
-        neurons.rename(columns={"apart": "peak − mean, in std"}), hide_index=True, width="stretch", row_height=28
+    st.caption(
+        f"The {shape.head_dim} neurons of head {layer}.{head}, those with the peak farthest from the mean first, each over "
+        f"its own range; zero is left out where it lies beyond. Click one to see it large."
     )
-takeaway.of_neuron(view, layer, head, neuron)
+
+
+@st.fragment
+def body() -> None:
+    """Everything but the sidebar: what is clicked here runs only this."""
+    map_column, list_column = st.columns([2, 3], gap="large")
+    with map_column:
+        st.markdown("**Every head: how far peak and mean lie apart**")
+        map_slot = st.container()
+        text = st.text_input(
+            "Shown: a head (3.2) or a neuron of it (3.2:5)",
+            value=str(view.selection).split()[0].split(":")[0] if view.selection.heads else "0.0",
+            key="neuron",
+            bind="query-params",
+            help="Click a head on the map, a small histogram or a row on the right, or type it.",
+        )
+        with ui.sentences():
+            shown = Selection.parse(text or "0.0", shape)
+        (layer, head), picked = shown.chosen[0] if shown.chosen else ((0, 0), tuple(range(shape.head_dim)))
+        oddest = frames.neuron_frame(statistics, layer, head, view.bins)["neuron"].iloc[0]
+        neuron = picked[0] if len(picked) == 1 else int(oddest)
+        toggle_button(f"{layer}.{head}", f"head {layer}.{head}")
+    with map_slot:
+        show_map(layer, head)
+    with list_column:
+        listed = st.segmented_control(
+            "Neurons of",
+            LISTS,
+            default=LISTS[0],
+            key="list",
+            bind="query-params",
+            required=True,
+            help="The shown head's neurons as pictures, or all of the model's as a table, the most unusual first.",
+        )
+        if listed == LISTS[0]:
+            show_head(layer, head, neuron)
+        else:
+            show_all_neurons(view, pick)
+    st.divider()
+    title_column, button_column = st.columns(2, vertical_alignment="bottom")
+    title_column.subheader(f"Neuron {layer}.{head}:{neuron}", anchor=False)
+    with button_column:
+        toggle_button(f"{layer}.{head}:{neuron}", f"neuron {layer}.{head}:{neuron}")
+    show_neuron(view, layer, head, neuron)
+    takeaway.of_neuron(view, layer, head, neuron)
+
+
+st.header("How a head's neurons are distributed", anchor=False)
+body()

@@ -4,6 +4,7 @@ Each kind of replacement value has one colour, dash and shape on every page. The
 (2008), told apart by colour-blind eyes, shifted to a lightness that shows on white and on black.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -36,13 +37,19 @@ MARKS = {
     "resample-pixels": Mark("#c56aa0", (3, 3), "arrow"),
     "optimal": Mark("#b08a00", (12, 2), "stroke"),
 }
+_OTHER_COLORS = ("#8a6fd1", "#a08a1c", "#3d8f3d", "#b0506a")  # for kinds without a row of their own
 BARS = "#8fa3b8"
 EMPHASIS = "#dd6315"
 
 
-def _mark_scales(names: list[str]) -> dict:
+def mark_of(kind: str) -> Mark:
+    """How a kind is drawn; one without a row of its own gets the same colour of a few every time."""
+    return MARKS.get(kind) or Mark(_OTHER_COLORS[sum(kind.encode()) % len(_OTHER_COLORS)], (6, 2), "stroke")
+
+
+def mark_scales(names: Sequence[str]) -> dict:
     """Colour, dash and shape scales for these kinds of values."""
-    marks = [MARKS[name] for name in names]
+    marks = [mark_of(name) for name in names]
     return {
         "color": alt.Color("kind:N", scale=alt.Scale(domain=names, range=[m.color for m in marks]), legend=None),
         "strokeDash": alt.StrokeDash(
@@ -81,10 +88,12 @@ def head_map(frame: pd.DataFrame, title: str, form: str = ".2f") -> alt.LayerCha
     )
     chart = alt.layer(cells, outline)
     if layers * heads <= 200:
-        middle = (frame["value"].min() + frame["value"].max()) / 2
-        chart += base.mark_text(fontSize=11, cursor="pointer").encode(
+        texts = base.transform_joinaggregate(least="min(value)", most="max(value)").mark_text(
+            fontSize=11, cursor="pointer"
+        )
+        chart += texts.encode(
             text=alt.Text("value:Q", format=form),
-            color=alt.condition(f"datum.value > {middle}", alt.value("white"), alt.value("#1b2733")),
+            color=alt.condition("2 * datum.value > datum.least + datum.most", alt.value("white"), alt.value("#1b2733")),
         )
     return chart.properties(height=110 + max(150, min(34 * heads, 480)))  # with legend and axis
 
@@ -129,7 +138,7 @@ def neuron_grid(outlines: pd.DataFrame, marks: pd.DataFrame, cells: pd.DataFrame
         .encode(x=x, y=y, y2="base:Q", detail="neuron:N")
     )
     kinds = list(dict.fromkeys(marks["kind"]))
-    scales = _mark_scales(kinds)
+    scales = mark_scales(kinds)
     rules = (
         alt.Chart(marks)
         .mark_rule(strokeWidth=1.6, tooltip=None)
@@ -139,26 +148,29 @@ def neuron_grid(outlines: pd.DataFrame, marks: pd.DataFrame, cells: pd.DataFrame
     return chart.configure_view(strokeWidth=0)
 
 
-def neuron_histogram(bars: pd.DataFrame, marks: pd.DataFrame, unit: str, log: bool) -> alt.LayerChart:
+def neuron_histogram(
+    bars: pd.DataFrame, marks: pd.DataFrame, unit: str, log: bool, curve: pd.DataFrame | None = None
+) -> alt.LayerChart:
     """One neuron's histogram with its values marked and printed.
 
     Args:
         bars: columns left, right, count.
         marks: columns kind, value, text; each gets a line of its own for its text.
         unit: the horizontal axis' title.
+        curve: columns x, count: a density over the bars.
     """
-    bars = bars[bars["count"] > 0].assign(floor=0.5 if log else 0.0)
     scale = alt.Scale(type="log", domainMin=0.5) if log else alt.Scale(zero=True)
-    edge = [min(bars["left"].min(), marks["value"].min()), max(bars["right"].max(), marks["value"].max())]
-    x_scale = alt.Scale(domain=edge, nice=False, padding=12)
+    x_scale = alt.Scale(zero=False, nice=False, padding=12)
+    y = alt.Y("count:Q", title="positions in the bin" + (", log scale" if log else ""), scale=scale)
     columns = (
         alt.Chart(bars)
+        .transform_filter("datum.count > 0")
         .mark_rect(color=BARS, stroke=BARS, strokeWidth=0.3)
         .encode(
             x=alt.X("left:Q", title=unit, scale=x_scale),
             x2="right:Q",
-            y=alt.Y("count:Q", title="positions in the bin" + (", log scale" if log else ""), scale=scale),
-            y2="floor:Q",
+            y=y,
+            y2=alt.datum(0.5 if log else 0.0),
             tooltip=[
                 alt.Tooltip("left:Q", title="from", format=".4f"),
                 alt.Tooltip("right:Q", title="to", format=".4f"),
@@ -166,11 +178,12 @@ def neuron_histogram(bars: pd.DataFrame, marks: pd.DataFrame, unit: str, log: bo
             ],
         )
     )
+    if curve is not None:
+        line = alt.Chart(curve).transform_filter("datum.count >= 0.5" if log else "isValid(datum.count)")
+        line = line.mark_line(color="#7048b6", strokeWidth=2, tooltip=None)
+        columns = alt.layer(columns, line.encode(x=alt.X("x:Q", scale=x_scale, title=unit), y=y))
     kinds = list(marks["kind"])
-    scales = _mark_scales(kinds)
-    # Labels lie in lanes above the bars: values that nearly coincide stay readable.
-    marks = marks.assign(lane=[-8 - 16 * lane for lane in range(len(marks))])
-    middle = sum(edge) / 2
+    scales = mark_scales(kinds)
     values = alt.Chart(marks).encode(x=alt.X("value:Q", scale=x_scale, title=unit), color=scales["color"])
     rules = values.mark_rule(strokeWidth=2.2).encode(
         strokeDash=scales["strokeDash"],
@@ -178,20 +191,21 @@ def neuron_histogram(bars: pd.DataFrame, marks: pd.DataFrame, unit: str, log: bo
         y2=alt.value("height"),
         tooltip=[alt.Tooltip("kind:N", title="value"), alt.Tooltip("value:Q", format=".5f")],
     )
-    stems = values.mark_rule(strokeWidth=1, opacity=0.6, tooltip=None).encode(
-        y=alt.Y("lane:Q", scale=None), y2=alt.value(0)
-    )
-    texts = [
-        values.transform_filter(condition)
-        .mark_text(align=align, dx=dx, fontSize=12, fontWeight=600, baseline="middle", tooltip=None)
-        .encode(y=alt.Y("lane:Q", scale=None), text="text:N")
-        for condition, align, dx in (
-            (alt.datum.value <= middle, "left", 5),
-            (alt.datum.value > middle, "right", -5),
-        )
-    ]
-    chart = alt.layer(columns, rules, stems, *texts).resolve_scale(y="independent")
-    padding = {"top": 14 + 16 * len(marks), "left": 5, "right": 5, "bottom": 5}
+    # Labels lie in lanes above the bars: values that nearly coincide stay readable.
+    lanes = values.transform_window(number="row_number()").transform_calculate(lane="8 - 16 * datum.number")
+    lane = alt.Y("lane:Q", scale=None)
+    stems = lanes.mark_rule(strokeWidth=1, opacity=0.6, tooltip=None).encode(y=lane, y2=alt.value(0))
+    right = "scale('x', datum.value) > width / 2"
+    texts = lanes.mark_text(
+        align=alt.expr(f"{right} ? 'right' : 'left'"),
+        dx=alt.expr(f"{right} ? -5 : 5"),
+        fontSize=12,
+        fontWeight=600,
+        baseline="middle",
+        tooltip=None,
+    ).encode(y=lane, text="text:N")
+    chart = alt.layer(columns, rules, stems, texts).resolve_scale(y="independent")
+    padding = {"top": 14 + 16 * len(kinds), "left": 5, "right": 5, "bottom": 5}
     return chart.properties(height=420, padding=padding)
 
 
@@ -203,7 +217,7 @@ def changes(frame: pd.DataFrame, title: str, floor: tuple[float, float] | None =
         floor: the range of changes that random neurons make.
     """
     kinds = list(frame["kind"])
-    scales = _mark_scales(kinds)
+    scales = mark_scales(kinds)
     y = alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13))
     base = alt.Chart(frame).encode(y=y)
     x = alt.X("mean:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format="~g"))
@@ -238,7 +252,7 @@ def replaced_values(frame: pd.DataFrame) -> alt.Chart:
         frame: columns kind, name, value (standard deviations from the neuron's mean).
     """
     kinds = list(dict.fromkeys(frame["kind"]))
-    scales = _mark_scales(kinds)
+    scales = mark_scales(kinds)
     return (
         alt.Chart(frame)
         .mark_tick(thickness=1.5, size=26, opacity=0.55)

@@ -168,6 +168,22 @@ def _clean(recorded: Recorded, first: int, log_probs: Callable[[], Tensor], want
     return made
 
 
+@torch.inference_mode()
+def log_probabilities(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]) -> list[Tensor]:
+    """The whole distribution of every scored prediction for each of these runs of the batch, given as last-block outputs.
+
+    Returns:
+        A tensor a run, float32 (predictions, classes), on the processor: meant for a few predictions at a time.
+    """
+    scored = recorded.batch.targets != IGNORED
+    parts: list[list[Tensor]] = [[] for _ in outputs]
+    with model.lock:
+        for _, chunk in _chunks(model, recorded, scored):
+            for part, output in zip(parts, outputs, strict=True):
+                part.append(chunk(output).cpu())
+    return [torch.cat(part) for part in parts]
+
+
 def _chunks(model: LoadedModel, recorded: Recorded, scored: Tensor) -> Iterator[tuple[slice, Callable[[Any], Tensor]]]:
     """Runs of scored predictions, each with a function from a last-block output to their log-probabilities.
 

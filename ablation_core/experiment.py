@@ -74,6 +74,7 @@ class AblationRun:
         self._baseline: list[Scores] = []
         self._ablated: dict[str, list[Scores]] = {method.name: [] for method in spec.methods}
         self._sequences: list[np.ndarray] = []
+        self.targets: list[np.ndarray] = []  # of each batch done
         self.batches_done = 0
 
     @property
@@ -98,18 +99,20 @@ class AblationRun:
         self._baseline.append(baseline)
         for method, part in zip(self.spec.methods, scores, strict=True):
             self._ablated[method.name].append(part)
-        self._sequences.append(_sequence_numbers(recorded.batch.targets.cpu().numpy(), rows.start))
+        self.targets.append(recorded.batch.targets.cpu().numpy())
+        self._sequences.append(_sequence_numbers(self.targets[-1], rows.start))
         self.batches_done += 1
 
     def _ablated_output(self, method: Method, recorded: engine.Recorded, rows: range) -> Any:
         """The last block's output of a batch with the selection ablated by a method."""
         gauge = self._gauges[method.name]
-        replacements = gauge.watched(self._replacements(method, rows))
+        replacements = gauge.watched(self.replacements(method, rows))
         outputs = engine.ablated_outputs(self.model, recorded, replacements)
         gauge.compare(recorded.outputs, outputs)
         return outputs[-1]
 
-    def _replacements(self, method: Method, rows: range) -> dict[int, Replace]:
+    def replacements(self, method: Method, rows: Sequence[int]) -> dict[int, Replace]:
+        """What the method puts in the selected neurons' place in a batch of these sequences, layer by layer."""
         selection, seed = self.spec.selection, self.spec.seed
         if not selection.chosen:
             return {}

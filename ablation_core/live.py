@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
 from ablation_core.data import Data
 from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.harm import Harm, find_harm
 from ablation_core.methods import METHODS, USUAL, usable_methods
 from ablation_core.noise import NoiseFloor, noise_floor
 from ablation_core.results import AblationResult
@@ -25,10 +26,11 @@ def _compared(view: View, data: Data) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """An ablation's result so far, and the noise floor once it is known."""
+    """An ablation's result so far; once it is whole, the noise floor and each method's harm to single predictions."""
 
     result: AblationResult
     floor: NoiseFloor | None
+    harms: dict[str, Harm] = field(default_factory=dict)
 
 
 def ablations(view: View) -> Iterator[Outcome]:
@@ -69,7 +71,7 @@ def ablations(view: View) -> Iterator[Outcome]:
     for floor in noise_floor(recording, view.selection, view.statistics, SEED):
         bar.progress(floor.sets / floor.sets_wanted, f"noise floor: {floor.sets} of {floor.sets_wanted} random sets")
     bar.empty()
-    outcome = kept[key] = Outcome(result, floor)
+    outcome = kept[key] = Outcome(result, floor, find_harm(run))
     while len(kept) > KEPT_RESULTS:
         kept.popitem(last=False)
     yield outcome

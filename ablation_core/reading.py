@@ -9,8 +9,8 @@ from scipy.signal import find_peaks
 from ablation_core.statistics import Statistics
 
 DRAWS = 200
-_MODE_BINS = 60  # coarse enough that sampling noise does not make modes
-_MODE_PROMINENCE = 0.1  # of the highest one
+MODE_BINS = 60  # coarse enough that sampling noise does not make modes
+MODE_PROMINENCE = 0.1  # of the highest one
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def read_neuron(statistics: Statistics, layer: int, head: int, neuron: int, bins
         values=values,
         std=std,
         skew=_skew(*statistics.histogram(*at, bins=statistics.bins)) if varies else 0.0,
-        second_mode=_second_mode(*statistics.histogram(*at, bins=min(_MODE_BINS, statistics.bins))) if varies else None,
+        second_mode=_second_mode(*statistics.histogram(*at, bins=min(MODE_BINS, statistics.bins))) if varies else None,
         peak_range=_peak_range(edges, counts, seed) if varies else (values["peak"], values["peak"]),
         outside=float(statistics.outside()[at]),
         not_finite=int(statistics.not_finite[at]),
@@ -105,7 +105,7 @@ def _skew(edges: np.ndarray, counts: np.ndarray) -> float:
 
 def _second_mode(edges: np.ndarray, counts: np.ndarray) -> float | None:
     smooth = gaussian_filter1d(counts.astype(float), sigma=1.5)
-    modes, properties = find_peaks(np.pad(smooth, 1), prominence=_MODE_PROMINENCE * max(smooth.max(), 1e-9))
+    modes, properties = find_peaks(np.pad(smooth, 1), prominence=MODE_PROMINENCE * max(smooth.max(), 1e-9))
     if len(modes) < 2:
         return None
     second = modes[np.argsort(properties["prominences"])[-2]] - 1

@@ -14,6 +14,8 @@ from ablation_core.engine import Recording
 from ablation_core.jobs import Jobs
 from ablation_core.loading import load_model
 from ablation_core.models import LoadedModel
+from ablation_core.positions import ByPosition, by_position
+from ablation_core.shapes import Shapes, find_shapes
 from ablation_core.sources import Split, source_digest
 from ablation_core.statistics import Statistics
 
@@ -35,6 +37,14 @@ def shared_recording(model: LoadedModel, data: Data) -> Recording:
 
 def shared_statistics(model: LoadedModel, entry: CacheEntry) -> Statistics:
     return _statistics(str(entry.path), entry.path.stat().st_mtime_ns, model, model.fingerprint)
+
+
+def shared_shapes(statistics: Statistics, bins: int) -> Shapes:
+    return _shapes(statistics, statistics.digest, bins)
+
+
+def shared_positions(model: LoadedModel, data: Data, layer: int) -> ByPosition:
+    return _positions(model, data, model.fingerprint, data.fingerprint, layer)
 
 
 @st.cache_resource
@@ -62,3 +72,13 @@ def _recording(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerpr
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _statistics(path: str, changed: int, _model: LoadedModel, fingerprint: str) -> Statistics:
     return cache.load_statistics(path, _model)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _shapes(_statistics: Statistics, digest: str, bins: int) -> Shapes:
+    return find_shapes(_statistics, bins)
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _positions(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str, layer: int) -> ByPosition:
+    return by_position(_model, _data, layer)

@@ -1,0 +1,91 @@
+"""Charts of one neuron on two data sets and by position. Knows neither Streamlit nor torch."""
+
+import altair as alt
+import pandas as pd
+
+from ablation_core.charts import BARS, MARKS, mark_scales, neuron_histogram
+
+OTHER_BARS = "#b7a3c9"
+
+
+def histogram_with_density(
+    bars: pd.DataFrame, marks: pd.DataFrame, curve: pd.DataFrame, unit: str, log: bool
+) -> alt.LayerChart:
+    """`charts.neuron_histogram` with a curve over it: columns x, count."""
+    return neuron_histogram(bars, marks, unit, log, curve)
+
+
+def two_sets(bars: pd.DataFrame, marks: pd.DataFrame, unit: str, up: str, down: str) -> alt.LayerChart:
+    """A neuron's histogram on one data set upwards and on another downwards, on the same axes.
+
+    Args:
+        bars: columns left, right, share (negative for the second), data.
+        marks: columns kind, value, data, end.
+        up, down: the data sets' names.
+    """
+    x_scale = alt.Scale(zero=False, nice=False, padding=12)
+    size = alt.Axis(labelExpr="format(abs(datum.value), '~g')")
+    y = alt.Y("share:Q", title="share of positions per unit of activation", axis=size)
+    columns = (
+        alt.Chart(bars)
+        .transform_filter("datum.share != 0")
+        .transform_calculate(size="abs(datum.share)")
+        .mark_rect(strokeWidth=0)
+        .encode(
+            x=alt.X("left:Q", title=unit, scale=x_scale),
+            x2="right:Q",
+            y=y,
+            y2=alt.datum(0),
+            color=alt.Color(
+                "data:N",
+                scale=alt.Scale(domain=[up, down], range=[BARS, OTHER_BARS]),
+                legend=alt.Legend(
+                    title=None, orient="top", labelExpr=f"datum.label + (datum.label == {up!r} ? ' ↑' : ' ↓')"
+                ),
+            ),
+            tooltip=[
+                "data:N",
+                alt.Tooltip("left:Q", title="from", format=".4f"),
+                alt.Tooltip("right:Q", title="to", format=".4f"),
+                alt.Tooltip("size:Q", title="share per unit", format=".4g"),
+            ],
+        )
+    )
+    scales = mark_scales(["zero", "mean", "median", "peak"])
+    rules = (
+        alt.Chart(marks)
+        .mark_rule(strokeWidth=2)
+        .encode(
+            x=alt.X("value:Q", scale=x_scale, title=unit),
+            y=alt.Y("end:Q", axis=size),
+            y2=alt.datum(0),
+            color=scales["color"],
+            strokeDash=scales["strokeDash"],
+            tooltip=["data:N", alt.Tooltip("kind:N", title="value"), alt.Tooltip("value:Q", format=".5f")],
+        )
+    )
+    return alt.layer(columns, rules).resolve_scale(color="independent").properties(height=380)
+
+
+def positions(frame: pd.DataFrame, unit: str) -> alt.LayerChart:
+    """A neuron by position: mean and median as lines, the range of the middle 80 % as a band.
+
+    Args:
+        frame: columns position, low, median, high, mean.
+    """
+    base = alt.Chart(frame).encode(x=alt.X("position:Q", title="position in the sequence", scale=alt.Scale(nice=False)))
+    tooltip = [
+        alt.Tooltip("position:Q"),
+        *(alt.Tooltip(f"{n}:Q", format=".4f") for n in ("mean", "median", "low", "high")),
+    ]
+    band = base.mark_area(color=BARS, opacity=0.35, tooltip=None).encode(
+        y=alt.Y("low:Q", title=unit, scale=alt.Scale(zero=False)), y2="high:Q"
+    )
+    lines = [
+        base.mark_line(color=MARKS[kind].color, strokeDash=list(MARKS[kind].dash), strokeWidth=2, tooltip=None).encode(
+            y=alt.Y(f"{kind}:Q", title=unit)
+        )
+        for kind in ("median", "mean")
+    ]
+    points = base.mark_point(opacity=0, size=90).encode(y=alt.Y("mean:Q", title=unit), tooltip=tooltip)
+    return alt.layer(band, *lines, points).properties(height=260)

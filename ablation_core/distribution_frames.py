@@ -1,0 +1,95 @@
+"""Frames about neurons for the Distributions page: a density, two data sets, positions, every neuron of the model."""
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import gaussian_filter1d
+from scipy.stats import norm
+
+from ablation_core.positions import ByPosition
+from ablation_core.selection import Shape
+from ablation_core.shapes import Shapes
+from ablation_core.statistics import Statistics
+
+ODDITIES = {
+    "peak from mean": ("peak_mean", "peak − mean, std"),
+    "peak from zero": ("peak_zero", "peak − zero, std"),
+    "mean from zero": ("mean_zero", "mean − zero, std"),
+    "skew": ("skew", "skew"),
+    "second mode": ("second_mode", "second mode − first, std"),
+    "unsure peak": ("peak_width", "peak unsure by, std"),
+}
+_CURVE_POINTS = 240
+
+
+def density_frame(statistics: Statistics, layer: int, head: int, neuron: int, bins: int, kind: str) -> pd.DataFrame:
+    """A density over a neuron's histogram, in positions per bin: columns x, count.
+
+    Args:
+        kind: `smoothed`, a Gaussian kernel of Silverman's width (1986, equation 3.31) over the fine bins; or `normal`,
+            that of the neuron's mean and standard deviation.
+    """
+    edges, counts = statistics.histogram(layer, head, neuron, statistics.bins)
+    x = (edges[1:] + edges[:-1]) / 2
+    mean, std = float(statistics.mean[layer, head, neuron]), float(statistics.std[layer, head, neuron])
+    total, fine = counts.sum(), edges[1] - edges[0]
+    per_bin = (edges[-1] - edges[0]) / bins
+    if not std > 0 or total == 0:
+        return pd.DataFrame({"x": [], "count": []})
+    if kind == "normal":
+        height = norm.pdf(x, mean, std) * float(statistics.count[layer, head, neuron])
+    else:
+        quarter, three = (np.searchsorted(np.cumsum(counts), share * total) for share in (0.25, 0.75))
+        spread = min(std, (x[three] - x[quarter]) / 1.34) or std
+        width = 0.9 * spread * total**-0.2
+        height = gaussian_filter1d(counts / fine, sigma=max(width / fine, 0.5), mode="constant")
+    chosen = np.linspace(0, len(x) - 1, min(_CURVE_POINTS, len(x))).round().astype(int)
+    return pd.DataFrame({"x": x[chosen], "count": (height * per_bin)[chosen]})
+
+
+def two_sets_frames(
+    one: Statistics, other: Statistics, layer: int, head: int, neuron: int, bins: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A neuron on two data sets: bars (left, right, share, data) and marks (kind, value, data, end).
+
+    Bars are shares of positions per unit of activation, so that other bin widths and counts stay comparable; the second
+    set's are negative, drawn downwards on the same axes. A mark ends at the highest bar of its side.
+    """
+    bars, marks = [], []
+    for statistics, sign in ((one, 1), (other, -1)):
+        name = statistics.provenance["data"]
+        edges, counts = statistics.histogram(layer, head, neuron, bins)
+        share = sign * counts / np.diff(edges) / max(float(statistics.count[layer, head, neuron]), 1)
+        bars.append(pd.DataFrame({"left": edges[:-1], "right": edges[1:], "share": share, "data": name}))
+        at = (layer, head, neuron)
+        values = {
+            "zero": 0.0,
+            "mean": float(statistics.mean[at]),
+            "median": float(statistics.median()[at]),
+            "peak": float(statistics.peak(bins)[at]),
+        }
+        end = sign * float(np.abs(share).max(initial=0)) * 1.05
+        marks += [{"kind": kind, "value": value, "data": name, "end": end} for kind, value in values.items()]
+    return pd.concat(bars, ignore_index=True), pd.DataFrame(marks)
+
+
+def position_frame(found: ByPosition, head: int, neuron: int) -> pd.DataFrame:
+    """One row a position: its mean, median and the range from the 10 % to the 90 % quantile."""
+    low, median, high = found.quantiles[:, :, head, neuron]
+    mean = found.mean[:, head, neuron]
+    return pd.DataFrame({"position": np.arange(len(mean)), "low": low, "median": median, "high": high, "mean": mean})
+
+
+def all_neurons_frame(statistics: Statistics, shapes: Shapes, shape: Shape, bins: int, by: str) -> pd.DataFrame:
+    """One row a neuron of the model, the most unusual by one of `ODDITIES` first; those without a figure last."""
+    exists = np.arange(max(shape.heads))[None] < np.array(shape.heads)[:, None]
+    layers, heads, neurons = np.nonzero(np.broadcast_to(exists[..., None], statistics.mean.shape))
+    at = (layers, heads, neurons)
+    names = [f"{layer}.{head}:{neuron}" for layer, head, neuron in zip(*(a.tolist() for a in at), strict=True)]
+    frame = pd.DataFrame({"neuron": names} | {title: getattr(shapes, field)[at] for field, title in ODDITIES.values()})
+    frame["mean"], frame["peak"] = statistics.mean[at], statistics.peak(bins)[at]
+    frame["std"] = statistics.std[at]
+    first = [ODDITIES[by][1]]
+    rest = [column for column in frame if column not in ("neuron", *first)]
+    return frame[["neuron", *first, *rest]].sort_values(
+        first[0], key=np.abs, ascending=False, ignore_index=True, na_position="last"
+    )

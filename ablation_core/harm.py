@@ -1,0 +1,154 @@
+"""Where an ablation hurts: its change of loss on every single prediction, and what the model predicted instead.
+
+The changes come from the scores that an experiment keeps anyway; the predictions themselves are computed anew for the
+few sequences that are looked at.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ablation_core import engine
+from ablation_core.data import IGNORED, Batch, Data
+from ablation_core.experiment import AblationRun
+from ablation_core.methods import Method
+from ablation_core.models import LoadedModel
+
+TOP = 5
+_CONTEXT = 4  # tokens before one that decide how it is written
+
+
+@dataclass(frozen=True, eq=False)
+class Harm:
+    """One method's effect on every scored prediction, in the order in which they are scored; each (predictions,).
+
+    Attributes:
+        sequence: the number of its window or image.
+        position: where in the window the predicted token stands; 0 for images.
+        target: the token's id, or the image's class.
+        before, after: loss in nats without and with the ablation.
+    """
+
+    sequence: np.ndarray
+    position: np.ndarray
+    target: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+
+    @property
+    def change(self) -> np.ndarray:
+        """After minus before: what is above 0 hurts."""
+        return self.after - self.before
+
+    def worst_first(self) -> np.ndarray:
+        """The predictions' indices, the most harmed first, those that are not numbers before all others."""
+        return np.argsort(-np.nan_to_num(self.change, nan=np.inf), kind="stable")
+
+    def of_sequence(self, number: int) -> np.ndarray:
+        """The indices of one sequence's predictions."""
+        return np.flatnonzero(self.sequence == number)
+
+    def by_sequence(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every sequence's number and its mean change, the most harmed first."""
+        numbers, place = np.unique(self.sequence, return_inverse=True)
+        means = np.bincount(place, weights=self.change) / np.bincount(place)
+        order = np.argsort(-np.nan_to_num(means, nan=np.inf), kind="stable")
+        return numbers[order], means[order]
+
+
+def find_harm(run: AblationRun) -> dict[str, Harm]:
+    """Of a run under way or finished: method name → its effect on every prediction scored so far."""
+    shift = int(run.model.modality == "causal")  # a causal model predicts the token that follows
+    sequences, positions, targets = [], [], []
+    for number, wanted in enumerate(run.targets):
+        first = run.data.numbers(number).start
+        if wanted.ndim == 1:
+            rows, columns = np.arange(len(wanted)), np.zeros(len(wanted), dtype=int)
+            targets.append(wanted)
+        else:
+            rows, columns = np.nonzero(wanted != IGNORED)
+            targets.append(wanted[rows, columns])
+            columns = columns + shift
+        sequences.append(first + rows)
+        positions.append(columns)
+    where = [np.concatenate(parts) for parts in (sequences, positions, targets)]
+    baseline, ablated, _ = run.scores()
+    return {name: Harm(*where, baseline.loss, scores.loss) for name, scores in ablated.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """The most probable classes or tokens of some predictions before and after an ablation.
+
+    Attributes:
+        before, after: ids, the most probable first; int (predictions, up to `TOP`).
+        before_share, after_share: their probabilities; float32, the same shape.
+        target_before, target_after: the probability of what was right; float32 (predictions,).
+    """
+
+    before: np.ndarray
+    before_share: np.ndarray
+    after: np.ndarray
+    after_share: np.ndarray
+    target_before: np.ndarray
+    target_after: np.ndarray
+
+
+def predict(
+    run: AblationRun, method: Method, sequences: Sequence[int], positions: Sequence[int] | None = None
+) -> Predicted:
+    """What the model predicts in these sequences of the run's data before and after its ablation by a method.
+
+    Args:
+        positions: of text, one position in each sequence, counted as in `Harm`: only its prediction is looked at. By
+            default all that are scored, sequence after sequence in the order given.
+    """
+    batch = run.data.rows(sequences)
+    if positions is not None and run.model.modality != "vision":
+        places = torch.tensor([position - int(run.model.modality == "causal") for position in positions])[:, None]
+        only = torch.full_like(batch.targets, IGNORED).scatter(1, places, batch.targets.gather(1, places))
+        batch = Batch(batch.inputs, only)
+    recorded = engine.record(run.model, batch)
+    ablated = engine.ablated_output(run.model, recorded, run.replacements(method, sequences))
+    clean, changed = engine.log_probabilities(run.model, recorded, [recorded.outputs[-1], ablated])
+    targets = recorded.batch.targets
+    right = targets[targets != IGNORED].cpu()[:, None]
+    count = min(TOP, clean.shape[1])
+    columns = []
+    for log_probs in (clean, changed):
+        shares, ids = log_probs.exp().topk(count, dim=1)
+        columns += [ids.numpy(), shares.numpy()]
+    return Predicted(*columns, *(log_probs.gather(1, right)[:, 0].exp().numpy() for log_probs in (clean, changed)))
+
+
+def window_texts(model: LoadedModel, data: Data, sequence: int) -> tuple[np.ndarray, list[str]]:
+    """A window's token ids as the model reads them, and each token as it is written there."""
+    ids = data.rows([sequence]).inputs["input_ids"][0].numpy()
+    return ids, token_texts(model, ids)
+
+
+def token_texts(model: LoadedModel, ids: Sequence[int]) -> list[str]:
+    """Each token as it is written behind those before it, so that the joined texts are the whole one.
+
+    A tokenizer may write a token alone otherwise than in a text: some drop the space before it.
+    """
+    ids = [int(one) for one in ids]
+
+    def written(some: list[int]) -> str:
+        return model.tokenizer.decode(some, clean_up_tokenization_spaces=False)
+
+    texts = []
+    for place in range(len(ids)):
+        before = ids[max(0, place - _CONTEXT) : place]
+        left, whole = written(before), written([*before, ids[place]])
+        texts.append(whole[len(left) :] if whole.startswith(left) else written([ids[place]]))
+    return texts
+
+
+def class_name(model: LoadedModel, number: int) -> str:
+    """A token as it is written alone, in quotation marks, or a class by its name."""
+    if model.modality == "vision":
+        return model.labels[number] if number < len(model.labels) else str(number)
+    return "“" + model.tokenizer.decode([int(number)], clean_up_tokenization_spaces=False).replace("\n", "⏎") + "”"

@@ -1,0 +1,138 @@
+"""One neuron large: its distribution, the same on another data set, or by position."""
+
+import streamlit as st
+
+from ablation_core import cache, charts, charts_distribution, distribution_frames, frames, ui
+from ablation_core.collect import StatisticsRun
+from ablation_core.data import STATISTICS_PREDICTIONS
+from ablation_core.draw import draw
+from ablation_core.positions import SEQUENCES
+from ablation_core.reading import Reading, read_neuron
+from ablation_core.server import shared_data, shared_positions, shared_statistics
+from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
+from ablation_core.statistics import Statistics
+
+SHOWN = ("histogram", "two data sets", "by position")
+DENSITIES = ("smoothed", "normal")
+
+
+def show_neuron(view: ui.View, layer: int, head: int, neuron: int) -> None:
+    """The controls, the sentence and the picture of a neuron."""
+    reading = read_neuron(view.statistics, layer, head, neuron, view.bins)
+    st.markdown(reading.sentence)
+    shown_column, density_column, log_column = st.columns([5, 4, 2], vertical_alignment="bottom")
+    shown = shown_column.segmented_control(
+        "Shown", SHOWN, default=SHOWN[0], key="shown", bind="query-params", required=True,
+        help="The histogram; the same neuron on another data set, on the same axes; or position by position.",
+    )  # fmt: skip
+    if shown == "two data sets":
+        _two_sets(view, layer, head, neuron)
+    elif shown == "by position":
+        _by_position(view, layer, head, neuron)
+    else:
+        density = density_column.pills(
+            "Density", DENSITIES, key="density", bind="query-params",
+            help="A curve over the bars: smoothed by a Gaussian kernel of Silverman's width, or a normal distribution of "
+            "the same mean and standard deviation.",
+        )  # fmt: skip
+        log = log_column.toggle(
+            "Log", key="log", bind="query-params", help="Logarithmic counts: rare activations show too."
+        )
+        _histogram(view, layer, head, neuron, reading, density, log)
+
+
+def _histogram(
+    view: ui.View, layer: int, head: int, neuron: int, reading: Reading, density: str | None, log: bool
+) -> None:
+    name = f"{layer}.{head}:{neuron}"
+    marks = frames.mark_frame(reading)
+    pieces = [frames.histogram_frame(view.statistics, layer, head, neuron, view.bins), marks]
+    if density:
+        pieces.append(distribution_frames.density_frame(view.statistics, layer, head, neuron, view.bins, density))
+    draw(
+        charts_distribution.histogram_with_density if density else charts.neuron_histogram,
+        *pieces,
+        unit=f"activation of neuron {name}",
+        log=log,
+        key="neuron picture",
+        variant=len(marks),
+        alt=f"Histogram of neuron {name}. {reading.sentence}",
+    )
+    notes = [f"{int(view.statistics.count[layer, head, neuron]):,} positions in {view.bins} bins"]
+    if reading.outside:
+        notes.append(f"{reading.outside:.2%} of the values lie beyond the bins' range; mean and std include them")
+    st.caption("; ".join(notes) + ".")
+
+
+def _two_sets(view: ui.View, layer: int, head: int, neuron: int) -> None:
+    names = IMAGE_NAMES if view.model.modality == "vision" else TEXT_NAMES
+    others = [name for name in names if name != view.data_ref]
+    other_ref = st.selectbox(
+        "Beside it", others, key="beside", bind="query-params", accept_new_options=True,
+        help="Another data set: its statistics part. Type text: and a file's path, or images: and a folder's.",
+    )  # fmt: skip
+    with ui.sentences():
+        other = _other_statistics(view, other_ref)
+    bars, marks = distribution_frames.two_sets_frames(view.statistics, other, layer, head, neuron, view.bins)
+    name = f"{layer}.{head}:{neuron}"
+    one, two = (read_neuron(s, layer, head, neuron, view.bins) for s in (view.statistics, other))
+    draw(
+        charts_distribution.two_sets,
+        bars,
+        marks,
+        unit=f"activation of neuron {name}",
+        up=view.statistics.provenance["data"],
+        down=other.provenance["data"],
+        key="two data sets picture",
+        alt=f"Neuron {name} on {view.data_ref}, upwards, and on {other_ref}, downwards, on the same axes.",
+    )
+    for ref, reading, statistics in ((view.data_ref, one, view.statistics), (other_ref, two, other)):
+        values = ", ".join(f"{kind} {value:.4g}" for kind, value in reading.values.items())
+        st.markdown(
+            f"**{ref}** ({statistics.provenance['tokens']:,} positions): {values}, std {reading.std:.4g}. "
+            f"{reading.sentence}"
+        )
+
+
+def _other_statistics(view: ui.View, ref: str) -> Statistics:
+    """Another data set's statistics, from the cache; where there are none, a button that computes them."""
+    entry = cache.find_statistics(view.model, ref)
+    if entry is None:
+        data = shared_data(view.model, ref, STATISTICS_PREDICTIONS[view.model.modality], "statistics")
+        st.info(f"There are no statistics of {view.model.ref} on {ref} yet.")
+        if not st.button(f"Compute them on {ref}", type="primary"):
+            st.stop()
+        run, bar = StatisticsRun(view.model, data), st.progress(0.0, "Computing statistics …")
+        while run.steps_done < run.steps:
+            run.step()
+            bar.progress(run.steps_done / run.steps, f"{run.tokens:,} positions")
+        cache.save_statistics(run.result())
+        bar.empty()
+        entry = cache.find_statistics(view.model, ref)
+    return shared_statistics(view.model, entry)
+
+
+def _by_position(view: ui.View, layer: int, head: int, neuron: int) -> None:
+    with ui.sentences():
+        data = shared_data(view.model, view.data_ref, STATISTICS_PREDICTIONS[view.model.modality], "statistics")
+        with st.spinner("Running the model over a few sequences …", show_time=True):
+            found = shared_positions(view.model, data, layer)
+    name = f"{layer}.{head}:{neuron}"
+    frame = distribution_frames.position_frame(found, head, neuron)
+    skip = st.toggle(
+        "Without the first position", value=True, key="skip first", help="Its values are often far from all others."
+    )
+    draw(
+        charts_distribution.positions,
+        frame.iloc[1:] if skip else frame,
+        unit=f"activation of neuron {name}",
+        key="position picture",
+        alt=f"Neuron {name} by position: mean, median and the range of the middle 80 % of {found.sequences} sequences.",
+    )
+    ui.legend(("mean", "median"))
+    first = frame.iloc[0]
+    st.caption(
+        f"Over {found.sequences} sequences of {found.data} (its statistics part; at most {SEQUENCES} are run for this): each "
+        f"position's mean, median and, as a band, the range from its 10 % to its 90 % quantile. "
+        f"At the first position the mean is {first['mean']:.4g}."
+    )

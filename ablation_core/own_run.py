@@ -1,0 +1,118 @@
+"""What a model makes of a person's own input before and after an ablation, and what it would have written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablation_core import engine
+from ablation_core.data import IGNORED, Batch
+from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.methods import Method
+from ablation_core.models import LoadedModel
+from ablation_core.own_input import NEW_TOKENS, OwnInput, text_inputs
+from ablation_core.statistics import Statistics
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Distributions over tokens or classes at each place asked for.
+
+    Attributes:
+        before: probabilities of the clean model; float32 (places, classes).
+        after: method name → the same with the ablation.
+    """
+
+    before: np.ndarray
+    after: dict[str, np.ndarray]
+
+
+class OwnRun:
+    """An input with the ablations of a selection by several methods."""
+
+    def __init__(
+        self, model: LoadedModel, own: OwnInput, spec: AblationSpec, statistics: Statistics | None = None
+    ) -> None:
+        """
+        Args:
+            spec: which neurons and methods; without a selected neuron nothing changes.
+        """
+        self.model, self.own, self.spec = model, own, spec
+        self.run = AblationRun(model, own.data, spec, statistics)
+        self._replacements = {method.name: self._fitting(method) for method in spec.methods}
+
+    def _fitting(self, method: Method) -> dict[int, engine.Replace]:
+        """The method's replacements for an input of any length up to the donors'."""
+        length = None if self.model.modality == "vision" else self.own.data.seq_len
+
+        def fitted(swap: engine.Replace) -> engine.Replace:
+            def cut(pre_out: Tensor) -> Tensor:
+                missing = length - pre_out.shape[1]
+                return swap(torch.nn.functional.pad(pre_out, (0, 0, 0, missing)))[:, : pre_out.shape[1]]
+
+            return swap if length is None else cut
+
+        return {layer: fitted(swap) for layer, swap in self.run.replacements(method, [0]).items()}
+
+    def answer(self) -> Answer:
+        """What the model predicts at the places asked for."""
+        recorded = engine.record(self.model, self.own.asked)
+        outputs = [engine.ablated_output(self.model, recorded, swaps) for swaps in self._replacements.values()]
+        before, *after = engine.log_probabilities(self.model, recorded, [recorded.outputs[-1], *outputs])
+        shares = [log_probs.exp().numpy() for log_probs in after]
+        return Answer(before.exp().numpy(), dict(zip(self._replacements, shares, strict=True)))
+
+    def losses(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Of a prompt's own tokens the loss in nats, before and by each method; float64 (tokens but the first,)."""
+        baseline, ablated, _ = self.run.finish().scores()
+        return baseline.loss, {name: scores.loss for name, scores in ablated.items()}
+
+    def continuations(self, new_tokens: int = NEW_TOKENS) -> Iterator[dict[str, list[int]]]:
+        """What a causal model writes greedily, grown by one token at a time: `clean` and each method → token ids.
+
+        The clean model and every ablated one are a row each of one batch. Every forward goes over the whole text, with
+        the same replacement at each of its positions. A row that has ended itself grows no more.
+        """
+        names = ["clean", *(name for name, swaps in self._replacements.items() if swaps)]
+        swaps = _stacked([{}, *(self._replacements[name] for name in names[1:])])
+        ids = self.own.asked.inputs["input_ids"].to(self.model.device).repeat(len(names), 1)
+        start, ends = ids.shape[1], self._ends()
+        written: dict[str, list[int]] = {name: [] for name in names}
+        ended: set[str] = set()
+        for _ in range(new_tokens):
+            targets = torch.full_like(ids, IGNORED)
+            targets[:, -1] = 0
+            recorded = engine.Recorded(Batch(text_inputs(ids), targets), [])  # nothing recorded: the whole model runs
+            output = engine.ablated_output(self.model, recorded, swaps)
+            following = engine.log_probabilities(self.model, recorded, [output])[0].argmax(1)
+            ids = torch.cat([ids, following.to(ids.device)[:, None]], dim=1)
+            ended |= {name for name, token in zip(names, following.tolist(), strict=True) if token in ends}
+            for row, name in enumerate(names):
+                if name not in ended:
+                    written[name] = ids[row, start:].tolist()
+            yield {name: list(tokens) for name, tokens in written.items()}
+            if len(ended) == len(names):
+                return
+
+    def _ends(self) -> set[int]:
+        """The tokens that end a text."""
+        config = getattr(self.model.module, "generation_config", None)
+        ends = getattr(config, "eos_token_id", None)
+        ends = [self.model.tokenizer.eos_token_id] if ends is None else ends if isinstance(ends, list) else [ends]
+        return {end for end in ends if end is not None}
+
+
+def _stacked(rows: list[dict[int, engine.Replace]]) -> dict[int, engine.Replace]:
+    """Replacements for a batch that has a row for each of these."""
+
+    def swap_rows(layer: int) -> engine.Replace:
+        def swap(pre_out: Tensor) -> Tensor:
+            parts = zip(rows, pre_out.split(1), strict=True)
+            return torch.cat([swaps[layer](part) if layer in swaps else part for swaps, part in parts])
+
+        return swap
+
+    layers = sorted({layer for swaps in rows for layer in swaps}) or [0]  # a clean run needs a layer to begin with
+    return {layer: swap_rows(layer) for layer in layers}

@@ -1,0 +1,62 @@
+"""Charts whose structure is made once, so that a click costs only their data.
+
+Altair builds and checks a chart in some 100 ms. Most charts are drawn again and again with other numbers: the first
+time, the chart is built and its data replaced by names; from then on only the frames are exchanged. Knows no Streamlit.
+"""
+
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+KEPT = 256
+
+
+class _Frames:
+    """Frames that are no part of a key: the structure must not depend on them."""
+
+    def __init__(self, frames: tuple[pd.DataFrame | None, ...]) -> None:
+        self.frames = frames
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Frames)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def chart_spec(
+    make: Callable[..., alt.Chart], *frames: pd.DataFrame | None, variant: Hashable = (), **fixed: Hashable
+) -> dict[str, Any]:
+    """The Vega-Lite specification of `make(*frames, **fixed)`, its frames as named datasets `data0`, `data1`, ….
+
+    Args:
+        make: may read of its frames, besides handing them to Altair, only what `variant` and the columns decide.
+        frames: None stands for one that is left out.
+        variant: what else the chart's structure depends on, such as the number of rows of a grid.
+    """
+    columns = tuple(None if frame is None else tuple(frame.columns) for frame in frames)
+    spec = _structure(make, columns, variant, tuple(sorted(fixed.items())), _Frames(frames))
+    datasets = {f"data{place}": frame for place, frame in enumerate(frames) if frame is not None}
+    return spec | {"datasets": spec.get("datasets", {}) | datasets}
+
+
+@lru_cache(maxsize=KEPT)
+def _structure(make: Callable, columns: tuple, variant: Hashable, fixed: tuple, held: _Frames) -> dict[str, Any]:
+    chart = make(*held.frames, **dict(fixed))
+    names = {id(frame): f"data{place}" for place, frame in enumerate(held.frames) if frame is not None}
+    held.frames = ()  # the cache keeps the key
+    _name_data(chart, names)
+    return chart.to_dict()
+
+
+def _name_data(chart: Any, names: dict[int, str]) -> None:
+    """Put a name in place of each of these frames wherever a part of the chart draws from it."""
+    if id(getattr(chart, "data", None)) in names:
+        chart.data = alt.NamedData(name=names[id(chart.data)])
+    for kind in ("layer", "hconcat", "vconcat", "concat"):
+        parts = getattr(chart, kind, alt.Undefined)
+        for part in parts if isinstance(parts, list) else ():
+            _name_data(part, names)
