@@ -1,0 +1,115 @@
+"""The figures and tables of docs/paper.md, from the runs kept in cached_stats/runs.
+
+python docs/paper_results.py curves    # docs/curves-MODEL-DATA.png, one for each run
+python docs/paper_results.py tables    # loss and top-1 at 50 and 90 per cent, ranks
+python docs/paper_results.py modes     # how often the ways to find a mode disagree
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import vl_convert
+
+from ablation_core import load_model
+from ablation_core.bundled import NAMES
+from ablation_core.cache import list_statistics, load_statistics
+from ablation_core.curve import CurveResult, kept_curves
+from ablation_core.fetch import fetched_folder
+from ablation_core.folders import CACHE
+from ablation_core.methods import METHODS
+from ablation_core.models import LoadedModel
+from ablation_core.reproduce import WITHOUT
+from ablation_core.run_charts import pruning_curves
+from ablation_core.run_frames import curve_frame, point_frame
+
+FOLDER = Path(__file__).parent
+
+
+def models() -> list[LoadedModel]:
+    """The bundled models, and the fetched one where it is here."""
+    return [load_model(name) for name in (*NAMES, *(["smollm2-135m"] if fetched_folder("smollm2-135m") else []))]
+
+
+def runs(model: LoadedModel) -> list[CurveResult]:
+    """The model's kept curves of single neurons, without the variants of the peak, the one with most points a data set."""
+    best: dict[str, CurveResult] = {}
+    for result in kept_curves(model, CACHE).values():
+        if result.description["whole_heads"]:
+            continue
+        ref = result.description["data"]["ref"]
+        if ref not in best or len(result.points) > len(best[ref].points):
+            best[ref] = result
+    return list(best.values())
+
+
+def only(result: CurveResult, names: list[str]) -> CurveResult:
+    """The same run with these of its methods."""
+    description = result.description | {"methods": [name for name in names if name in result.description["methods"]]}
+    return CurveResult(description, result.baseline, result.points)
+
+
+def curves() -> None:
+    for model in models():
+        for result in runs(model):
+            result = only(result, [name for name in METHODS if name not in WITHOUT and name != "optimal"])
+            title = f"loss, nats a prediction: {model.ref} on {result.description['data']['ref']}"
+            levels = {"unablated": result.baseline["loss"]}
+            chart = pruning_curves(
+                curve_frame(result, "loss"), point_frame(result, "loss"), title, ".2f", levels
+            ).properties(width=640, background="white")
+            name = f"curves-{model.ref}-{result.description['data']['ref'].replace(':', '-')}.png"
+            (FOLDER / name).write_bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=1.5))
+            print(FOLDER / name)
+
+
+def tables() -> None:
+    for model in models():
+        for result in runs(model):
+            data = result.description["data"]
+            print(f"\n**{model.ref}, {data['predictions']:,} predictions of {data['ref']}**; unablated: ", end="")
+            print(f"loss {result.baseline['loss']:.3f}, top-1 {result.baseline['top1']:.1%}\n")
+            print("| method | loss at 50 % | at 90 % | top-1 at 50 % | at 90 % |\n|---|---|---|---|---|")
+            names = [name for name in METHODS if name in result.description["methods"]]
+            for name in names:
+                cells = [_cell(result, name, metric, percent) for metric in ("loss", "top1") for percent in (50, 90)]
+                print(f"| {name} | {' | '.join(cells)} |")
+            whole = only(result, [name for name in names if name not in WITHOUT and name != "optimal"])
+            ranks = whole.ranks("loss")
+            if ranks["best"]:
+                order = sorted(ranks["mean_rank"].items(), key=lambda item: item[1])
+                print("\nMean rank over seeds by the whole curve: " + ", ".join(f"{n} {rank:.2f}" for n, rank in order))
+
+
+def _cell(result: CurveResult, method: str, metric: str, percent: int) -> str:
+    """The mean over those seeds that are measured, with their range."""
+    values = [result.value(seed, percent, method, metric) for seed in result.description["seeds"]]
+    values = [value for value in values if np.isfinite(value)]
+    if not values:
+        return "–"
+    mean, low, high = (format(number, ".3f" if metric == "loss" else ".1%") for number in (np.mean(values), min(values), max(values)))  # fmt: skip
+    return f"{mean} ({low}–{high})" if len(values) > 1 else f"{mean} (one seed)"
+
+
+def modes() -> None:
+    print("| model, data | " + " | ".join(WITHOUT) + " |\n|---" + "|---" * len(WITHOUT) + "|")
+    for model in models():
+        for entry in list_statistics()[0]:
+            if entry.provenance["model_fingerprint"] != model.fingerprint:
+                continue
+            statistics = load_statistics(entry.path, model)
+            cells = []
+            for name in WITHOUT:
+                other = METHODS[name].constant(statistics, 100)
+                apart = abs(other - statistics.peak(100)) > 0.25 * statistics.std
+                distinct = len(np.unique(other[np.isfinite(other)]))
+                cells.append(f"{apart[statistics.std > 0].mean():.1%} ({distinct:,} values)")
+            print(f"| {model.ref}, {entry.provenance['data']} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    commands = {"curves": curves, "tables": tables, "modes": modes}
+    if wanted not in commands:
+        sys.exit(__doc__)
+    commands[wanted]()
