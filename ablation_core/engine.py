@@ -48,9 +48,14 @@ class Recording:
         if number in self._kept:
             return self._kept[number]
         recorded = record(self.model, self.data.rows(self.data.numbers(number)))
-        if sum(kept.bytes for kept in self._kept.values()) + recorded.bytes <= self.limit:
+        if self.bytes + recorded.bytes <= self.limit:
             self._kept[number] = recorded
         return recorded
+
+    @property
+    def bytes(self) -> int:
+        """What is kept, at most `limit`: the blocks' outputs of every batch that found room."""
+        return sum(kept.bytes for kept in self._kept.values())
 
 
 @torch.inference_mode()
