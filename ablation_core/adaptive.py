@@ -94,13 +94,14 @@ def adaptive_steps(
     result = sweeping.result()
     yield result
     with open_ledger(folder, "adaptive", sweeping.kept_as) as ledger:
+        runs.attach(ledger)
         done = 0
         for look in sweeping.looks:
             wanted = sweeping.undecided()
             if not wanted:
                 return
             for batch in range(done, look):
-                for _ in runs.measure(batch, wanted, ledger):
+                for _ in runs.measure(batch, wanted):
                     yield replace(result, taken=runs.taken / sweeping.most)
             done = look
             sweeping.judge(min(look * runs.data.batch_size, data.sequences))

@@ -60,8 +60,16 @@ class Batchwise:
         self.counts = np.zeros(data.sequences)
         self.taken = 0
         self._recording = engine.Recording(model, self.data, limit=0)  # no batch is asked for twice
+        self._ledger: Ledger | None = None
+        self._there: dict[str, dict] = {}  # what the ledger has, by head and method
 
-    def measure(self, batch: int, wanted: Wanted, ledger: Ledger) -> Generator[None]:
+    def attach(self, ledger: Ledger) -> None:
+        """Take over what an earlier run left, and keep there what is measured from now on."""
+        self._ledger = ledger
+        for record in ledger.done.values():
+            self._there |= record
+
+    def measure(self, batch: int, wanted: Wanted) -> Generator[None]:
         """Run heads on one batch, a layer a step; what the ledger has is not run again.
 
         A step is in the ledger before it is yielded.
@@ -77,17 +85,17 @@ class Batchwise:
             for number, methods in group:
                 for method in methods:
                     name = self._piece(batch, number, method)
-                    if name in ledger.done:
-                        self.sums[method.name][:, number, places] = _read(ledger.done[name]["sums"])
+                    if name in self._there:
+                        self.sums[method.name][:, number, places] = _read(self._there[name]["sums"])
+                        self.taken += sum(self._there[_clean(batch)]["counts"])
                     else:
                         missing.append((number, method))
-                    self.taken += int(ledger.done[name]["predictions"]) if name in ledger.done else 0
             if missing:
                 if recorded is None:
                     recorded = self._recording[batch]
                     donated = self._donated(places, wanted)
-                self._run(batch, recorded, missing, donated, ledger)
-            clean = ledger.done[_clean(batch)]
+                self._run(batch, recorded, missing, donated)
+            clean = self._there[_clean(batch)]
             self.baseline[:, places], self.counts[places] = _read(clean["sums"]), clean["counts"]
             yield
 
@@ -107,7 +115,6 @@ class Batchwise:
         recorded: engine.Recorded,
         missing: Sequence[tuple[int, Method]],
         donated: Mapping[str, Mapping[int, Tensor]],
-        ledger: Ledger,
     ) -> None:
         sequences, places = _sequences(recorded.batch), list(self.data.numbers(batch))
         at_once = max(1, OUTPUT_BYTES // max(1, recorded.bytes // len(recorded.outputs)))
@@ -123,14 +130,14 @@ class Batchwise:
                     f"{self.model.ref} in {self.model.dtype} gives losses that are NaN or infinite on {self.data.ref}, "
                     f"even unablated; try --dtype float32, or another model."
                 )
-            if _clean(batch) not in ledger.done:
-                counts = np.bincount(sequences).tolist()
-                ledger.add(_clean(batch), {"sums": _written(_sums(clean, sequences)), "counts": counts})
+            counts = np.bincount(sequences).tolist()
+            record = {_clean(batch): {"sums": _written(_sums(clean, sequences)), "counts": counts}}
             for (number, method), scores in zip(part, ablated, strict=True):
                 sums = self.sums[method.name][:, number, places] = _sums(scores, sequences)
-                record = {"sums": _written(sums), "predictions": len(sequences)}
-                ledger.add(self._piece(batch, number, method), record)
+                record[self._piece(batch, number, method)] = {"sums": _written(sums)}
                 self.taken += len(sequences)
+            self._ledger.add(" ".join(list(record)[1:]), record)  # one line for all: each line waits for the disk
+            self._there |= record
 
     def _replacements(
         self, number: int, method: Method, donated: Mapping[str, Mapping[int, Tensor]]

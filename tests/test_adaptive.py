@@ -51,7 +51,7 @@ def draw(generator: np.random.Generator, kind: str, size: tuple[int, int]) -> np
 @pytest.mark.parametrize("kind", ["normal", "laplace"])
 def test_where_nothing_has_an_effect_at_most_one_map_in_twenty_tells_one(kind: str) -> None:
     generator = np.random.default_rng(7)
-    maps = 400
+    maps = 200
     wrong = sum(told_in(draw(generator, kind, (24, SEQUENCES))).any() for _ in range(maps))
     assert wrong / maps <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / maps)
 
@@ -60,7 +60,7 @@ def test_of_what_is_told_at_most_one_in_twenty_has_no_effect() -> None:
     generator = np.random.default_rng(8)
     real = np.arange(30) < 10
     shares = []
-    for _ in range(300):
+    for _ in range(150):
         told = told_in(generator.normal(size=(30, SEQUENCES)) + 0.8 * real[:, None])
         shares.append((told & ~real).sum() / max(told.sum(), 1))
     assert np.mean(shares) <= 0.05
@@ -74,18 +74,18 @@ def test_looking_without_spending_would_be_caught() -> None:
     """The same maps with an unspent 5 % at every look are wrong far too often: the test above can fail."""
     generator = np.random.default_rng(9)
     wrong = 0
-    for _ in range(300):
+    for _ in range(150):
         values = generator.normal(size=(1, SEQUENCES))
         looks = [Estimates.of(values[:, : round(s * SEQUENCES)], np.ones(round(s * SEQUENCES))) for s in SHARES]
         wrong += min(look.p()[0] for look in looks) <= 0.05
-    assert wrong / 300 > 0.08
+    assert wrong / 150 > 0.08
 
 
 def test_intervals_hold_the_mean_wherever_the_looking_ends() -> None:
     generator = np.random.default_rng(10)
     held = []
     for effect in (0.0, 0.3, 0.8, 2.0):
-        for _ in range(100):
+        for _ in range(30):
             looking = looked_at(generator.normal(effect, 1, size=(6, SEQUENCES)))
             held.append(np.abs(looking.mean - effect) <= looking.half_width)
     assert np.mean(held) >= 0.95
