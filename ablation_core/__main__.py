@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ablation_core import bundled, cache
+from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.allocator import keep_freed_memory
 from ablation_core.architectures import family_table
 from ablation_core.bundled import fashion_mnist
@@ -34,7 +35,7 @@ from ablation_core.reproduce import ORIGINALS, measured_speed, original_parts, p
 from ablation_core.selection import Selection
 from ablation_core.statistics import BINNINGS, FINE_BINS, Statistics
 from ablation_core.sweep import SweepSpec, sweep
-from ablation_core.tables import format_curve, format_plan, format_result, format_sweep
+from ablation_core.tables import format_adaptive, format_curve, format_plan, format_result, format_sweep
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,6 +106,15 @@ def _parser() -> argparse.ArgumentParser:
     figures.set_defaults(run=_neurons)
 
     every = commands.add_parser("sweep", parents=[measured], help="ablate every head, one at a time")
+    every.add_argument(
+        "--adaptive", action="store_true", help="give each head only as many predictions as its verdict needs"
+    )
+    every.add_argument(
+        "--precision",
+        type=float,
+        metavar="NATS",
+        help="with --adaptive: a surely smaller change needs no more predictions",
+    )
     every.set_defaults(run=_sweep)
 
     curves = commands.add_parser("curve", parents=[measured], help="ablate more and more random neurons")
@@ -235,11 +245,25 @@ def _neurons(parsed: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _sweep(parsed: argparse.Namespace) -> tuple[dict, str]:
+    if parsed.adaptive:
+        return _adaptive_sweep(parsed)
+    if parsed.precision is not None:
+        raise DataError("--precision belongs to --adaptive; name both, or leave it out.")
     model, data, methods, statistics = _load_measured(parsed)
     spec = SweepSpec(tuple(methods), parsed.bins)
     with _bar("sweep", "%") as progress:
         result = sweep(model, data, spec, statistics, parsed.cache_dir, lambda share: progress(int(100 * share), 100))
     return result.to_dict(), format_sweep(result)
+
+
+def _adaptive_sweep(parsed: argparse.Namespace) -> tuple[dict, str]:
+    model, data, methods, statistics = _load_measured(parsed)
+    spec = AdaptiveSpec(tuple(methods), parsed.bins, precision=parsed.precision)
+    with _bar("adaptive sweep, at most", "%") as progress:
+        result = adaptive_sweep(
+            model, data, spec, statistics, parsed.cache_dir, lambda so_far: progress(round(100 * so_far.taken), 100)
+        )
+    return result.to_dict(), format_adaptive(result)
 
 
 def _curve(parsed: argparse.Namespace) -> tuple[dict, str]:

@@ -63,9 +63,14 @@ class Recording:
         if number in self._kept:
             return self._kept[number]
         recorded = record(self.model, self.data.rows(self.data.numbers(number)))
-        if sum(kept.bytes for kept in list(self._kept.values())) + recorded.bytes <= self.limit:
+        if self.bytes + recorded.bytes <= self.limit:
             recorded = self._kept[number] = replace(recorded, keeps=self._keeps_clean)
         return recorded
+
+    @property
+    def bytes(self) -> int:
+        """What is kept, at most `limit`: the blocks' outputs of every batch that found room."""
+        return sum(kept.bytes for kept in list(self._kept.values()))
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What else experiments on the same model and data share, made when first asked for."""

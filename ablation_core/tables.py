@@ -1,8 +1,10 @@
 """Results as text for the terminal."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
+from ablation_core.adaptive import AdaptiveResult
 from ablation_core.curve import CurveResult
 from ablation_core.metrics import Interval
 from ablation_core.reproduce import Part
@@ -29,6 +31,21 @@ def format_sweep(result: SweepResult) -> str:
         if rho.mean is not None and rho.low is not None:
             names = " and ".join(pair["methods"])
             lines.append(f"rank agreement of {names}: {rho.mean:.2f} [{rho.low:.2f}, {rho.high:.2f}]")
+    return "\n".join(lines)
+
+
+def format_adaptive(result: AdaptiveResult) -> str:
+    """How the heads were decided, and those told from no effect, the most harmful first, for each method."""
+    lines = [f"{result.looks} of {result.looks_planned} looks, {result.taken:.0%} of a whole sweep's predictions"]
+    for number, method in enumerate(result.description["methods"]):
+        rows = [(head["head"], head["results"][number]) for head in result.heads]
+        verdicts = Counter(row["verdict"] for _, row in rows)
+        counted = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+        lines.append(f"{method}: of {len(rows)} heads {counted} (told from no effect at 5 % false discoveries)")
+        told = [row for row in rows if row[1]["told_from_no_effect"]]
+        for head, row in sorted(told, key=lambda item: -item[1]["change"]["loss"]["mean"])[:10]:
+            change = format_interval(Interval(**row["change"]["loss"]))
+            lines.append(f"  {head:>6}  {change}  {row['predictions']:,} predictions")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablation_core.errors import StatisticsError
-from ablation_core.statistics import CALIBRATION, Accumulator, Statistics
+from ablation_core.statistics import CALIBRATION, ROWS_AT_ONCE, Accumulator, Statistics, _fine_bins, _quantiles
 
 BINNINGS = (600, 100, 64, 7)
 CHUNKS = (1, 333, 7, 1023, 64, 2)
@@ -454,3 +454,77 @@ def test_digest_covers_every_number_and_the_provenance():
         digests.add(dataclasses.replace(statistics, **{name: array}).digest)
     assert len(digests) == 2 + len(FIELDS)
     assert dataclasses.replace(statistics, provenance={}).digest == statistics.digest
+
+
+@given(
+    bins=st.sampled_from([1, 7, 128, 600]),
+    offset=st.sampled_from([0.0, 1.0, -300.0, 1e5]),
+    scale=st.floats(1e-3, 1e3),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(deadline=None, max_examples=80)
+def test_every_value_is_in_the_bin_that_its_edges_say(bins, offset, scale, dtype, seed):
+    """Among them values next to edges, on them, at both ends, far outside, NaN and infinite; against a binary search."""
+    generator = np.random.default_rng(seed)
+    low, high = offset - scale, offset + scale * 1.37
+    edges = low + (high - low) * np.arange(bins + 1) / bins
+    picked = generator.choice(edges, 60).astype(np.float32)
+    rows = np.concatenate(
+        [
+            generator.uniform(low - scale / 9, high + scale / 9, 200).astype(np.float32),
+            picked,
+            np.nextafter(picked, np.float32(np.inf)),
+            np.nextafter(picked, np.float32(-np.inf)),
+            np.array([low, high, 1e30, -1e30, np.nan, np.inf, -np.inf], np.float32),
+        ]
+    )
+    rows = torch.from_numpy(rows).to(dtype).float()
+    # One neuron has these values; the other only ordinary ones, so that it goes the quick way.
+    plain = torch.from_numpy(generator.uniform(low, high, len(rows)).astype(np.float32))
+    limits = (torch.full((2,), low, dtype=torch.float64), torch.full((2,), high, dtype=torch.float64))
+    place = _fine_bins(torch.stack([rows, plain], 1), *limits, bins).numpy()
+    for neuron, column in enumerate((rows.double().numpy(), plain.double().numpy())):
+        expected = np.clip(np.searchsorted(edges, column, side="right") - 1, -1, bins)
+        expected = np.where(column == edges[-1], bins - 1, expected)
+        known = ~np.isnan(column)
+        np.testing.assert_array_equal(place[known, neuron], expected[known])
+    assert (place[np.isnan(rows.numpy()), 0] == 0).all()
+
+
+@pytest.mark.parametrize("rows", [ROWS_AT_ONCE - 1, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, 3 * ROWS_AT_ONCE + 5])
+def test_rows_given_at_once_may_be_any_number(rows):
+    values = normal(rows)
+    values[5::50, 1] = np.nan
+    statistics = statistics_of(
+        values, (rows,), limits=(torch.full((3,), -9.0).double(), torch.full((3,), 9.5).double())
+    )
+    for neuron in range(3):
+        kept = values[np.isfinite(values[:, neuron]), neuron].astype(np.float64)
+        edges, counts = statistics.histogram(0, 0, neuron, bins=600)
+        np.testing.assert_array_equal(counts, np.histogram(kept, edges)[0])
+        assert statistics.count[0, 0, neuron] == len(kept)
+        assert statistics.std[0, 0, neuron] == pytest.approx(kept.std(), rel=1e-6)
+
+
+def test_quantiles_of_the_first_rows_are_numpys():
+    values = normal(777, width=5)
+    values[::3, 1] = np.nan
+    values[::2, 2] = np.inf
+    values[:, 3] = -np.inf
+    values[1:, 4] = np.nan
+    found = torch.stack(_quantiles(torch.from_numpy(values), (0.005, 0.3, 0.995))).numpy()
+    for neuron in (0, 1, 2, 4):
+        kept = values[np.isfinite(values[:, neuron]), neuron].astype(np.float64)
+        np.testing.assert_allclose(found[:, neuron], np.quantile(kept, (0.005, 0.3, 0.995)), rtol=1e-12)
+    assert (found[:, 3] == 0).all()
+
+
+def test_memory_does_not_grow_with_the_rows():
+    accumulator = Accumulator(4)
+    sizes = set()
+    for _ in range(6):
+        accumulator.update(torch.from_numpy(normal(2 * CALIBRATION, width=4)))
+        held = [value for value in vars(accumulator).values() if isinstance(value, torch.Tensor)]
+        sizes.add((sum(value.nbytes for value in held), len(accumulator._waiting)))
+    assert len(sizes) == 1

@@ -1,0 +1,204 @@
+"""A sweep that stops asking what it already knows: every head, on no more predictions than its verdict needs.
+
+All heads are looked at after an eighth of the sequences, those still open after a quarter, and so on; `looks` has the
+rule, and why it stays valid. Sequences come in a random order, drawn once by the seed, so that the first ones speak for
+all.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ablation_core.batchwise import Batchwise, Wanted
+from ablation_core.collect import check_made_from
+from ablation_core.data import Data
+from ablation_core.describe import describe_run
+from ablation_core.errors import DataError, MethodError
+from ablation_core.experiment import DEFAULT_BINS
+from ablation_core.ledger import open_ledger
+from ablation_core.looks import FEWEST, Estimates, Looking, adjusted, error_shares, look_batches
+from ablation_core.methods import Method
+from ablation_core.metrics import METRICS
+from ablation_core.models import LoadedModel
+from ablation_core.results import as_number
+from ablation_core.selection import Head
+from ablation_core.statistics import Statistics
+from ablation_core.sweep import every_head
+
+
+@dataclass(frozen=True)
+class AdaptiveSpec:
+    """What is decided before an adaptive sweep runs.
+
+    Attributes:
+        heads: these only; by default all.
+        precision: in nats: a head whose change is surely smaller takes no more predictions; None for no such bound.
+    """
+
+    methods: tuple[Method, ...]
+    bins: int = DEFAULT_BINS
+    heads: tuple[Head, ...] | None = None
+    precision: float | None = None
+
+
+@dataclass(frozen=True)
+class AdaptiveResult:
+    """The map after any number of looks.
+
+    Attributes:
+        heads: a record a head, as in the document of `sweep`: for each method its changes with intervals, `p` (valid
+            however often was looked), `q` (after Benjamini and Hochberg over the map), `told_from_no_effect`, the
+            `verdict`, and the `sequences` and `predictions` it took.
+        looks: how many are done, of `looks_planned`.
+        taken: the share of a whole sweep's ablated predictions that were computed.
+    """
+
+    description: dict
+    baseline: dict | None
+    heads: tuple[dict, ...]
+    looks: int
+    looks_planned: int
+    taken: float
+
+    @property
+    def open(self) -> int:
+        """How many heads have a method that is not decided yet."""
+        return sum(any(row["verdict"] == "open" for row in head["results"]) for head in self.heads)
+
+    def to_dict(self) -> dict:
+        """The JSON document of `python -m ablation_core sweep --adaptive --json`."""
+        looks = {"looks": self.looks, "looks_planned": self.looks_planned, "predictions_taken": self.taken}
+        return self.description | {"baseline": self.baseline} | looks | {"heads": list(self.heads)}
+
+
+def adaptive_steps(
+    model: LoadedModel, data: Data, spec: AdaptiveSpec, statistics: Statistics | None, folder: Path
+) -> Generator[AdaptiveResult]:
+    """Sweep with looks on the way. Yields the map at first, after each layer of each batch (with `taken` grown, all else
+    as it was) and after each look.
+
+    Args:
+        data: the most that any head may take.
+        folder: the cache folder, where what is measured is kept: an interrupted sweep ends with the same numbers.
+
+    Raises:
+        AblationError: one of its children, with a sentence for the user.
+    """
+    if spec.precision is not None and not spec.precision > 0:
+        raise DataError(f"The precision must be above 0 nats, not {spec.precision}.")
+    if learned := [method.name for method in spec.methods if method.learned]:
+        raise MethodError(f"The constants of {learned[0]} are learned for each head; sweep without --adaptive for it.")
+    if statistics is not None:
+        check_made_from(statistics.provenance, model, "These statistics")
+    sweeping = _Sweeping(model, data, spec, statistics)
+    runs = sweeping.runs
+    result = sweeping.result()
+    yield result
+    with open_ledger(folder, "adaptive", sweeping.kept_as) as ledger:
+        runs.attach(ledger)
+        done = 0
+        for look in sweeping.looks:
+            wanted = sweeping.undecided()
+            if not wanted:
+                return
+            for batch in range(done, look):
+                for _ in runs.measure(batch, wanted):
+                    yield replace(result, taken=runs.taken / sweeping.most)
+            done = look
+            sweeping.judge(min(look * runs.data.batch_size, data.sequences))
+            result = sweeping.result()
+            yield result
+
+
+def adaptive_sweep(
+    model: LoadedModel,
+    data: Data,
+    spec: AdaptiveSpec,
+    statistics: Statistics | None,
+    folder: Path,
+    progress: Callable[[AdaptiveResult], None] = lambda result: None,
+) -> AdaptiveResult:
+    """The whole adaptive sweep, `adaptive_steps` to its end; `progress` is called with every result on the way."""
+    for result in adaptive_steps(model, data, spec, statistics, folder):
+        progress(result)
+    return result
+
+
+class _Sweeping:
+    """An adaptive sweep under way: what was measured, and the verdicts so far."""
+
+    def __init__(self, model: LoadedModel, data: Data, spec: AdaptiveSpec, statistics: Statistics | None) -> None:
+        self.spec, self.data = spec, data
+        self.heads = list(spec.heads or every_head(model))
+        size = max(1, min(data.batch_size, max(FEWEST, data.sequences // 8)))
+        self.runs = Batchwise(model, data, size, self.heads, spec.methods, statistics, spec.bins)
+        self.looks = look_batches(len(self.runs.data))
+        self.shares = error_shares(len(self.looks))
+        self.most = max(1, len(self.heads) * len(spec.methods) * data.predictions)
+        self.kept_as = describe_run(model, data, statistics) | {"bins": spec.bins, "sequences_at_once": size}
+        self.looking = {
+            method.name: Looking(len(self.heads), self.shares, data.sequences, spec.precision)
+            for method in spec.methods
+        }
+
+    def undecided(self) -> Wanted:
+        """The heads that a method has not decided yet, each with those methods."""
+        rows = [
+            (number, [m for m in self.spec.methods if self.looking[m.name].verdicts[number] == "open"])
+            for number in range(len(self.heads))
+        ]
+        return [(number, methods) for number, methods in rows if methods]
+
+    def judge(self, sequences: int) -> None:
+        """Look at what every open head gave in the first `sequences`."""
+        loss = METRICS.index("loss")
+        for name, looking in self.looking.items():
+            changes = self.runs.sums[name][loss, looking.open, :sequences] - self.runs.baseline[loss, :sequences]
+            looking.look(changes, self.runs.counts[:sequences])
+
+    def result(self) -> AdaptiveResult:
+        columns = {name: adjusted(looking.p) for name, looking in self.looking.items()}
+        heads = tuple(
+            {
+                "head": f"{layer}.{head}",
+                "results": [self._row(name, number, float(q[number])) for name, q in columns.items()],
+            }
+            for number, (layer, head) in enumerate(self.heads)
+        )
+        description = self.kept_as | {
+            "methods": list(self.looking),
+            "looks_after_sequences": [min(n * self.runs.data.batch_size, self.data.sequences) for n in self.looks],
+            "error_shares": [float(share) for share in self.shares],
+            "precision": self.spec.precision,
+        }
+        looks = max((looking.looks for looking in self.looking.values()), default=0)
+        return AdaptiveResult(description, self._baseline(), heads, looks, len(self.looks), self.runs.taken / self.most)
+
+    def _baseline(self) -> dict | None:
+        """The clean model's performance over the sequences seen so far."""
+        seen = self.runs.counts > 0
+        if not seen.any():
+            return None
+        sums = self.runs.baseline[:, seen].sum(1) / self.runs.counts[seen].sum()
+        mean = dict(zip(METRICS, sums.tolist(), strict=True))
+        perplexity = float(np.exp(mean["loss"]))
+        return {"loss": mean["loss"], "perplexity": as_number(perplexity), "top1": mean["top1"], "top10": mean["top10"]}
+
+    def _row(self, method: str, number: int, q: float) -> dict:
+        looking, counts = self.looking[method], self.runs.counts
+        verdict, size = looking.verdicts[number], int(looking.seen[number])
+        row = {"method": method, "verdict": verdict, "told_from_no_effect": verdict == "told"}
+        row |= {"sequences": size, "predictions": int(counts[:size].sum()), "p": None, "q": None, "change": None}
+        if size:
+            clean = self.runs.baseline[:, :size] * (np.array(METRICS) != "kl")[:, None]  # a KL is a change already
+            estimates = Estimates.of(self.runs.sums[method][:, number, :size] - clean, counts[:size])
+            wide = estimates.half_width(self.shares[looking.looked[number] - 1])
+            row["change"] = {
+                metric: {"mean": as_number(mean), "low": as_number(mean - half), "high": as_number(mean + half)}
+                for metric, mean, half in zip(METRICS, estimates.mean.tolist(), wide.tolist(), strict=True)
+            }
+            if verdict != "no number":
+                row |= {"p": min(float(looking.p[number]), 1.0), "q": q}
+        return row

@@ -1,0 +1,256 @@
+"""Adaptive sweeps: what looking many times may cost, against single ablations, and interrupted anywhere."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from ablation_core import ablate, load_data
+from ablation_core.__main__ import main
+from ablation_core.adaptive import AdaptiveSpec, adaptive_steps, adaptive_sweep
+from ablation_core.data import Data
+from ablation_core.engine import Recording
+from ablation_core.errors import DataError
+from ablation_core.looks import (
+    ERROR_SHARES,
+    SHARES,
+    Estimates,
+    Looking,
+    error_shares,
+    look_batches,
+    predictive_power,
+)
+from ablation_core.methods import METHODS
+from ablation_core.models import LoadedModel
+
+SEQUENCES = 48
+SOME_HEADS = ((0, 0), (0, 3), (2, 1), (3, 4), (5, 0), (5, 5))
+
+
+def looked_at(values: np.ndarray) -> Looking:
+    """Looks at changes, (changes, sequences), as a sweep does: the open ones only, until none is."""
+    size = values.shape[1]
+    looking = Looking(len(values), error_shares(len(SHARES)), size)
+    for share in SHARES:
+        if len(looking.open):
+            seen = round(share * size)
+            looking.look(values[looking.open, :seen], np.ones(seen))
+    return looking
+
+
+def told_in(values: np.ndarray) -> np.ndarray:
+    return np.array([verdict == "told" for verdict in looked_at(values).verdicts])
+
+
+def draw(generator: np.random.Generator, kind: str, size: tuple[int, int]) -> np.ndarray:
+    return generator.normal(size=size) if kind == "normal" else generator.laplace(size=size)
+
+
+@pytest.mark.parametrize("kind", ["normal", "laplace"])
+def test_where_nothing_has_an_effect_at_most_one_map_in_twenty_tells_one(kind: str) -> None:
+    generator = np.random.default_rng(7)
+    maps = 200
+    wrong = sum(told_in(draw(generator, kind, (24, SEQUENCES))).any() for _ in range(maps))
+    assert wrong / maps <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / maps)
+
+
+def test_of_what_is_told_at_most_one_in_twenty_has_no_effect() -> None:
+    generator = np.random.default_rng(8)
+    real = np.arange(30) < 10
+    shares = []
+    for _ in range(150):
+        told = told_in(generator.normal(size=(30, SEQUENCES)) + 0.8 * real[:, None])
+        shares.append((told & ~real).sum() / max(told.sum(), 1))
+    assert np.mean(shares) <= 0.05
+    assert (
+        np.mean([told_in(generator.normal(size=(30, SEQUENCES)) + 0.8 * real[:, None])[real].mean() for _ in range(20)])
+        > 0.9
+    )
+
+
+def test_looking_without_spending_would_be_caught() -> None:
+    """The same maps with an unspent 5 % at every look are wrong far too often: the test above can fail."""
+    generator = np.random.default_rng(9)
+    wrong = 0
+    for _ in range(150):
+        values = generator.normal(size=(1, SEQUENCES))
+        looks = [Estimates.of(values[:, : round(s * SEQUENCES)], np.ones(round(s * SEQUENCES))) for s in SHARES]
+        wrong += min(look.p()[0] for look in looks) <= 0.05
+    assert wrong / 150 > 0.08
+
+
+def test_intervals_hold_the_mean_wherever_the_looking_ends() -> None:
+    generator = np.random.default_rng(10)
+    held = []
+    for effect in (0.0, 0.3, 0.8, 2.0):
+        for _ in range(30):
+            looking = looked_at(generator.normal(effect, 1, size=(6, SEQUENCES)))
+            held.append(np.abs(looking.mean - effect) <= looking.half_width)
+    assert np.mean(held) >= 0.95
+
+
+def test_strong_effects_and_none_take_fewer_predictions_than_doubtful_ones() -> None:
+    generator = np.random.default_rng(11)
+    noise = generator.normal(size=(60, SEQUENCES))
+    effects = np.repeat([0.0, 0.45, 3.0], 20)
+    looking = looked_at(noise + effects[:, None])
+    none, doubtful, strong = looking.seen.reshape(3, 20).mean(1)
+    assert strong < none < SEQUENCES
+    assert strong < doubtful
+    assert set(looking.verdicts[40:]) == {"told"}
+
+
+def test_what_was_told_stays_told() -> None:
+    generator = np.random.default_rng(12)
+    values = generator.normal(size=(20, SEQUENCES)) + np.linspace(0, 1.5, 20)[:, None]
+    looking, told = Looking(20, error_shares(len(SHARES)), SEQUENCES), set()
+    for share in SHARES:
+        seen = round(share * SEQUENCES)
+        looking.look(values[looking.open, :seen], np.ones(seen))
+        now = {i for i, verdict in enumerate(looking.verdicts) if verdict == "told"}
+        assert told <= now
+        told = now
+    assert told
+
+
+def test_estimates_are_the_ordinary_t_test_where_sequences_are_equally_long() -> None:
+    values = np.random.default_rng(13).normal(0.2, 1, (4, 12))
+    estimates = Estimates.of(values * 50, np.full(12, 50))
+    np.testing.assert_allclose(estimates.mean, values.mean(1))
+    np.testing.assert_allclose(estimates.error, values.std(1, ddof=1) / np.sqrt(12))
+    np.testing.assert_allclose(estimates.p(), ttest_1samp(values, 0, axis=1).pvalue)
+    low, high = ttest_1samp(values[0], 0).confidence_interval(0.975)
+    assert estimates.half_width(0.5)[0] == pytest.approx((high - low) / 2)
+
+
+def test_changes_that_never_vary_or_are_no_numbers() -> None:
+    values = np.stack([np.zeros(SEQUENCES), np.ones(SEQUENCES), np.full(SEQUENCES, np.nan)])
+    looking = looked_at(values)
+    assert looking.verdicts == ["unlikely", "told", "no number"]
+    assert looking.p[:2].tolist() == [1.0, 0.0]
+
+
+def test_looks_are_few_growing_and_spend_the_whole_error() -> None:
+    assert look_batches(8) == [1, 2, 3, 4, 6, 8]
+    assert look_batches(1) == [1]
+    assert look_batches(4) == [1, 2, 3, 4]
+    for looks in range(1, len(SHARES) + 1):
+        assert error_shares(looks).sum() == pytest.approx(1)
+    assert len(ERROR_SHARES) == len(SHARES)
+
+
+def test_predictive_power_is_what_simulated_endings_give() -> None:
+    generator = np.random.default_rng(14)
+    values = generator.normal(0.5, 1, (1, 200))
+    now = Estimates.of(values, np.ones(200))
+    # With a flat prior: the true mean about what is known of it, then two hundred more values.
+    means = generator.normal(now.mean[0], now.error[0], 4000)
+    rest = generator.normal(means, np.std(values) / np.sqrt(200))
+    ratio = (values.mean() + rest) / 2 / (np.std(values) / np.sqrt(400))
+    for level in (1e-10, 1e-14, 1e-20):
+        wanted = float(predictive_power(now, 400, level)[0])
+        from scipy.stats import t
+
+        assert np.mean(2 * t.sf(np.abs(ratio), 399) <= level) == pytest.approx(wanted, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def data(opt_mini: LoadedModel) -> Data:
+    return load_data("python-docs", opt_mini, predictions=24 * 15, seq_len=16, batch_size=4)
+
+
+def spec(**options) -> AdaptiveSpec:
+    methods = tuple(METHODS[name] for name in ("zero", "resample-dataset"))
+    return AdaptiveSpec(**{"methods": methods, "heads": SOME_HEADS} | options)
+
+
+def test_a_head_that_took_everything_is_its_own_ablation(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
+    document = adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict()
+    whole = [(h["head"], row) for h in document["heads"] for row in h["results"] if row["sequences"] == data.sequences]
+    assert whole
+    for head, row in whole:
+        alone = ablate(opt_mini, data, head, row["method"]).results[0].change
+        for metric, interval in alone.items():
+            assert row["change"][metric]["mean"] == pytest.approx(interval.mean, rel=1e-4, abs=1e-6), (head, metric)
+    baseline = ablate(opt_mini, data, "", "zero").baseline
+    assert document["baseline"]["loss"] == pytest.approx(baseline.loss, rel=1e-6)
+
+
+def test_it_takes_less_and_says_how_much(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
+    result = adaptive_sweep(opt_mini, data, spec(), None, tmp_path)
+    rows = [row for head in result.heads for row in head["results"]]
+    assert result.open == 0
+    assert {row["verdict"] for row in rows} <= {"told", "unlikely", "not told"}
+    assert result.taken == pytest.approx(sum(row["predictions"] for row in rows) / (len(rows) * data.predictions))
+    assert 0 < result.taken < 1
+
+
+def test_interrupted_anywhere_it_ends_with_the_same_numbers(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
+    whole = adaptive_sweep(opt_mini, data, spec(), None, tmp_path / "whole")
+    for stop in (1, 3, 6, 11):
+        steps = adaptive_steps(opt_mini, data, spec(), None, tmp_path / str(stop))
+        for _ in range(stop):
+            next(steps)
+        steps.close()
+        assert adaptive_sweep(opt_mini, data, spec(), None, tmp_path / str(stop)).to_dict() == whole.to_dict()
+    kept = {path.read_bytes() for path in tmp_path.glob("*/runs/*.jsonl")}
+    assert len(kept) == 1
+
+
+def test_a_finished_sweep_is_not_computed_again(
+    opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = adaptive_sweep(opt_mini, data, spec(), None, tmp_path)
+    monkeypatch.setattr("ablation_core.engine.record", lambda *_: pytest.fail("a batch was run again"))
+    assert adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict() == first.to_dict()
+
+
+def test_with_a_coarse_precision_the_first_look_decides(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
+    result = adaptive_sweep(opt_mini, data, spec(precision=1e3), None, tmp_path)
+    assert result.looks == 1
+    assert {row["verdict"] for head in result.heads for row in head["results"]} <= {"small", "told"}
+
+
+def test_a_precision_that_is_none_is_refused(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
+    for precision in (0.0, -1.0, float("nan")):
+        with pytest.raises(DataError, match="above 0 nats"):
+            adaptive_sweep(opt_mini, data, spec(precision=precision), None, tmp_path)
+
+
+def test_the_maps_on_the_way_grow_into_the_last(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
+    looks, taken = [], []
+    for result in adaptive_steps(opt_mini, data, spec(), None, tmp_path):
+        looks.append(result.looks)
+        taken.append(result.taken)
+        assert len(result.heads) == len(SOME_HEADS)
+        json.dumps(result.to_dict(), allow_nan=False)
+    assert looks[0] == 0
+    assert looks == sorted(looks)
+    assert taken == sorted(taken)
+
+
+def test_the_command_prints_a_table_and_a_document(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    shared = ["sweep", "vit-mini", "--adaptive", "--method", "zero", "--predictions", "64", "--batch-size", "8"]
+    shared += ["--cache-dir", str(tmp_path)]
+    assert main(shared) == 0
+    assert "of 36 heads" in capsys.readouterr().out
+    assert main([*shared, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["heads"]) == 36
+    assert main([*shared, "--precision", "-1"]) == 1
+    assert "above 0 nats" in capsys.readouterr().err
+    assert main(["sweep", "vit-mini", "--precision", "0.1"]) == 1
+    assert "belongs to --adaptive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("batches_kept", [0, 2])
+def test_a_recording_keeps_no_more_than_its_limit(opt_mini: LoadedModel, data: Data, batches_kept: int) -> None:
+    one = Recording(opt_mini, data)[0].bytes
+    width = opt_mini.module.config.hidden_size
+    assert one == opt_mini.num_layers * 4 * 16 * width * 4  # layers, sequences, positions, width, float32
+    recording = Recording(opt_mini, data, limit=batches_kept * one + one // 2)
+    for number in range(len(data)):
+        recorded = recording[number]
+        assert (recording[number] is recorded) == (number < batches_kept)
+        assert recording.bytes == min(number + 1, batches_kept) * one <= recording.limit
