@@ -77,8 +77,8 @@ def watched(own: Path) -> Callable[[Callable[[], None]], Callable[[], None]]:
 
     def decorate(draw: Callable[[], None]) -> Callable[[], None]:
         def drawn() -> None:
-            if running and _running(own) is None:
-                st.rerun()  # it has ended: the page stops asking
+            if running != (_running(own) is not None):
+                st.rerun()  # it has begun or ended: only a whole run of the page changes how often it looks
             draw()
 
         return st.fragment(drawn, run_every=_EVERY if running else None)
