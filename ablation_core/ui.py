@@ -63,7 +63,7 @@ def open_page(title: str, icon: str) -> View:
             here = st.query_params.to_dict()
             for path, label in PAGES.items():
                 st.page_link(path, label=label, query_params=here)
-        show_mine()
+        show_mine(title)
         with sentences():
             view = _sidebar()
     return view

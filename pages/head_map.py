@@ -49,8 +49,8 @@ def show_head(result: SweepResult, head: str, metric: str) -> None:
     else:
         st.caption("Not measured yet.")
     here = st.query_params.to_dict()
-    st.page_link("app.py", label=f"Distributions of {head}", icon="📊", query_params=here | {"neuron": head})
-    st.page_link("pages/ablate.py", label=f"Ablate {head}", icon="✂️", query_params=here | {"select": head})
+    st.page_link("app.py", label=f"Distributions of {head}", query_params=here | {"neuron": head})
+    st.page_link("pages/ablate.py", label=f"Ablate {head}", query_params=here | {"select": head})
 
 
 def show_table(frame) -> None:
@@ -141,7 +141,7 @@ def draw() -> None:
     begin = f"{'Go on with' if mine else 'Measure'} {words} on {data.predictions:,} predictions" if left else None
     long_runs.controls(
         own,
-        f"Every head of {model.ref}",
+        f"Head map of {model.ref}",
         lambda: sweep_steps(model, data, spec, view.statistics, long_runs.FOLDER),
         begin,
     )
@@ -153,7 +153,11 @@ def draw() -> None:
     map_column, head_column = st.columns([3, 2], gap="large")
     with head_column:
         text = st.text_input(
-            "Head", value=first, key="head", bind="query-params", help="Click a head on the map, or type it: 3.2."
+            "Head",
+            key="head",
+            bind="query-params",
+            placeholder=f"{first}, the largest change",
+            help="Click a head on the map, or type it: 3.2.",
         )
         with ui.sentences():
             chosen = Selection.parse(text or first, shape).heads
