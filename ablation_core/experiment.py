@@ -144,8 +144,7 @@ class AblationRun:
         rows = self.data.numbers(self.steps_done)
         recorded = self.recording[self.steps_done]
         outputs = [
-            engine.ablated_output(self.model, recorded, self._replacements(method, rows))
-            for method in self.spec.methods
+            engine.ablated_output(self.model, recorded, self.replacements(method, rows)) for method in self.spec.methods
         ]
         baseline, *ablated = engine.score_outputs(self.model, recorded, outputs)
         self._baseline.append(baseline)
@@ -154,7 +153,8 @@ class AblationRun:
         self._sequences.append(_sequence_numbers(recorded.batch.targets.cpu().numpy(), rows.start))
         self.steps_done += 1
 
-    def _replacements(self, method: Method, rows: range) -> dict[int, engine.Replace]:
+    def replacements(self, method: Method, rows: Sequence[int]) -> dict[int, engine.Replace]:
+        """What the method puts in the selected neurons' place in a batch of these sequences, layer by layer."""
         if method.constant:
             return self._constants[method.name]
         selection = self.spec.selection

@@ -108,6 +108,18 @@ def controls(own: Path, name: str, steps: Callable[[], Generator[Any]], begin: s
         st.error(job.error, icon="⚠️")
 
 
+def begin_once(key: str, name: str, steps: Callable[[], Generator[Any]]) -> None:
+    """Begin a short run by itself, the first time that this person meets it, unless one of theirs is under way."""
+    flag = f"begun {key}"
+    if flag not in st.session_state and not _under_way():
+        st.session_state[flag] = True
+        try:
+            shared_jobs().start(key, name, steps)
+            st.session_state[_MINE] = key
+        except AblationError:
+            del st.session_state[flag]  # the server is busy; the next look tries again
+
+
 def show_mine(title: str) -> None:
     """On the sidebar of pages without runs of their own: the run that this person has begun, while it is under way."""
     if title in WITH_RUNS or not _under_way():
