@@ -19,11 +19,13 @@ from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.allocator import keep_freed_memory
 from ablation_core.architectures import family_table
 from ablation_core.bundled import fashion_mnist
+from ablation_core.calibration import calibrate, largest_heads
 from ablation_core.collect import compute_statistics
 from ablation_core.curve import PERCENTS, SEEDS, CurveSpec, curve
 from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.describe import describe_model, describe_statistics
-from ablation_core.errors import AblationError, DataError, StatisticsError
+from ablation_core.errors import AblationError, DataError, MethodError, StatisticsError
+from ablation_core.estimate import PASSES, estimate
 from ablation_core.experiment import ablate
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.folders import CACHE
@@ -35,7 +37,14 @@ from ablation_core.reproduce import ORIGINALS, measured_speed, original_parts, p
 from ablation_core.selection import Selection
 from ablation_core.statistics import BINNINGS, FINE_BINS, Statistics
 from ablation_core.sweep import SweepSpec, sweep
-from ablation_core.tables import format_adaptive, format_curve, format_plan, format_result, format_sweep
+from ablation_core.tables import (
+    format_adaptive,
+    format_curve,
+    format_estimate,
+    format_plan,
+    format_result,
+    format_sweep,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -104,6 +113,16 @@ def _parser() -> argparse.ArgumentParser:
     figures = commands.add_parser("neurons", parents=[measured], help="print the figures of neurons' distributions")
     figures.add_argument("--select", required=True, help='neurons, such as "3.2:5"')
     figures.set_defaults(run=_neurons)
+
+    estimates = commands.add_parser(
+        "estimate", parents=[measured], help="estimate every head's and neuron's harm at once"
+    )
+    estimates.add_argument(
+        "--exact", type=int, default=0, help="ablate the N most harmful heads and compare", metavar="N"
+    )
+    estimates.add_argument("--passes", type=int, default=PASSES, help="random passes a batch (default %(default)s)")
+    estimates.add_argument("--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is")
+    estimates.set_defaults(run=_estimate)
 
     every = commands.add_parser("sweep", parents=[measured], help="ablate every head, one at a time")
     every.add_argument(
@@ -242,6 +261,22 @@ def _neurons(parsed: argparse.Namespace) -> tuple[dict, str]:
     selection = Selection.parse(parsed.select, model.shape)
     document = describe_neurons(model, statistics, selection, parsed.bins)
     return document, format_neurons(document)
+
+
+def _estimate(parsed: argparse.Namespace) -> tuple[dict, str]:
+    if parsed.exact < 0:
+        raise MethodError(f"The number of heads to ablate must be 0 or more, not {parsed.exact}.")
+    model, data, methods, statistics = _load_measured(parsed)
+    names, spared = [method.name for method in methods], int(parsed.spare_first)
+    with _bar("estimate", "batch") as progress:
+        result = estimate(model, data, names, statistics, parsed.bins, None, spared, parsed.passes, progress)
+    document, calibration = result.to_dict(), None
+    if parsed.exact:
+        with _bar("exact", "head") as progress:
+            heads = largest_heads(result, parsed.exact)
+            calibration = calibrate(model, data, result, statistics, heads, progress=progress)
+        document["exact"] = calibration.to_dict()
+    return document, format_estimate(result, calibration)
 
 
 def _sweep(parsed: argparse.Namespace) -> tuple[dict, str]:

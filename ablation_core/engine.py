@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ablation_core.data import IGNORED, Batch, Data
-from ablation_core.hooks import Replace, capture_pre_out, record_outputs, replace_pre_out, skip_blocks
+from ablation_core.hooks import Replace, capture_pre_out, join_pre_out, record_outputs, replace_pre_out, skip_blocks
 from ablation_core.metrics import Scores, score
 from ablation_core.models import LoadedModel
 from ablation_core.selection import Selection
@@ -101,6 +101,34 @@ def pre_outs(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[in
     return captured
 
 
+@torch.enable_grad()
+def record_graph(model: LoadedModel, batch: Batch) -> tuple[Recorded, list[Tensor]]:
+    """A clean pass that gradients can be sent back through, and each layer's pre-out as a place in its graph."""
+    batch = _moved(batch, model)
+    with model.lock, join_pre_out(model) as joined, record_outputs(model.blocks) as outputs:
+        _run_blocks(model, batch)
+    return Recorded(batch, outputs), [joined[layer] for layer in range(model.num_layers)]
+
+
+@torch.enable_grad()
+def log_probs_from(model: LoadedModel, recorded: Recorded, last: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Runs of scored predictions, each with its log-probabilities as a function of the last block's hidden state.
+
+    Args:
+        last: what stands in for `last_hidden(recorded)`; require its gradient to differentiate.
+    """
+    output = _like(recorded.outputs[-1], last)
+    for rows, chunk in _chunks(model, recorded, recorded.batch.targets != IGNORED):
+        with model.lock:
+            log_probs = chunk(output)
+        yield rows, log_probs
+
+
+def last_hidden(recorded: Recorded) -> Tensor:
+    """What leaves the last block: (batch, position, width), or in whatever form the family has."""
+    return hidden_of(recorded.outputs[-1])
+
+
 @torch.inference_mode()
 def ablated_outputs(model: LoadedModel, recorded: Recorded, replacements: Mapping[int, Replace]) -> list[Any]:
     """Every block's output with these layers' pre-outs replaced, resumed from the first of them."""
@@ -133,16 +161,14 @@ def loss_gradient(model: LoadedModel, recorded: Recorded, output: Any, needed: b
     Like scoring it goes in chunks, so that there are never more logits at once than there. Without the gradient, if
     none is needed, its place is empty.
     """
-    scored = recorded.batch.targets != IGNORED
-    wanted = recorded.batch.targets[scored]
+    wanted = recorded.batch.targets[recorded.batch.targets != IGNORED]
     hidden = hidden_of(output).detach().requires_grad_(needed)
     total = 0.0
-    with model.lock, torch.set_grad_enabled(needed):
-        for rows, log_probs in _chunks(model, recorded, scored):
-            loss = -log_probs(_like(output, hidden)).gather(1, wanted[rows][:, None]).double().sum()
-            if needed:
-                loss.backward()
-            total += loss.item()
+    for rows, log_probs in log_probs_from(model, recorded, hidden):
+        loss = -log_probs.gather(1, wanted[rows][:, None]).double().sum()
+        if needed:
+            loss.backward()
+        total += loss.item()
     return total, hidden.grad if needed else torch.empty(0)
 
 

@@ -33,6 +33,28 @@ def capture_pre_out(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[
 
 
 @contextmanager
+def join_pre_out(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
+    """Make every layer's pre-out a place that gradients reach, and collect them as they are in the graph.
+
+    The model's weights need no gradient: the graph begins at the first pre-out.
+    """
+    joined: dict[int, Tensor] = {}
+
+    def join(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            pre_out = inputs[0]
+            joined[layer] = pre_out if pre_out.requires_grad else pre_out.detach().requires_grad_()
+            return (joined[layer], *inputs[1:])
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer, projection in enumerate(model.projections):
+            stack.callback(projection.register_forward_pre_hook(join(layer)).remove)
+        yield joined
+
+
+@contextmanager
 def replace_pre_out(model: LoadedModel, replacements: Mapping[int, Replace]) -> Iterator[None]:
     """Let each layer's function turn its pre-out into what the projection reads, without changing it in place."""
 

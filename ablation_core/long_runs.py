@@ -16,6 +16,7 @@ from ablation_core.jobs import Job
 from ablation_core.server import shared_jobs
 
 FOLDER = CACHE
+WITH_RUNS = ("Head map", "Pruning curves")
 _EVERY = 0.8  # seconds between two looks at a run under way
 _MINE = "my long run"
 _REFUSED = "long run refused"
@@ -72,16 +73,16 @@ def _differences(there: dict, view: dict) -> str:
 
 
 def watched(own: Path) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Decorates the part of a page that is drawn again and again while the view's own run is under way."""
-    running = _running(own) is not None
+    """Decorates the part of a page that is drawn again and again while a run of the view or of this person is under way."""
+    before = _under_way(own)
 
     def decorate(draw: Callable[[], None]) -> Callable[[], None]:
         def drawn() -> None:
-            if running and _running(own) is None:
-                st.rerun()  # it has ended: the page stops asking
+            if before != _under_way(own):
+                st.rerun()  # one has begun or ended: only a whole run of the page changes how often it looks
             draw()
 
-        return st.fragment(drawn, run_every=_EVERY if running else None)
+        return st.fragment(drawn, run_every=_EVERY if before else None)
 
     return decorate
 
@@ -93,36 +94,65 @@ def controls(own: Path, name: str, steps: Callable[[], Generator[Any]], begin: s
         name: what the run is, for people.
         begin: the words of that button; None where nothing is left.
     """
-    job = shared_jobs().get(str(own))
-    running = _running(own)
-    if running is not None:
-        running.look()
-        progress_column, button_column = st.columns([5, 1], vertical_alignment="center")
-        progress_column.progress(running.share, _progress_words(running))
-        button_column.button(
-            "Stop", key=f"stop {own.name}", on_click=running.stop, width="stretch", help="What is finished is kept."
-        )
+    for key in _under_way(own):
+        if key != str(own):
+            _show_progress(key)
+    if str(own) in _under_way(own):
+        _show_progress(str(own))
     elif begin is not None:
         st.button(begin, key=f"start {own.name}", type="primary", on_click=_start, args=(own, name, steps))
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(refused, icon="⚠️")
+    job = shared_jobs().get(str(own))
     if job is not None and not job.running and job.error:
         st.error(job.error, icon="⚠️")
 
 
-def show_mine() -> None:
-    """On every page's sidebar: the run that this person has begun, while it is under way."""
-    if (key := st.session_state.get(_MINE)) and _running(key):
+def begin_once(key: str, name: str, steps: Callable[[], Generator[Any]]) -> None:
+    """Begin a short run by itself, the first time that this person meets it, unless one of theirs is under way."""
+    flag = f"begun {key}"
+    if flag not in st.session_state and not _under_way():
+        st.session_state[flag] = True
+        try:
+            shared_jobs().start(key, name, steps)
+            st.session_state[_MINE] = key
+        except AblationError:
+            del st.session_state[flag]  # the server is busy; the next look tries again
 
-        def drawn() -> None:
-            job = _running(key)
-            if job is None:
-                st.rerun()
-            job.look()
-            st.progress(job.share, f"{job.name}: {_progress_words(job)}")
-            st.button("Stop it", key="stop mine", on_click=job.stop, help="What is finished is kept.")
 
-        st.fragment(drawn, run_every=2.0)()
+def show_mine(title: str) -> None:
+    """On the sidebar of pages without runs of their own: the run that this person has begun, while it is under way."""
+    if title in WITH_RUNS or not _under_way():
+        return
+
+    def drawn() -> None:
+        if not _under_way():
+            st.rerun()
+        for key in _under_way():
+            _show_progress(key)
+
+    st.fragment(drawn, run_every=2.0)()
+
+
+def _show_progress(key: str) -> None:
+    job = shared_jobs().get(key)
+    if job is None:  # it has just ended
+        return
+    job.look()
+    left = job.seconds_left
+    minutes, seconds = divmod(round(left or 0), 60)
+    time_left = "" if left is None else f", {minutes} min {seconds} s left" if minutes else f", {seconds} s left"
+    progress_column, button_column = st.columns([4, 1], vertical_alignment="center")
+    progress_column.progress(job.share, f"{job.name}: {job.share:.0%}{time_left}")
+    button_column.button(
+        "Stop", key=f"stop {key}", on_click=job.stop, width="stretch", help="What is finished is kept."
+    )
+
+
+def _under_way(own: Path | None = None) -> list[str]:
+    """The keys of the runs under way that concern this person: the one begun, and the view's own, whoever began it."""
+    mine = st.session_state.get(_MINE)
+    return [key for key in dict.fromkeys((mine, own and str(own))) if key and _running(key) is not None]
 
 
 def _running(own: Path | str) -> Job | None:
@@ -141,11 +171,3 @@ def _start(own: Path, name: str, steps: Callable[[], Generator[Any]]) -> None:
         st.session_state[_shown_key(own)] = own
     except AblationError as error:
         st.session_state[_REFUSED] = str(error)
-
-
-def _progress_words(job: Job) -> str:
-    left = job.seconds_left
-    if left is None:
-        return f"{job.share:.0%}"
-    minutes, seconds = divmod(round(left), 60)
-    return f"{job.share:.0%}, " + (f"{minutes} min {seconds} s left" if minutes else f"{seconds} s left")

@@ -9,7 +9,8 @@ import pandas as pd
 from ablation_core.charts import EMPHASIS, MARKS
 from ablation_core.run_frames import STATES
 
-HARM, HELP, NEITHER = "#dd6315", "#2f86c9", "rgba(128,128,128,0.06)"
+HARM, HELP = "#dd6315", "#2f86c9"
+FADED = {HARM: "rgba(221,99,21,0.03)", HELP: "rgba(47,134,201,0.03)"}  # to nothing, on white as on black
 GREY = "#808792"
 MOST_LABELLED = 200  # cells with their values written in them
 
@@ -26,7 +27,8 @@ def effect_map(frame: pd.DataFrame, title: str, form: str, layers: int, heads: i
     """
     most = max(frame["value"].abs().max(), 1e-12) if len(frame) else 1.0
     below, above = (HELP, HARM) if worse >= 0 else (HARM, HELP)
-    domain, colours = ([0, most], [NEITHER, HARM]) if worse == 0 else ([-most, 0, most], [below, NEITHER, above])
+    domain = [0, most] if worse == 0 else [-most, -1e-9 * most, 1e-9 * most, most]
+    colours = [FADED[HARM], HARM] if worse == 0 else [below, FADED[below], FADED[above], above]
     places = {"layer": list(range(layers)), "head": list(range(heads))}
     base = alt.Chart(frame).encode(
         x=alt.X(
@@ -104,7 +106,11 @@ def agreement_matrix(frame: pd.DataFrame, methods: list[str]) -> alt.LayerChart:
     cells = (
         base.mark_rect(cornerRadius=3, stroke="#80808090", strokeWidth=1, cursor="pointer")
         .encode(
-            color=alt.Color("rho:Q", scale=alt.Scale(domain=[-1, 0, 1], range=[HARM, NEITHER, HELP]), legend=None),
+            color=alt.Color(
+                "rho:Q",
+                scale=alt.Scale(domain=[-1, -1e-9, 1e-9, 1], range=[HARM, FADED[HARM], FADED[HELP], HELP]),
+                legend=None,
+            ),
             tooltip=[
                 alt.Tooltip("one:N", title="method"),
                 alt.Tooltip("other:N", title="and"),

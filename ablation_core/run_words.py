@@ -2,8 +2,9 @@
 
 import math
 
+from ablation_core.agreement import rank_agreement
 from ablation_core.curve import CurveResult
-from ablation_core.run_frames import told_heads
+from ablation_core.run_frames import Estimates, told_heads
 from ablation_core.sweep import SweepResult
 
 _UNITS = {"loss": ("the loss", " nats", "+.4f"), "top1": ("top-1", "", "+.2%"), "top10": ("top-10", "", "+.2%")}
@@ -36,6 +37,21 @@ def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
             f"{beyond} head{'s' * (beyond != 1)} lie{'s' * (beyond == 1)} beyond."
         )
     return text
+
+
+def estimate_sentence(result: SweepResult, method: str, metric: str, estimates: Estimates) -> str:
+    """How far the instant estimate and the exact values order the measured heads alike."""
+    if not estimates:
+        return ""
+    exact = result.changes(method, metric)
+    both = [head for head in exact if head in estimates]
+    rho = rank_agreement([exact[head] for head in both], [estimates[head][0] for head in both])
+    if not math.isfinite(rho.mean):
+        return f"{len(estimates) - len(both)} heads show an instant estimate."
+    return (
+        f"On {len(both)} heads the instant estimate orders them like the exact change with a rank correlation of "
+        f"{rho.mean:.2f} (95 % interval {rho.low:.2f} to {rho.high:.2f})."
+    )
 
 
 def curve_sentence(result: CurveResult, metric: str) -> str:

@@ -220,6 +220,11 @@ def kept_sweeps(model: LoadedModel, folder: Path, methods: list[str] | None = No
     return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].rows))))
 
 
+def empty_sweep(model: LoadedModel, description: dict, methods: list[str]) -> SweepResult:
+    """A sweep before its first head."""
+    return _result(description, methods, {}, tuple(map(_name, every_head(model))))
+
+
 def _result(description: dict, methods: list[str], done: Mapping[str, dict], wanted: tuple[str, ...]) -> SweepResult:
     return SweepResult(description | {"methods": methods}, kept_baseline(done), kept_rows(done), wanted)
 

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ablation_core.adaptive import AdaptiveResult
+from ablation_core.calibration import Calibration
 from ablation_core.curve import CurveResult
+from ablation_core.estimate import EstimateResult
 from ablation_core.metrics import Interval
 from ablation_core.reproduce import Part
 from ablation_core.results import AblationResult
@@ -113,6 +115,33 @@ def format_result(result: AblationResult) -> str:
             f"{row.method:18}{p.loss:11.4f} {p.perplexity:11.2f} {p.top1:7.1%} {p.top10:7.1%} {p.kl:9.5f}   "
             f"{format_interval(row.change['loss'])}"
         )
+    return "\n".join(lines)
+
+
+def format_estimate(result: EstimateResult, calibration: Calibration | None = None) -> str:
+    """The heads of the greatest estimated harm for each method, beside the exact values of those that were ablated."""
+    data = result.description["data"]
+    lines = [
+        f"{result.description['model']['ref']} on {data['predictions']:,} predictions of {data['ref']}: estimates of second "
+        f"order in nats, ± their standard error over {data['sequences']:,} sequences"
+    ]
+    for method in result.methods:
+        exact = calibration.exact[method.method] if calibration else {}
+        lines.append(
+            f"{method.method + ', head':26}{'change of loss':>22}{'KL':>22}" + "   exact: loss, KL" * bool(exact)
+        )
+        for head in method.largest(max(10, len(exact))):
+            values = [f"{part.heads[head]:+.5f} ± {part.heads_error[head]:.5f}" for part in (method.loss, method.kl)]
+            name = f"{head[0]}.{head[1]}"
+            measured = f"   {exact[head]['loss']:+.5f}, {exact[head]['kl']:.5f}" if head in exact else ""
+            lines.append(f"{name:>26}{values[0]:>22}{values[1]:>22}{measured}")
+        for quantity, words in (("loss", "change of loss"), ("kl", "KL")) if exact else ():
+            found = calibration.agreements[method.method][quantity]
+            top = "" if found.top is None else f", {found.top} of the first 10 the same"
+            lines.append(
+                f"  {words} against exact values of {found.heads} heads: rank correlation {found.spearman:.2f}, "
+                f"slope {found.slope:.2f}, median ratio {found.ratio:.2f}{top}"
+            )
     return "\n".join(lines)
 
 

@@ -73,7 +73,7 @@ def open_frame(title: str, icon: str) -> None:
             here = st.query_params.to_dict()
             for path, label in PAGES.items():
                 st.page_link(path, label=label, query_params=here)
-        show_mine()
+        show_mine(title)
 
 
 @contextmanager

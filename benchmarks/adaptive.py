@@ -22,7 +22,7 @@ def compare(ref: str, names: list[str], predictions: int, every: int) -> dict:
     model = load_model(ref)
     data = load_data(DEFAULT_DATA[model.modality], model, predictions)
     statistics = load_statistics(find_statistics(model, data.ref).path, model)
-    methods, heads = tuple(choose_methods(names)), tuple(every_head(model)[::every])
+    methods, heads = tuple(choose_methods(names, model.modality)), tuple(every_head(model)[::every])
     results = {}
     with tempfile.TemporaryDirectory() as folder:
 

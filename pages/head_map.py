@@ -1,14 +1,16 @@
 """Head map: what the model does without each head, one at a time, by any method and measure."""
 
+from collections.abc import Generator
+
 import streamlit as st
 
-from ablation_core import charts, long_runs, run_charts, run_frames, ui
+from ablation_core import charts, instant, long_runs, run_charts, run_frames, ui
 from ablation_core.ledger import run_path
 from ablation_core.methods import METHODS, USUAL, usable_methods
-from ablation_core.run_words import sweep_sentence
+from ablation_core.run_words import estimate_sentence, sweep_sentence
 from ablation_core.selection import Selection
-from ablation_core.server import shared_data
-from ablation_core.sweep import SweepResult, SweepSpec, describe_sweep, kept_sweeps, sweep_steps
+from ablation_core.server import shared_data, shared_estimates
+from ablation_core.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
 
 # metric → words with the unit, the form of its numbers, the sign of a harm (0: never negative)
 METRICS = {
@@ -49,8 +51,8 @@ def show_head(result: SweepResult, head: str, metric: str) -> None:
     else:
         st.caption("Not measured yet.")
     here = st.query_params.to_dict()
-    st.page_link("app.py", label=f"Distributions of {head}", icon="📊", query_params=here | {"neuron": head})
-    st.page_link("pages/ablate.py", label=f"Ablate {head}", icon="✂️", query_params=here | {"select": head})
+    st.page_link("app.py", label=f"Distributions of {head}", query_params=here | {"neuron": head})
+    st.page_link("pages/ablate.py", label=f"Ablate {head}", query_params=here | {"select": head})
 
 
 def show_table(frame) -> None:
@@ -123,6 +125,7 @@ names = [name for name in usable if name in {*methods, view.method}]
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins)
 described = describe_sweep(model, data, view.statistics, view.bins)
 own = run_path(long_runs.FOLDER, "sweep", described)
+estimates, estimate_key = shared_estimates(), f"estimate for {own.name} {' '.join(names)}"
 title, form, worse = METRICS[metric]
 shown = long_runs.choose_run(
     own,
@@ -132,6 +135,18 @@ shown = long_runs.choose_run(
 )
 
 
+def estimate_steps() -> Generator[instant.Instant]:
+    return instant.estimate_steps(model, data, spec, view.statistics, estimates, estimate_key)
+
+
+def refined_steps() -> Generator[instant.Instant | SweepResult]:
+    return instant.refined_steps(model, data, spec, view.statistics, estimates, estimate_key, long_runs.FOLDER)
+
+
+if shown == own and own not in kept_sweeps(model, long_runs.FOLDER, names) and estimate_key not in estimates:
+    long_runs.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps)
+
+
 @long_runs.watched(own)
 def draw() -> None:
     kept = kept_sweeps(model, long_runs.FOLDER, names)
@@ -139,27 +154,32 @@ def draw() -> None:
     left = shape.layers and (len(mine.wanted) - len(mine.heads) if mine else sum(shape.heads))
     words = f"{left} head{'s' * (left != 1)} × {len(names)} method{'s' * (len(names) != 1)}"
     begin = f"{'Go on with' if mine else 'Measure'} {words} on {data.predictions:,} predictions" if left else None
-    long_runs.controls(
-        own,
-        f"Every head of {model.ref}",
-        lambda: sweep_steps(model, data, spec, view.statistics, long_runs.FOLDER),
-        begin,
-    )
+    long_runs.controls(own, f"Head map of {model.ref}", refined_steps, begin)
     if result is None:
+        result = empty_sweep(model, described, names)
+    estimated = instant.head_estimates(estimates.get(estimate_key), view.method, metric)
+    frame = run_frames.map_frame(result, view.method, metric, None, estimated)
+    if frame.empty:
         st.info("Nothing is measured with these settings yet. The map fills as heads are finished, and they are kept.")
         return
-    st.markdown(sweep_sentence(result, view.method, metric))
-    first = next(iter(run_frames.map_frame(result, view.method, metric)["label"]), "0.0")
+    st.markdown(
+        f"{sweep_sentence(result, view.method, metric)} {estimate_sentence(result, view.method, metric, estimated)}"
+    )
+    first = frame["label"].iloc[0]
     map_column, head_column = st.columns([3, 2], gap="large")
     with head_column:
         text = st.text_input(
-            "Head", value=first, key="head", bind="query-params", help="Click a head on the map, or type it: 3.2."
+            "Head",
+            key="head",
+            bind="query-params",
+            placeholder=f"{first}, the largest change",
+            help="Click a head on the map, or type it: 3.2.",
         )
         with ui.sentences():
             chosen = Selection.parse(text or first, shape).heads
         head = f"{chosen[0][0]}.{chosen[0][1]}" if chosen else first
         show_head(result, head, metric)
-    frame = run_frames.map_frame(result, view.method, metric, head)
+    frame["picked"] = frame["label"] == head
     with map_column:
         st.altair_chart(
             run_charts.effect_map(frame, f"{title}, by {view.method}", form, shape.layers, max(shape.heads), worse),
@@ -169,7 +189,8 @@ def draw() -> None:
             alt=f"Map of {len(frame)} heads coloured by {title}. {sweep_sentence(result, view.method, metric)}",
         )
         st.caption(
-            "Solid: told from no effect; pale: not told. Colours go with the root of the change, so that small ones show."
+            "Solid: told from no effect; pale: not told; dashed: an instant estimate, not measured yet. Colours go with the "
+            "root of the change, so that small ones show."
         )
     show_table(frame)
     show_agreement(result, metric)

@@ -126,7 +126,7 @@ def draw() -> None:
     begin = f"{'Go on with' if mine else 'Measure'} {left} points on {data.predictions:,} predictions" if left else None
     long_runs.controls(
         own,
-        f"Curves of {model.ref}",
+        f"Pruning curves of {model.ref}",
         lambda: curve_steps(model, data, spec, view.statistics, long_runs.FOLDER),
         begin,
     )

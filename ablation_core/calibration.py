@@ -1,0 +1,131 @@
+"""Estimates against exact values: the heads of the greatest estimates ablated one by one, and how far both agree."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from ablation_core.data import Data
+from ablation_core.engine import Recording
+from ablation_core.estimate import QUANTITIES, EstimateResult
+from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.methods import choose_methods
+from ablation_core.models import LoadedModel
+from ablation_core.results import as_number
+from ablation_core.selection import Head, Selection
+from ablation_core.statistics import Statistics
+
+TOP = 10
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Estimates against exact values, over the heads that were measured.
+
+    Attributes:
+        spearman: rank correlation.
+        slope: of the least-squares line, estimate = slope · exact + a constant.
+        ratio: the median of estimate / exact.
+        top: of the `TOP` heads of the greatest exact values, how many are among those of the greatest estimates.
+
+    A figure is NaN (`top`: None) where too few heads were measured for it, or all are alike.
+    """
+
+    heads: int
+    spearman: float
+    slope: float
+    ratio: float
+    top: int | None
+
+
+def agreement(estimates: Sequence[float], exact: Sequence[float]) -> Agreement:
+    """Compare the two, leaving out heads where either is not a finite number."""
+    pairs = np.array([estimates, exact], dtype=float)
+    estimated, measured = pairs[:, np.isfinite(pairs).all(0)]
+    count = len(measured)
+    ratio = float(np.median(estimated[measured != 0] / measured[measured != 0])) if measured.any() else np.nan
+    if count < 3 or np.ptp(measured) == 0 or np.ptp(estimated) == 0:
+        return Agreement(count, np.nan, np.nan, ratio, None)
+    slope = np.cov(estimated, measured)[0, 1] / measured.var(ddof=1)
+    best = [set(np.argsort(-values, kind="stable")[:TOP].tolist()) for values in (estimated, measured)]
+    top = len(best[0] & best[1]) if count > TOP else None
+    return Agreement(count, float(spearmanr(estimated, measured).statistic), float(slope), ratio, top)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Exact values of some heads: method → head → quantity (`kl` or `loss`) → nats a prediction."""
+
+    exact: dict[str, dict[Head, dict[str, float]]]
+    agreements: dict[str, dict[str, Agreement]]
+
+    def to_dict(self) -> dict:
+        """One entry a method: the measured heads and the agreement of each quantity; null for what is no number."""
+        return {
+            method: {
+                "heads": [
+                    {"head": f"{layer}.{head}"} | {name: as_number(value) for name, value in values.items()}
+                    for (layer, head), values in heads.items()
+                ],
+                "agreement": {
+                    quantity: {
+                        "heads": found.heads,
+                        "spearman": as_number(found.spearman),
+                        "slope": as_number(found.slope),
+                        "median_ratio": as_number(found.ratio),
+                        "top_10": found.top,
+                    }
+                    for quantity, found in self.agreements[method].items()
+                },
+            }
+            for method, heads in self.exact.items()
+        }
+
+
+def largest_heads(result: EstimateResult, count: int) -> dict[str, list[Head]]:
+    """For each method the heads of the greatest estimated change of loss."""
+    return {method.method: method.largest(count) for method in result.methods}
+
+
+def calibrate(
+    model: LoadedModel,
+    data: Data,
+    result: EstimateResult,
+    statistics: Statistics | None,
+    heads: dict[str, list[Head]],
+    seed: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Calibration:
+    """Ablate these heads of each method one by one, on the data of the estimate, and compare.
+
+    Args:
+        seed: of the donors, as in the estimate; by default the data's.
+        progress: called with (heads done, heads) after each.
+
+    Raises:
+        AblationError: one of its children, with a sentence for the user.
+    """
+    exact: dict[str, dict[Head, dict[str, float]]] = {method: {} for method in heads}
+    every = sorted({head for chosen in heads.values() for head in chosen})
+    recording = Recording(model, data)
+    for done, head in enumerate(every, 1):
+        methods = choose_methods([method for method, chosen in heads.items() if head in chosen], model.modality)
+        selection = Selection.of_heads([head], model.shape)
+        seed = data.seed if seed is None else seed
+        spec = AblationSpec(selection, tuple(methods), result.bins, seed, result.positions_spared)
+        measured = AblationRun(model, data, spec, statistics, recording).finish().result()
+        for row in measured.results:
+            exact[row.method][head] = {"kl": row.performance.kl, "loss": row.change["loss"].mean}
+        progress(done, len(every))
+    agreements = {
+        method.method: {
+            quantity: agreement(
+                [getattr(method, quantity).heads[head] for head in exact[method.method]],
+                [values[quantity] for values in exact[method.method].values()],
+            )
+            for quantity in QUANTITIES
+        }
+        for method in result.methods
+    }
+    return Calibration(exact, agreements)

@@ -1,0 +1,281 @@
+"""The harm of every head and of every single neuron, estimated without ablating any.
+
+With d the displacement (replacement minus activation) of a head's neurons at all positions, g the gradient of the loss
+and F the Fisher information of the predictions, all with respect to the pre-outs,
+
+    KL ≈ ½ dᵀ F d                    change of loss ≈ gᵀ d + ½ dᵀ F d
+
+The first term alone ranks heads badly: near a trained optimum most harm is of second order. F is never formed:
+dᵀ F d is the mean square of random gradients' products with d (`gradients.py`). All heads, neurons and methods share a
+batch's passes; a batch costs its clean pass, one pass back for g and `passes` for F.
+
+An estimate is of second order: where a displacement is large against what the model is used to, the exact value
+differs; docs/estimate.md shows by how much.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablation_core.collect import check_made_from
+from ablation_core.data import Data, checked_seed
+from ablation_core.describe import describe_run
+from ablation_core.errors import DataError, MethodError
+from ablation_core.experiment import DEFAULT_BINS, AblationRun, AblationSpec
+from ablation_core.gradients import linearise
+from ablation_core.means import SequenceMeans
+from ablation_core.methods import Method, choose_methods
+from ablation_core.models import LoadedModel
+from ablation_core.results import as_number
+from ablation_core.selection import Head, Selection, Shape
+from ablation_core.statistics import Statistics
+
+PASSES = 7
+NEURONS_LISTED = 20
+QUANTITIES = ("kl", "loss")
+
+
+@dataclass(frozen=True, eq=False)
+class Estimated:
+    """One quantity, in nats a prediction, of every head (layers, heads) and neuron (layers, heads, head_dim).
+
+    Errors are standard errors over sequences, NaN for fewer than two; everything is NaN where a layer has fewer heads.
+    """
+
+    heads: np.ndarray
+    heads_error: np.ndarray
+    neurons: np.ndarray
+    neurons_error: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class MethodEstimate:
+    """What one method would do to each head or neuron by itself.
+
+    Attributes:
+        kl: divergence of the ablated predictions from the clean ones.
+        loss: change of loss; negative where the ablation would help.
+    """
+
+    method: str
+    kl: Estimated
+    loss: Estimated
+
+    def largest(self, count: int) -> list[Head]:
+        """The heads of the greatest estimated change of loss, the greatest first."""
+        order = np.argsort(-self.loss.heads, axis=None, kind="stable")  # NaN comes last
+        places = [divmod(int(place), self.loss.heads.shape[1]) for place in order]
+        return [place for place in places if np.isfinite(self.loss.heads[place])][:count]
+
+
+@dataclass(frozen=True, eq=False)
+class EstimateResult:
+    """What was estimated over the batches done so far, with what is needed to do it again."""
+
+    description: dict
+    bins: int
+    positions_spared: int
+    passes: int
+    shape: Shape
+    methods: tuple[MethodEstimate, ...]
+
+    def to_dict(self) -> dict:
+        """The JSON document of `python -m ablation_core estimate --json`; null stands for what is not a number.
+
+        For each method: every head, and the `NEURONS_LISTED` neurons of the greatest estimated change of loss.
+        """
+        settings = {"bins": self.bins, "positions_spared": self.positions_spared, "passes": self.passes}
+        return self.description | settings | {"results": [self._document(method) for method in self.methods]}
+
+    def _document(self, method: MethodEstimate) -> dict:
+        heads = [(layer, head) for layer, count in enumerate(self.shape.heads) for head in range(count)]
+        order = np.argsort(-method.loss.neurons, axis=None, kind="stable")[:NEURONS_LISTED]
+        neurons = [tuple(map(int, np.unravel_index(place, method.loss.neurons.shape))) for place in order]
+        return {
+            "method": method.method,
+            "heads": [
+                {"head": f"{layer}.{head}"}
+                | {name: _pair(part.heads, part.heads_error, (layer, head)) for name, part in _parts(method)}
+                for layer, head in heads
+            ],
+            "neurons": [
+                {"neuron": f"{layer}.{head}:{neuron}"}
+                | {
+                    name: _pair(part.neurons, part.neurons_error, (layer, head, neuron))
+                    for name, part in _parts(method)
+                }
+                for layer, head, neuron in neurons
+                if np.isfinite(method.loss.neurons[layer, head, neuron])
+            ],
+        }
+
+
+def _parts(method: MethodEstimate) -> list[tuple[str, Estimated]]:
+    return [(name, getattr(method, name)) for name in QUANTITIES]
+
+
+def _pair(values: np.ndarray, errors: np.ndarray, place: tuple[int, ...]) -> dict[str, float | None]:
+    return {"estimate": as_number(float(values[place])), "standard_error": as_number(float(errors[place]))}
+
+
+class EstimateRun:
+    """An estimate under way: one step a batch, a result after any of them.
+
+    Args:
+        methods: any that put a constant or a donor's activations in a neuron's place.
+        seed: of donors and of the random gradients; by default the data's.
+        spared: how many positions at the start of each sequence are left as they are.
+        passes: random gradients a batch; more make the estimates less noisy and take as much longer.
+
+    Raises:
+        AblationError: one of its children, with a sentence for the user.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        data: Data,
+        methods: Sequence[Method],
+        statistics: Statistics | None = None,
+        bins: int = DEFAULT_BINS,
+        seed: int | None = None,
+        spared: int = 0,
+        passes: int = PASSES,
+    ) -> None:
+        if passes < 1:
+            raise MethodError(f"An estimate needs at least 1 random pass a batch, not {passes}.")
+        if learned := [method.name for method in methods if method.learned]:
+            raise MethodError(
+                f"The constants of {learned[0]} are learned for each selection; they cannot be estimated."
+            )
+        if statistics is not None:
+            check_made_from(statistics.provenance, model, "These statistics")
+        self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics
+        self.bins, self.spared, self.passes = bins, spared, passes
+        self.seed = checked_seed(data.seed if seed is None else seed)
+        everything = Selection.parse("*.*", model.shape)
+        # An ablation of everything knows what each method puts where; it is never run.
+        self._ablation = AblationRun(
+            model, data, AblationSpec(everything, self.methods, bins, self.seed, spared), statistics
+        )
+        self._means = {
+            (method.name, quantity, what): [SequenceMeans() for _ in range(model.num_layers)]
+            for method in self.methods
+            for quantity in QUANTITIES
+            for what in ("heads", "neurons")
+        }
+        self.steps_done = 0
+
+    @property
+    def steps(self) -> int:
+        return len(self.data)
+
+    def step(self) -> None:
+        """Run the next batch: its clean pass, and the passes back that all methods share."""
+        rows = self.data.numbers(self.steps_done)
+        lines = linearise(self.model, self.data.rows(rows), self.passes, (self.seed, self.steps_done))
+        counts = lines.predictions.numpy()
+        displacements = {method.name: self._displacements(method, rows, lines.pre_outs) for method in self.methods}
+        first = self._products(lines.loss(), displacements, len(counts))
+        squares: dict = {}
+        for gradients in lines.draws():
+            for key, (heads, neurons) in self._products(gradients, displacements, len(counts)).items():
+                before = squares.get(key, (0.0, 0.0))
+                squares[key] = (before[0] + heads**2, before[1] + neurons**2)
+        for (name, layer), parts in squares.items():
+            for what, square, slope in zip(("heads", "neurons"), parts, first[name, layer], strict=True):
+                kl = square / (2 * lines.repeats)
+                self._means[name, "kl", what][layer].add(kl, counts)
+                self._means[name, "loss", what][layer].add(slope + kl, counts)
+        self.steps_done += 1
+
+    def _displacements(self, method: Method, rows: range, pre_outs: list[Tensor]) -> list[Tensor]:
+        """Replacement minus activation, one tensor a layer, shaped as the pre-outs; float32."""
+        replacements = self._ablation.replacements(method, rows)
+        with torch.inference_mode():
+            return [
+                replacements[layer](pre_out).float() - pre_out.float() if layer in replacements else 0 * pre_out.float()
+                for layer, pre_out in enumerate(pre_outs)
+            ]
+
+    def _products(
+        self, gradients: list[Tensor], displacements: dict[str, list[Tensor]], sequences: int
+    ) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
+        """(method, layer) → gradient · displacement of each head, (sequences, heads), and neuron, (…, head_dim)."""
+        products = {}
+        with torch.inference_mode():
+            for name, moved in displacements.items():
+                for layer, (gradient, displacement) in enumerate(zip(gradients, moved, strict=True)):
+                    # Swin's windows stand in the batch's place; a sequence's come one after another.
+                    terms = (gradient.float() * displacement).reshape(sequences, -1, gradient.shape[-1]).sum(1)
+                    neurons = terms.unflatten(-1, (-1, self.model.head_dim)).double().cpu().numpy()
+                    products[name, layer] = (neurons.sum(-1), neurons)
+        return products
+
+    def finish(self, progress: Callable[[int, int], None] | None = None) -> "EstimateRun":
+        """Run all batches that are left; `progress` is called with (batches done, batches) after each."""
+        while self.steps_done < self.steps:
+            self.step()
+            if progress:
+                progress(self.steps_done, self.steps)
+        return self
+
+    def result(self) -> EstimateResult:
+        """The estimates over the batches done so far.
+
+        Raises:
+            DataError: no batch is done.
+        """
+        if not self.steps_done:
+            raise DataError("Nothing has been estimated yet; run at least one step.")
+        description = describe_run(self.model, self.data, self.statistics)
+        first = next(iter(self._means.values()))[0]
+        description["data"] |= {"sequences": first.sequences, "predictions": int(first.predictions)}  # so far
+        methods = tuple(
+            MethodEstimate(method.name, *(self._estimated(method.name, quantity) for quantity in QUANTITIES))
+            for method in self.methods
+        )
+        return EstimateResult(description, self.bins, self.spared, self.passes, self.model.shape, methods)
+
+    def _estimated(self, method: str, quantity: str) -> Estimated:
+        heads, neurons = (self._means[method, quantity, what] for what in ("heads", "neurons"))
+        return Estimated(
+            _stacked([means.mean for means in heads]),
+            _stacked([means.error for means in heads]),
+            _stacked([means.mean for means in neurons]),
+            _stacked([means.error for means in neurons]),
+        )
+
+
+def _stacked(layers: list[np.ndarray]) -> np.ndarray:
+    """One array a layer, of (heads, …), as one array (layers, heads, …), filled up with NaN."""
+    most = max(len(layer) for layer in layers)
+    stacked = np.full((len(layers), most, *layers[0].shape[1:]), np.nan)
+    for number, layer in enumerate(layers):
+        stacked[number, : len(layer)] = layer
+    return stacked
+
+
+def estimate(
+    model: LoadedModel,
+    data: Data,
+    method: str | Sequence[str] = "peak",
+    statistics: Statistics | None = None,
+    bins: int = DEFAULT_BINS,
+    seed: int | None = None,
+    spared: int = 0,
+    passes: int = PASSES,
+    progress: Callable[[int, int], None] | None = None,
+) -> EstimateResult:
+    """Estimate what ablating each head, and each single neuron, would do by one or several methods.
+
+    Args are those of `EstimateRun`; `method` is a name of `METHODS`, several, or `all`.
+
+    Raises:
+        AblationError: one of its children, with a sentence for the user.
+    """
+    methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
+    return EstimateRun(model, data, methods, statistics, bins, seed, spared, passes).finish(progress).result()
