@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import minimize_scalar
 from scipy.stats import norm, skewnorm
 
 from ablation_core import METHODS, ablate, load_data, load_statistics
@@ -34,8 +34,7 @@ def test_the_made_up_neuron_is_the_mixture_it_claims_to_be(toy: Toy) -> None:
     square = quad(lambda v: v * v * density(v), -15, 18, limit=400, points=[toy.place])[0]
     assert toy.mean == pytest.approx(mean, abs=1e-6)
     assert toy.std == pytest.approx(np.sqrt(square - mean**2), abs=1e-6)
-    median = brentq(lambda v: quad(density, -15, v, limit=400)[0] - 0.5, -8, 10)
-    assert toy.median == pytest.approx(median, abs=2e-3)
+    assert quad(density, -15, toy.median, limit=200)[0] == pytest.approx(0.5, abs=1e-3)
     highest = max(
         minimize_scalar(lambda v: -density(v), bounds=(a, a + 1), method="bounded").x for a in [toy.peak - 0.5]
     )
@@ -51,7 +50,7 @@ def test_the_picture_holds_nearly_every_activation_that_the_sliders_allow() -> N
             bars = Toy(place, 0.0, 0.5, distance).bars()
             assert bars["left"].iloc[0] == RANGE[0] and bars["right"].iloc[-1] == RANGE[1]
             assert bars["count"].sum() > 4_000  # at least the first hump, at the sliders' very ends
-    assert Toy(1.5, 8.0).bars()["count"].sum() == pytest.approx(10_000, abs=1)
+    assert Toy(1.5, 8.0).bars()["count"].sum() == pytest.approx(10_000, abs=30)  # each bar is rounded
 
 
 def test_each_shape_shows_what_its_name_says() -> None:
