@@ -20,6 +20,7 @@ from ablation_core.verdict import comparison, verdict
 _METRICS = {
     "loss": "Change of loss, nats a prediction",
     "top1": "Change of top-1, share of predictions",
+    "top10": "Change of top-10, share of predictions",
     "kl": "KL from the baseline, nats",
 }
 

@@ -83,9 +83,8 @@ class Toy:
     def bars(self, count: int = 120) -> pd.DataFrame:
         """How many of `ACTIVATIONS` fall into each of `count` bins over `RANGE`: columns left, right, count."""
         edges = np.linspace(*RANGE, count + 1)
-        return pd.DataFrame(
-            {"left": edges[:-1], "right": edges[1:], "count": np.diff(self.share_below(edges)) * ACTIVATIONS}
-        )
+        counts = np.round(np.diff(self.share_below(edges)) * ACTIVATIONS)
+        return pd.DataFrame({"left": edges[:-1], "right": edges[1:], "count": counts})
 
     def sentence(self) -> str:
         """How far peak and mean lie apart, and how often the neuron is near each candidate."""

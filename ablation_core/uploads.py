@@ -262,7 +262,7 @@ def _decode(filename: str, data: bytes) -> int:
     except UnidentifiedImageError as error:
         raise DataError(f"{shown} is not an image of a known kind ({', '.join(_FORMATS)}).") from error
     except Exception as error:  # decoders fail in many ways on hostile files; the user needs a sentence
-        raise DataError(f"{shown} is damaged and cannot be read: {first_line(error)}") from error
+        raise DataError(f"{shown} is damaged and cannot be read ({first_line(error)}); leave it out.") from error
 
 
 def _file_name(path: str) -> str:

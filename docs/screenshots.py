@@ -15,6 +15,8 @@ VIEWS = {
     "ablate": ("/ablate?model=opt-mini&select=1.3", "light", 1000),
     "distributions-dark": ("/?model=vit-mini", "dark", 1120),
     "ablate-dark": ("/ablate?model=roberta-mini&select=2.*", "dark", 1000),
+    "learn": ("/learn", "light", 1400),
+    "models-and-data": ("/models_and_data", "light", 1400),
 }
 
 

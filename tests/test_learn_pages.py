@@ -1,0 +1,174 @@
+"""The Learn page and the Models and data page, through Streamlit's own harness; and the row that ends other pages."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from ablation_core import bundled, uploads
+from ablation_core.lessons import EXPERIMENTS, REFERENCES
+from ablation_core.toy import PRESETS
+
+ROOT = Path(__file__).parent.parent
+
+
+def opened(page: str, **params: str) -> AppTest:
+    at = AppTest.from_file("../app.py", default_timeout=120)
+    at.switch_page(f"pages/{page}.py")
+    for name, value in params.items():
+        at.query_params[name] = value
+    return at.run()
+
+
+def text_of(at: AppTest) -> str:
+    kinds = (at.markdown, at.caption, at.info, at.success, at.error, at.header, at.subheader)
+    return " ".join(str(element.value) for kind in kinds for element in kind)
+
+
+def marks(at: AppTest, chart: int) -> dict[str, str]:
+    """The texts beside a chart's marks, by kind."""
+    from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+
+    for data in at.get("vega_lite_chart")[chart].proto.datasets:
+        frame = convert_arrow_bytes_to_pandas_df(data.data.data)
+        if "kind" in frame:
+            return dict(zip(frame["kind"], frame["text"], strict=True))
+    raise AssertionError("no marks")
+
+
+def test_learn_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_model(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("ablation_core.server.load_model", no_model)
+    at = opened("learn")
+    assert not at.exception and not at.error
+    assert len(at.get("vega_lite_chart")) == 2
+    text = text_of(at)
+    for experiment in EXPERIMENTS:
+        assert experiment.title in text and experiment.question in text and experiment.answer_text in text
+    for reference in REFERENCES:
+        assert reference.link in text
+    assert [expander.label for expander in at.expander].count("Answer to experiment 1") == 1
+
+
+def test_the_sliders_move_the_marks_and_the_sentence() -> None:
+    at = opened("learn")
+    before, sentence = marks(at, 0), text_of(at)
+    at.slider(key="toy-lean").set_value(0.0).run()
+    assert not at.exception
+    after = marks(at, 0)
+    assert after["peak"].startswith("peak 1.5") and after["mean"] == "mean 1.5" and before["mean"] != after["mean"]
+    assert "Mean and peak agree" in text_of(at) and "Mean and peak agree" not in sentence
+
+
+def test_a_shape_sets_the_sliders() -> None:
+    at = opened("learn")
+    at.pills(key="toy-shape").set_value("Two humps").run()
+    assert not at.exception
+    assert at.slider(key="toy-second").value == PRESETS["Two humps"].second
+    assert PRESETS["Two humps"].sentence() in text_of(at)
+
+
+def test_the_real_neuron_changes_with_its_kind_and_bins() -> None:
+    at = opened("learn", kind="Two humps")
+    assert "two habits" in text_of(at)
+    before = marks(at, 1)
+    at.select_slider(key="learn-bins").set_value(20).run()
+    assert not at.exception and marks(at, 1)["peak"] != before["peak"] and marks(at, 1)["mean"] == before["mean"]
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own in place of the project's, with the bundled statistics."""
+    for name in bundled.STATISTICS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "cached_stats" / name, tmp_path / name)
+    from ablation_core import cache, inventory
+
+    for function in (
+        uploads.keep_upload, uploads.list_uploads, uploads.reference, uploads.references, uploads.delete_upload,
+        cache.list_statistics, cache.save_statistics, cache.statistics_path, cache.find_statistics,
+        inventory.list_models, inventory.list_data, inventory.is_bundled, inventory.import_statistics,
+        inventory.delete_statistics,
+    ):  # fmt: skip
+        replaced = tuple(tmp_path if str(value).endswith("cached_stats") else value for value in function.__defaults__)
+        monkeypatch.setattr(function, "__defaults__", replaced)
+    return tmp_path
+
+
+def test_models_data_and_statistics_are_listed(own_cache: Path) -> None:
+    at = opened("models_and_data")
+    assert not at.exception and not at.error
+    models, data, statistics = (at.dataframe[number].value for number in range(3))
+    assert set(bundled.NAMES) <= set(models["reference"])
+    assert {"python-docs", "fashion-mnist"} <= set(data["reference"])
+    assert list(statistics["model"]) == ["opt-mini", "roberta-mini", "vit-mini"]
+    assert all(len(digest) == 16 for digest in statistics["digest"])
+
+
+def test_an_uploaded_text_is_kept_offered_and_deleted(own_cache: Path) -> None:
+    at = opened("models_and_data")
+    at.file_uploader(key="upload").upload("notes.txt", b"some words\n" * 500, "text/plain").run()
+    assert not at.exception and not at.error
+    assert "notes.txt is here" in text_of(at)
+    (kept,) = uploads.list_uploads(own_cache)
+    at = opened("models_and_data")
+    assert f"notes.txt ({kept.digest})" in at.selectbox(key="uploaded").options
+    at.button(key="delete upload").click().run()
+    assert not at.exception and uploads.list_uploads(own_cache) == []
+    assert "Deleted: notes.txt" in text_of(at)
+
+
+@pytest.mark.parametrize(("key", "name", "content", "words"), [
+    ("upload", "x.txt", b"\x00\x01", "binary"),
+    ("upload", "x.zip", b"PK\x03\x04 nothing", "cannot be unpacked"),
+    ("import", "x.safetensors", b"nothing", "damaged"),
+])  # fmt: skip
+def test_a_bad_upload_gets_a_sentence(own_cache: Path, key: str, name: str, content: bytes, words: str) -> None:
+    at = opened("models_and_data")
+    at.file_uploader(key=key).upload(name, content, "application/octet-stream").run()
+    assert not at.exception and words in at.error[0].value
+
+
+def test_statistics_are_computed_exported_imported_and_deleted(own_cache: Path) -> None:
+    at = opened("models_and_data")
+    at.selectbox(key="of").set_value("vit-mini").run()
+    next(button for button in at.button if button.label == "Compute statistics").click().run()
+    assert not at.exception and not at.error
+    assert "digest" in at.success[0].value
+    path = own_cache / bundled.STATISTICS[0]
+    content = path.read_bytes()
+    path.unlink()
+    at = opened("models_and_data")
+    at.file_uploader(key="import").upload(path.name, content, "application/octet-stream").run()
+    assert not at.exception and path.exists()
+    at.button(key="delete file").click().run()
+    assert not at.exception and not path.exists() and "Deleted: opt-mini" in text_of(at)
+
+
+def test_an_unknown_model_gets_a_sentence(own_cache: Path) -> None:
+    at = opened("models_and_data")
+    at.selectbox(key="of").set_value("no-such-model").run()
+    next(button for button in at.button if button.label == "Compute statistics").click().run()
+    assert not at.exception and "no model" in at.error[0].value
+
+
+def test_the_row_at_the_end_of_a_page() -> None:
+    at = opened("ablate", model="opt-mini", predictions="500", select="3.2")
+    assert not at.exception
+    script, command = (block.value for block in at.code[-2:])
+    assert "load_model('opt-mini', dtype='float32')" in script and "'3.2'" in script
+    assert command.startswith("python -m ablation_core ablate opt-mini")
+    labels = [button.proto.label for button in at.get("download_button")]
+    assert labels.count("PNG") == labels.count("SVG") == 5 and labels.count("CSV") == labels.count("JSON") == 2
+    assert labels[-1] == "Report"
+
+
+def test_charts_of_both_pages_say_what_they_show() -> None:
+    at = opened("learn")
+    for chart in at.get("vega_lite_chart"):
+        json.loads(chart.proto.spec)
+        assert len(chart.proto.alt) > 20 if hasattr(chart.proto, "alt") else True

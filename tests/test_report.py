@@ -1,0 +1,164 @@
+"""Charts, tables and the one-page report: readable by other programs, self-contained, everything escaped."""
+
+import io
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ablation_core import ablate, charts, export, find_statistics, frames, load_data, load_statistics
+from ablation_core.live import Outcome
+from ablation_core.models import LoadedModel
+from ablation_core.noise import NoiseFloor
+from ablation_core.report import Picture, Report, to_html
+from ablation_core.selection import Selection
+from ablation_core.takeaway import ablation_takeaway, neuron_takeaway
+from ablation_core.ui import View
+from ablation_core.verdict import verdict
+
+FLOOR = NoiseFloor(-0.001, 0.002, 8)
+
+
+@pytest.fixture(scope="module")
+def view(opt_mini: LoadedModel) -> View:
+    statistics = load_statistics(find_statistics(opt_mini, "python-docs").path, opt_mini)
+    selection = Selection.parse("3.2", opt_mini.shape)
+    return View(opt_mini, "python-docs", 200, statistics, selection, "mean", 100)
+
+
+@pytest.fixture(scope="module")
+def outcome(view: View) -> Outcome:
+    result = ablate(view.model, load_data("python-docs", view.model, 900), "3.2", "all", view.statistics)
+    return Outcome(result, FLOOR)
+
+
+class Page(HTMLParser):
+    """The tags, addresses and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.handlers: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "action"):
+                self.addresses.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_report_of_an_ablation_is_one_page_that_asks_for_nothing(view: View, outcome: Outcome) -> None:
+    page = Page(ablation_takeaway(view, outcome).report())
+    result = outcome.result
+    assert page.tags.count("svg") == 5 and "script" not in page.tags and "img" not in page.tags
+    assert all(address.startswith("#") for address in page.addresses)
+    assert len(page.ids) == len(set(page.ids)), "drawings do not share ids"
+    assert verdict(result, "mean", FLOOR) in page.text
+    for row in result.results:
+        assert f"{row.performance.loss:.4f}" in page.text
+        assert (
+            f"{row.change['loss'].mean:+.5f} [{row.change['loss'].low:+.5f}, {row.change['loss'].high:+.5f}]"
+            in page.text
+        )
+    for value in (
+        view.model.fingerprint,
+        view.statistics.digest,
+        result.data["fingerprint"],
+        "python -m ablation_core",
+    ):
+        assert value in page.text
+
+
+def test_the_report_of_a_neuron(view: View) -> None:
+    page = Page(neuron_takeaway(view, 3, 2, 5).report())
+    assert page.tags.count("svg") == 3 and page.tags.count("tr") > 32
+    assert "Neuron 3.2:5 of opt-mini" in page.text and "the peak lies" in page.text
+
+
+def test_everything_from_outside_is_escaped() -> None:
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+    frame = pd.DataFrame({evil: [evil, 1.5]})
+    picture = Picture("<svg></svg>", evil)
+    page = Page(to_html(Report(evil, [evil], [picture], {evil: frame}, evil, evil, {evil: evil})))
+    assert "script" not in page.tags and "img" not in page.tags and not page.handlers and not page.addresses
+    assert page.text.count("alert(1)") >= 8, "and it is still there to be read"
+
+
+def test_a_hostile_data_name_reaches_no_picture_unescaped(view: View, outcome: Outcome) -> None:
+    evil = "text:</text><script>alert(1)</script>"
+    result = replace(outcome.result, data=outcome.result.data | {"ref": evil})
+    taken = ablation_takeaway(view, Outcome(result, FLOOR))
+    assert "script" not in Page(taken.report()).tags
+    title, chart = next(iter(taken.charts.items()))
+    svg = export.to_svg(chart.draw(), f"{title} {evil}", f"{chart.alternative} {evil}")
+    assert not [node for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("script")]
+
+
+def test_every_chart_becomes_png_and_svg_with_its_title(view: View, outcome: Outcome) -> None:
+    for taken in (ablation_takeaway(view, outcome), neuron_takeaway(view, 3, 2, 5)):
+        for title, chart in taken.charts.items():
+            svg = export.to_svg(chart.draw(), title, chart.alternative)
+            words = "".join(ElementTree.fromstring(svg).itertext())
+            assert title in words
+        image = Image.open(io.BytesIO(export.to_png(chart.draw(), title, chart.alternative)))
+        assert image.width > 2 * export.PICTURE_WIDTH * 0.9 and len(set(image.convert("L").tobytes())) > 20
+
+
+def test_tables_are_read_back_with_their_provenance(view: View, outcome: Outcome) -> None:
+    for taken in (ablation_takeaway(view, outcome), neuron_takeaway(view, 3, 2, 5)):
+        for make in taken.tables.values():
+            frame = make()
+            content = export.to_csv(frame, taken.provenance)
+            pd.testing.assert_frame_equal(
+                pd.read_csv(io.BytesIO(content), comment="#", dtype=dict(frame.dtypes)), frame.reset_index(drop=True),
+                check_exact=False, rtol=1e-6,
+            )  # fmt: skip
+            head = content.decode().split("\n\n")[0]
+            assert f"# model fingerprint: {view.model.fingerprint}" in head and f"# statistics digest: {view.statistics.digest}" in head  # fmt: skip
+            document = json.loads(export.to_json(frame, taken.provenance))
+            assert document["provenance"] == json.loads(json.dumps(taken.provenance))
+            assert len(document["rows"]) == len(frame) and list(document["rows"][0]) == list(frame.columns)
+    assert {"torch", "python", "ablation-explorer"} <= set(taken.provenance)
+
+
+def test_no_number_and_no_formula_slips_through() -> None:
+    frame = pd.DataFrame({"token": ["=1+1", "@x", "-", "plain"], "value": [np.nan, np.inf, -1.0, np.float32(0.5)]})
+    assert json.loads(export.to_json(frame, {}))["rows"][0] == {"token": "=1+1", "value": None}
+    assert json.loads(export.to_json(frame, {}))["rows"][1]["value"] is None
+    lines = export.to_csv(frame, {"a": "two\nlines"}).decode().splitlines()
+    assert lines[0] == "# a: two lines" and lines[2].startswith("'=1+1,") and lines[3].startswith("'@x,")
+    assert lines[4] == "'-,-1.0" and lines[5] == "plain,0.5", "numbers stay numbers"
+
+
+def test_a_file_name_is_safe_for_any_file_system() -> None:
+    assert export.file_name("neuron", "../../etc:passwd", "3.2:5", ending="png") == "neuron-etc-passwd-3.2-5.png"
+
+
+def test_a_picture_asks_for_nothing_outside() -> None:
+    import altair as alt
+
+    chart = alt.Chart(alt.UrlData("https://example.org/data.json")).mark_point().encode(x="a:Q")
+    with pytest.raises(ValueError):
+        export.to_svg(chart, "title", "words")
+
+
+def test_changes_without_an_interval_are_drawn(view: View) -> None:
+    result = ablate(view.model, load_data("python-docs", view.model, 100), "3.2", "zero", view.statistics)
+    assert result.results[0].change["loss"].low is None
+    assert "<svg" in export.to_svg(charts.changes(frames.change_frame(result, "loss", "zero"), "change"), "t", "a")

@@ -1,0 +1,115 @@
+"""The copied script and command, run as a person would run them: the page's numbers, to the last digit."""
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ablation_core import METHODS, ablate, find_statistics, load_data, load_model, load_statistics, share
+from ablation_core.engine import Recording
+from ablation_core.models import LoadedModel
+from ablation_core.neurons import describe_neurons
+from ablation_core.noise import noise_floor
+from ablation_core.selection import Selection
+from ablation_core.statistics import Statistics
+from ablation_core.tables import format_result
+from ablation_core.verdict import comparison, verdict
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess:
+    assert command[0] == "python"
+    done = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def loaded(name: str, data: str) -> tuple[LoadedModel, Statistics]:
+    model = load_model(name)
+    return model, load_statistics(find_statistics(model, data).path, model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "data_ref", "select", "predictions", "bins"),
+    [("opt-mini", "python-docs", "3.2 5.0:1-4", 500, 60), ("vit-mini", "fashion-mnist", "2.1", 200, 100)],
+)
+def test_script_and_command_of_an_ablation(
+    name: str, data_ref: str, select: str, predictions: int, bins: int, tmp_path: Path
+) -> None:
+    model, statistics = loaded(name, data_ref)
+    data = load_data(data_ref, model, predictions)
+    result = ablate(model, data, select, "all", statistics, bins)
+    *_, floor = noise_floor(Recording(model, data), Selection.parse(select, model.shape), statistics, 0)
+
+    script = tmp_path / "script.py"
+    script.write_text(share.ablation_script(result, statistics, "mean"), encoding="utf-8")
+    done = run(["python", "-c", f"import runpy, sys; sys.path.insert(0, ''); runpy.run_path({str(script)!r})"])
+    document = json.loads(done.stdout)
+    assert {key: document[key] for key in result.to_dict()} == json.loads(json.dumps(result.to_dict()))
+    assert document["noise_floor"] == {"low": floor.low, "high": floor.high, "sets": 8}
+    assert document["verdict"] == verdict(result, "mean", floor)
+    assert document["comparison"] == comparison(result)
+    assert "note:" not in done.stderr
+
+    command = shlex.split(share.ablation_command(result, statistics))
+    assert run(command).stdout.rstrip("\n") == format_result(result)
+    assert json.loads(run([*command, "--json"]).stdout) == json.loads(json.dumps(result.to_dict()))
+
+
+@pytest.mark.slow
+def test_script_and_command_of_a_neuron(tmp_path: Path) -> None:
+    model, statistics = loaded("roberta-mini", "python-docs")
+    expected = json.loads(json.dumps(describe_neurons(model, statistics, Selection.parse("1.2:3", model.shape), 50)))
+    script = tmp_path / "script.py"
+    script.write_text(share.neuron_script(model, statistics, "1.2:3", 50), encoding="utf-8")
+    done = run(["python", "-c", f"import runpy, sys; sys.path.insert(0, ''); runpy.run_path({str(script)!r})"])
+    assert json.loads(done.stdout) == expected
+    command = shlex.split(share.neuron_command(model, statistics, "1.2:3", 50))
+    assert json.loads(run([*command, "--json"]).stdout) == expected
+    assert expected["neurons"][0]["sentence"] in run(command).stdout
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple:
+    model, statistics = loaded("opt-mini", "python-docs")
+    return ablate(model, load_data("python-docs", model, 200), "0.0:3", list(METHODS)[:4], statistics), statistics
+
+
+def test_what_decides_a_number_is_named(small: tuple) -> None:
+    result, statistics = small
+    spared = replace(result, positions_spared=1, bins=30)
+    command = share.ablation_command(spared, statistics)
+    for words in ("--dtype float32", "--predictions 200", "--seq-len 128", "--batch-size 8", "--seed 0", "--bins 30"):
+        assert words in command
+    assert "--spare-first" in command and "--statistics cached_stats/opt-mini/" in command
+    script = share.ablation_script(spared, statistics, "peak")
+    assert "spared=1" in script and "bins=30" in script and statistics.digest in script
+
+
+@pytest.mark.parametrize(
+    "ref", ['text:a"; import os; os.system("x")#', "text:it's $(reboot) `x`\n--json", "text:{select} {}"]
+)
+def test_a_hostile_reference_stays_one_word(ref: str, small: tuple) -> None:
+    result, statistics = small
+    hostile = replace(result, data=result.data | {"ref": ref})
+    words = shlex.split(share.ablation_command(hostile, statistics))
+    assert words[words.index("--data") + 1] == ref
+    script = share.ablation_script(hostile, statistics, "peak")
+    calls: list[str] = []
+    lines = [line for line in script.splitlines() if line.startswith("data = ")]
+    exec(lines[0], {"load_data": lambda ref, *_, **__: calls.append(ref), "model": None})
+    assert calls == [ref]
+    compile(script, "script", "exec")
+
+
+def test_a_changed_model_or_data_is_said(small: tuple) -> None:
+    result, statistics = small
+    script = share.ablation_script(replace(result, data=result.data | {"fingerprint": "0" * 16}), statistics, "peak")
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "the page showed 0000000000000000" in done.stderr
