@@ -115,6 +115,8 @@ def load_statistics(path: str | Path, model: LoadedModel | None = None) -> Stati
 def list_statistics(folder: Path = CACHE) -> tuple[list[CacheEntry], list[str]]:
     """Every statistics file in the folder, and a sentence for each that cannot be read."""
     entries, problems = [], []
+    if not os.path.isdir(folder):  # also false where the name is no possible path
+        return entries, problems
     for path in sorted(folder.glob("*/[!.]*.safetensors")):
         try:
             provenance, digest = _read_header(path)
@@ -165,7 +167,7 @@ def other_statistics(model: LoadedModel, data_ref: str, folder: Path = CACHE) ->
 
 def _read_header(path: Path) -> tuple[dict, str]:
     """The provenance and the digest, checked for form but not for truth."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # also false where the name is no possible path
         raise StatisticsError(f"There is no statistics file {path}.")
     try:
         with safe_open(path, "numpy") as file:
@@ -176,7 +178,7 @@ def _read_header(path: Path) -> tuple[dict, str]:
     try:
         provenance = json.loads(metadata.get("provenance", ""))
         version = provenance.get("format")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise StatisticsError(f"{path} is not a statistics file of this project: it has no provenance.") from error
     if version != FORMAT_VERSION:
         raise StatisticsError(

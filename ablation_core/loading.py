@@ -121,7 +121,7 @@ def _is_timm_folder(folder: Path) -> bool:
 def _read_settings(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON ({first_line(error)}); the model folder is damaged.") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds no settings; the model folder is damaged.")
