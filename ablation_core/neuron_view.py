@@ -48,9 +48,7 @@ def _histogram(
     marks = frames.mark_frame(reading)
     pieces = [frames.histogram_frame(view.statistics, layer, head, neuron, view.bins), marks]
     if density:
-        pieces.append(
-            distribution_frames.density_frame(view.statistics, layer, head, neuron, view.bins, density)
-        )
+        pieces.append(distribution_frames.density_frame(view.statistics, layer, head, neuron, view.bins, density))
     draw(
         charts_distribution.histogram_with_density if density else charts.neuron_histogram,
         *pieces,
