@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
+from ablation_core.data import Data
 from ablation_core.experiment import AblationResult, AblationRun, AblationSpec
 from ablation_core.harm import Harm, find_harm
-from ablation_core.methods import METHODS
+from ablation_core.methods import METHODS, Method
 from ablation_core.noise import NoiseFloor, noise_floor
 from ablation_core.server import SEED, shared_data, shared_recording, shared_results
 from ablation_core.ui import View
@@ -25,6 +26,11 @@ class Outcome:
     harms: dict[str, Harm] = field(default_factory=dict)
 
 
+def fitting_methods(data: Data) -> list[Method]:
+    """The methods that can be used on this data: a donor is another input of it."""
+    return [method for method in METHODS.values() if method.constant or data.pool > 1]
+
+
 def ablations(view: View) -> Iterator[Outcome]:
     """All methods on the view's selection: partial outcomes about twice a second, then the whole one.
 
@@ -39,8 +45,7 @@ def ablations(view: View) -> Iterator[Outcome]:
         yield kept[key]
         return
     recording = shared_recording(view.model, data)
-    methods = [method for method in METHODS.values() if method.constant or data.pool > 1]  # a donor is another input
-    spec = AblationSpec(view.selection, tuple(methods), view.bins, SEED)
+    spec = AblationSpec(view.selection, tuple(fitting_methods(data)), view.bins, SEED)
     run = AblationRun(view.model, data, spec, view.statistics, recording)
     bar, shown = st.progress(0.0), time.monotonic()
     while run.steps_done < run.steps:

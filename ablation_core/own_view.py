@@ -1,19 +1,20 @@
 """Your own prompt or image: what the model predicts before and after, and what it would have written."""
 
 import html
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ablation_core import charts_own, own_input, ui
+from ablation_core import charts_own, live, own_input, ui
 from ablation_core.charts import mark_of
 from ablation_core.draw import draw
 from ablation_core.experiment import AblationSpec
 from ablation_core.harm import class_name, token_texts
-from ablation_core.methods import METHODS
+from ablation_core.models import LoadedModel
 from ablation_core.own_run import Answer, OwnRun
-from ablation_core.server import SEED
+from ablation_core.server import SEED, shared_answers
 from ablation_core.shading import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 
 PROMPTS = {
@@ -34,15 +35,37 @@ def show_own_input(view: ui.View) -> None:
             return
         for note in own.notes:
             st.caption(note)
-        methods = tuple(METHODS.values()) if view.selection.chosen else ()
-        run = OwnRun(view.model, own, AblationSpec(view.selection, methods, view.bins, SEED), view.statistics)
-        answer = run.answer()
-        if not methods:
+        if not view.selection.chosen:
             st.caption("Nothing is selected, so before and after are the same.")
-        _probabilities(view, own, answer)
+        kept = _kept_answers(view, own)
+        kept.answer = kept.answer or kept.run.answer()
+        _probabilities(view, own, kept.answer)
         if view.model.modality == "causal":
-            _continuations(view, run)
-            _own_tokens(view, run)
+            _continuations(view, kept)
+            _own_tokens(view, kept)
+
+
+@dataclass
+class _Answers:
+    """What one input gave, as far as it is computed; every session of the server draws from it."""
+
+    run: OwnRun
+    answer: Answer | None = None
+    written: dict[str, list[int]] | None = None
+    losses: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
+
+
+def _kept_answers(view: ui.View, own: own_input.OwnInput) -> _Answers:
+    """The answers so far, found by what decides them."""
+    kept = shared_answers()
+    key = (view.model.fingerprint, view.statistics.digest, str(view.selection), view.bins, own.data.fingerprint)
+    if key not in kept:
+        methods = tuple(live.fitting_methods(own.data)) if view.selection.chosen else ()
+        spec = AblationSpec(view.selection, methods, view.bins, SEED)
+        kept[key] = _Answers(OwnRun(view.model, own, spec, view.statistics))
+        while len(kept) > live.KEPT_RESULTS:
+            kept.popitem(last=False)
+    return kept[key]
 
 
 def _prompt(view: ui.View) -> own_input.OwnInput:
@@ -145,18 +168,20 @@ def _table(frame: pd.DataFrame, place: int) -> None:
         st.dataframe(wide, column_config=shares, width="stretch", row_height=28)
 
 
-def _continuations(view: ui.View, run: OwnRun) -> None:
+def _continuations(view: ui.View, kept: _Answers) -> None:
     """What each model writes, the token that differs first marked; grows while one watches."""
     st.markdown(f"**What it would have written**: {own_input.NEW_TOKENS} tokens, always the most probable one")
     place = st.empty()
-    written: dict[str, list[int]] = {}
-    for step, written in enumerate(run.continuations(), start=1):
-        if step % 5 == 0:
-            place.html(continuation_html(view.model, written))
-    place.html(continuation_html(view.model, written))
+    if kept.written is None:
+        written: dict[str, list[int]] = {}
+        for step, written in enumerate(kept.run.continuations(), start=1):
+            if step % 5 == 0:  # also where a change of mind ends this
+                place.html(continuation_html(view.model, written))
+        kept.written = written
+    place.html(continuation_html(view.model, kept.written))
 
 
-def continuation_html(model, written: dict[str, list[int]]) -> str:
+def continuation_html(model: LoadedModel, written: dict[str, list[int]]) -> str:
     """A line for the clean model and each method; what departs from the clean text is bold."""
     lines = []
     clean = written.get("clean", [])
@@ -175,12 +200,13 @@ def continuation_html(model, written: dict[str, list[int]]) -> str:
     return "".join(lines)
 
 
-def _own_tokens(view: ui.View, run: OwnRun) -> None:
+def _own_tokens(view: ui.View, kept: _Answers) -> None:
     """The prompt's own tokens, shaded by what the chosen method does to each."""
-    ids = run.own.asked.inputs["input_ids"][0].tolist()
-    if len(ids) < 2 or view.method not in {method.name for method in run.spec.methods}:
+    ids = kept.run.own.asked.inputs["input_ids"][0].tolist()
+    if len(ids) < 2 or view.method not in {method.name for method in kept.run.spec.methods}:
         return
-    before, after = run.losses()
+    kept.losses = kept.losses or kept.run.losses()
+    before, after = kept.losses
     change = after[view.method] - before
     full = full_scale(change)
     texts = token_texts(view.model, ids)
