@@ -14,7 +14,7 @@ MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 
 
 def opened(page: str, **params: str) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=60)
+    at = AppTest.from_file("../app.py", default_timeout=300)
     if page == "ablate":
         at.switch_page("pages/ablate.py")
     for name, value in params.items():
@@ -140,7 +140,7 @@ def test_no_statistics_are_offered_to_be_computed(tmp_path, monkeypatch) -> None
 
 
 def test_a_page_opened_by_itself_works_too() -> None:
-    at = AppTest.from_file("../pages/ablate.py", default_timeout=60)
+    at = AppTest.from_file("../pages/ablate.py", default_timeout=300)
     at.query_params["predictions"] = "1000"
     assert not at.run().exception
 
