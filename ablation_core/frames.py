@@ -83,7 +83,8 @@ def grid_frames(
                 "apart": row.apart,
             }
         )
-    return pd.concat(outlines, ignore_index=True), pd.DataFrame(marks), pd.DataFrame(cells)
+    named = ["neuron", "kind", "x", "y", "y2"]  # also where no value lies within any range
+    return pd.concat(outlines, ignore_index=True), pd.DataFrame(marks, columns=named), pd.DataFrame(cells)
 
 
 def histogram_frame(statistics: Statistics, layer: int, head: int, neuron: int, bins: int) -> pd.DataFrame:

@@ -1,7 +1,9 @@
 """Your own prompt or image: what the model predicts before and after, and what it would have written."""
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -37,35 +39,36 @@ def show_own_input(view: ui.View) -> None:
             st.caption(note)
         if not view.selection.chosen:
             st.caption("Nothing is selected, so before and after are the same.")
-        kept = _kept_answers(view, own)
-        kept.answer = kept.answer or kept.run.answer()
+        kept, run = _kept_answers(view, own), partial(_own_run, view, own)
+        kept.answer = kept.answer or run().answer()
         _probabilities(view, own, kept.answer)
         if view.model.modality == "causal":
-            _continuations(view, kept)
-            _own_tokens(view, kept)
+            _continuations(view, kept, run)
+            _own_tokens(view, own, kept, run)
 
 
 @dataclass
 class _Answers:
     """What one input gave, as far as it is computed; every session of the server draws from it."""
 
-    run: OwnRun
     answer: Answer | None = None
     written: dict[str, list[int]] | None = None
     losses: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
 
 
 def _kept_answers(view: ui.View, own: own_input.OwnInput) -> _Answers:
-    """The answers so far, found by what decides them."""
+    """The answers so far, found by what decides them; no model is kept with them."""
     kept = shared_answers()
     key = (view.model.fingerprint, view.statistics.digest, str(view.selection), view.bins, own.data.fingerprint)
-    if key not in kept:
-        methods = tuple(live.fitting_methods(own.data)) if view.selection.chosen else ()
-        spec = AblationSpec(view.selection, methods, view.bins, SEED)
-        kept[key] = _Answers(OwnRun(view.model, own, spec, view.statistics))
-        while len(kept) > live.KEPT_RESULTS:
-            kept.popitem(last=False)
-    return kept[key]
+    answers = kept.setdefault(key, _Answers())
+    while len(kept) > live.KEPT_RESULTS:
+        kept.popitem(last=False)
+    return answers
+
+
+def _own_run(view: ui.View, own: own_input.OwnInput) -> OwnRun:
+    methods = tuple(live.fitting_methods(own.data)) if view.selection.chosen else ()
+    return OwnRun(view.model, own, AblationSpec(view.selection, methods, view.bins, SEED), view.statistics)
 
 
 def _prompt(view: ui.View) -> own_input.OwnInput:
@@ -168,13 +171,13 @@ def _table(frame: pd.DataFrame, place: int) -> None:
         st.dataframe(wide, column_config=shares, width="stretch", row_height=28)
 
 
-def _continuations(view: ui.View, kept: _Answers) -> None:
+def _continuations(view: ui.View, kept: _Answers, run: Callable[[], OwnRun]) -> None:
     """What each model writes, the token that differs first marked; grows while one watches."""
     st.markdown(f"**What it would have written**: {own_input.NEW_TOKENS} tokens, always the most probable one")
     place = st.empty()
     if kept.written is None:
         written: dict[str, list[int]] = {}
-        for step, written in enumerate(kept.run.continuations(), start=1):
+        for step, written in enumerate(run().continuations(), start=1):
             if step % 5 == 0:  # also where a change of mind ends this
                 place.html(continuation_html(view.model, written))
         kept.written = written
@@ -200,13 +203,15 @@ def continuation_html(model: LoadedModel, written: dict[str, list[int]]) -> str:
     return "".join(lines)
 
 
-def _own_tokens(view: ui.View, kept: _Answers) -> None:
+def _own_tokens(view: ui.View, own: own_input.OwnInput, kept: _Answers, run: Callable[[], OwnRun]) -> None:
     """The prompt's own tokens, shaded by what the chosen method does to each."""
-    ids = kept.run.own.asked.inputs["input_ids"][0].tolist()
-    if len(ids) < 2 or view.method not in {method.name for method in kept.run.spec.methods}:
+    ids = own.asked.inputs["input_ids"][0].tolist()
+    if len(ids) < 2 or not view.selection.chosen:
         return
-    kept.losses = kept.losses or kept.run.losses()
+    kept.losses = kept.losses or run().losses()
     before, after = kept.losses
+    if view.method not in after:
+        return
     change = after[view.method] - before
     full = full_scale(change)
     texts = token_texts(view.model, ids)
