@@ -111,12 +111,13 @@ def _worst_tokens(run: AblationRun, harm: Harm) -> None:
     predicted = harming.predict(run, run.spec.methods[0], harm.sequence[worst].tolist(), harm.position[worst].tolist())
     rows = []
     for row, index in enumerate(worst.tolist()):
-        _, texts = harming.window_texts(run.model, run.data, int(harm.sequence[index]))
+        ids = run.data.rows([int(harm.sequence[index])]).inputs["input_ids"][0]
         position = int(harm.position[index])
+        context = run.model.tokenizer.decode(ids[max(0, position - _CONTEXT) : position])
         rows.append(
             {
                 "token": class_name(run.model, int(harm.target[index])),
-                "after the text": "".join(texts[max(0, position - _CONTEXT) : position]).replace("\n", "⏎"),
+                "after the text": context.replace("\n", "⏎"),
                 "change, nats": harm.change[index],
                 "loss before": harm.before[index],
                 "loss after": harm.after[index],
