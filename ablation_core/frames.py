@@ -83,7 +83,8 @@ def grid_frames(
                 "apart": row.apart,
             }
         )
-    return pd.concat(outlines, ignore_index=True), pd.DataFrame(marks), pd.DataFrame(cells)
+    named = ["neuron", "kind", "x", "y", "y2"]  # also where no value lies within any range
+    return pd.concat(outlines, ignore_index=True), pd.DataFrame(marks, columns=named), pd.DataFrame(cells)
 
 
 def histogram_frame(statistics: Statistics, layer: int, head: int, neuron: int, bins: int) -> pd.DataFrame:
@@ -142,7 +143,8 @@ def result_frame(result: AblationResult) -> pd.DataFrame:
             for metric in ("loss", "top1", "top10")
             for bound in ("mean", "low", "high")
         }
-        rows.append({"method": row.method, **_columns(row.performance), **changes})
+        moved = {"moved": row.displacement.moved, "residual": row.displacement.norm_change}
+        rows.append({"method": row.method, **_columns(row.performance), **moved, **changes})
     return pd.DataFrame(rows)
 
 

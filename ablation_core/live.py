@@ -9,19 +9,13 @@ import streamlit as st
 from ablation_core.data import Data
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import Harm, find_harm
-from ablation_core.methods import METHODS, USUAL, usable_methods
+from ablation_core.methods import METHODS, USUAL, Method, usable_methods
 from ablation_core.noise import NoiseFloor, noise_floor
 from ablation_core.results import AblationResult
 from ablation_core.server import SEED, shared_data, shared_recording, shared_results
 from ablation_core.ui import View
 
 KEPT_RESULTS = 64
-
-
-def _compared(view: View, data: Data) -> tuple[str, ...]:
-    """The usual methods and the chosen one."""
-    usable = usable_methods(data, view.model.modality)
-    return tuple(name for name in usable if name in USUAL or name == view.method)
 
 
 @dataclass(frozen=True)
@@ -33,6 +27,16 @@ class Outcome:
     harms: dict[str, Harm] = field(default_factory=dict)
 
 
+def compared_methods(view: View, data: Data) -> list[Method]:
+    """The usual methods and the chosen one, or all that need no learning, as far as this data has donors for them."""
+    every = st.session_state.get("every", False)
+    return [
+        METHODS[name]
+        for name in usable_methods(data, view.model.modality)
+        if name in USUAL or name == view.method or (every and not METHODS[name].learned)
+    ]
+
+
 def ablations(view: View) -> Iterator[Outcome]:
     """All methods on the view's selection: partial outcomes about twice a second, then the whole one.
 
@@ -41,20 +45,14 @@ def ablations(view: View) -> Iterator[Outcome]:
     data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
     for note in data.notes:
         st.caption(note)
-    key = (
-        view.model.fingerprint,
-        data.fingerprint,
-        view.statistics.digest,
-        str(view.selection),
-        view.bins,
-        _compared(view, data),
-    )
+    methods = tuple(compared_methods(view, data))
+    names = tuple(method.name for method in methods)
+    key = (view.model.fingerprint, data.fingerprint, view.statistics.digest, str(view.selection), view.bins, names)
     kept = shared_results()
     if key in kept:
         yield kept[key]
         return
     recording = shared_recording(view.model, data)
-    methods = tuple(METHODS[name] for name in _compared(view, data))
     spec = AblationSpec(view.selection, methods, view.bins, SEED)
     run = AblationRun(view.model, data, spec, view.statistics, recording)
     bar, shown = st.progress(0.0), time.monotonic()

@@ -18,7 +18,7 @@ def show_all_neurons(view: View, pick: Callable[[str], None]) -> None:
         pick: called with the name of the clicked neuron, before the page runs again.
     """
     by = st.pills(
-        "Most unusual first, by", list(ODDITIES), default="peak from mean", key="odd", bind="query-params", required=True,
+        "Most unusual first, by", list(ODDITIES), default="peak from mean", key="odd", bind="query-params", required=True, wrap=True,
         help="How far peak, mean and zero lie apart; skew; the distance of a second mode; or the width of the range "
         "in which the peak falls in 95 % of samples of as many positions. Distances are in standard deviations.",
     )  # fmt: skip

