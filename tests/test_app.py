@@ -229,7 +229,7 @@ def test_the_models_most_unusual_neurons_are_listed_and_a_row_is_shown_large() -
     assert table["skew"].abs().is_monotonic_decreasing
 
 
-@pytest.mark.parametrize(("model", "beside"), [("opt-mini", "python-docs"), ("vit-mini", "fashion-mnist")])
+@pytest.mark.parametrize(("model", "beside"), [("opt-mini", "python-code"), ("vit-mini", "fashion-mnist:full")])
 def test_densities_positions_and_a_second_data_set(model: str, beside: str) -> None:
     at = opened("distributions", model=model, density="smoothed")
     assert not at.exception and not at.error and len(charts(at)) == 3
@@ -238,6 +238,6 @@ def test_densities_positions_and_a_second_data_set(model: str, beside: str) -> N
     at.segmented_control(key="shown").set_value("two data sets").run()
     assert not at.exception
     assert "no statistics" in text_of(at) or "positions):" in text_of(at)
-    at.selectbox(key="beside").set_value(beside).run()  # the same set: surely there
+    at.selectbox(key="beside").set_value(beside).run()
     assert not at.exception and not at.error
-    assert text_of(at).count(f"**{beside}**") == 2
+    assert f"**{beside}** (" in text_of(at)
