@@ -48,9 +48,10 @@ def estimate_sentence(result: SweepResult, method: str, metric: str, estimates: 
     rho = rank_agreement([exact[head] for head in both], [estimates[head][0] for head in both])
     if not math.isfinite(rho.mean):
         return f"{len(estimates) - len(both)} heads show an instant estimate."
+    span = "" if rho.low is None else f" (95 % interval {rho.low:.2f} to {rho.high:.2f})"
     return (
         f"On {len(both)} heads the instant estimate orders them like the exact change with a rank correlation of "
-        f"{rho.mean:.2f} (95 % interval {rho.low:.2f} to {rho.high:.2f})."
+        f"{rho.mean:.2f}{span}."
     )
 
 

@@ -13,6 +13,8 @@ READY = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 VIEWS = {
     "distributions": ("/?model=opt-mini", "light", 1120),
     "ablate": ("/ablate?model=opt-mini&select=1.3", "light", 1000),
+    "head-map": ("/head_map?model=opt-mini", "light", 1300),
+    "pruning-curves": ("/pruning_curves?model=opt-mini", "light", 1100),
     "distributions-dark": ("/?model=vit-mini", "dark", 1120),
     "ablate-dark": ("/ablate?model=roberta-mini&select=2.*", "dark", 1000),
     "learn": ("/learn", "light", 1400),

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import OrderedDict
 from itertools import islice
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from ablation_core.agreement import rank_agreement
 from ablation_core.curve import CurveResult, CurveSpec, curve, curve_steps, kept_curves, pruned
 from ablation_core.data import Data
 from ablation_core.errors import StatisticsError
+from ablation_core.instant import head_estimates, refined_steps
 from ablation_core.ledger import find_runs, open_ledger
 from ablation_core.methods import METHODS
 from ablation_core.models import LoadedModel
 from ablation_core.noise import random_head
 from ablation_core.pieces import p_value
+from ablation_core.run_frames import map_frame
 from ablation_core.selection import Shape
 from ablation_core.sweep import SweepResult, SweepSpec, kept_sweeps, sweep, sweep_steps
 
@@ -266,7 +269,7 @@ def test_methods_in_other_units_rank_alike_and_missing_heads_hold_q_up() -> None
     result = SweepResult({"methods": list(changes)}, None, rows, tuple(f"0.{head}" for head in range(10)))
     ab, ac, _ = result.agreement("loss")
     assert ab["spearman"]["mean"] == pytest.approx(0.9)  # 1 - 6 · (1² + 1²) / (5 · 24)
-    assert ac["spearman"] == pytest.approx({"mean": -1, "low": -1, "high": -1})
+    assert ac["spearman"] == pytest.approx({"mean": -1, "low": None, "high": None})
     assert result.adjusted("a", "loss") == pytest.approx(
         {"0.0": 0.01, "0.1": 0.1, "0.2": 0.4 / 3, "0.3": 1.0, "0.4": None}
     )
@@ -307,3 +310,17 @@ def test_gaps_between_methods_are_paired_over_seeds() -> None:
     assert gap["mean"] == pytest.approx(0.2)
     assert gap["low"] == pytest.approx(0.2 - 4.3027 * 0.1 / 3**0.5, abs=1e-4)
     assert gap["p"] == pytest.approx(ttest_rel(losses["b"], losses["a"]).pvalue)
+
+
+def test_an_estimate_fills_the_map_and_orders_the_sweep(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
+    spec, store = SweepSpec((METHODS["zero"],), random_sets=0), OrderedDict()
+    steps = refined_steps(opt_mini, data, spec, None, store, "key", tmp_path)
+    seen = [result for result in islice(steps, 8) if isinstance(result, SweepResult)]
+    steps.close()
+    estimates = head_estimates(store["key"], "zero", "loss")
+    assert len(estimates) == 36 and store["key"].share == 1
+    largest = sorted(estimates, key=lambda head: -abs(estimates[head][0]))
+    assert seen and set(seen[-1].heads) == set(largest[: len(seen[-1].heads)])
+    frame = map_frame(seen[-1], "zero", "loss", None, estimates)
+    assert len(frame) == 36 and (frame["state"] == "estimate").sum() == 36 - len(seen[-1].heads)
+    assert head_estimates(store["key"], "zero", "top1") == {} == head_estimates(None, "zero", "loss")
