@@ -91,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     figures.add_argument("--select", required=True, help='neurons, such as "3.2:5"')
     figures.set_defaults(run=commands.neurons_command)
 
-    estimates = verbs.add_parser(
-        "estimate", parents=[measured], help="estimate every head's and neuron's harm at once"
-    )
+    estimates = verbs.add_parser("estimate", parents=[measured], help="estimate every head's and neuron's harm at once")
     estimates.add_argument(
         "--exact", type=int, default=0, help="ablate the N most harmful heads and compare", metavar="N"
     )

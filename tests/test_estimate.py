@@ -23,7 +23,7 @@ from ablation_core.methods import METHODS, Method
 from ablation_core.models import LoadedModel
 
 ZERO = [METHODS["zero"]]
-OWN = Method("own", "Its own activation.", donor=lambda data, numbers, seed: data.rows(numbers))
+OWN = Method("own", "Its own activation.", donor=lambda model, data, numbers, seed: data.rows(numbers))
 STEP = 1e-3
 A_HANDFUL = ["gpt2", "llama", "roberta", "vit", "swin", "VisionTransformer"]
 
@@ -162,7 +162,7 @@ def test_first_order_parts_of_neurons_add_up_to_their_head() -> None:
 def test_a_donors_activations_are_the_displacement(family: str) -> None:
     model = doubled(tiny.build(family))
     data = tiny_data(model)
-    donor = Method("next", "The next input's.", donor=lambda d, numbers, seed: d.rows([n + 1 for n in numbers]))
+    donor = Method("next", "The next input's.", donor=lambda model, d, numbers, seed: d.rows([n + 1 for n in numbers]))
     runs = [EstimateRun(model, data, [donor], seed=s, passes=8).finish().result().methods[0] for s in range(20)]
     kept: list[Tensor] = []
     hook = model.projections[1].register_forward_pre_hook(lambda _m, inputs: kept.append(inputs[0]))
