@@ -6,6 +6,7 @@ from functools import partial
 
 import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from ablation_core import bundled, cache, inventory, ui, uploads
 from ablation_core.bundled import fashion_mnist
@@ -37,6 +38,42 @@ def tried(action: Callable[[], str]) -> None:
         return
     say(sentence)
     st.rerun()
+
+
+def take_in(key: str, action: Callable[[UploadedFile], str]) -> None:
+    """A file was chosen: taken in once, not again at every run while it stays in its box."""
+    file = st.session_state[key]
+    if file is not None:
+        try:
+            st.session_state[f"{key} outcome"] = (True, action(file))
+        except AblationError as error:
+            st.session_state[f"{key} outcome"] = (False, str(error))
+
+
+def show_outcome(key: str) -> None:
+    """What came of a file, said once below its box."""
+    if outcome := st.session_state.pop(f"{key} outcome", None):
+        done, sentence = outcome
+        if done:
+            st.success(sentence, icon="✅")
+        else:
+            st.error(sentence, icon="⚠️")
+
+
+def keep(file: UploadedFile) -> str:
+    kept = uploads.keep_upload(file.name, file.getvalue())
+    st.session_state["uploaded"] = upload_name(kept)
+    what = "a text" if kept.kind == "text" else f"{kept.files:,} images"
+    return f"{kept.name} is here: {what}, offered in the Data box of the sidebar."
+
+
+def bring_in(file: UploadedFile) -> str:
+    path = inventory.import_statistics(file.getvalue())
+    return f"Imported as {path.parent.name}/{path.name}."
+
+
+def upload_name(upload: uploads.Upload) -> str:
+    return f"{upload.name} ({upload.digest})"
 
 
 def link(label: str, params: dict[str, str]) -> None:
@@ -91,22 +128,16 @@ def show_data() -> None:
         with st.spinner("Fetching Fashion-MNIST …"):
             tried(lambda: f"Fashion-MNIST is in {fashion_mnist.download()}.")
     st.markdown("**Your own text or images**")
-    file = st.file_uploader(
+    st.file_uploader(
         "A UTF-8 text file, or a zip with one folder of images for each class",
         key="upload",
+        on_change=take_in,
+        args=("upload", keep),
         max_upload_size=uploads.MAX_BYTES // 1_000_000,
         help="Folders are matched to the model's classes by name, or by number. It stays on the machine that runs this "
         "app, for everyone who uses it there, until it is deleted.",
     )
-    if file is not None:
-        try:
-            kept = uploads.keep_upload(file.name, file.getvalue())
-        except AblationError as error:
-            st.error(str(error), icon="⚠️")
-        else:
-            what = "a text" if kept.kind == "text" else f"{kept.files:,} images"
-            st.success(f"{kept.name} is here: {what}, offered in the Data box of the sidebar.", icon="✅")
-            open_upload(kept)
+    show_outcome("upload")
     show_uploads()
 
 
@@ -118,7 +149,7 @@ def open_upload(upload: uploads.Upload) -> None:
 
 def show_uploads() -> None:
     """What was uploaded before, to open or to delete."""
-    kept = {f"{upload.name} ({upload.digest})": upload for upload in uploads.list_uploads()}
+    kept = {upload_name(upload): upload for upload in uploads.list_uploads()}
     if not kept:
         return
     chosen = st.selectbox("Uploaded before", list(kept), key="uploaded")
@@ -192,21 +223,17 @@ def one_entry(name: str, entry: CacheEntry) -> None:
 
 def import_form() -> None:
     """Statistics from another machine."""
-    file = st.file_uploader(
+    st.file_uploader(
         "Import a statistics file",
         type="safetensors",
         key="import",
+        on_change=take_in,
+        args=("import", bring_in),
         max_upload_size=inventory.MAX_STATISTICS_BYTES // 1_000_000,
         help="A file that this app exported or computed elsewhere. It is checked number by number against its digest; "
         "nothing in it is run.",
     )
-    if file is not None:
-        try:
-            path = inventory.import_statistics(file.getvalue())
-        except AblationError as error:
-            st.error(str(error), icon="⚠️")
-        else:
-            st.success(f"Imported as {path.parent.name}/{path.name}.", icon="✅")
+    show_outcome("import")
 
 
 def compute_form() -> None:
