@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -263,10 +263,14 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="small: does everything run and agree?")
     parser.add_argument("--full", action="store_true", help="also all 270 heads by the engine (some 7 minutes more)")
     parser.add_argument("--threads", type=int, default=2, help="of every contestant (default %(default)s)")
+    parser.add_argument("--layers", type=int, help="how many layers, spread evenly (default 10)")
     parser.add_argument("--install", action="store_true", help="make the libraries' environments and end")
     parser.add_argument("--only", nargs="+", default=[*RACING, "vision"], choices=[*RACING, "vision"])
     parser.add_argument("--environments", type=Path, default=HERE.parents[1], help="where env-nnsight and so on lie")
     parser.add_argument("--output", type=Path, default=HERE / "peers.json")
     chosen = parser.parse_args()
     SIZE, THREADS = QUICK if chosen.quick else WHOLE, chosen.threads
+    if chosen.layers:  # evenly spread, around the middle one
+        step = 30 / chosen.layers
+        SIZE = replace(SIZE, layers=tuple(int(step * (number + 0.5)) for number in range(chosen.layers)))
     install(chosen.environments) if chosen.install else main(chosen)
