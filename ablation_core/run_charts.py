@@ -168,18 +168,10 @@ def pruning_curves(
     """
     kinds = list(dict.fromkeys(points["kind"]))
     marks = [MARKS[kind] for kind in kinds]
-    legend = alt.Legend(
-        title=None,
-        orient="top",
-        symbolType="stroke",
-        symbolSize=500,
-        symbolStrokeWidth=2.5,
-        labelFontSize=13,
-        columns=3,
-    )
+    legend = alt.Legend(title=None, orient="top", labelFontSize=13, symbolSize=90, columns=4)
     colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[m.color for m in marks]), legend=legend)
-    dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=kinds, range=[list(m.dash) for m in marks]), legend=legend)
-    shape = alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=[m.shape for m in marks]), legend=None)
+    dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=kinds, range=[list(m.dash) for m in marks]), legend=None)
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=[m.shape for m in marks]), legend=legend)
     x = alt.X("percent:Q", title="ablated, % of each layer", scale=alt.Scale(domain=[0, 100], nice=False))
 
     def y(column: str) -> alt.Y:
