@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
 from ablation_core import bundled, load_model
@@ -35,6 +36,7 @@ QUIET = {
     "database": None,
     "suppress_health_check": list(HealthCheck),
     "print_blob": False,
+    "phases": [Phase.explicit, Phase.generate],  # a smaller example is not worth the minutes
 }
 
 ODD_TEXT = st.one_of(
@@ -306,3 +308,45 @@ def test_any_change_of_a_models_settings_is_survived(tmp_path: Path, name: str, 
         model = load_model(str(folder / name))
         assert model.shape.neurons > 0
     assert listing(tmp_path) == before
+
+
+PARAMETERS = {
+    "model": MODELS.filter(lambda ref: ref != "smollm2-135m"),  # its fetching is another test's
+    "text": DATA,
+    "images": DATA,
+    "predictions": st.one_of(ODD_NUMBER, st.sampled_from(["500", "1000"])),
+    "select": SELECT,
+    "neuron": SELECT,
+    "method": METHOD,
+    "bins": st.one_of(ODD_NUMBER, st.sampled_from(["20", "100", "300"])),
+    "metric": st.one_of(ODD_TEXT, st.sampled_from(["loss", "kl", "top1"])),
+    "log": ODD_TEXT,
+    "no_such": ODD_TEXT,
+}
+
+
+def addressable(text: str) -> bool:
+    """No address can hold half of a character: a browser makes a question mark of it."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+@settings(max_examples=5 * DEPTH, **QUIET)
+@given(
+    st.sampled_from(["app.py", "pages/ablate.py"]),
+    st.fixed_dictionaries({}, optional={name: values.filter(addressable) for name, values in PARAMETERS.items()}),
+)
+@example("app.py", {"text": "images:\0", "neuron": "\0"})
+@example("app.py", {"text": "text:" + "x" * 5000})
+@example("pages/ablate.py", {"model": "vit-mini", "images": "images:" + "y" * 5000})
+@example("pages/ablate.py", {"predictions": "nan", "bins": "-1", "method": "best", "metric": "<b>", "select": "*.*"})
+def test_any_address_opens_with_a_page_or_a_sentence(page: str, parameters: dict[str, str]) -> None:
+    before, started = listing(CACHE), time.monotonic()
+    at = AppTest.from_file("../app.py", default_timeout=4 * SECONDS)
+    if page != "app.py":
+        at.switch_page(page)
+    at.query_params.update({"predictions": "500"} | parameters)
+    at.run()
+    assert not at.exception, at.exception[0].value
+    assert all(error.value for error in at.error)
+    assert listing(CACHE) == before
+    assert time.monotonic() - started < 4 * SECONDS
