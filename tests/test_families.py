@@ -99,7 +99,7 @@ def test_resuming_equals_the_whole_forward_bit_for_bit(model: LoadedModel) -> No
         resumed = engine.ablated_output(model, recorded, replacements)
         with replace_pre_out(model, replacements):
             whole = engine.record(model, batch).outputs[-1]
-        assert torch.equal(engine._hidden(resumed), engine._hidden(whole)), f"layer {layer}"
+        assert torch.equal(engine.hidden_of(resumed), engine.hidden_of(whole)), f"layer {layer}"
 
 
 def test_empty_selection_and_own_activations_change_no_bit(model: LoadedModel) -> None:
@@ -112,7 +112,7 @@ def test_empty_selection_and_own_activations_change_no_bit(model: LoadedModel) -
     unchosen = {layer: engine._swapper(Selection(model.shape), layer, torch.zeros(1), 0) for layer in everything.layers}
     for replacements in (own, nothing, unchosen):
         output = engine.ablated_output(model, recorded, replacements)
-        assert torch.equal(engine._hidden(output), engine._hidden(recorded.outputs[-1]))
+        assert torch.equal(engine.hidden_of(output), engine.hidden_of(recorded.outputs[-1]))
 
 
 def test_statistics_equal_numpy_on_raw_activations(model: LoadedModel) -> None:
@@ -187,7 +187,7 @@ def test_bfloat16_runs(model: LoadedModel) -> None:
     low = tiny.build(model.family)
     low.module.to(torch.bfloat16)
     recorded = engine.record(low, tiny.batch(low))
-    assert engine._hidden(recorded.outputs[-1]).dtype == torch.bfloat16
+    assert engine.hidden_of(recorded.outputs[-1]).dtype == torch.bfloat16
     replacements = engine.constant_replacements(middle_head(low), zeros(low), low)
     scores = engine.score_outputs(low, recorded, [engine.ablated_output(low, recorded, replacements)])[1]
     assert np.isfinite(scores.loss).all()

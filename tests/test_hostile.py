@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
-from ablation_core import bundled, load_model
+from ablation_core import bundled, commands, load_model
 from ablation_core.cache import list_statistics, load_statistics, save_statistics
 from ablation_core.collect import compute_statistics
 from ablation_core.data import load_data
@@ -142,7 +142,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         return kept[ref, device, dtype]
 
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
-        patch.setattr(cli, "load_model", load)
+        patch.setattr(commands, "load_model", load)
         patch.setenv("HOME", str(folder))
         patch.setenv("COLUMNS", "80")
         yield folder
