@@ -3,7 +3,6 @@
 import json
 
 import altair as alt
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -97,4 +96,4 @@ def test_a_kind_without_a_row_has_a_mark() -> None:
     spec = charts.changes(frame, "t").to_dict()
     assert "brand-new" in json.dumps(spec)
     assert charts.mark_of("brand-new") == charts.mark_of("brand-new") != charts.mark_of("mean")
-    assert np.unique([charts.mark_of(kind).color for kind in charts.MARKS]).size == len(charts.MARKS)
+    assert len({(mark.color, mark.dash, mark.shape) for mark in charts.MARKS.values()}) == len(charts.MARKS)
