@@ -55,7 +55,7 @@ def loaded(name: str, data: str) -> tuple[LoadedModel, Statistics]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data_ref", "select", "predictions", "bins"),
-    [("opt-mini", "python-docs", "3.2 5.0:1-4", 500, 60), ("vit-mini", "fashion-mnist", "2.1", 200, 100)],
+    [("opt-mini", "python-docs", "3.2 5.0:1-4", 500, 60), ("vit-mini", "fashion-mnist", "2.1", 100, 100)],
 )
 def test_script_and_command_of_an_ablation(
     name: str, data_ref: str, select: str, predictions: int, bins: int, tmp_path: Path
