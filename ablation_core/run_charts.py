@@ -168,7 +168,9 @@ def pruning_curves(
     """
     kinds = list(dict.fromkeys(points["kind"]))
     marks = [MARKS[kind] for kind in kinds]
-    legend = alt.Legend(title=None, orient="top", labelFontSize=13, symbolSize=90, columns=4)
+    legend = alt.Legend(
+        title=None, orient="top", labelFontSize=13, symbolSize=90, symbolStrokeWidth=0, symbolOpacity=1, columns=4
+    )
     colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[m.color for m in marks]), legend=legend)
     dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=kinds, range=[list(m.dash) for m in marks]), legend=None)
     shape = alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=[m.shape for m in marks]), legend=legend)

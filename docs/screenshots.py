@@ -37,4 +37,4 @@ def main(address: str, folder: Path = Path(__file__).parent) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rstrip("/"))
+    main(sys.argv[1].rstrip("/") if len(sys.argv) > 1 else "http://localhost:8501")

@@ -99,8 +99,7 @@ def show_agreement(result: SweepResult, metric: str) -> None:
 
 
 st.header("Without each head", anchor=False)
-choices = st.columns([2, 3], gap="large")
-metric = choices[0].pills(
+metric = st.pills(
     "Measure",
     list(METRICS),
     default="loss",
@@ -112,7 +111,7 @@ metric = choices[0].pills(
 with ui.sentences():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 usable = usable_methods(data, model.modality)
-methods = choices[1].pills(
+methods = st.pills(
     "Methods measured",
     usable,
     default=[name for name in USUAL if name in usable],
