@@ -21,7 +21,7 @@ from ablation_core.models import LoadedModel
 from ablation_core.selection import Selection
 
 KEPT_BYTES = 1 << 30  # recorded block outputs kept for further ablations of the same data
-LOGIT_VALUES = 1 << 26  # at most this many logits at once (256 MiB in float32)
+LOGIT_VALUES = 1 << 24  # at most this many logits at once (64 MiB in float32, several times over while scored)
 
 
 @dataclass(frozen=True, eq=False)
