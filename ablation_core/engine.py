@@ -22,7 +22,7 @@ from ablation_core.selection import Selection
 
 KEPT_BYTES = 1 << 30  # recorded block outputs kept for further ablations of the same data
 KEPT_CLEAN_BYTES = 1 << 29  # clean log-probabilities kept for the same purpose
-LOGIT_VALUES = 1 << 26  # at most this many logits at once (256 MiB in float32)
+LOGIT_VALUES = 1 << 24  # at most this many logits at once (64 MiB in float32, several times over while scored)
 
 
 @dataclass(frozen=True, eq=False)
