@@ -42,6 +42,13 @@ PAGES = {
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
 
 
+# The dark theme's accent is light, so that it can be read as text: what is written on it must be dark.
+_STYLE = """<style>
+.stMainBlockContainer {padding-top: 3rem; padding-bottom: 2rem}
+@media (prefers-color-scheme: dark) {button[data-testid="stBaseButton-primary"] p {color: #11161c}}
+</style>"""
+
+
 @dataclass(frozen=True)
 class View:
     """What the person has chosen on the sidebar, loaded and checked."""
@@ -66,7 +73,7 @@ def open_frame(title: str, icon: str) -> None:
     """Set the page up, with links to the others, for a page that needs no model."""
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
     keep_freed_memory()
-    st.html("<style>.stMainBlockContainer {padding-top: 3rem; padding-bottom: 2rem}</style>")
+    st.html(_STYLE)
     with st.sidebar:
         st.markdown("### Ablation Explorer")
         with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
