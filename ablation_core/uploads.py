@@ -181,7 +181,9 @@ def _unpack_images(name: str, content: bytes, target: Path) -> int:
 
 def _checked_members(name: str, archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, str]]:
     """The archive's images with the name of each one's class, in the order of their names."""
-    infos = [info for info in archive.infolist() if not info.is_dir() and not _IGNORED.search(info.filename)]
+    infos = [
+        info for info in archive.infolist() if not info.filename.endswith("/") and not _IGNORED.search(info.filename)
+    ]
     if len(archive.infolist()) > 2 * MAX_FILES or len(infos) > MAX_FILES:
         raise DataError(f"{_shown(name)} holds more than {MAX_FILES:,} files; upload fewer.")
     if not infos:
