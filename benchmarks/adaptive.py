@@ -14,7 +14,7 @@ from ablation_core.allocator import keep_freed_memory
 from ablation_core.cache import find_statistics
 from ablation_core.data import DEFAULT_DATA
 from ablation_core.methods import choose_methods
-from ablation_core.sweep import every_head, sweep
+from ablation_core.sweep import SweepSpec, every_head, sweep
 from benchmarks.measure import machine, seconds, write
 
 
@@ -31,7 +31,9 @@ def compare(ref: str, names: list[str], predictions: int, every: int) -> dict:
             results["adaptive"] = adaptive_sweep(model, data, spec, statistics, Path(folder))
 
         def whole() -> None:
-            results["whole"] = sweep(model, data, methods, statistics, 100, Path(folder), list(heads))
+            results["whole"] = sweep(
+                model, data, SweepSpec(methods, heads=heads, random_sets=0), statistics, Path(folder)
+            )
 
         times = {"adaptive": seconds(adaptive), "whole": seconds(whole)}
     documents = {name: result.to_dict() for name, result in results.items()}
