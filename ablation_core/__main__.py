@@ -22,7 +22,10 @@ from ablation_core.statistics import BINNINGS, FINE_BINS
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parsed = _parser().parse_args(arguments)
+    parser, arguments = _parser(), sys.argv[1:] if arguments is None else arguments
+    if empty := [argument for argument in arguments if argument.startswith("--") and argument.endswith("=--")]:
+        parser.error(f"{empty[0]} names no value")  # argparse would give an empty list, whatever the option's type
+    parsed = parser.parse_args(arguments)
     keep_freed_memory()
     try:
         document, text = parsed.run(parsed)
