@@ -115,18 +115,13 @@ def log_probs_from(model: LoadedModel, recorded: Recorded, last: Tensor) -> Iter
     """Runs of scored predictions, each with its log-probabilities as a function of the last block's hidden state.
 
     Args:
-        last: what stands in for `last_hidden(recorded)`; require its gradient to differentiate.
+        last: what stands in for `hidden_of(recorded.outputs[-1])`; require its gradient to differentiate.
     """
     output = _like(recorded.outputs[-1], last)
     for rows, chunk in _chunks(model, recorded, recorded.batch.targets != IGNORED):
         with model.lock:
             log_probs = chunk(output)
         yield rows, log_probs
-
-
-def last_hidden(recorded: Recorded) -> Tensor:
-    """What leaves the last block: (batch, position, width), or in whatever form the family has."""
-    return hidden_of(recorded.outputs[-1])
 
 
 @torch.inference_mode()

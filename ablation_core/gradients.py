@@ -82,7 +82,7 @@ def linearise(model: LoadedModel, batch: Batch, passes: int, seed: Sequence[int]
     loss, draws = _sent(model, recorded, repeats, seed)
     if scored is not None:
         draws = [part for draw in draws for part in _dealt(draw, scored, shares)]
-    last = engine.last_hidden(recorded)
+    last = engine.hidden_of(recorded.outputs[-1])
     return Linearised([p.detach() for p in places], predictions, repeats, places, last, loss, draws)
 
 
@@ -90,7 +90,7 @@ def _sent(
     model: LoadedModel, recorded: engine.Recorded, repeats: int, seed: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]]:
     """What the loss and each draw send back to the last block's output; shaped as that."""
-    last = engine.last_hidden(recorded).detach().requires_grad_()
+    last = engine.hidden_of(recorded.outputs[-1]).detach().requires_grad_()
     targets = recorded.batch.targets[recorded.batch.targets != IGNORED]
     loss, draws = torch.zeros_like(last), [torch.zeros_like(last) for _ in range(repeats)]
     generator = torch.Generator(last.device).manual_seed(_one_number(seed))
