@@ -3,16 +3,17 @@
 import streamlit as st
 
 from ablation_core import charts, frames, takeaway, ui
-from ablation_core.draw import draw
+from ablation_core.draw import as_tables, draw
 from ablation_core.neuron_table import show_all_neurons
 from ablation_core.neuron_view import show_neuron
 from ablation_core.selection import Selection
+from ablation_core.server import load_in_background
 
 COLUMNS = 8
 LISTS = ("this head", "whole model")
 
-view = ui.open_page("Distributions", "📊")
-statistics, shape = view.statistics, view.model.shape
+view = ui.open_page("Distributions", "📊", runs_model=False)
+statistics, shape = view.statistics, view.card.shape
 
 
 def toggle(term: str) -> None:
@@ -129,9 +130,18 @@ def body() -> None:
     title_column.subheader(f"Neuron {layer}.{head}:{neuron}", anchor=False)
     with button_column:
         toggle_button(f"{layer}.{head}:{neuron}", f"neuron {layer}.{head}:{neuron}")
-    show_neuron(view, layer, head, neuron)
-    takeaway.of_neuron(view, layer, head, neuron)
+    pictured = show_neuron(view, layer, head, neuron)
+    heads = frames.head_frame(frames.head_distances(statistics, view.bins), shape, set())
+    tables = {
+        "Every head": heads[["label", "value"]].set_axis(["head", "|peak − mean| in std"], axis=1),
+        f"Head {layer}.{head}": frames.neuron_frame(statistics, layer, head, view.bins),
+        f"Neuron {layer}.{head}:{neuron}": pictured,
+    }
+    as_tables(tables, key="tables of distributions")
+    if view.whole:
+        takeaway.of_neuron(view, layer, head, neuron)
 
 
 st.header("How a head's neurons are distributed", anchor=False)
 body()
+load_in_background(view.card.ref)

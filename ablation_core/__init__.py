@@ -1,15 +1,21 @@
 """Neuron ablation in attention heads: statistics, replacement values, and what the ablation does to the model."""
 
-from ablation_core.cache import find_statistics, load_statistics, save_statistics
-from ablation_core.collect import compute_statistics
-from ablation_core.data import load_data
-from ablation_core.errors import AblationError
-from ablation_core.experiment import AblationSpec, ablate
-from ablation_core.loading import load_model
-from ablation_core.methods import METHODS
-from ablation_core.results import AblationResult
-from ablation_core.selection import Selection
-from ablation_core.statistics import Statistics
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ablation_core.spinning import spin_briefly
+
+if TYPE_CHECKING:
+    from ablation_core.cache import find_statistics, load_statistics, save_statistics
+    from ablation_core.collect import compute_statistics
+    from ablation_core.data import load_data
+    from ablation_core.errors import AblationError
+    from ablation_core.experiment import AblationSpec, ablate
+    from ablation_core.loading import load_model
+    from ablation_core.methods import METHODS
+    from ablation_core.results import AblationResult
+    from ablation_core.selection import Selection
+    from ablation_core.statistics import Statistics
 
 __all__ = [
     "METHODS",
@@ -26,3 +32,29 @@ __all__ = [
     "load_statistics",
     "save_statistics",
 ]
+
+_HOMES = {
+    "find_statistics": "cache",
+    "load_statistics": "cache",
+    "save_statistics": "cache",
+    "compute_statistics": "collect",
+    "load_data": "data",
+    "AblationError": "errors",
+    "AblationSpec": "experiment",
+    "ablate": "experiment",
+    "load_model": "loading",
+    "METHODS": "methods",
+    "AblationResult": "results",
+    "Selection": "selection",
+    "Statistics": "statistics",
+}
+
+
+spin_briefly()  # before torch is loaded
+
+
+def __getattr__(name: str) -> Any:
+    """Each name is imported when first asked for: the app's first page needs neither torch nor transformers."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -102,7 +102,17 @@ def _parser() -> argparse.ArgumentParser:
     estimates.add_argument("--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is")
     estimates.set_defaults(run=commands.estimate_command)
 
-    every = verbs.add_parser("sweep", parents=[measured], help="ablate every head, one at a time")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--engine", choices=["local", "ray"], default="local", help="this process, or a Ray cluster")
+    where.add_argument("--address", metavar="HOST:PORT", help="the cluster's head (default: the one started here)")
+    where.add_argument("--workers", type=int, metavar="N", help="at most so many (default: as many as have room)")
+    where.add_argument("--cpus-per-worker", type=float, metavar="N", help="default: as many as this process's threads")
+    where.add_argument("--gpus-per-worker", type=float, metavar="N", help="a part of one or several (default 0)")
+    where.add_argument(
+        "--memory-per-worker", type=float, metavar="GB", help="of a model that is split, what lies in memory at most"
+    )
+
+    every = verbs.add_parser("sweep", parents=[measured, where], help="ablate every head, one at a time")
     every.add_argument(
         "--adaptive", action="store_true", help="give each head only as many predictions as its verdict needs"
     )
@@ -114,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     every.set_defaults(run=commands.sweep_command)
 
-    curves = verbs.add_parser("curve", parents=[measured], help="ablate more and more random neurons")
+    curves = verbs.add_parser("curve", parents=[measured, where], help="ablate more and more random neurons")
     curves.add_argument(
         "--seeds", type=int, nargs="+", default=SEEDS, help="orders of the neurons (default 42 123 456)"
     )
@@ -122,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     curves.add_argument("--whole-heads", action="store_true", help="draw heads instead of neurons")
     curves.set_defaults(run=commands.curve_command)
 
-    again = verbs.add_parser("reproduce", parents=[output], help="run the paper's experiment, or print its plan")
+    again = verbs.add_parser("reproduce", parents=[output, where], help="run the paper's experiment, or print its plan")
     again.add_argument("what", choices=["paper"])
     again.add_argument("--models", help="these instead of the paper's four, separated by commas")
     again.add_argument("--data", action="append", default=[], help="data references; repeatable")

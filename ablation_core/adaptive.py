@@ -1,8 +1,11 @@
 """A sweep that stops asking what it already knows: every head, on no more predictions than its verdict needs.
 
-All heads are looked at after an eighth of the sequences, those still open after a quarter, and so on; `looks` has the
-rule, and why it stays valid. Sequences come in a random order, drawn once by the seed, so that the first ones speak for
-all.
+First one pass forwards and one back over all sequences estimate what every head does in each. Then heads are run: all
+of them on a sixteenth of the sequences, those still open on an eighth, and so on; the estimates carry what was measured
+over to the other sequences (`regression`). `looks` has the rule, and why it stays valid. Sequences come in a random
+order, drawn once by the seed; those in which much happens, by the estimates, tend to come first, and count for less.
+
+A model that cannot be differentiated has no estimates; its heads take as many more predictions.
 """
 
 from collections.abc import Callable, Generator
@@ -12,19 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from ablation_core.batchwise import Batchwise, Wanted
-from ablation_core.collect import check_made_from
 from ablation_core.data import Data
 from ablation_core.describe import describe_run
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.ledger import open_ledger
-from ablation_core.looks import FEWEST, Estimates, Looking, adjusted, error_shares, look_batches
+from ablation_core.looks import Looking, adjusted, error_shares, look_batches
 from ablation_core.methods import Method
 from ablation_core.metrics import METRICS
 from ablation_core.models import LoadedModel
+from ablation_core.regression import FEWEST, Estimates
 from ablation_core.results import as_number
 from ablation_core.selection import Head
-from ablation_core.statistics import Statistics
+from ablation_core.statistics import Statistics, check_made_from
 from ablation_core.sweep import every_head
 
 
@@ -48,6 +51,8 @@ class AdaptiveResult:
     """The map after any number of looks.
 
     Attributes:
+        description: what was run, and `first_order_estimates`: whether these carried what was measured over to all
+            sequences.
         heads: a record a head, as in the document of `sweep`: for each method its changes with intervals, `p` (valid
             however often was looked), `q` (after Benjamini and Hochberg over the map), `told_from_no_effect`, the
             `verdict`, and the `sequences` and `predictions` it took.
@@ -98,6 +103,10 @@ def adaptive_steps(
     yield result
     with open_ledger(folder, "adaptive", sweeping.kept_as) as ledger:
         runs.attach(ledger)
+        if len(sweeping.looks) > 1:
+            for _ in runs.guess(spec.methods):
+                yield result
+            result = sweeping.result()
         done = 0
         for look in sweeping.looks:
             wanted = sweeping.undecided()
@@ -132,16 +141,13 @@ class _Sweeping:
     def __init__(self, model: LoadedModel, data: Data, spec: AdaptiveSpec, statistics: Statistics | None) -> None:
         self.spec, self.data = spec, data
         self.heads = list(spec.heads or every_head(model))
-        size = max(1, min(data.batch_size, max(FEWEST, data.sequences // 8)))
+        size = max(1, min(data.batch_size, max(FEWEST, data.sequences // 16)))
         self.runs = Batchwise(model, data, size, self.heads, spec.methods, statistics, spec.bins)
-        self.looks = look_batches(len(self.runs.data))
+        self.looks = look_batches(data.sequences, size)
         self.shares = error_shares(len(self.looks))
         self.most = max(1, len(self.heads) * len(spec.methods) * data.predictions)
         self.kept_as = describe_run(model, data, statistics) | {"bins": spec.bins, "sequences_at_once": size}
-        self.looking = {
-            method.name: Looking(len(self.heads), self.shares, data.sequences, spec.precision)
-            for method in spec.methods
-        }
+        self.looking = {method.name: Looking(len(self.heads), self.shares, spec.precision) for method in spec.methods}
 
     def undecided(self) -> Wanted:
         """The heads that a method has not decided yet, each with those methods."""
@@ -156,7 +162,10 @@ class _Sweeping:
         loss = METRICS.index("loss")
         for name, looking in self.looking.items():
             changes = self.runs.sums[name][loss, looking.open, :sequences] - self.runs.baseline[loss, :sequences]
-            looking.look(changes, self.runs.counts[:sequences])
+            looking.look(changes, self.runs.counts, self._guesses(name), self.runs.sizes)
+
+    def _guesses(self, method: str) -> np.ndarray | None:
+        return None if self.runs.guesses is None else self.runs.guesses[method]
 
     def result(self) -> AdaptiveResult:
         columns = {name: adjusted(looking.p) for name, looking in self.looking.items()}
@@ -172,17 +181,18 @@ class _Sweeping:
             "looks_after_sequences": [min(n * self.runs.data.batch_size, self.data.sequences) for n in self.looks],
             "error_shares": [float(share) for share in self.shares],
             "precision": self.spec.precision,
+            "first_order_estimates": self.runs.guesses is not None,
         }
         looks = max((looking.looks for looking in self.looking.values()), default=0)
         return AdaptiveResult(description, self._baseline(), heads, looks, len(self.looks), self.runs.taken / self.most)
 
     def _baseline(self) -> dict | None:
-        """The clean model's performance over the sequences seen so far."""
-        seen = self.runs.counts > 0
-        if not seen.any():
+        """The clean model's performance, from the sequences seen so far."""
+        seen = int(np.isfinite(self.runs.baseline[0]).sum())
+        if not seen:
             return None
-        sums = self.runs.baseline[:, seen].sum(1) / self.runs.counts[seen].sum()
-        mean = dict(zip(METRICS, sums.tolist(), strict=True))
+        means = Estimates.make(self.runs.baseline[:, :seen], self.runs.counts, None, self.runs.sizes).mean
+        mean = dict(zip(METRICS, means.tolist(), strict=True))
         perplexity = float(np.exp(mean["loss"]))
         return {"loss": mean["loss"], "perplexity": as_number(perplexity), "top1": mean["top1"], "top10": mean["top10"]}
 
@@ -193,8 +203,13 @@ class _Sweeping:
         row |= {"sequences": size, "predictions": int(counts[:size].sum()), "p": None, "q": None, "change": None}
         if size:
             clean = self.runs.baseline[:, :size] * (np.array(METRICS) != "kl")[:, None]  # a KL is a change already
-            estimates = Estimates.of(self.runs.sums[method][:, number, :size] - clean, counts[:size])
-            wide = estimates.half_width(self.shares[looking.looked[number] - 1])
+            guesses = self._guesses(method)
+            if guesses is not None:  # of the loss; the other metrics' means are those of what was measured
+                guesses = guesses[number] * (np.array(METRICS) == "loss")[:, None]
+            estimates = Estimates.make(
+                self.runs.sums[method][:, number, :size] - clean, counts, guesses, self.runs.sizes
+            )
+            wide = estimates.half_width(looking.share[number])
             row["change"] = {
                 metric: {"mean": as_number(mean), "low": as_number(mean - half), "high": as_number(mean + half)}
                 for metric, mean, half in zip(METRICS, estimates.mean.tolist(), wide.tolist(), strict=True)

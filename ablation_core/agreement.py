@@ -11,7 +11,7 @@ from ablation_core.metrics import CONFIDENCE, Interval
 FEWEST, FEWEST_FOR_INTERVAL = 4, 10
 
 
-def rank_agreement(first: Sequence[float], second: Sequence[float]) -> Interval:
+def rank_agreement(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> Interval:
     """Spearman's rank correlation of two rows of numbers, places where either is NaN left out.
 
     The 95 % interval is Fisher's, with the variance (1 + ρ²/2) / (n - 3) that Bonett and Wright (2000) give for ranks;

@@ -4,15 +4,17 @@ Everything else (layers, head size) is derived from the modules themselves. In a
 module list. `structure.py` looks for the same places in families that have no row.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
+from ablation_core.cards import Modality
 from ablation_core.errors import ModelError
 from ablation_core.selection import Shape
 
-Modality = Literal["causal", "masked", "vision"]
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,8 @@ def family_table() -> list[dict[str, str]]:
     ]
 
 
-def find_modules(root: nn.Module, path: str) -> list[nn.Module]:
-    """The modules at a path in which `*` stands for every child, in order."""
+def find_modules(root: nn.Module, path: str) -> list[Any]:
+    """The modules, or what else their attribute is, at a path in which `*` stands for every child, in order."""
     found = [root]
     for name in path.split("."):
         if name == "*":
@@ -165,9 +167,10 @@ def find_shape(architecture: Architecture, module: nn.Module, blocks: list[nn.Mo
         ModelError: a width is not a multiple of the number of heads, or head sizes differ between layers.
     """
     if architecture.heads:
-        heads = [find_modules(block, architecture.heads)[0] for block in blocks]
+        heads: list[int] = [find_modules(block, architecture.heads)[0] for block in blocks]
     else:
-        heads = [module.config.num_attention_heads] * len(blocks)
+        config: Any = module.config
+        heads = [config.num_attention_heads] * len(blocks)
     for layer, (width, count) in enumerate(zip(widths, heads, strict=True)):
         if width % count:
             raise ModelError(f"Layer {layer} concatenates {width} values from {count} heads: not a whole head size.")
@@ -179,4 +182,5 @@ def find_shape(architecture: Architecture, module: nn.Module, blocks: list[nn.Mo
 
 def input_width(projection: nn.Module) -> int:
     """The number of inputs of a linear map, also where its weight is stored transposed (transformers' Conv1D)."""
-    return projection.in_features if hasattr(projection, "in_features") else projection.weight.shape[0]
+    linear: Any = projection
+    return linear.in_features if hasattr(linear, "in_features") else linear.weight.shape[0]

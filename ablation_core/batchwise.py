@@ -1,9 +1,11 @@
 """Many heads by many methods, one batch at a time: what an adaptive sweep runs on.
 
 A batch is recorded once and serves every head that still needs it; the clean run's predictions are scored once for all
-of them. What each head gives is kept as sums over each sequence, which is all that later looks need.
+of them. What each head gives is kept as sums over each sequence, which is all that later looks need. Before any head
+is run, one pass forwards and one back over each batch guess what every head would give: gradient times displacement.
 """
 
+import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -12,23 +14,29 @@ import numpy as np
 from torch import Tensor
 
 from ablation_core import engine
-from ablation_core.data import IGNORED, Batch, Data
-from ablation_core.errors import ModelError
+from ablation_core.data import IGNORED, Data, scored_rows
+from ablation_core.errors import DataError
+from ablation_core.experiment import WAITING_BYTES
+from ablation_core.finite import no_numbers
+from ablation_core.gradients import linearise
 from ablation_core.ledger import Ledger
-from ablation_core.methods import Method, constant_values
+from ablation_core.methods import METHODS, Method, constant_values
 from ablation_core.metrics import METRICS, Scores, sequence_sums
 from ablation_core.models import LoadedModel
+from ablation_core.products import Displacements
+from ablation_core.regression import drawing_order
 from ablation_core.results import as_number
 from ablation_core.selection import Head, Selection
 from ablation_core.statistics import Statistics
+from ablation_core.sweep import every_head
 
-OUTPUT_BYTES = 1 << 28  # ablated outputs that wait to be scored together
+LEAST_SIZE = 0.2  # of a sequence, against a mean of 1
 
 Wanted = Sequence[tuple[int, Sequence[Method]]]  # a head's number, and by which methods it is to be run
 
 
 class Batchwise:
-    """What each head gave in each sequence, sequences in an order drawn by the data's seed.
+    """What each head gave in each sequence, sequences in an order drawn by the data's seed and their sizes.
 
     Args:
         batch_size: sequences run at once.
@@ -37,7 +45,10 @@ class Batchwise:
     Attributes:
         sums: method → (metrics, heads, sequences), float64: sums over a sequence's predictions; NaN where not measured.
         baseline: the clean model's, (metrics, sequences).
-        counts: predictions in each sequence measured so far, else 0; (sequences,).
+        counts: predictions in each sequence guessed or measured so far, else 0; (sequences,).
+        sizes: what the order was drawn by (`regression.drawing_order`), (sequences,): all alike until `guess` is done.
+        guesses: method → (heads, sequences): first-order estimates of the changes of the sums of loss; None before, and
+            where the model cannot be differentiated.
         taken: how many ablated predictions were needed so far, those from the ledger included.
     """
 
@@ -53,11 +64,14 @@ class Batchwise:
     ) -> None:
         self.model, self.original, self.heads = model, data, heads
         self.statistics, self.bins = statistics, bins
-        self.order = np.random.default_rng(data.seed).permutation(data.sequences)
-        self.data = replace(data, batch_size=batch_size, rows=lambda numbers: data.rows(self.order[list(numbers)]))
+        self._put_in_order(np.ones(data.sequences))
+        self.data = replace(
+            data, batch_size=batch_size, rows=lambda numbers: data.rows(self.order[list(numbers)].tolist())
+        )
         self.sums = {m.name: np.full((len(METRICS), len(heads), data.sequences), np.nan) for m in methods}
         self.baseline = np.full((len(METRICS), data.sequences), np.nan)
         self.counts = np.zeros(data.sequences)
+        self.guesses: dict[str, np.ndarray] | None = None
         self.taken = 0
         self._recording = engine.Recording(model, self.data, limit=0)  # no batch is asked for twice
         self._ledger: Ledger | None = None
@@ -69,6 +83,62 @@ class Batchwise:
         for record in ledger.done.values():
             self._there |= record
 
+    def guess(self, methods: Sequence[Method]) -> Generator[None]:
+        """Estimate every head's changes in all sequences, a batch a step, and put these in order by what they show.
+
+        What the ledger has is not run again. The order depends on no method that was asked for, so that a later sweep
+        by others finds what was measured.
+
+        Raises:
+            ModelError: the clean model itself gives no numbers.
+        """
+        assert self._ledger is not None, "attach a ledger first"
+        every = list({method.name: method for method in (METHODS["zero"], *methods)}.values())
+        seed, records = self.original.seed, []
+        displacements = Displacements(self.model, self.original, every, self.statistics, self.bins, seed)
+        for batch in range(len(self.data)):
+            names = {method.name: f"batch {batch} guess {method.name}" for method in every}
+            if not self._there.keys() >= set(names.values()):
+                try:
+                    guessed = self._guessed(batch, displacements)
+                except RuntimeError:  # such as kernels of whole numbers, which have no gradient
+                    return
+                record = {names[name]: one for name, one in guessed.items() if names[name] not in self._there}
+                self._ledger.add(" ".join(record), record)
+                self._there |= record
+            records.append({name: self._there[piece] for name, piece in names.items()})
+            yield
+        guesses = {m.name: np.concatenate([_read(one[m.name]["guesses"]) for one in records], 1) for m in every}
+        self._put_in_order(_sizes(guesses["zero"]))
+        self.counts[:] = np.concatenate([one["zero"]["counts"] for one in records])[self.order]
+        place = {head: place for place, head in enumerate(every_head(self.model))}
+        places = [place[head] for head in self.heads]
+        self.guesses = {m.name: guesses[m.name][places][:, self.order] for m in methods}
+
+    def _clean(self, batch: int) -> str:
+        """The ledger's name of a batch's clean run: with its sequences, which in another order are others."""
+        numbers = self.order[list(self.data.numbers(batch))]
+        return f"batch {batch} {hashlib.sha256(numbers.astype(np.int64).tobytes()).hexdigest()[:8]} clean"
+
+    def _put_in_order(self, sizes: np.ndarray) -> None:
+        self.order = drawing_order(sizes, self.original.seed)
+        self.sizes = sizes[self.order]
+
+    def _guessed(self, batch: int, displacements: Displacements) -> dict[str, dict]:
+        """Method → the estimates of a batch, of the data's own order: (all heads, sequences); what the ledger keeps."""
+        numbers = list(self.data.numbers(batch))
+        lines = linearise(self.model, self.original.rows(numbers), 0, (self.original.seed, batch))
+        moved = displacements.of(numbers, lines.pre_outs)
+        products = displacements.products(lines.loss(), moved, len(numbers))
+        layers, counts = range(self.model.num_layers), [int(count) for count in lines.predictions]
+        return {
+            name: {
+                "guesses": _written(np.concatenate([products[name, layer][0].T for layer in layers])),
+                "counts": counts,
+            }
+            for name in moved
+        }
+
     def measure(self, batch: int, wanted: Wanted) -> Generator[None]:
         """Run heads on one batch, a layer a step; what the ledger has is not run again.
 
@@ -76,6 +146,7 @@ class Batchwise:
 
         Raises:
             ModelError: the clean model itself gives no numbers.
+            DataError: a sequence has no prediction.
         """
         places = list(self.data.numbers(batch))
         recorded: engine.Recorded | None = None
@@ -87,7 +158,7 @@ class Batchwise:
                     name = self._piece(batch, number, method)
                     if name in self._there:
                         self.sums[method.name][:, number, places] = _read(self._there[name]["sums"])
-                        self.taken += sum(self._there[_clean(batch)]["counts"])
+                        self.taken += sum(self._there[self._clean(batch)]["counts"])
                     else:
                         missing.append((number, method))
             if missing:
@@ -95,7 +166,7 @@ class Batchwise:
                     recorded = self._recording[batch]
                     donated = self._donated(places, wanted)
                 self._run(batch, recorded, missing, donated)
-            clean = self._there[_clean(batch)]
+            clean = self._there[self._clean(batch)]
             self.baseline[:, places], self.counts[places] = _read(clean["sums"]), clean["counts"]
             yield
 
@@ -105,6 +176,7 @@ class Batchwise:
         layers = range(self.model.num_layers)
 
         def pre_outs(method: Method) -> Mapping[int, Tensor]:
+            assert method.donor is not None
             donor = method.donor(self.model, self.original, numbers, self.original.seed)
             return engine.pre_outs(self.model, donor, layers)
 
@@ -121,8 +193,15 @@ class Batchwise:
         missing: Sequence[tuple[int, Method]],
         donated: Mapping[str, Mapping[int, Tensor]],
     ) -> None:
-        sequences, places = _sequences(recorded.batch), list(self.data.numbers(batch))
-        at_once = max(1, OUTPUT_BYTES // max(1, recorded.bytes // len(recorded.outputs)))
+        assert self._ledger is not None, "attach a ledger first"
+        sequences, places = scored_rows(recorded.batch.targets.cpu().numpy()), list(self.data.numbers(batch))
+        counts = np.bincount(sequences, minlength=len(places)).tolist()
+        if not all(counts):
+            raise DataError(
+                f"Nothing is scored in a sequence of {self.data.ref}: every target is {IGNORED}, which stands for ignored. "
+                f"An adaptive sweep needs a prediction in each; sweep without --adaptive."
+            )
+        at_once = max(1, WAITING_BYTES // engine.hidden_of(recorded.outputs[-1]).nbytes)
         for first in range(0, len(missing), at_once):
             part = missing[first : first + at_once]
             outputs = [
@@ -131,12 +210,8 @@ class Batchwise:
             ]
             clean, *ablated = engine.score_outputs(self.model, recorded, outputs)
             if not np.isfinite(clean.loss).all():
-                raise ModelError(
-                    f"{self.model.ref} in {self.model.dtype} gives losses that are NaN or infinite on {self.data.ref}, "
-                    f"even unablated; try --dtype float32, or another model."
-                )
-            counts = np.bincount(sequences).tolist()
-            record = {_clean(batch): {"sums": _written(_sums(clean, sequences)), "counts": counts}}
+                raise no_numbers(self.model, self.data.ref, recorded.outputs)
+            record = {self._clean(batch): {"sums": _written(_sums(clean, sequences)), "counts": counts}}
             for (number, method), scores in zip(part, ablated, strict=True):
                 sums = self.sums[method.name][:, number, places] = _sums(scores, sequences)
                 record[self._piece(batch, number, method)] = {"sums": _written(sums)}
@@ -155,17 +230,18 @@ class Batchwise:
 
     def _piece(self, batch: int, number: int, method: Method) -> str:
         layer, head = self.heads[number]
-        return f"batch {batch} head {layer}.{head} {method.name}"
+        return self._clean(batch).removesuffix("clean") + f"head {layer}.{head} {method.name}"
 
 
-def _clean(batch: int) -> str:
-    return f"batch {batch} clean"
+def _sizes(guesses: np.ndarray) -> np.ndarray:
+    """How much tends to happen in a sequence, (sequences,), mean about 1: the mean over heads of each one's |guess|.
 
-
-def _sequences(batch: Batch) -> np.ndarray:
-    """The row of each scored prediction, in the order in which they are scored."""
-    targets = batch.targets.cpu().numpy()
-    return np.arange(len(targets)) if targets.ndim == 1 else np.nonzero(targets != IGNORED)[0]
+    Never little: what the guesses miss must not depend on a few sequences that count for many.
+    """
+    spread = guesses.std(1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.nan_to_num(np.abs(guesses) / spread, posinf=0.0).mean(0)
+    return LEAST_SIZE + (size / size.mean() if size.any() else np.ones(len(size)))
 
 
 def _sums(scores: Scores, sequences: np.ndarray) -> np.ndarray:

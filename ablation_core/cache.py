@@ -4,28 +4,34 @@ A file is `<cache>/<model>/<data>-<key>.safetensors`: the arrays, and in the hea
 of both. The key is a digest of the provenance, so that other settings never reuse a file.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
+import math
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from ablation_core.collect import FORMAT_VERSION, check_made_from, default_left_out
+from ablation_core.cards import ModelCard
 from ablation_core.errors import StatisticsError
-from ablation_core.folders import CACHE
-from ablation_core.models import LoadedModel
+from ablation_core.folders import CACHE, check_writable, write_whole
 from ablation_core.sources import source_digest
-from ablation_core.statistics import FINE_BINS, Statistics
+from ablation_core.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
+
+if TYPE_CHECKING:
+    from ablation_core.models import LoadedModel
 
 _ARRAYS = ("count", "mean", "std", "minimum", "maximum", "not_finite", "low", "high", "counts")
 _TYPES = {"low": np.float64, "high": np.float64, "counts": np.uint64}  # the others: float32
-_FIELDS = {
+_MOST = 2**53  # any larger count or setting is no measurement's
+_FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": int, "model": str, "model_fingerprint": str, "data": str, "data_fingerprint": str, "source": str, "split": str,
     "sequences": int, "tokens": int, "seq_len": (int, type(None)), "positions_left_out": int, "dtype": str,
     "seed": int, "bins": int, "binning": str,
@@ -53,31 +59,36 @@ def save_statistics(statistics: Statistics, folder: Path = CACHE) -> Path:
     Raises:
         StatisticsError: the folder cannot be written to.
     """
-    arrays = {name: getattr(statistics, name) for name in _ARRAYS}
-    arrays["counts"] = _smallest(arrays["counts"])
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    metadata = {"provenance": json.dumps(statistics.provenance, sort_keys=True), "digest": statistics.digest}
     path = statistics_path(statistics, folder)
-    partial = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=".safetensors")
-        os.close(handle)
-        save_file(arrays, partial, metadata)
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-        partial = None
+        write_whole(path, statistics_bytes(statistics))
     except (OSError, SafetensorError) as error:
         raise StatisticsError(f"The statistics cannot be written to {path.parent}: {error}") from error
-    finally:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
     return path
 
 
-def load_statistics(path: str | Path, model: LoadedModel | None = None) -> Statistics:
+def check_can_save(model: LoadedModel, folder: Path = CACHE) -> None:
+    """Ask before statistics are computed, which takes minutes, whether they can be kept.
+
+    Raises:
+        StatisticsError: the folder cannot be written to.
+    """
+    place = folder / _slug(model.ref)
+    try:
+        check_writable(place)
+    except OSError as error:
+        raise StatisticsError(f"Statistics cannot be written to {place}: {error}. Nothing was computed.") from error
+
+
+def statistics_bytes(statistics: Statistics) -> bytes:
+    """The content of their file."""
+    arrays = {name: getattr(statistics, name) for name in _ARRAYS}
+    arrays["counts"] = _smallest(arrays["counts"])
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return save(arrays, {"provenance": json.dumps(statistics.provenance, sort_keys=True), "digest": statistics.digest})
+
+
+def load_statistics(path: str | Path, model: LoadedModel | ModelCard | None = None) -> Statistics:
     """Read statistics and check everything in them.
 
     Args:
@@ -103,31 +114,55 @@ def load_statistics(path: str | Path, model: LoadedModel | None = None) -> Stati
     for name, array in arrays.items():
         if array.dtype != _TYPES.get(name, np.float32) and not (name == "counts" and array.dtype.kind == "u"):
             raise StatisticsError(f"The statistics file {path} is damaged: {name} has the wrong type, {array.dtype}.")
+    if model is not None and shape != (model.shape.layers, max(model.shape.heads), model.shape.head_dim):
+        raise StatisticsError(f"The statistics file {path} is damaged: its shape {shape} is not that of {model.ref}.")
     arrays["counts"] = arrays["counts"].astype(np.int64)
     statistics = Statistics(**arrays, provenance=provenance)
     if statistics.digest != digest:
         raise StatisticsError(
             f"The statistics file {path} is damaged: its content does not match its digest. Compute it again."
         )
+    if impossible := _impossible(arrays):
+        raise StatisticsError(f"The statistics file {path} is damaged: {impossible}. Compute it again.")
     return statistics
+
+
+def _impossible(arrays: dict[str, np.ndarray]) -> str:
+    """What no data can give, in words; nothing where all may be true. A digest is no proof: anybody can make one."""
+    if arrays["counts"].size == 0:
+        return "it holds no neurons"
+    if not 0 <= arrays["counts"].min() <= arrays["counts"].max() < _MOST:
+        return "a count is too large"
+    counted = arrays["count"] > 0
+    seen = {name: array[counted] for name, array in arrays.items() if name != "counts"}
+    if not all(np.isfinite(values).all() for values in (*seen.values(), arrays["count"], arrays["not_finite"])):
+        return "it holds numbers that are not finite"
+    if min(arrays["count"].min(), arrays["not_finite"].min(), seen["std"].min(initial=0)) < 0:
+        return "a count or a standard deviation is negative"
+    if (seen["minimum"] > seen["maximum"]).any() or (seen["low"] >= seen["high"]).any():
+        return "a range ends before it begins"
+    if (arrays["counts"].sum(axis=-1).astype(np.float32) != arrays["count"]).any():
+        return "a histogram holds more or fewer values than were counted"
+    return ""
 
 
 def list_statistics(folder: Path = CACHE) -> tuple[list[CacheEntry], list[str]]:
     """Every statistics file in the folder, and a sentence for each that cannot be read."""
-    entries, problems = [], []
+    entries: list[CacheEntry] = []
+    problems: list[str] = []
     if not os.path.isdir(folder):  # also false where the name is no possible path
         return entries, problems
     for path in sorted(folder.glob("*/[!.]*.safetensors")):
         try:
             provenance, digest = _read_header(path)
             entries.append(CacheEntry(path, provenance, path.stat().st_size, digest))
-        except StatisticsError as error:
+        except (StatisticsError, OSError) as error:  # the latter where it has just been deleted
             problems.append(str(error))
     return entries, problems
 
 
 def find_statistics(
-    model: LoadedModel, data_ref: str, folder: Path = CACHE, source: str | None = None
+    model: LoadedModel | ModelCard, data_ref: str, folder: Path = CACHE, source: str | None = None
 ) -> CacheEntry | None:
     """The file made from these weights on the statistics part of this data set: of those with ordinary settings, else
     of all, the one with the most tokens.
@@ -143,14 +178,15 @@ def find_statistics(
     def preference(entry: CacheEntry) -> tuple:
         made = entry.provenance
         ordinary = made["binning"] == "robust" and made["bins"] >= FINE_BINS
-        return ordinary and made["positions_left_out"] == default_left_out(model), made["tokens"]
+        return ordinary and made["positions_left_out"] == model.left_out, made["tokens"]
 
     return max(fitting, key=preference, default=None)
 
 
 def other_statistics(model: LoadedModel, data_ref: str, folder: Path = CACHE) -> str:
     """A sentence about statistics of this model's name and data that do not fit, or nothing."""
-    for entry in list_statistics(folder)[0]:
+    entries, problems = list_statistics(folder)
+    for entry in entries:
         made = entry.provenance
         if made["model"] == model.ref and made["data"] == data_ref:
             field = next(
@@ -162,7 +198,8 @@ def other_statistics(model: LoadedModel, data_ref: str, folder: Path = CACHE) ->
                 "source",
             )
             return f"the statistics in {entry.path} do not fit: their {field} differs; compute them for this model and data."
-    return ""
+    here = f"{folder / _slug(model.ref) / _slug(data_ref)}-"
+    return next((problem for problem in problems if here in problem), "")
 
 
 def _read_header(path: Path) -> tuple[dict, str]:
@@ -182,15 +219,23 @@ def _read_header(path: Path) -> tuple[dict, str]:
         raise StatisticsError(f"{path} is not a statistics file of this project: it has no provenance.") from error
     if version != FORMAT_VERSION:
         raise StatisticsError(
-            f"The statistics file {path} has format {version}, this version reads format {FORMAT_VERSION}; "
+            f"The statistics file {path} has format {str(version)[:20]}, this version reads format {FORMAT_VERSION}; "
             f"compute it again."
         )
     for name, kind in _FIELDS.items():
-        if not isinstance(provenance.get(name), kind) or isinstance(provenance.get(name), bool):
+        value = provenance.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool) or not _plausible(name, value):
             raise StatisticsError(f"The statistics file {path} is damaged: its field {name} is missing or not valid.")
     if not names.issuperset(_ARRAYS):
         raise StatisticsError(f"The statistics file {path} is damaged: it lacks {', '.join(set(_ARRAYS) - names)}.")
     return provenance, metadata.get("digest", "")
+
+
+def _plausible(name: str, value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= 5000
+    most = math.inf if name == "seed" else _MOST  # a seed may have any length
+    return value is None or (isinstance(value, int) and 0 <= value < most)
 
 
 def _file_name(provenance: dict) -> Path:

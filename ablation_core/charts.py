@@ -86,7 +86,7 @@ def head_map(frame: pd.DataFrame, title: str, form: str = ".2f") -> alt.LayerCha
     outline = base.transform_filter("datum.picked").mark_rect(
         fill=None, stroke=EMPHASIS, strokeWidth=3, cornerRadius=3, tooltip=None
     )
-    chart = alt.layer(cells, outline)
+    chart = alt.LayerChart(layer=[cells, outline])
     if layers * heads <= 200:
         texts = base.transform_joinaggregate(least="min(value)", most="max(value)").mark_text(
             fontSize=11, cursor="pointer"
@@ -149,18 +149,24 @@ def neuron_grid(outlines: pd.DataFrame, marks: pd.DataFrame, cells: pd.DataFrame
 
 
 def neuron_histogram(
-    bars: pd.DataFrame, marks: pd.DataFrame, unit: str, log: bool, curve: pd.DataFrame | None = None
+    bars: pd.DataFrame,
+    marks: pd.DataFrame,
+    unit: str,
+    log: bool,
+    curve: pd.DataFrame | None = None,
+    span: tuple[float, float] | None = None,
 ) -> alt.LayerChart:
     """One neuron's histogram with its values marked and printed.
 
     Args:
         bars: columns left, right, count.
-        marks: columns kind, value, text; each gets a line of its own for its text.
+        marks: columns kind, value, text, and the text's lane and side, as `frames.mark_frame` makes them.
         unit: the horizontal axis' title.
         curve: columns x, count: a density over the bars.
+        span: what the horizontal axis shows, where it is to stay; by default where there are bars.
     """
     scale = alt.Scale(type="log", domainMin=0.5) if log else alt.Scale(zero=True)
-    x_scale = alt.Scale(zero=False, nice=False, padding=12)
+    x_scale = alt.Scale(domain=span, nice=False) if span else alt.Scale(zero=False, nice=False, padding=12)
     y = alt.Y("count:Q", title="positions in the bin" + (", log scale" if log else ""), scale=scale)
     columns = (
         alt.Chart(bars)
@@ -192,13 +198,12 @@ def neuron_histogram(
         tooltip=[alt.Tooltip("kind:N", title="value"), alt.Tooltip("value:Q", format=".5f")],
     )
     # Labels lie in lanes above the bars: values that nearly coincide stay readable.
-    lanes = values.transform_window(number="row_number()").transform_calculate(lane="8 - 16 * datum.number")
-    lane = alt.Y("lane:Q", scale=None)
+    lanes = values.transform_calculate(above="-8 - 16 * datum.lane")
+    lane = alt.Y("above:Q", scale=None)
     stems = lanes.mark_rule(strokeWidth=1, opacity=0.6, tooltip=None).encode(y=lane, y2=alt.value(0))
-    right = "scale('x', datum.value) > width / 2"
     texts = lanes.mark_text(
-        align=alt.expr(f"{right} ? 'right' : 'left'"),
-        dx=alt.expr(f"{right} ? -5 : 5"),
+        align=alt.expr("datum.rightward ? 'left' : 'right'"),
+        dx=alt.expr("datum.rightward ? 5 : -5"),
         fontSize=12,
         fontWeight=600,
         baseline="middle",
@@ -242,7 +247,7 @@ def changes(frame: pd.DataFrame, title: str, floor: tuple[float, float] | None =
         ends = (("low", "noise floor from"), ("high", "to"))
         tooltip = [alt.Tooltip(f"{name}:Q", title=words, format="+.5f") for name, words in ends]
         layers.insert(0, band.encode(x="low:Q", x2="high:Q", tooltip=tooltip))
-    return alt.layer(*layers).properties(height=40 * len(kinds) + 60)
+    return alt.LayerChart(layer=layers).properties(height=40 * len(kinds) + 60)
 
 
 def replaced_values(frame: pd.DataFrame) -> alt.Chart:

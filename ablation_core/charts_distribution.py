@@ -88,4 +88,4 @@ def positions(frame: pd.DataFrame, unit: str) -> alt.LayerChart:
         for kind in ("median", "mean")
     ]
     points = base.mark_point(opacity=0, size=90).encode(y=alt.Y("mean:Q", title=unit), tooltip=tooltip)
-    return alt.layer(band, *lines, points).properties(height=260)
+    return alt.LayerChart(layer=[band, *lines, points]).properties(height=260)

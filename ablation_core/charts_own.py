@@ -35,4 +35,4 @@ def probabilities(clean: pd.DataFrame, ablated: pd.DataFrame, kinds: tuple[str, 
         .mark_point(filled=True, size=95, opacity=1)
         .encode(x=x, y=y, color=color, shape=shape, tooltip=tooltip)
     )
-    return alt.layer(bars, marks).properties(height=alt.Step(34))
+    return alt.LayerChart(layer=[bars, marks]).properties(height=alt.Step(34))

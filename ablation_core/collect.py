@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from ablation_core import engine
+from ablation_core.accumulate import Accumulator
 from ablation_core.data import Batch, Data
 from ablation_core.errors import StatisticsError
 from ablation_core.models import LoadedModel
-from ablation_core.statistics import BINNINGS, FINE_BINS, Accumulator, Statistics
-
-FORMAT_VERSION = 1
+from ablation_core.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Statistics
 
 
 class StatisticsRun:
@@ -37,7 +36,7 @@ class StatisticsRun:
     ) -> None:
         self.model, self.data = model, data
         if positions_left_out is None:
-            positions_left_out = default_left_out(model)
+            positions_left_out = model.left_out
         self.positions_left_out, self.binning = positions_left_out, binning
         self.layers = [
             Accumulator(heads * model.head_dim, bins, limits[layer] if limits else None)
@@ -54,13 +53,13 @@ class StatisticsRun:
     def step(self) -> None:
         """Count the next batch."""
         first = self.steps_done * self.data.batch_size
-        batch = self.data.rows(self._order[first : first + self.data.batch_size])
+        batch = self.data.rows(self._order[first : first + self.data.batch_size].tolist())
         captured = engine.pre_outs(self.model, batch, range(self.model.num_layers))
         for layer, accumulator in enumerate(self.layers):
             pre_out = captured.pop(layer)  # layers done with make room
             counted = counted_positions(batch, pre_out, self.positions_left_out).flatten().nonzero()[:, 0]
             accumulator.update(pre_out.flatten(0, 1).index_select(0, counted))
-        self.tokens = int(max(layer.count.max() + layer.not_finite.max() for layer in self.layers))
+        self.tokens = int(max((layer.count + layer.not_finite).max() for layer in self.layers))
         self.steps_done += 1
 
     def result(self) -> Statistics:
@@ -126,29 +125,6 @@ def compute_statistics(
                 progress(run.steps_done + number * run.steps, passes * run.steps)
         limits = [(layer.minimum.double(), _above(layer)) for layer in run.layers]
     return run.result()
-
-
-def check_made_from(provenance: dict, model: LoadedModel, what: str) -> None:
-    """Refuse statistics of another model.
-
-    Args:
-        what: the statistics, as the beginning of the sentence.
-
-    Raises:
-        StatisticsError: naming the field that differs.
-    """
-    for field, mine in (("model_fingerprint", model.fingerprint), ("dtype", model.dtype)):
-        if provenance.get(field) != mine:
-            raise StatisticsError(
-                f"{what} were made from another model: its {field} is {provenance.get(field)} "
-                f"(model {provenance.get('model')}), that of {model.ref} is {mine}. Compute them for this one."
-            )
-
-
-def default_left_out(model: LoadedModel) -> int:
-    """1 where the first position holds BOS, CLS or the like, else 0."""
-    prefix = getattr(model.module, "num_prefix_tokens", 1)  # timm's transformers may have none
-    return int(model.architecture.first_is_special and prefix > 0)
 
 
 def _above(layer: Accumulator) -> Tensor:

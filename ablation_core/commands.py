@@ -12,21 +12,26 @@ from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.architectures import family_table
 from ablation_core.bundled import fashion_mnist
 from ablation_core.calibration import calibrate, largest_heads
+from ablation_core.cluster import RayEngine
 from ablation_core.collect import compute_statistics
 from ablation_core.curve import CurveSpec, curve
 from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.describe import describe_model, describe_statistics
-from ablation_core.errors import DataError, MethodError, StatisticsError
+from ablation_core.engines import LOCAL, Engine
+from ablation_core.errors import DataError, EngineError, MethodError, StatisticsError
 from ablation_core.estimate import estimate
 from ablation_core.experiment import ablate
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
+from ablation_core.finite import not_finite_first, not_finite_sentence
 from ablation_core.folders import CACHE
-from ablation_core.loading import load_model
+from ablation_core.joining import AUTO
+from ablation_core.loading import SPLIT, load_model
 from ablation_core.methods import Method, choose_methods
 from ablation_core.models import LoadedModel
 from ablation_core.neurons import describe_neurons, format_neurons
 from ablation_core.reproduce import ORIGINALS, measured_speed, original_parts, parts_of, run_part
 from ablation_core.selection import Selection
+from ablation_core.sources import Split
 from ablation_core.statistics import Statistics
 from ablation_core.sweep import SweepSpec, sweep
 from ablation_core.tables import (
@@ -39,7 +44,7 @@ from ablation_core.tables import (
 )
 
 
-def _load(parsed: argparse.Namespace, split: str) -> tuple[LoadedModel, Data]:
+def _load(parsed: argparse.Namespace, split: Split) -> tuple[LoadedModel, Data]:
     model = load_model(parsed.model, parsed.device, parsed.dtype, parsed.cache_dir)
     ref = parsed.data or DEFAULT_DATA[model.modality]
     predictions = parsed.predictions
@@ -85,6 +90,7 @@ def get_command(parsed: argparse.Namespace) -> tuple[dict, str]:
 
 def stats_command(parsed: argparse.Namespace) -> tuple[dict, str]:
     model, data = _load(parsed, "statistics")
+    cache.check_can_save(model, parsed.cache_dir)
     left_out = 0 if parsed.keep_first else None
     with _bar("statistics", "batch") as progress:
         statistics = compute_statistics(model, data, parsed.bins, left_out, parsed.binning, progress)
@@ -94,6 +100,7 @@ def stats_command(parsed: argparse.Namespace) -> tuple[dict, str]:
         "statistics": describe_statistics(statistics),
         "neurons": model.shape.neurons,
         "not_finite": int(statistics.not_finite.sum()),
+        "not_finite_first_layer": not_finite_first(statistics),
         "constant": int((statistics.minimum == statistics.maximum).sum()),
         "path": str(path),
     }
@@ -101,6 +108,8 @@ def stats_command(parsed: argparse.Namespace) -> tuple[dict, str]:
         f"{model.ref}: {model.shape.neurons:,} neurons over {statistics.provenance['tokens']:,} tokens of {data.ref}; "
         f"{document['constant']} constant, {document['not_finite']} values not finite\nkept in {path}"
     )
+    if broken := not_finite_sentence(statistics):
+        print(f"warning: {broken}", file=sys.stderr)
     return document, text
 
 
@@ -112,6 +121,8 @@ def _load_measured(parsed: argparse.Namespace) -> tuple[LoadedModel, Data, list[
     statistics = cache.load_statistics(path, model) if path else None
     if statistics is None and (others := cache.other_statistics(model, data.ref, parsed.cache_dir)):
         print(f"note: {others}", file=sys.stderr)
+    if statistics is not None and (broken := not_finite_sentence(statistics)):
+        print(f"warning: of the statistics in {path}, {broken}", file=sys.stderr)
     return model, data, choose_methods(parsed.method or ["peak"], model.modality), statistics
 
 
@@ -125,6 +136,10 @@ def _bar(words: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield show
+
+
+def _per_cent(progress: Callable[[int, int], None]) -> Callable[[float], None]:
+    return lambda share: progress(int(100 * share), 100)
 
 
 def ablate_command(parsed: argparse.Namespace) -> tuple[dict, str]:
@@ -162,15 +177,32 @@ def estimate_command(parsed: argparse.Namespace) -> tuple[dict, str]:
     return document, format_estimate(result, calibration)
 
 
+def _engine(parsed: argparse.Namespace) -> Engine:
+    """Where a long run is computed."""
+    names = ("address", "workers", "cpus_per_worker", "gpus_per_worker", "memory_per_worker")
+    if parsed.engine == "local":
+        for name in names:
+            if getattr(parsed, name) is not None:
+                raise EngineError(f"--{name.replace('_', '-')} belongs to --engine ray; name both, or leave it out.")
+        return LOCAL
+    address, workers, cpus, gpus, memory = (getattr(parsed, name) for name in names)
+    return RayEngine(address or AUTO, workers, cpus, gpus or 0.0, memory, parsed.device == SPLIT, parsed.cache_dir)
+
+
 def sweep_command(parsed: argparse.Namespace) -> tuple[dict, str]:
+    engine = _engine(parsed)
     if parsed.adaptive:
+        if engine is not LOCAL:
+            raise EngineError(
+                "--adaptive decides as it goes what to measure next, on this machine; leave --engine out."
+            )
         return _adaptive_sweep(parsed)
     if parsed.precision is not None:
         raise DataError("--precision belongs to --adaptive; name both, or leave it out.")
     model, data, methods, statistics = _load_measured(parsed)
     spec = SweepSpec(tuple(methods), parsed.bins)
     with _bar("sweep", "%") as progress:
-        result = sweep(model, data, spec, statistics, parsed.cache_dir, lambda share: progress(int(100 * share), 100))
+        result = sweep(model, data, spec, statistics, parsed.cache_dir, _per_cent(progress), engine)
     return result.to_dict(), format_sweep(result)
 
 
@@ -185,17 +217,18 @@ def _adaptive_sweep(parsed: argparse.Namespace) -> tuple[dict, str]:
 
 
 def curve_command(parsed: argparse.Namespace) -> tuple[dict, str]:
+    engine = _engine(parsed)
     model, data, methods, statistics = _load_measured(parsed)
     seeds, percents = tuple(parsed.seeds), tuple(parsed.percents)
     spec = CurveSpec(tuple(methods), parsed.bins, seeds, percents, parsed.whole_heads)
     with _bar("curve", "%") as progress:
-        result = curve(model, data, spec, statistics, parsed.cache_dir, lambda share: progress(int(100 * share), 100))
+        result = curve(model, data, spec, statistics, parsed.cache_dir, _per_cent(progress), engine)
     return result.to_dict(), format_curve(result)
 
 
 def reproduce_command(parsed: argparse.Namespace) -> tuple[dict, str]:
     """Models are loaded one at a time: four large ones do not fit together."""
-    parts, curves = [], []
+    engine, parts, curves = _engine(parsed), [], []
     if not parsed.models and parsed.dry_run:  # the originals' sizes are known; nothing is loaded for the plan
         parts = original_parts(parsed.data, parsed.predictions)
     else:
@@ -205,9 +238,7 @@ def reproduce_command(parsed: argparse.Namespace) -> tuple[dict, str]:
             parts += own
             for part in () if parsed.dry_run else own:
                 with _bar(f"{part.model} on {part.data}", "%") as progress:
-                    curves.append(
-                        run_part(part, model, parsed.cache_dir, lambda share: progress(int(100 * share), 100))
-                    )
+                    curves.append(run_part(part, model, parsed.cache_dir, _per_cent(progress), engine))
     speed = measured_speed()
     document = {"speed": speed, "plan": [part.describe(speed) for part in parts]}
     if parsed.dry_run:

@@ -5,6 +5,7 @@ ablates the first so many per cent of it, so that each step's neurons contain th
 """
 
 import math
+import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +17,15 @@ from scipy.stats import friedmanchisquare, rankdata, t, ttest_rel
 from ablation_core.data import Data, checked_seed
 from ablation_core.describe import describe_run
 from ablation_core.engine import Recording
+from ablation_core.engines import LOCAL, Engine, measure_pieces
 from ablation_core.errors import DataError
 from ablation_core.experiment import DEFAULT_BINS
-from ablation_core.ledger import find_runs, open_ledger
+from ablation_core.forms import fits
+from ablation_core.ledger import open_ledger
 from ablation_core.methods import Method
 from ablation_core.metrics import CONFIDENCE
 from ablation_core.models import LoadedModel
-from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, measure_pieces
+from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, kept_runs
 from ablation_core.results import as_number
 from ablation_core.selection import Selection, Shape
 from ablation_core.statistics import Statistics
@@ -31,6 +34,7 @@ SEEDS = (42, 123, 456)
 PERCENTS = tuple(range(0, 101, 10))
 TABLE_AT = (50, 90)
 METRICS = ("loss", "top1")
+MOST_SEEDS = 20  # that a page measures
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,21 @@ class CurveSpec:
             object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
         for seed in self.seeds:
             checked_seed(seed)
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """The seeds as a person writes them: `42 123 456`.
+
+    Raises:
+        DataError: they are no whole numbers, or too many.
+    """
+    try:
+        seeds = tuple(int(word) for word in text.replace(",", " ").split())
+    except ValueError as error:
+        raise DataError(f"Cannot read the seeds {text[:60]!r}: write whole numbers such as 42 123 456.") from error
+    if len(seeds) > MOST_SEEDS:
+        raise DataError(f"Those are {len(seeds)} seeds; at most {MOST_SEEDS} are measured here.")
+    return seeds
 
 
 @dataclass(frozen=True)
@@ -117,7 +136,8 @@ class CurveResult:
     def band(self, method: str, metric: str, percent: int) -> dict[str, float | None]:
         """The mean over seeds with the least and the greatest; None until all seeds have the point."""
         values = [self.value(seed, percent, method, metric) for seed in self.description["seeds"]]
-        return {"mean": as_number(np.mean(values)), "low": as_number(np.min(values)), "high": as_number(np.max(values))}
+        figures = {"mean": np.mean(values), "low": np.min(values), "high": np.max(values)}
+        return {name: as_number(float(figure)) for name, figure in figures.items()}
 
     def heights(self, method: str, metric: str) -> list[float]:
         """The mean height of each seed's curve: the area under it, divided by its width. NaN while points are missing."""
@@ -174,7 +194,7 @@ def pruned(shape: Shape, percent: int, seed: int, whole_heads: bool = False) -> 
 
 def describe_curve(model: LoadedModel, data: Data, statistics: Statistics | None, bins: int, whole_heads: bool) -> dict:
     """What decides a curve's numbers, and so its ledger; `classes` is among how many answers the model chooses."""
-    classes = len(model.labels) if model.modality == "vision" else model.module.config.vocab_size
+    classes = len(model.labels) if model.modality == "vision" else model.config.vocab_size
     decided = {"bins": bins, "whole_heads": whole_heads, "classes": classes}
     return describe_run(model, data, statistics) | decided
 
@@ -186,6 +206,7 @@ def curve_steps(
     statistics: Statistics | None,
     folder: Path,
     recording: Recording | None = None,
+    engine: Engine = LOCAL,
 ) -> Generator[CurveResult]:
     """Measure the curves; yields the result so far, at first with what an earlier run left, then after each batch.
 
@@ -194,6 +215,7 @@ def curve_steps(
     Args:
         folder: the cache folder, where finished points are kept.
         recording: clean passes of the same model and data to share with other experiments.
+        engine: what measures them; the result does not depend on it.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
@@ -206,8 +228,8 @@ def curve_steps(
         for seed in spec.seeds
     ]
     with open_ledger(folder, "curve", description) as ledger:
-        count, result = -1, None
-        for share in measure_pieces(pieces, spec.methods, spec.bins, statistics, recording, ledger):
+        count, result = len(ledger.done), _result(description | _asked(spec), ledger.done)
+        for share in measure_pieces(pieces, spec.methods, spec.bins, statistics, recording, ledger, engine):
             if len(ledger.done) != count:
                 count = len(ledger.done)
                 result = _result(description | _asked(spec), ledger.done)
@@ -221,9 +243,10 @@ def curve(
     statistics: Statistics | None,
     folder: Path,
     progress: Callable[[float], None] = lambda share: None,
+    engine: Engine = LOCAL,
 ) -> CurveResult:
     """The whole curves, `curve_steps` to its end; `progress` is called with the share done, after each batch."""
-    for result in curve_steps(model, data, spec, statistics, folder):
+    for result in curve_steps(model, data, spec, statistics, folder, engine=engine):
         progress(result.share)
     return result
 
@@ -235,9 +258,11 @@ def kept_curves(model: LoadedModel, folder: Path, spec: CurveSpec | None = None)
         spec: whose methods, seeds and steps are taken; by default those that have any point.
     """
     kept = []
-    for run in find_runs(folder, "curve", model.fingerprint):
+    for run in kept_runs(folder, "curve", model.fingerprint):
         rows = kept_rows(run.done)
-        places = [_place(name) for name in rows]
+        places = [_place(name) for name in rows if _PLACE.fullmatch(name)]
+        if not places or not fits(run.run, {"whole_heads": bool, "classes": int}) or run.run["classes"] < 1:
+            continue
         asked = {
             "methods": sorted({method for point in rows.values() for method in point}),
             "seeds": sorted({seed for seed, _ in places}),
@@ -262,6 +287,9 @@ def _result(description: dict, done: Mapping[str, dict]) -> CurveResult:
 
 def _name(seed: int, percent: int) -> str:
     return f"seed {seed}, {percent} %"
+
+
+_PLACE = re.compile(r"seed [0-9]{1,4000}, [0-9]{1,3} %")
 
 
 def _place(name: str) -> tuple[int, int]:

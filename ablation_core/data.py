@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ablation_core.errors import DataError
 from ablation_core.models import LoadedModel
+from ablation_core.sources import DEFAULT_DATA as DEFAULT_DATA
 from ablation_core.sources import (
     IMAGE_NAMES,
     TEXT_NAMES,
@@ -35,12 +36,12 @@ from ablation_core.sources import (
     read_text,
     source_digest,
 )
+from ablation_core.sources import STATISTICS_PREDICTIONS as STATISTICS_PREDICTIONS
+from ablation_core.tokens import check_known, encode, known_tokens
 
 IGNORED = -100
 CHOSEN_SHARE, MASKED_SHARE, RANDOM_SHARE = 0.15, 0.8, 0.1
 DEFAULT_BATCH = {"causal": 8, "masked": 8, "vision": 64}
-STATISTICS_PREDICTIONS = {"causal": 20_000, "masked": 4_000, "vision": 1_000}  # some 20,000 to 50,000 positions
-DEFAULT_DATA = {"causal": "python-docs", "masked": "python-docs", "vision": "fashion-mnist"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ class Data:
     source: str
     notes: tuple[str, ...]
     rows: Callable[[Sequence[int]], Batch] = field(repr=False)
+
+    @property
+    def length(self) -> int:
+        """Tokens a window; text only."""
+        assert self.seq_len is not None
+        return self.seq_len
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -134,6 +141,11 @@ def load_data(
     return _load_text(ref, model, predictions, seq_len, size, seed, split)
 
 
+def scored_rows(targets: np.ndarray) -> np.ndarray:
+    """The row of each scored prediction of a batch, in the order in which they are scored."""
+    return np.arange(len(targets)) if targets.ndim == 1 else np.nonzero(targets != IGNORED)[0]
+
+
 def checked_seed(seed: int) -> int:
     """The seed.
 
@@ -175,28 +187,24 @@ def _load_text(
             f"The {split} part of {ref} is shorter than one window of {seq_len} tokens; "
             f"choose a smaller seq-len or a longer text."
         )
-    ids, labels = torch.from_numpy(np.stack(windows)), torch.from_numpy(np.stack(targets))
-    if int(ids.max()) >= (known := _known_tokens(model)):
-        raise DataError(
-            f"The tokenizer of {model.ref} gives the token {int(ids.max()):,}, but the model knows {known:,}: "
-            f"it is not this model's."
-        )
+    inputs, labels = torch.from_numpy(np.stack(windows)), torch.from_numpy(np.stack(targets))
+    check_known(model, int(inputs.max()))
 
     def rows(chosen: Sequence[int]) -> Batch:
         index = torch.as_tensor(list(chosen))
-        inputs = {"input_ids": ids[index], "attention_mask": torch.ones(len(index), seq_len, dtype=torch.long)}
-        return Batch(inputs, labels[index])
+        mask = torch.ones(len(index), seq_len, dtype=torch.long)
+        return Batch({"input_ids": inputs[index], "attention_mask": mask}, labels[index])
 
-    fingerprint = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
+    fingerprint = hashlib.sha256(inputs.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
     done = predictions - missing
     return Data(
-        ref, split, seq_len, seed, batch_size, sequences, len(ids), done, fingerprint, source_digest(ref), (), rows
+        ref, split, seq_len, seed, batch_size, sequences, len(inputs), done, fingerprint, source_digest(ref), (), rows
     )
 
 
 def special_tokens(model: LoadedModel) -> tuple[list[int], list[int]]:
     """The ids that the model's tokenizer puts before and after a text; none after it for causal models."""
-    whole, bare = (model.tokenizer("a", add_special_tokens=special).input_ids for special in (True, False))
+    whole, bare = (encode(model, "a", special) for special in (True, False))
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             after = [] if model.modality == "causal" else whole[start + len(bare) :]
@@ -204,13 +212,9 @@ def special_tokens(model: LoadedModel) -> tuple[list[int], list[int]]:
     raise DataError(f"The tokenizer of {model.ref} changes a text's tokens when it adds special ones; not supported.")
 
 
-def _known_tokens(model: LoadedModel) -> int:
-    return model.module.get_input_embeddings().num_embeddings
-
-
 def ordinary_tokens(model: LoadedModel) -> np.ndarray:
     """The ids that tokenizer and model both know, without special ones; int64."""
-    known = min(len(model.tokenizer), _known_tokens(model))
+    known = min(len(model.tokenizer), known_tokens(model))
     return np.setdiff1d(np.arange(known), model.tokenizer.all_special_ids)
 
 
@@ -218,7 +222,7 @@ def _windows(ref: str, split: Split, model: LoadedModel, body: int) -> Iterator[
     """Consecutive runs of `body` tokens, read and tokenised only as far as they are asked for."""
     held: list[int] = []
     for piece in read_text(ref, split):
-        held += model.tokenizer(piece, add_special_tokens=False, verbose=False).input_ids
+        held += encode(model, piece)
         whole = len(held) // body * body
         for start in range(0, whole, body):
             yield np.array(held[start : start + body])
@@ -250,11 +254,12 @@ def _load_images(ref: str, model: LoadedModel, predictions: int, batch_size: int
     order = np.random.default_rng(seed).permutation(len(items))[: max(2, predictions)]
     chosen: list[ImageItem] = [items[index] for index in order]
     digest = hashlib.sha256(b"".join(item.digest() for item in chosen))
+    to_pixels, name = model.to_pixels, model.input_name  # data that is kept must not keep a model
 
     def rows(indices: Sequence[int]) -> Batch:
         picked = [chosen[index] for index in indices]
-        pixels = torch.stack([model.to_pixels(item.open()) for item in picked])
-        return Batch({model.input_name: pixels}, torch.tensor([item.target for item in picked]))
+        pixels = torch.stack([to_pixels(item.open()) for item in picked])
+        return Batch({name: pixels}, torch.tensor([item.target for item in picked]))
 
     count = min(predictions, len(chosen))
     fingerprint = digest.hexdigest()[:16]

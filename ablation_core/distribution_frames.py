@@ -1,14 +1,18 @@
 """Frames about neurons for the Distributions page: a density, two data sets, positions, every neuron of the model."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
-from scipy.ndimage import gaussian_filter1d
-from scipy.stats import norm
 
-from ablation_core.positions import ByPosition
 from ablation_core.selection import Shape
-from ablation_core.shapes import Shapes
 from ablation_core.statistics import Statistics
+
+if TYPE_CHECKING:
+    from ablation_core.positions import ByPosition
+    from ablation_core.shapes import Shapes
 
 ODDITIES = {
     "peak from mean": ("peak_mean", "peak − mean, std"),
@@ -36,8 +40,11 @@ def density_frame(statistics: Statistics, layer: int, head: int, neuron: int, bi
     if not std > 0 or total == 0:
         return pd.DataFrame({"x": [], "count": []})
     if kind == "normal":
-        height = norm.pdf(x, mean, std) * float(statistics.count[layer, head, neuron])
+        bell = np.exp(-(((x - mean) / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi))
+        height = bell * float(statistics.count[layer, head, neuron])
     else:
+        from scipy.ndimage import gaussian_filter1d
+
         quarter, three = (np.searchsorted(np.cumsum(counts), share * total) for share in (0.25, 0.75))
         spread = min(std, (x[three] - x[quarter]) / 1.34) or std
         width = 0.9 * spread * total**-0.2

@@ -16,6 +16,7 @@ from torch import Tensor
 from ablation_core.data import Batch, Data, ordinary_tokens, special_tokens
 from ablation_core.errors import MethodError
 from ablation_core.models import LoadedModel
+from ablation_core.tokens import encode
 
 CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
 _FILLED_AT_ONCE = 8  # masked tokens of a window that are drawn together, given all that were drawn before
@@ -37,15 +38,19 @@ def random_characters(model: LoadedModel, data: Data, numbers: Sequence[int], se
     """One window of the tokens of random printable characters."""
     generator = np.random.default_rng(seed)
     tokens: list[int] = []
-    while len(tokens) < data.seq_len:
-        text = "".join(generator.choice(list(CHARACTERS), size=4 * data.seq_len))
-        tokens += model.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    while len(tokens) < data.length:
+        text = "".join(generator.choice(list(CHARACTERS), size=4 * data.length))
+        if not (more := encode(model, text)):
+            raise MethodError(
+                f"The tokenizer of {model.ref} makes no tokens of ordinary characters; choose another method."
+            )
+        tokens += more
     return _window(model, data, tokens)
 
 
 def random_tokens(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
     """One window of ordinary tokens, each as likely as any other."""
-    tokens = np.random.default_rng(seed).choice(ordinary_tokens(model), data.seq_len)
+    tokens = np.random.default_rng(seed).choice(ordinary_tokens(model), data.length)
     return _window(model, data, tokens.tolist())
 
 
@@ -71,7 +76,7 @@ def random_pixels(model: LoadedModel, data: Data, numbers: Sequence[int], seed: 
 def _window(model: LoadedModel, data: Data, tokens: Sequence[int]) -> Batch:
     """A batch of one window of the data's length: special tokens around as many of these as there is room for."""
     before, after = special_tokens(model)
-    ids = torch.tensor([[*before, *tokens[: data.seq_len - len(before) - len(after)], *after]])
+    ids = torch.tensor([[*before, *tokens[: data.length - len(before) - len(after)], *after]])
     return Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, torch.full_like(ids, -100))
 
 
@@ -80,7 +85,7 @@ def _continued(model: LoadedModel, data: Data, generator: torch.Generator) -> li
     ordinary = torch.from_numpy(ordinary_tokens(model))
     first = ordinary[torch.randint(len(ordinary), (1,), generator=generator)].tolist()
     written = before or first
-    while len(written) < data.seq_len:
+    while len(written) < data.length:
         logits = _logits(model, written)[-1]
         written = [*written, *_drawn(logits[None], ordinary, generator)]
     return written[len(before) :]
@@ -89,7 +94,7 @@ def _continued(model: LoadedModel, data: Data, generator: torch.Generator) -> li
 def _filled(model: LoadedModel, data: Data, generator: torch.Generator) -> list[int]:
     before, after = special_tokens(model)
     ordinary = torch.from_numpy(ordinary_tokens(model))
-    body = data.seq_len - len(before) - len(after)
+    body = data.length - len(before) - len(after)
     tokens = torch.full((body,), model.tokenizer.mask_token_id)
     for places in torch.randperm(body, generator=generator).split(_FILLED_AT_ONCE):
         logits = _logits(model, [*before, *tokens.tolist(), *after])[len(before) :]

@@ -11,7 +11,7 @@ from ablation_core.templates import chart_spec
 
 
 def draw(
-    make: Callable[..., altair.Chart],
+    make: Callable[..., altair.TopLevelMixin],
     *frames: pd.DataFrame | None,
     alt: str,
     key: str | None = None,
@@ -31,3 +31,10 @@ def draw(
         st.vega_lite_chart(spec=spec, alt=alt, key=key)
     else:
         st.vega_lite_chart(spec=spec, alt=alt, key=key, on_select=on_pick, selection_mode="pick")
+
+
+def as_tables(tables: dict[str, pd.DataFrame], key: str) -> None:
+    """What a page's pictures show, as tables behind one line, for those who cannot see them or want the numbers."""
+    with st.expander("The pictures as tables", key=key):
+        for tab, frame in zip(st.tabs(list(tables)), tables.values(), strict=True):
+            tab.dataframe(frame, hide_index=True, width="stretch", height=240, row_height=28)

@@ -3,6 +3,8 @@
 Everything else that escapes the core is a defect.
 """
 
+import re
+
 
 class AblationError(Exception):
     """Something the user asked for cannot be done; the message is a sentence for them."""
@@ -26,6 +28,15 @@ class StatisticsError(AblationError):
 
 class MethodError(AblationError):
     """An ablation method that does not exist or does not fit the model."""
+
+
+class EngineError(AblationError):
+    """A cluster that cannot be reached, has no room, or lost what was asked of it."""
+
+
+def as_markdown(sentence: object) -> str:
+    """A sentence with what it quotes shown as it is: an address typed by somebody else must load or link nothing."""
+    return re.sub(r"([\\`*_\[\]$<>~|])", r"\\\1", str(sentence))
 
 
 def first_line(error: BaseException) -> str:

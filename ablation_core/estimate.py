@@ -17,20 +17,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ablation_core.collect import check_made_from
-from ablation_core.data import Data, checked_seed
+from ablation_core.data import IGNORED, Data, checked_seed
 from ablation_core.describe import describe_run
 from ablation_core.errors import DataError, MethodError
-from ablation_core.experiment import DEFAULT_BINS, AblationRun, AblationSpec
+from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.gradients import linearise
 from ablation_core.means import SequenceMeans
 from ablation_core.methods import Method, choose_methods
 from ablation_core.models import LoadedModel
+from ablation_core.products import Displacements
 from ablation_core.results import as_number
-from ablation_core.selection import Head, Selection, Shape
+from ablation_core.selection import Head, Shape
 from ablation_core.statistics import Statistics
 
 PASSES = 7
@@ -151,16 +149,10 @@ class EstimateRun:
             raise MethodError(
                 f"The constants of {learned[0]} are learned for each selection; they cannot be estimated."
             )
-        if statistics is not None:
-            check_made_from(statistics.provenance, model, "These statistics")
         self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics
         self.bins, self.spared, self.passes = bins, spared, passes
         self.seed = checked_seed(data.seed if seed is None else seed)
-        everything = Selection.parse("*.*", model.shape)
-        # An ablation of everything knows what each method puts where; it is never run.
-        self._ablation = AblationRun(
-            model, data, AblationSpec(everything, self.methods, bins, self.seed, spared), statistics
-        )
+        self._displacements = Displacements(model, data, self.methods, statistics, bins, self.seed, spared)
         self._means = {
             (method.name, quantity, what): [SequenceMeans() for _ in range(model.num_layers)]
             for method in self.methods
@@ -178,11 +170,11 @@ class EstimateRun:
         rows = self.data.numbers(self.steps_done)
         lines = linearise(self.model, self.data.rows(rows), self.passes, (self.seed, self.steps_done))
         counts = lines.predictions.numpy()
-        displacements = {method.name: self._displacements(method, rows, lines.pre_outs) for method in self.methods}
-        first = self._products(lines.loss(), displacements, len(counts))
+        displacements = self._displacements.of(rows, lines.pre_outs)
+        first = self._displacements.products(lines.loss(), displacements, len(counts))
         squares: dict = {}
         for gradients in lines.draws():
-            for key, (heads, neurons) in self._products(gradients, displacements, len(counts)).items():
+            for key, (heads, neurons) in self._displacements.products(gradients, displacements, len(counts)).items():
                 before = squares.get(key, (0.0, 0.0))
                 squares[key] = (before[0] + heads**2, before[1] + neurons**2)
         for (name, layer), parts in squares.items():
@@ -191,29 +183,6 @@ class EstimateRun:
                 self._means[name, "kl", what][layer].add(kl, counts)
                 self._means[name, "loss", what][layer].add(slope + kl, counts)
         self.steps_done += 1
-
-    def _displacements(self, method: Method, rows: range, pre_outs: list[Tensor]) -> list[Tensor]:
-        """Replacement minus activation, one tensor a layer, shaped as the pre-outs; float32."""
-        replacements = self._ablation.replacements(method, rows)
-        with torch.inference_mode():
-            return [
-                replacements[layer](pre_out).float() - pre_out.float() if layer in replacements else 0 * pre_out.float()
-                for layer, pre_out in enumerate(pre_outs)
-            ]
-
-    def _products(
-        self, gradients: list[Tensor], displacements: dict[str, list[Tensor]], sequences: int
-    ) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
-        """(method, layer) → gradient · displacement of each head, (sequences, heads), and neuron, (…, head_dim)."""
-        products = {}
-        with torch.inference_mode():
-            for name, moved in displacements.items():
-                for layer, (gradient, displacement) in enumerate(zip(gradients, moved, strict=True)):
-                    # Swin's windows stand in the batch's place; a sequence's come one after another.
-                    terms = (gradient.float() * displacement).reshape(sequences, -1, gradient.shape[-1]).sum(1)
-                    neurons = terms.unflatten(-1, (-1, self.model.head_dim)).double().cpu().numpy()
-                    products[name, layer] = (neurons.sum(-1), neurons)
-        return products
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> "EstimateRun":
         """Run all batches that are left; `progress` is called with (batches done, batches) after each."""
@@ -233,6 +202,10 @@ class EstimateRun:
             raise DataError("Nothing has been estimated yet; run at least one step.")
         description = describe_run(self.model, self.data, self.statistics)
         first = next(iter(self._means.values()))[0]
+        if not first.predictions:
+            raise DataError(
+                f"Nothing is scored in {self.data.ref}: every target is {IGNORED}, which stands for ignored."
+            )
         description["data"] |= {"sequences": first.sequences, "predictions": int(first.predictions)}  # so far
         methods = tuple(
             MethodEstimate(method.name, *(self._estimated(method.name, quantity) for quantity in QUANTITIES))

@@ -14,11 +14,12 @@ import numpy as np
 from torch import Tensor
 
 from ablation_core import engine
-from ablation_core.collect import check_made_from
-from ablation_core.data import IGNORED, Data, checked_seed
+from ablation_core.allocator import give_back
+from ablation_core.data import IGNORED, Data, checked_seed, scored_rows
 from ablation_core.describe import describe_run
 from ablation_core.displacement import DisplacementGauge
-from ablation_core.errors import DataError, ModelError
+from ablation_core.errors import DataError
+from ablation_core.finite import no_numbers
 from ablation_core.hooks import Replace
 from ablation_core.methods import METHODS, Method, check_statistics, choose_methods, constant_values
 from ablation_core.metrics import METRICS, Scores, mean_intervals
@@ -26,9 +27,10 @@ from ablation_core.models import LoadedModel
 from ablation_core.optimal import OptimalRun, training_data
 from ablation_core.results import AblationResult, MethodResult, Performance
 from ablation_core.selection import Selection
-from ablation_core.statistics import Statistics
+from ablation_core.statistics import Statistics, check_made_from
 
 DEFAULT_BINS = 100
+WAITING_BYTES = 1 << 28  # ablated outputs that wait to be scored together
 
 
 @dataclass(frozen=True)
@@ -86,45 +88,61 @@ class AblationRun:
         return self.batches_done + sum(learner.steps_done for learner in self._learners.values())
 
     def step(self) -> None:
-        """Learn on, where constants are learned; else run the next batch with every method."""
+        """Learn on, where constants are learned; else run the next batch with every method.
+
+        Raises:
+            ModelError: the clean model itself gives no numbers.
+        """
+        step_together([self])
+
+    def _learns(self) -> bool:
+        """One step of learning constants, if any is left."""
         for name, learner in self._learners.items():
             if learner.steps_done < learner.steps:
                 learner.step()
                 self._constants[name] = self._constant_replacements(learner.values())
-                return
-        rows = self.data.numbers(self.batches_done)
-        recorded = self.recording[self.batches_done]
-        ablated = [self._ablated_output(method, recorded, rows) for method in self.spec.methods]
-        baseline, *scores = engine.score_outputs(self.model, recorded, ablated)
+                return True
+        return False
+
+    def _take(self, recorded: engine.Recorded, baseline: Scores, scores: Sequence[Scores]) -> None:
+        """Add the next batch's scores, of the clean run and of each method."""
         self._baseline.append(baseline)
         for method, part in zip(self.spec.methods, scores, strict=True):
             self._ablated[method.name].append(part)
         self.targets.append(recorded.batch.targets.cpu().numpy())
-        self._sequences.append(_sequence_numbers(self.targets[-1], rows.start))
+        first = self.data.numbers(self.batches_done).start
+        self._sequences.append(first + scored_rows(self.targets[-1]))
         self.batches_done += 1
 
-    def _ablated_output(self, method: Method, recorded: engine.Recorded, rows: range) -> Any:
-        """The last block's output of a batch with the selection ablated by a method."""
-        gauge = self._gauges[method.name]
-        replacements = gauge.watched(self.replacements(method, rows))
+    def _ablated_output(self, method: Method, recorded: engine.Recorded) -> Any:
+        """The last block's output of the next batch with the selection ablated by a method."""
+        gauge, number = self._gauges[method.name], self.batches_done
+        replacements = gauge.watched(self.replacements(method, self.data.numbers(number), number))
         outputs = engine.ablated_outputs(self.model, recorded, replacements)
         gauge.compare(recorded.outputs, outputs)
         return outputs[-1]
 
-    def replacements(self, method: Method, rows: Sequence[int]) -> dict[int, Replace]:
-        """What the method puts in the selected neurons' place in a batch of these sequences, layer by layer."""
+    def replacements(self, method: Method, rows: Sequence[int], number: int | None = None) -> dict[int, Replace]:
+        """What the method puts in the selected neurons' place in a batch of these sequences, layer by layer.
+
+        Args:
+            number: of the batch, if it is one of the data's: what donors give there is then shared.
+        """
         selection, seed = self.spec.selection, self.spec.seed
         if not selection.chosen:
             return {}
-        if method.donor is None:
+        donor = method.donor
+        if donor is None:
             return self._constants[method.name]
 
         def donated(layers: Sequence[int]) -> dict[int, Tensor]:
-            return engine.pre_outs(self.model, method.donor(self.model, self.data, rows, seed), layers)
+            return engine.pre_outs(self.model, donor(self.model, self.data, rows, seed), layers)
 
+        every = range(self.model.num_layers)
         if method.one_donor:
-            every = range(self.model.num_layers)
             values = self.recording.once((method.name, seed), lambda: donated(every))
+        elif number is not None:
+            values = self.recording.donated(number, (method.name, seed), lambda: donated(every))
         else:
             values = donated(selection.layers)
         return engine.donor_replacements(selection, values, self.spec.spared)
@@ -133,6 +151,7 @@ class AblationRun:
         return engine.constant_replacements(self.spec.selection, values, self.model, self.spec.spared)
 
     def _learner(self) -> OptimalRun:
+        assert self.statistics is not None  # checked for every method that learns
         training = self.recording.once(
             OptimalRun, lambda: engine.Recording(self.model, training_data(self.model, self.data))
         )
@@ -159,16 +178,14 @@ class AblationRun:
         """The result over the batches done so far.
 
         Raises:
-            DataError: no batch is done.
-            ModelError: the clean model itself gives no numbers.
+            DataError: no batch is done, or none has a prediction.
         """
         if not self.batches_done:
             raise DataError("Nothing has been predicted yet; run at least one step.")
         baseline, ablated, sequences = self.scores()
-        if not np.isfinite(baseline.loss).all():
-            raise ModelError(
-                f"{self.model.ref} in {self.model.dtype} gives losses that are NaN or infinite on {self.data.ref}, even "
-                f"unablated; try --dtype float32, or another model."
+        if not len(sequences):
+            raise DataError(
+                f"Nothing is scored in {self.data.ref}: every target is {IGNORED}, which stands for ignored."
             )
         order = sorted(ablated.values(), key=lambda scores: scores.loss.mean())
         changes = [
@@ -205,6 +222,33 @@ class AblationRun:
         )
 
 
+def step_together(runs: Sequence[AblationRun]) -> None:
+    """The next step of several runs on one recording that have done the same batches.
+
+    While one learns, that is the step. Else it is the next batch: its clean pass, what donors give and the clean scores
+    are made once for all, also where the recording has no room for them.
+
+    Raises:
+        ModelError: the clean model itself gives no numbers.
+    """
+    if any(run._learns() for run in runs):
+        return
+    one = runs[0]
+    recorded = one.recording[one.batches_done]
+    at_once = max(1, WAITING_BYTES // (engine.hidden_of(recorded.outputs[-1]).nbytes * len(one.spec.methods)))
+    for first in range(0, len(runs), at_once):
+        part = runs[first : first + at_once]
+        ablated = [[run._ablated_output(method, recorded) for method in run.spec.methods] for run in part]
+        baseline, *scores = engine.score_outputs(one.model, recorded, [output for row in ablated for output in row])
+        if not np.isfinite(baseline.loss).all():
+            raise no_numbers(one.model, one.data.ref, recorded.outputs)
+        for run, row in zip(part, ablated, strict=True):
+            run._take(recorded, baseline, scores[: len(row)])
+            del scores[: len(row)]
+    if one.batches_done == len(one.data):
+        give_back()
+
+
 def ablate(
     model: LoadedModel,
     data: Data,
@@ -238,10 +282,3 @@ def ablate(
 
 def _means(scores: Scores) -> Performance:
     return Performance(*(float(getattr(scores, name).mean()) for name in METRICS))
-
-
-def _sequence_numbers(targets: np.ndarray, first: int) -> np.ndarray:
-    """The sequence of each scored prediction of a batch, in the order in which they are scored."""
-    if targets.ndim == 1:
-        return np.arange(first, first + len(targets))
-    return first + np.nonzero(targets != IGNORED)[0]

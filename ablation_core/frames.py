@@ -92,8 +92,17 @@ def histogram_frame(statistics: Statistics, layer: int, head: int, neuron: int, 
     return pd.DataFrame({"left": edges[:-1], "right": edges[1:], "count": counts})
 
 
-def mark_frame(reading: Reading) -> pd.DataFrame:
-    """A neuron's four values with the text printed beside each."""
+def mark_frame(reading: Reading, bars: pd.DataFrame, span: tuple[float, float] | None = None) -> pd.DataFrame:
+    """A neuron's four values with the text printed beside each, and where it is printed (see `text_places`).
+
+    Args:
+        bars: as `histogram_frame` makes them; they and the values decide what the axis shows.
+        span: what it shows, where that is fixed.
+    """
+    shown, values = bars[bars["count"] > 0], np.array(list(reading.values.values()))
+    ends = [*shown["left"], *shown["right"], *values]
+    low, high = span or (min(ends), max(ends))
+    lanes, rightward = text_places(np.nan_to_num((values - low) / ((high - low) or 1)))
     rows = [
         {
             "kind": kind,
@@ -102,7 +111,36 @@ def mark_frame(reading: Reading) -> pd.DataFrame:
         }
         for kind, value in reading.values.items()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(lane=lanes, rightward=rightward)
+
+
+def text_places(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where texts stand above a chart, so that no stem, which goes down from a text, crosses another text.
+
+    Those on the left have their text to the right of the stem, and the rightmost of them is the lowest; the others have
+    it to the left, and the leftmost is the lowest.
+
+    Args:
+        shares: where the stems stand on the axis, from 0 to 1.
+
+    Returns:
+        Each one's lane, 0 the lowest, and whether its text goes to the right.
+    """
+    order = np.argsort(shares, kind="stable")
+    places, count = shares[order], len(shares)
+
+    def trouble(left: int) -> float:
+        """How far texts reach beyond the axis, or into each other, where so many are on the left."""
+        beyond = np.clip(places[:left] + _TEXT - 1, 0, None).sum() + np.clip(_TEXT - places[left:], 0, None).sum()
+        return beyond + (max(_TEXT - places[left] + places[left - 1], 0) if 0 < left < count else 0)
+
+    left = min(range(count, -1, -1), key=trouble)
+    lanes = np.empty(count, dtype=int)
+    lanes[[*order[:left][::-1], *order[left:]]] = np.arange(count)
+    return lanes, np.isin(np.arange(count), order[:left])
+
+
+_TEXT = 0.3  # of the axis: the room of a text, on a screen that is not wide
 
 
 def change_frame(result: AblationResult, metric: str, chosen: str) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ablation_core import engine
 from ablation_core.data import IGNORED, Batch
-from ablation_core.errors import ModelError
+from ablation_core.finite import no_numbers
 from ablation_core.models import LoadedModel
 
 LABELS = 32
@@ -68,7 +68,8 @@ def linearise(model: LoadedModel, batch: Batch, passes: int, seed: Sequence[int]
     """Run the clean model over a batch and prepare the passes back.
 
     Args:
-        passes: how many passes of random vectors, at least 1; all predictions are drawn as often as they allow.
+        passes: how many passes of random vectors, none where only the loss is wanted; all predictions are drawn as
+            often as they allow.
         seed: of the random vectors.
 
     Raises:
@@ -78,7 +79,7 @@ def linearise(model: LoadedModel, batch: Batch, passes: int, seed: Sequence[int]
     scored = recorded.batch.targets != IGNORED if batch.targets.ndim > 1 else None
     predictions = torch.ones(len(batch.targets)) if scored is None else scored.sum(1).cpu()
     shares = max(1, min(passes, int(predictions.max())))
-    repeats = max(1, passes // shares)
+    repeats = passes // shares
     loss, draws = _sent(model, recorded, repeats, seed)
     if scored is not None:
         draws = [part for draw in draws for part in _dealt(draw, scored, shares)]
@@ -97,10 +98,7 @@ def _sent(
     for rows, log_probs in engine.log_probs_from(model, recorded, last):
         probs = log_probs.detach().exp()
         if not torch.isfinite(probs).all():
-            raise ModelError(
-                f"{model.ref} in {model.dtype} gives probabilities that are NaN or infinite, even unablated; "
-                f"try --dtype float32, or another model."
-            )
+            raise no_numbers(model, "this data", recorded.outputs)
         true = torch.zeros_like(probs).scatter_(1, targets[rows].to(probs.device)[:, None], -1.0)
         for total, wanted in zip([loss, *draws], [true, *(_labels(probs, generator) for _ in draws)], strict=True):
             total += torch.autograd.grad(log_probs, last, wanted, retain_graph=True)[0]

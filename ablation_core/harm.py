@@ -4,11 +4,13 @@ The changes come from the scores that an experiment keeps anyway; the prediction
 few sequences that are looked at.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ablation_core import engine
 from ablation_core.data import IGNORED, Batch, Data
@@ -18,6 +20,8 @@ from ablation_core.models import LoadedModel
 
 TOP = 5
 _CONTEXT = 4  # tokens before one that decide how it is written
+_BROKEN = "\ufffd"  # what decoding writes for bytes that are no whole character
+_BYTE = re.compile("<0x([0-9A-F]{2})>")  # a token of one byte, as SentencePiece names it
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +77,9 @@ def find_harm(run: AblationRun) -> dict[str, Harm]:
             columns = columns + shift
         sequences.append(first + rows)
         positions.append(columns)
-    where = [np.concatenate(parts) for parts in (sequences, positions, targets)]
+    sequence, position, target = (np.concatenate(parts) for parts in (sequences, positions, targets))
     baseline, ablated, _ = run.scores()
-    return {name: Harm(*where, baseline.loss, scores.loss) for name, scores in ablated.items()}
+    return {name: Harm(sequence, position, target, baseline.loss, scores.loss) for name, scores in ablated.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +130,14 @@ def predict(
 def window_texts(model: LoadedModel, data: Data, sequence: int) -> tuple[np.ndarray, list[str]]:
     """A window's token ids as the model reads them, and each token as it is written there."""
     ids = data.rows([sequence]).inputs["input_ids"][0].numpy()
-    return ids, token_texts(model, ids)
+    return ids, token_texts(model, ids.tolist())
 
 
 def token_texts(model: LoadedModel, ids: Sequence[int]) -> list[str]:
     """Each token as it is written behind those before it, so that the joined texts are the whole one.
 
-    A tokenizer may write a token alone otherwise than in a text: some drop the space before it.
+    A tokenizer may write a token alone otherwise than in a text: some drop the space before it. Of a character that is
+    split over several tokens the last has the character, and those before it show their bytes.
     """
     ids = [int(one) for one in ids]
 
@@ -140,10 +145,15 @@ def token_texts(model: LoadedModel, ids: Sequence[int]) -> list[str]:
         return model.tokenizer.decode(some, clean_up_tokenization_spaces=False)
 
     texts = []
-    for place in range(len(ids)):
+    for place, one in enumerate(ids):
         before = ids[max(0, place - _CONTEXT) : place]
-        left, whole = written(before), written([*before, ids[place]])
-        texts.append(whole[len(left) :] if whole.startswith(left) else written([ids[place]]))
+        left, whole = written(before), written([*before, one])
+        if whole.endswith(_BROKEN):
+            texts.append(_with_bytes(model, one))
+            continue
+        if not whole.startswith(left):
+            left = left.rstrip(_BROKEN)  # this token completes the character
+        texts.append(whole[len(left) :] if whole.startswith(left) else _alone(model, one))
     return texts
 
 
@@ -151,4 +161,25 @@ def class_name(model: LoadedModel, number: int) -> str:
     """A token as it is written alone, in quotation marks, or a class by its name."""
     if model.modality == "vision":
         return model.labels[number] if number < len(model.labels) else str(number)
-    return "“" + model.tokenizer.decode([int(number)], clean_up_tokenization_spaces=False).replace("\n", "⏎") + "”"
+    return "“" + _alone(model, int(number)).replace("\n", "⏎") + "”"
+
+
+def _alone(model: LoadedModel, number: int) -> str:
+    text = model.tokenizer.decode([number], clean_up_tokenization_spaces=False)
+    return _with_bytes(model, number) if _BROKEN in text else text
+
+
+def _with_bytes(model: LoadedModel, number: int) -> str:
+    """A token's text with the bytes that are no whole character as ⟨C3⟩; as it is decoded where its bytes are unknown."""
+    token = model.tokenizer.convert_ids_to_tokens(number)
+    to_bytes = {sign: byte for byte, sign in bytes_to_unicode().items()}
+    if single := _BYTE.fullmatch(token):
+        raw = bytes.fromhex(single[1])
+    elif all(sign in to_bytes for sign in token):
+        raw = bytes(to_bytes[sign] for sign in token)
+    else:
+        return model.tokenizer.decode([number], clean_up_tokenization_spaces=False)
+    text = raw.decode(errors="surrogateescape")  # a byte that is no character comes as U+DC00 + byte
+    return re.sub(
+        "[\udc80-\udcff]+", lambda found: f"⟨{' '.join(f'{ord(one) - 0xDC00:02X}' for one in found[0])}⟩", text
+    )

@@ -87,18 +87,24 @@ def skip_blocks(model: LoadedModel, outputs: Sequence[Any]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for block, output in zip(model.blocks, outputs, strict=False):
-            stack.enter_context(_forward_replaced(block, output))
+            stack.enter_context(forward_replaced(block, lambda *args, output=output, **kwargs: output))
         yield
 
 
 @contextmanager
-def _forward_replaced(block: nn.Module, output: Any) -> Iterator[None]:
-    own = block.__dict__.get("forward")  # another tool may have put an instance attribute there
-    block.forward = lambda *args, **kwargs: output
+def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """A module computes something else; its own hooks still run."""
+    own = module.__dict__.get("forward")  # another tool may have put an instance attribute there
+    module.forward = forward
     try:
         yield
     finally:
         if own is None:
-            del block.forward
+            del module.forward
         else:
-            block.forward = own
+            module.forward = own
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states (batch, position, width) of a block's output, whatever form its family gives it."""
+    return output[0] if isinstance(output, tuple) else output

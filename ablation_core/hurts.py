@@ -24,6 +24,9 @@ def show_harm(view: ui.View, outcome: Outcome) -> None:
     """The harm of the view's method, a page of sequences at a time."""
     harm = outcome.harms.get(view.method)
     st.subheader("Where it hurts", anchor=False)
+    if not outcome.whole:
+        st.caption("Shown here once all predictions are measured: each token, or image, by its own change of loss.")
+        return
     if harm is None or not view.selection.chosen:
         st.caption("Nothing is ablated, so nothing hurts." if harm else f"{view.method} was not measured here.")
         return
@@ -65,16 +68,17 @@ def _paged(harm: Harm, size: int, what: str) -> tuple[np.ndarray, np.ndarray]:
         sort = np.argsort(numbers)
         numbers, means = numbers[sort], means[sort]
     pages = -(-len(numbers) // size)
-    page = page_column.number_input(f"Page of {pages}", 1, pages, 1, key=f"harm page of {pages}") - 1
-    here = slice(page * size, (page + 1) * size)
+    page = page_column.number_input(
+        f"Page of {pages}", 1, pages, 1, key=f"harm page of {pages}", help=f"{size} {name.lower()} a page."
+    )
+    here = slice((page - 1) * size, page * size)
     return numbers[here], means[here]
 
 
 def _text(run: AblationRun, harm: Harm, numbers: np.ndarray, means: np.ndarray) -> None:
-    method = run.spec.methods[0]
     full = full_scale(harm.change)
     st.html(scale_legend(full))
-    predicted = harming.predict(run, method, numbers.tolist())
+    predicted = _predict(run, numbers)
     places = np.concatenate([harm.of_sequence(number) for number in numbers])
     rows = dict(zip(places.tolist(), range(len(places)), strict=True))
     for number, mean in zip(numbers.tolist(), means, strict=True):
@@ -93,6 +97,13 @@ def _text(run: AblationRun, harm: Harm, numbers: np.ndarray, means: np.ndarray) 
     _worst_tokens(run, harm)
 
 
+def _predict(run: AblationRun, sequences: np.ndarray, positions: np.ndarray | None = None) -> Predicted:
+    """What the model predicts there before and after; where somebody else is running it, that is said meanwhile."""
+    places = None if positions is None else positions.tolist()
+    with ui.model_turn(run.model):
+        return harming.predict(run, run.spec.methods[0], sequences.tolist(), places)
+
+
 def _tooltip(run: AblationRun, harm: Harm, index: int, predicted: Predicted, rows: dict[int, int]) -> str:
     row = rows[index]
     lines = [f"loss {harm.before[index]:.3f} → {harm.after[index]:.3f} nats ({harm.change[index]:+.3f})"]
@@ -108,12 +119,12 @@ def _tooltip(run: AblationRun, harm: Harm, index: int, predicted: Predicted, row
 def _worst_tokens(run: AblationRun, harm: Harm) -> None:
     st.markdown("**The most harmed tokens, in context**")
     worst = harm.worst_first()[:TOKENS]
-    predicted = harming.predict(run, run.spec.methods[0], harm.sequence[worst].tolist(), harm.position[worst].tolist())
+    predicted = _predict(run, harm.sequence[worst], harm.position[worst])
     rows = []
     for row, index in enumerate(worst.tolist()):
         ids = run.data.rows([int(harm.sequence[index])]).inputs["input_ids"][0]
         position = int(harm.position[index])
-        context = run.model.tokenizer.decode(ids[max(0, position - _CONTEXT) : position])
+        context = "".join(harming.token_texts(run.model, ids[max(0, position - _CONTEXT) : position].tolist()))
         rows.append(
             {
                 "token": class_name(run.model, int(harm.target[index])),
@@ -141,7 +152,7 @@ def _images(run: AblationRun, harm: Harm, numbers: np.ndarray) -> None:
     st.html(
         scale_legend(full).replace("each token's own loss; point at a token for what was predicted", "the image's loss")
     )
-    predicted = harming.predict(run, run.spec.methods[0], numbers.tolist())
+    predicted = _predict(run, numbers)
     pictures = as_seen(run.model, _pixels(run.data, numbers))
     cards = []
     for row, (number, picture) in enumerate(zip(numbers.tolist(), pictures, strict=True)):

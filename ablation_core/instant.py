@@ -1,21 +1,30 @@
-"""The head map at once: estimates first, for every head, and then the exact sweep in the order of their size."""
+"""The head map at once: estimates first, for every head, and then the exact sweep in the order of their size.
+
+Or an adaptive sweep, which gives each head only the predictions that its verdict needs, in the form of a sweep's result.
+"""
 
 from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
+from ablation_core.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
+from ablation_core.apart import Progress, steps_at
+from ablation_core.curve import CurveResult
 from ablation_core.data import Data
-from ablation_core.estimate import EstimateResult, EstimateRun
+from ablation_core.estimate import QUANTITIES, Estimated, EstimateResult, EstimateRun
 from ablation_core.models import LoadedModel
 from ablation_core.run_frames import Estimates
 from ablation_core.selection import Head
 from ablation_core.statistics import Statistics
-from ablation_core.sweep import SweepResult, SweepSpec, every_head, sweep_steps
+from ablation_core.sweep import SweepResult, SweepSpec, every_head
 
-KEPT = 16  # estimates of a server, the oldest dropped first
+T = TypeVar("T")
+KEPT = 16  # estimates and adaptive maps of a server, the oldest dropped first
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +38,17 @@ class Instant:
 def estimate_steps(
     model: LoadedModel, data: Data, spec: SweepSpec, statistics: Statistics | None, store: OrderedDict, key: str
 ) -> Generator[Instant]:
-    """Estimate every head by all methods; the newest estimate is put into `store` under `key` after each batch."""
+    """Estimate every head by all methods but learned ones; the newest estimate is put into `store` under `key` after
+    each batch. Without such a method there is none.
+    """
     yield Instant(None, 0.0)
     methods = [method for method in spec.methods if not method.learned]
+    if not methods:
+        return
     run = EstimateRun(model, data, methods, statistics, spec.bins)
     while run.steps_done < run.steps:
         run.step()
-        store[key] = Instant(run.result(), run.steps_done / run.steps)
-        while len(store) > KEPT:
-            store.popitem(last=False)
-        yield store[key]
+        yield _put(store, key, Instant(run.result(), run.steps_done / run.steps))
 
 
 def refined_steps(
@@ -49,17 +59,70 @@ def refined_steps(
     store: OrderedDict,
     key: str,
     folder: Path,
-) -> Generator[Instant | SweepResult]:
-    """The estimate, where it is not whole yet, and then the exact sweep, the largest estimates first.
+    address: str | None = None,
+) -> Generator[Instant | SweepResult | CurveResult | Progress]:
+    """The estimate, where there is one and it is not whole yet, and then the exact sweep, the largest estimates first; the
+    sweep in this process or on the cluster at an address.
 
     While it estimates, the share of the work done is given as 0: the sweep is the work.
     """
-    if key not in store or store[key].share < 1:
+    instant = store.get(key)
+    if instant is None or instant.share < 1:
         for instant in estimate_steps(model, data, spec, statistics, store, key):
             yield replace(instant, share=0.0)
-    yield from sweep_steps(
-        model, data, replace(spec, heads=heads_by_size(model, store[key].result)), statistics, folder
+    assert instant is not None
+    ordered = spec if instant.result is None else replace(spec, heads=heads_by_size(model, instant.result))
+    yield from steps_at(address, model, data, ordered, statistics, folder)
+
+
+def adaptive_sweeps(
+    model: LoadedModel,
+    data: Data,
+    spec: SweepSpec,
+    statistics: Statistics | None,
+    store: OrderedDict,
+    key: str,
+    folder: Path,
+) -> Generator[SweepResult]:
+    """An adaptive sweep by the spec's methods; the newest map is put into `store` under `key`."""
+    methods = tuple(method for method in spec.methods if not method.learned)
+    for result in adaptive_steps(model, data, AdaptiveSpec(methods, spec.bins), statistics, folder):
+        yield _put(store, key, as_sweep(result))
+
+
+def as_sweep(result: AdaptiveResult) -> SweepResult:
+    """An adaptive sweep as a sweep: the p-values are those that looking often leaves valid, for the loss alone; each row
+    has its `verdict` and `predictions` too. There are no random sets.
+    """
+    rows = {
+        head["head"]: {
+            row["method"]: row | {"p_values": {"loss": row["p"], "top1": None, "top10": None}}
+            for row in head["results"]
+            if row["change"] is not None
+        }
+        for head in result.heads
+    }
+    wanted = tuple(head["head"] for head in result.heads)
+    kept = {head: methods for head, methods in rows.items() if methods}
+    return SweepResult(result.description, result.baseline, kept, wanted, share=result.taken)
+
+
+def decided(result: SweepResult) -> bool:
+    """Whether an adaptive map has no head left to look at."""
+    return all(
+        method in result.rows.get(head, {}) and result.rows[head][method]["verdict"] != "open"
+        for head in result.wanted
+        for method in result.methods
     )
+
+
+def _put(store: OrderedDict, key: str, result: T) -> T:
+    """Keep a result as the newest. The store is other people's too: what is kept may be gone at any moment."""
+    store.pop(key, None)
+    store[key] = result
+    while len(store) > KEPT:
+        store.popitem(last=False)
+    return result
 
 
 def heads_by_size(model: LoadedModel, result: EstimateResult) -> tuple[Head, ...]:
@@ -70,13 +133,34 @@ def heads_by_size(model: LoadedModel, result: EstimateResult) -> tuple[Head, ...
 
 def head_estimates(instant: Instant | None, method: str, metric: str) -> Estimates:
     """Head → estimate and its standard error, for the measures that are estimated: loss and KL; else nothing."""
-    if instant is None or instant.result is None or metric not in ("loss", "kl"):
+    part = _part(instant, method, metric)
+    if part is None:
         return {}
-    for estimated in instant.result.methods:
-        if estimated.method == method:
-            part = getattr(estimated, metric)
-            return {
-                f"{layer}.{head}": (float(part.heads[layer, head]), float(part.heads_error[layer, head]))
-                for layer, head in np.argwhere(np.isfinite(part.heads)).tolist()
-            }
-    return {}
+    return {
+        f"{layer}.{head}": (float(part.heads[layer, head]), float(part.heads_error[layer, head]))
+        for layer, head in np.argwhere(np.isfinite(part.heads)).tolist()
+    }
+
+
+def predictions(instant: Instant | None) -> int:
+    """How many an estimate has seen so far."""
+    return 0 if instant is None or instant.result is None else instant.result.description["data"]["predictions"]
+
+
+def neuron_estimates(instant: Instant | None, method: str, metric: str) -> pd.DataFrame:
+    """One row a neuron of the model: its estimate and its standard error, the largest first; empty where there is none."""
+    part = _part(instant, method, metric)
+    if part is None:
+        return pd.DataFrame(columns=["label", "layer", "head", "neuron", "estimate", "error"])
+    places = np.argwhere(np.isfinite(part.neurons))
+    frame = pd.DataFrame(places, columns=["layer", "head", "neuron"])
+    frame["estimate"], frame["error"] = part.neurons[tuple(places.T)], part.neurons_error[tuple(places.T)]
+    names = [f"{layer}.{head}:{neuron}" for layer, head, neuron in places.tolist()]
+    frame.insert(0, "label", names)
+    return frame.sort_values("estimate", key=lambda value: -abs(value), ignore_index=True)
+
+
+def _part(instant: Instant | None, method: str, metric: str) -> Estimated | None:
+    if instant is None or instant.result is None or metric not in QUANTITIES:
+        return None
+    return next((getattr(made, metric) for made in instant.result.methods if made.method == method), None)

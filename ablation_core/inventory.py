@@ -1,6 +1,5 @@
 """What is here: models, statistics and data sets, their size and origin; and statistics taken in, or out of the cache."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ablation_core.bundled import fashion_mnist
 from ablation_core.cache import CacheEntry
 from ablation_core.errors import StatisticsError, first_line
 from ablation_core.fetch import PACKAGED, fetched_folder
-from ablation_core.folders import CACHE
+from ablation_core.folders import CACHE, working_folder
 from ablation_core.statistics import Statistics
 from ablation_core.uploads import list_uploads, reference
 
@@ -81,13 +80,13 @@ def import_statistics(content: bytes, folder: Path = CACHE) -> Path:
     if len(content) > MAX_STATISTICS_BYTES:
         raise StatisticsError(f"The file is larger than {MAX_STATISTICS_BYTES // 1_000_000} MB; that is not imported.")
     try:
-        with tempfile.TemporaryDirectory() as temporary:
-            uploaded = Path(temporary) / "uploaded.safetensors"
+        with working_folder(folder) as temporary:
+            uploaded = temporary / "uploaded"  # without the ending by which statistics are listed
             uploaded.write_bytes(content)
             try:
                 statistics = cache.load_statistics(uploaded)
             except StatisticsError as error:
-                raise StatisticsError(str(error).replace(str(uploaded), uploaded.name)) from error
+                raise StatisticsError(str(error).replace(str(uploaded), "that was uploaded")) from error
     except OSError as error:
         raise StatisticsError(f"The file cannot be looked at: {first_line(error)}") from error
     path = cache.statistics_path(statistics, folder)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from ablation_core.errors import AblationError
+from ablation_core.waiting import FairLock
 
 MOST_AT_ONCE = 3
 PATIENCE = 180.0  # seconds without anybody looking: a hidden tab still asks once a minute
 _DEFECT = "The run ended by a defect of the program; what was finished is kept. The server's log says more."
-_BREATH = 0.002  # seconds after each step, in which others who wait for the model's lock get it
 
 
 class Job:
@@ -27,14 +27,20 @@ class Job:
         error: a sentence, where it ended by one.
     """
 
-    def __init__(self, name: str, steps: Callable[[], Generator[Any]], after: "Job | None" = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        steps: Callable[[], Generator[Any]],
+        lock: FairLock | None = None,
+        after: "Job | None" = None,
+    ) -> None:
         self.name = name
         self.result: Any = None
         self.error: str | None = None
-        self._steps, self._after = steps, after
+        self._steps, self._lock, self._after = steps, lock, after
         self._stop = threading.Event()
         self._looked = time.monotonic()
-        self._first: tuple[float, float] | None = None  # when the first result came, and its share
+        self._first: tuple[float, float] | None = None  # when the share began to grow, and from what
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -45,6 +51,11 @@ class Job:
     @property
     def stopping(self) -> bool:
         return self.running and self._stop.is_set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it stands in line for the model that it runs."""
+        return self._lock is not None and self._lock.waits(self._thread.ident)
 
     @property
     def share(self) -> float:
@@ -73,14 +84,16 @@ class Job:
     def _run(self) -> None:
         if self._after is not None:
             self._after.wait()  # it holds the run's file until its last batch is done
-        error, steps = _DEFECT, self._steps()
+        error: str | None = _DEFECT
+        steps = self._steps()
+        del self._after, self._steps  # an ended job is kept for its result, not for a model
         try:
             for result in steps:
                 self.result = result
-                self._first = self._first or (time.monotonic(), result.share)
+                if self._first is None or result.share <= self._first[1]:
+                    self._first = time.monotonic(), result.share  # a cluster may take a while to begin
                 if self._stop.is_set() or time.monotonic() - self._looked > PATIENCE:
                     break
-                time.sleep(_BREATH)
             error = None
         except AblationError as refused:
             error = str(refused)
@@ -90,9 +103,10 @@ class Job:
 
 
 class Jobs:
-    """The jobs of a server, by what they compute."""
+    """The jobs of a server, by what they compute; at most so many at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_AT_ONCE) -> None:
+        self._most = most
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
 
@@ -103,8 +117,11 @@ class Jobs:
         """Those under way and not about to end."""
         return {key: job for key, job in list(self._jobs.items()) if job.running and not job.stopping}
 
-    def start(self, key: str, name: str, steps: Callable[[], Generator[Any]]) -> Job:
+    def start(self, key: str, name: str, steps: Callable[[], Generator[Any]], lock: FairLock | None = None) -> Job:
         """The job of this key, begun if it is not under way.
+
+        Args:
+            lock: that of the model it runs here.
 
         Raises:
             AblationError: too many others are.
@@ -113,17 +130,17 @@ class Jobs:
             under_way = self.running()
             if key in under_way:
                 return under_way[key]
-            if len(under_way) >= MOST_AT_ONCE:
+            if len(under_way) >= self._most:
                 names = "; ".join(job.name for job in under_way.values())
                 raise AblationError(
                     f"{len(under_way)} long runs are under way on this server already ({names}). Stop one, or wait."
                 )
             self._jobs = {other: job for other, job in self._jobs.items() if job.running}
-            self._jobs[key] = job = Job(name, steps, after=self._jobs.get(key))
+            self._jobs[key] = job = Job(name, steps, lock, after=self._jobs.get(key))
             return job
 
     def forget(self, key: str) -> None:
-        """Drop a job that has ended; its results are in its ledger."""
+        """Drop a job that has ended, so that its error is not shown again."""
         with self._lock:
             job = self._jobs.get(key)
             if job is not None and not job.running:

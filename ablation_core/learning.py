@@ -5,31 +5,11 @@ import streamlit as st
 
 from ablation_core import cache
 from ablation_core.charts import MARKS
-from ablation_core.data import DEFAULT_DATA
 from ablation_core.errors import StatisticsError
-from ablation_core.lessons import DATA
+from ablation_core.lessons import DATA_OF
 from ablation_core.reading import Reading
 from ablation_core.statistics import Statistics
 from ablation_core.toy import Toy
-
-WORDS = pd.DataFrame(
-    [
-        ("ablation", "Putting something else in a neuron's place, to see what the neuron was for."),
-        ("prediction", "One thing the model is asked for: the next word piece, a hidden one, or an image's class."),
-        ("loss", "How surprised the model is by the right answer, in nats a prediction; 0 is certainty."),
-        ("nat", "The unit of loss. A loss higher by 0.69 nats means half the probability for the right answer."),
-        ("perplexity", "The exponential of the loss: as unsure as among so many equally likely answers."),
-        ("top-1, top-10", "How often the right answer is the model's first guess, or among its first ten."),
-        ("KL", "How much the ablated model's guesses differ from the whole model's, right or wrong, in nats."),
-        ("change", "With the ablation minus without it, on the same predictions."),
-        ("95 % interval", "Where the true change probably lies, given that only so many predictions were looked at."),
-        ("noise floor", "What taking out as many random neurons of the same layers does: something to compare with."),
-        ("peak", "The middle of the fullest bin of the histogram: the neuron's most usual value, its mode."),
-        ("resampling", "Putting in the values that the neuron has on another input."),
-        ("std", "Standard deviation: how far the neuron's values usually lie from their mean."),
-    ],
-    columns=["word", "what it means"],
-).set_index("word")
 
 _COLUMN = """<style>
 .stMainBlockContainer {max-width: 62rem; margin: 0 auto}
@@ -63,20 +43,20 @@ def diagram() -> None:
     st.html(_DIAGRAM)
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
+@st.cache_resource(max_entries=3, show_spinner=False)
 def _statistics(path: str, changed: int) -> Statistics:
     return cache.load_statistics(path)
 
 
 def bundled_statistics(model: str) -> Statistics:
-    """The statistics of a bundled language model that come with the project; the model itself is not loaded.
+    """The statistics of a bundled model that come with the project; the model itself is not loaded.
 
     Raises:
         StatisticsError: they are gone.
     """
     entries, _ = cache.list_statistics()
     for entry in entries:
-        if entry.provenance["model"] == model and entry.provenance["data"] == DATA == DEFAULT_DATA["causal"]:
+        if entry.provenance["model"] == model and entry.provenance["data"] == DATA_OF[model]:
             return _statistics(str(entry.path), entry.path.stat().st_mtime_ns)
     raise StatisticsError(
         f"The statistics of {model} are not in the cache folder any more; 'python -m ablation_core stats {model}' "

@@ -1,19 +1,23 @@
 """A file of finished pieces of a long run: each is kept as soon as it is computed, so that a run can be ended anywhere.
 
-One JSON line a piece, behind a first line that says what the run is. A line cut short by a crash is dropped when the
-file is opened again; floats are written so that they read back as they were.
+One JSON line a piece with its digest, behind a first line that says what the run is. A line cut short by a crash is
+dropped when the file is opened again, and so is a damaged one: its piece is measured anew. Floats are written so that
+they read back as they were.
 """
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ablation_core.errors import StatisticsError
+from ablation_core.folders import held, write_all, write_whole
 
+_log = logging.getLogger(__name__)
 VERSION = 2  # raised whenever the same run would give other numbers
 
 
@@ -29,14 +33,23 @@ class Ledger:
         Raises:
             StatisticsError: it cannot be written.
         """
-        line = json.dumps({"piece": name, "record": record}, allow_nan=False) + "\n"
+        kept = {"piece": name, "record": record}
+        line = json.dumps(kept | {"digest": _digest(name, record)}, allow_nan=False) + "\n"
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+            with open(self.path, "ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    write_all(file.fileno(), line.encode())
+                    os.fsync(file.fileno())
+                except OSError:  # the disk is full: half a line must not stay
+                    with suppress(OSError):
+                        os.truncate(file.fileno(), size)
+                    raise
         except OSError as error:
-            raise StatisticsError(f"The run cannot be kept in {self.path}: {error}") from error
+            raise StatisticsError(
+                f"The run cannot be kept in {self.path}: {error}. What was finished before is kept; make room and run it "
+                f"again."
+            ) from error
         self.done[name] = record
 
 
@@ -51,17 +64,20 @@ def open_ledger(folder: Path, kind: str, run: dict) -> Iterator[Ledger]:
         StatisticsError: the folder cannot be written to, the file is another run's, or the run is under way elsewhere.
     """
     header, path = _header(kind, run), run_path(folder, kind, run)
-    lock = path.with_suffix(".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise StatisticsError(f"The run cannot be kept in {path.parent}: {error}") from error
-    try:
-        _lock(handle, path)
-        yield Ledger(path, _read(path, header))
-    finally:
-        os.close(handle)
+    with ExitStack() as stack:
+        try:
+            lock = path.with_suffix(".lock")
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            lock.touch()
+            stack.enter_context(held(lock, wait=False))
+            ledger = Ledger(path, _read(path, header))
+        except BlockingIOError as error:
+            raise StatisticsError(
+                f"This very run is under way in another process ({path.name}); wait for it."
+            ) from error
+        except OSError as error:
+            raise StatisticsError(f"The run cannot be kept in {path.parent}: {error}") from error
+        yield ledger
 
 
 @dataclass(frozen=True)
@@ -74,17 +90,16 @@ class KeptRun:
 
 
 def find_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
-    """The runs of this kind and model that have any piece; nothing is locked or changed, damaged files are left out."""
+    """The runs of this kind and model that have any piece; nothing is locked or changed, what is damaged is left out."""
     runs = []
     for path in sorted((folder / "runs").glob(f"{kind}-*.jsonl")):
         try:
-            lines = path.read_bytes().splitlines(keepends=True)
-            header = json.loads(lines[0])
+            first, *lines = path.read_bytes().split(b"\n")
+            header = json.loads(first)
             if header["version"] == VERSION and header["run"]["model"]["fingerprint"] == model_fingerprint:
-                pieces = [json.loads(line) for line in lines[1:] if line.endswith(b"\n")]
-                done = {piece["piece"]: piece["record"] for piece in pieces}
+                done = dict(filter(None, map(_piece, lines[:-1])))
                 runs += [KeptRun(path, header["run"], done)] if done else []
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue
     return runs
 
@@ -99,39 +114,33 @@ def _header(kind: str, run: dict) -> str:
     return json.dumps({"kind": kind, "version": VERSION, "run": run}, sort_keys=True) + "\n"
 
 
-def _lock(handle: int, path: Path) -> None:
-    """Hold the file until it is closed; the system lets go of it if this process dies."""
+def _digest(name: str, record: dict) -> str:
+    return hashlib.sha256(json.dumps([name, record]).encode()).hexdigest()[:16]
+
+
+def _piece(line: bytes) -> tuple[str, dict] | None:
+    """A line's piece and record; None where it is damaged. Lines without a digest are of an earlier version."""
     try:
-        import fcntl
-    except ImportError:  # not on Windows, where a second process is not noticed
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise StatisticsError(f"This very run is under way in another process ({path.name}); wait for it.") from error
+        kept = json.loads(line)
+        name, record = kept["piece"], kept["record"]
+        whole = isinstance(name, str) and isinstance(record, dict)
+        return (name, record) if whole and kept.get("digest") in (None, _digest(name, record)) else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def _read(path: Path, header: str) -> dict[str, dict]:
-    """The finished pieces; what a crash cut short is removed from the file."""
-    if not path.exists():
-        path.write_text(header, encoding="utf-8")
+    """The finished pieces; what a crash cut short, or damage made unreadable, is removed from the file."""
+    data = path.read_bytes() if path.exists() else b""
+    first, *lines = data.splitlines(keepends=True) or [b""]
+    if not first.endswith(b"\n"):
+        write_whole(path, header.encode())
         return {}
-    whole, done = 0, {}
-    with open(path, "rb") as file:
-        for number, line in enumerate(file):
-            if not line.endswith(b"\n"):
-                break
-            if number == 0 and line != header.encode():
-                raise StatisticsError(f"{path} belongs to another run; move it away.")
-            if number:
-                try:
-                    piece = json.loads(line)
-                    done[piece["piece"]] = piece["record"]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise StatisticsError(f"Line {number + 1} of {path} is damaged; remove the file.") from error
-            whole += len(line)
-    if whole == 0:
-        path.write_text(header, encoding="utf-8")
-    else:
-        os.truncate(path, whole)
-    return done
+    if first != header.encode():
+        raise StatisticsError(f"{path} is damaged, or another run's: its first line is not as expected. Move it away.")
+    pieces = [_piece(line) if line.endswith(b"\n") else None for line in lines]
+    if None in pieces:
+        write_whole(path, first + b"".join(line for line, piece in zip(lines, pieces, strict=True) if piece))
+    if damaged := sum(piece is None and line.endswith(b"\n") for line, piece in zip(lines, pieces, strict=True)):
+        _log.warning("%d damaged lines of %s were dropped; what they held is measured again.", damaged, path)
+    return dict(filter(None, pieces))

@@ -22,12 +22,32 @@ class Example:
         return f"{layer}.{head}:{number}"
 
 
+KINDS = ("An ordinary one", "Far from zero", "Leaning", "Two humps")
+_WORDS = (
+    "A bell around zero: all candidates agree. Most neurons are not far from this.",
+    "It never comes near zero. Setting it to zero shows the model something it has never seen.",
+    "A tail to one side pulls the mean away from where the neuron mostly is.",
+    "It has two habits. The mean lies between them, where it seldom is.",
+)
+_NEURONS = {
+    "opt-mini": ((2, 4, 11), (0, 3, 1), (1, 3, 29), (2, 3, 5)),
+    "roberta-mini": ((0, 5, 25), (0, 2, 16), (5, 1, 2), (0, 5, 3)),
+    "vit-mini": ((4, 5, 12), (3, 2, 11), (1, 2, 6), (1, 2, 14)),
+}
+# model → kind → a neuron of that kind
 EXAMPLES = {
-    "An ordinary one": Example((2, 4, 11), "A bell around zero: all candidates agree. Most neurons are not far from this."),
-    "Far from zero": Example((0, 3, 1), "It never comes near zero. Setting it to zero shows the model something it has never seen."),
-    "Leaning": Example((1, 3, 29), "A tail to one side pulls the mean away from where the neuron mostly is."),
-    "Two humps": Example((2, 3, 5), "It has two habits. The mean lies between them, where it seldom is."),
-}  # fmt: skip
+    model: {kind: Example(neuron, words) for kind, neuron, words in zip(KINDS, neurons, _WORDS, strict=True)}
+    for model, neurons in _NEURONS.items()
+}
+EXAMPLES["vit-mini"][KINDS[1]] = Example(
+    (3, 2, 11), "It seldom comes near zero: no neuron of this model is farther away from it."
+)
+MODELS = {
+    "opt-mini": "continues a text",
+    "roberta-mini": "fills gaps in a text",
+    "vit-mini": "says what a picture shows",
+}
+DATA_OF = {model: "fashion-mnist" if model == "vit-mini" else DATA for model in MODELS}
 
 
 @dataclass(frozen=True)
@@ -57,11 +77,11 @@ class Experiment:
         return text
 
 
-def query(select: str, method: str) -> dict[str, str]:
+def query(select: str, method: str, model: str = MODEL) -> dict[str, str]:
     """The address' parameters that open an experiment with everything set."""
     return {
-        "model": MODEL,
-        "text": DATA,
+        "model": model,
+        "images" if model == "vit-mini" else "text": DATA_OF[model],
         "predictions": str(PREDICTIONS),
         "select": select,
         "method": method,

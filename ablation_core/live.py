@@ -1,30 +1,98 @@
-"""An ablation's answer as it grows: partial outcomes while the person watches, kept once it is whole."""
+"""An ablation's answer as it grows: a job behind the page measures, the page looks at it and stays free.
+
+A slow model is estimated first, from one window, and then measured window by window, so that the interval shrinks while
+one looks. A change of mind stops the job and begins the next without waiting for it. A whole answer is kept for every
+session of the server.
+"""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 import streamlit as st
 
 from ablation_core.data import Data
+from ablation_core.errors import AblationError
+from ablation_core.estimate import Estimated, EstimateRun
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import Harm, find_harm
+from ablation_core.jobs import Job
 from ablation_core.methods import METHODS, USUAL, Method, usable_methods
-from ablation_core.noise import NoiseFloor, noise_floor
+from ablation_core.noise import SETS, NoiseFloor, noise_floor
 from ablation_core.results import AblationResult
-from ablation_core.server import SEED, shared_data, shared_recording, shared_results
+from ablation_core.selection import Selection
+from ablation_core.server import (
+    SEED,
+    shared_ablations,
+    shared_data,
+    shared_estimates,
+    shared_recording,
+    shared_results,
+)
 from ablation_core.ui import View
+from ablation_core.waiting import waiting_words
 
 KEPT_RESULTS = 64
+SLOW_WEIGHTS = 30_000_000  # a model with more is estimated first and run one window at a time
+PROMPT = 2.0  # seconds that a page waits for a whole answer before it draws what stands below
+EVERY = 0.7  # seconds between two looks after that
+_PULSE = 0.1  # seconds between two movements of the progress bar before that
+_BETWEEN = 0.35  # seconds between two partial results: their intervals take some of the time
+_MINE, _STOPPED = "my ablation", "stopped ablation"
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What an ablation is estimated to do before it is measured: by each method the change of loss, in nats."""
+
+    changes: dict[str, float]
+    predictions: int
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """An ablation's result so far; once it is whole, the noise floor and each method's harm to single predictions."""
+    """An ablation's answer so far.
 
-    result: AblationResult
-    floor: NoiseFloor | None
+    Attributes:
+        result: over what is measured; None before the first batch.
+        floor: the noise floor, once the result is over all predictions.
+        harms: each method's harm to single predictions, once all is done.
+        guess: the estimate, of a slow model.
+        share: how much of the work is done.
+        doing: what is being done now, in words.
+    """
+
+    result: AblationResult | None
+    floor: NoiseFloor | None = None
     harms: dict[str, Harm] = field(default_factory=dict)
+    guess: Guess | None = None
+    share: float = 1.0
+    doing: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return bool(self.harms)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A view's ablation with what decides its answer."""
+
+    view: View
+    data: Data
+    methods: tuple[Method, ...]
+
+    @property
+    def key(self) -> str:
+        view, names = self.view, ",".join(method.name for method in self.methods)
+        parts = (view.card.fingerprint, self.data.fingerprint, view.statistics.digest, view.selection, view.bins, names)
+        return sha256(" | ".join(map(str, parts)).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        return f"{self.view.card.ref} without {self.view.selection}"
 
 
 def compared_methods(view: View, data: Data) -> list[Method]:
@@ -32,44 +100,174 @@ def compared_methods(view: View, data: Data) -> list[Method]:
     every = st.session_state.get("every", False)
     return [
         METHODS[name]
-        for name in usable_methods(data, view.model.modality)
+        for name in usable_methods(data, view.card.modality)
         if name in USUAL or name == view.method or (every and not METHODS[name].learned)
     ]
 
 
-def ablations(view: View) -> Iterator[Outcome]:
-    """All methods on the view's selection: partial outcomes about twice a second, then the whole one.
+def is_slow(view: View) -> bool:
+    return sum(weight.numel() for weight in view.model.module.parameters()) > SLOW_WEIGHTS
 
-    A change of mind ends it between two batches; a whole outcome is kept for every session of the server.
-    """
+
+def asked(view: View) -> Question:
+    """What the view asks: all compared methods on its selection and predictions."""
     data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
-    for note in data.notes:
-        st.caption(note)
-    methods = tuple(compared_methods(view, data))
-    names = tuple(method.name for method in methods)
-    key = (view.model.fingerprint, data.fingerprint, view.statistics.digest, str(view.selection), view.bins, names)
-    kept = shared_results()
-    if key in kept:
-        yield kept[key]
+    if is_slow(view):
+        data = replace(data, batch_size=1)
+    return Question(view, data, tuple(compared_methods(view, data)))
+
+
+def watched(question: Question, seconds: float | None = None) -> Iterator[Outcome]:
+    """The answer as it grows, for so many seconds (`PROMPT`) at most; begins the job where there is neither answer nor job.
+
+    Raises:
+        AblationError: the job ended by one.
+    """
+    kept, jobs = shared_results(), shared_ablations()
+    if (whole := kept.get(question.key)) is not None:  # one look-up: another session may drop it at any moment
+        yield whole
         return
-    recording = shared_recording(view.model, data)
-    spec = AblationSpec(view.selection, methods, view.bins, SEED)
-    run = AblationRun(view.model, data, spec, view.statistics, recording)
-    bar, shown = st.progress(0.0), time.monotonic()
+    if (ended := jobs.get(question.key)) and not ended.running and ended.error:
+        jobs.forget(question.key)  # the next look tries again
+        raise AblationError(ended.error)
+    job, place = begin(question), st.empty()
+    shown, until = Outcome(None), time.monotonic() + (PROMPT if seconds is None else seconds)
+    while job.running and time.monotonic() < until:
+        job.wait(_PULSE)
+        place.progress(job.share, _words(question, job))  # drawing is also where a change of mind ends this
+        now = job.result or shown
+        if now.share < 1 and (now.result is not shown.result or now.guess is not shown.guess):
+            shown = now
+            yield now
+    place.empty()
+    if (whole := kept.get(question.key)) is not None:
+        yield whole
+    elif job.error and not job.running:
+        jobs.forget(question.key)
+        raise AblationError(job.error)
+    elif job.result is not None:
+        yield job.result
+
+
+def begin(question: Question) -> Job:
+    """The job that answers, begun where it is not under way or was stopped by hand; this session's other one is stopped."""
+    jobs, mine = shared_ablations(), st.session_state.get(_MINE)
+    job = jobs.get(question.key)
+    if job is not None and ((job.running and not job.stopping) or st.session_state.get(_STOPPED) == question.key):
+        return job
+    if mine and mine != question.key and (earlier := jobs.get(mine)):
+        earlier.stop()
+    st.session_state[_MINE] = question.key
+    st.session_state.pop(_STOPPED, None)
+    kept, recording, view = shared_results(), shared_recording(question.view.model, question.data), question.view
+    model, estimates, slow = view.model, shared_estimates(), is_slow(view)
+
+    def steps() -> Generator[Outcome]:
+        guess = None
+        if slow and view.selection.chosen:
+            yield Outcome(None, share=0.0, doing="estimating from one window")
+            guess = _guess(question, estimates)
+            yield Outcome(None, guess=guess, share=0.0, doing="estimated; measuring the first window")
+        spec = AblationSpec(view.selection, question.methods, view.bins, SEED)
+        run = AblationRun(model, question.data, spec, view.statistics, recording)
+        for outcome in _measured(run, view):
+            if outcome.whole:
+                kept[question.key] = outcome
+                while len(kept) > KEPT_RESULTS:
+                    kept.popitem(last=False)
+            yield replace(outcome, guess=guess)
+
+    return jobs.start(question.key, question.name, steps, model.lock)
+
+
+def _measured(run: AblationRun, view: View) -> Generator[Outcome]:
+    """Batch after batch, then the noise floor's sets, then the whole answer."""
+    sets = SETS if run.spec.selection.chosen else 0
+    total = run.steps + len(run.data) * sets / max(len(run.spec.methods), 1)
+    outcome, shown = Outcome(None, share=0.0), 0.0
     while run.steps_done < run.steps:
         run.step()
-        words = f"{run.batches_done} of {len(data)} batches" if run.batches_done else "learning the optimal constants"
-        bar.progress(run.steps_done / run.steps, words)
-        if time.monotonic() - shown > 0.5 and 1 < run.batches_done < len(data):
-            yield Outcome(run.result(), None)
-            shown = time.monotonic()
-    result = run.result()
-    yield Outcome(result, None)
+        what = "windows" if run.data.batch_size == 1 else "batches"
+        words = (
+            f"{run.batches_done} of {len(run.data)} {what}" if run.batches_done else "learning the optimal constants"
+        )
+        due = time.monotonic() - shown > _BETWEEN or run.steps_done == run.steps
+        result = run.result() if run.batches_done and due else outcome.result
+        shown = time.monotonic() if due else shown
+        outcome = Outcome(result, share=run.steps_done / total, doing=words)
+        yield outcome
     floor = None
-    for floor in noise_floor(recording, view.selection, view.statistics, SEED):
-        bar.progress(floor.sets / floor.sets_wanted, f"noise floor: {floor.sets} of {floor.sets_wanted} random sets")
-    bar.empty()
-    outcome = kept[key] = Outcome(result, floor, find_harm(run))
-    while len(kept) > KEPT_RESULTS:
-        kept.popitem(last=False)
-    yield outcome
+    for floor in noise_floor(run.recording, view.selection, view.statistics, SEED):
+        share = (run.steps + (total - run.steps) * floor.sets / floor.sets_wanted) / total
+        words = f"noise floor: {floor.sets} of {floor.sets_wanted} random sets"
+        yield replace(outcome, share=min(share, 0.999), doing=words)
+    yield Outcome(outcome.result, floor, find_harm(run))
+
+
+def _guess(question: Question, estimates: OrderedDict) -> Guess:
+    """The estimate from the first window; one serves every selection of the same model, statistics and methods."""
+    view = question.view
+    methods = [method for method in question.methods if not method.learned]
+    one = replace(question.data, sequences=1)
+    names = ",".join(method.name for method in methods)
+    key = f"guess {view.card.fingerprint} {one.fingerprint} {view.statistics.digest} {view.bins} {names}"
+    result, changes = estimates.get(key), {}
+    if result is None:
+        run = EstimateRun(view.model, one, methods, view.statistics, view.bins, SEED, passes=1)
+        estimates[key] = result = run.finish().result()
+        while len(estimates) > KEPT_RESULTS:
+            estimates.popitem(last=False)
+    for estimated in result.methods:
+        parts = (_part(estimated.loss, view.selection, *head) for head in view.selection.chosen)
+        changes[estimated.method] = float(sum(parts))
+    return Guess(changes, result.description["data"]["predictions"])
+
+
+def _part(loss: Estimated, selection: Selection, head: tuple[int, int], neurons: tuple[int, ...]) -> float:
+    """A head's estimate or, of some of its neurons, the sum of theirs."""
+    whole = len(neurons) == selection.shape.head_dim
+    return float(loss.heads[head]) if whole else float(loss.neurons[head][list(neurons)].sum())
+
+
+def keep_watching(question: Question, show: Callable[[Outcome], None], controls: bool = False) -> None:
+    """Look at the job every moment, while the rest of the page can be used; the page is drawn anew once it is done.
+
+    Args:
+        show: draws an outcome here, and nowhere else: what a fragment draws elsewhere can break the page.
+        controls: whether the progress, with a button that stops it, stands below.
+    """
+    stopped = st.session_state.get(_STOPPED) == question.key
+
+    def look() -> None:
+        job = shared_ablations().get(question.key)
+        if job is None or (not job.running and not stopped):
+            st.rerun()
+        job.look()
+        show(job.result or Outcome(None, share=0.0))
+        if controls:
+            _controls(question, job, stopped)
+
+    st.fragment(look, run_every=None if stopped else EVERY)()
+
+
+def _controls(question: Question, job: Job, stopped: bool) -> None:
+    bar_column, button_column = st.columns([5, 1], vertical_alignment="center")
+    if stopped:
+        bar_column.caption(f"Stopped at {job.share:.0%}; what is shown is measured on the part that was done.")
+        if button_column.button("Go on", key="go on with the ablation", help="Measure the rest."):
+            st.session_state.pop(_STOPPED)
+            st.rerun()
+        return
+    left = "" if job.seconds_left is None else f", {job.seconds_left:.0f} s left"
+    bar_column.progress(job.share, f"{_words(question, job)}{left}")
+    if button_column.button("Stop", key="stop the ablation", help="Keep what is measured so far."):
+        st.session_state[_STOPPED] = question.key
+        job.stop()
+        st.rerun()
+
+
+def _words(question: Question, job: Job) -> str:
+    """What the job is doing; before its first window it may have to wait for others who run the model."""
+    if job.share == 0 and job.waiting:
+        return waiting_words(question.view.card.ref)
+    return job.result.doing if job.result else "beginning"

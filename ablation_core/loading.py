@@ -1,35 +1,41 @@
 """From a model reference to a `LoadedModel`.
 
 A reference is the name of a bundled or fetched model, a local folder (transformers' or timm's layout, or GGUF), a
-Hugging Face id with an optional `@revision`, or `timm/<name>`. Code that a model brings along is never run, nothing is
-unpickled but plain tensors, and a folder's files are not followed out of it.
+Hugging Face id with an optional `@revision`, or `timm/<name>`. Code that a model brings along is never run, and nothing
+is unpickled but plain tensors.
 """
 
-import json
-import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ablation_core import bundled
 from ablation_core.conformance import check_by_running
 from ablation_core.errors import AblationError, ModelError, first_line
-from ablation_core.fetch import PACKAGED, fetched_folder
 from ablation_core.folders import CACHE
 from ablation_core.hub import find_on_hub
 from ablation_core.memory import check_fits, weight_bytes
+from ablation_core.model_folders import check_files, find_folder, folder_options, is_timm_folder
 from ablation_core.models import LoadedModel, wrap
 from ablation_core.structure import find_by_structure, known_architecture, modality_of, supported
+from ablation_core.tokens import encode, tokenizer_faults
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPLIT = "split"
-SPLIT_MEMORY: dict | None = None  # what accelerate may fill on each device; by default what is free
+# transformers changes torch's and its own functions while it loads: two threads at once break each other, and all after
+_ONE_AT_A_TIME = threading.RLock()
 _TASKS = {"causal": "causal language model", "masked": "masked language model", "vision": "image classifier"}
 _COUNTING_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}
 
 
-def load_model(ref: str, device: str = "auto", dtype: str = "auto", cache_dir: Path = CACHE) -> LoadedModel:
+def load_model(
+    ref: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    cache_dir: Path = CACHE,
+    split_memory: int | None = None,
+) -> LoadedModel:
     """Load a model by its reference.
 
     Args:
@@ -38,6 +44,7 @@ def load_model(ref: str, device: str = "auto", dtype: str = "auto", cache_dir: P
             over all devices, then memory, then disk.
         dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `bfloat16` or `float16`.
         cache_dir: where fetched models lie.
+        split_memory: bytes of memory that a split model may fill before the disk is used; by default what is free.
 
     Raises:
         ModelError: there is no such model, it cannot be loaded, or its family is not supported.
@@ -45,10 +52,13 @@ def load_model(ref: str, device: str = "auto", dtype: str = "auto", cache_dir: P
     target = None if device == SPLIT else _device(device)
     precision = _dtype(dtype, target)
     try:
-        model = _load(ref, target, precision, cache_dir)
+        with _ONE_AT_A_TIME:
+            model = _load(ref, target, precision, cache_dir, _placement(target, split_memory))
         model.module.eval().requires_grad_(False)
         if target is not None:
             model.module.to(target)
+        if target is not None and target.type == "cpu":
+            _own_weights(model.module)
     except AblationError:
         raise
     except Exception as error:  # a loader may fail in any way; the user needs one sentence, the cause stays attached
@@ -56,105 +66,54 @@ def load_model(ref: str, device: str = "auto", dtype: str = "auto", cache_dir: P
     return model
 
 
-def _load(ref: str, device: torch.device | None, dtype: torch.dtype, cache_dir: Path) -> LoadedModel:
+def _load(
+    ref: str, device: torch.device | None, dtype: torch.dtype, cache_dir: Path, placement: dict[str, Any]
+) -> LoadedModel:
     folder = find_folder(ref, cache_dir)
     if folder is None:
         if ref.startswith(("timm/", "hf-hub:")):
             return _load_timm_from_hub(ref, device, dtype)
-        return _load_from_hub(ref, device, dtype)
-    _check_files(ref, folder)
+        return _load_from_hub(ref, device, dtype, placement)
+    check_files(ref, folder)
     if device is not None:
         check_fits(ref, weight_bytes(folder, dtype), device, dtype)
-    if _is_timm_folder(folder):
+    if is_timm_folder(folder):
         if not (folder / "model.safetensors").is_file():
             raise ModelError(f"The folder {ref} has no model.safetensors; timm weights are read from that file only.")
         return _load_timm(ref, f"local-dir:{folder}", dtype)
-    return _load_transformers(ref, str(folder), dtype, _folder_options(ref, folder) | _placement(device))
+    return _load_transformers(ref, str(folder), dtype, folder_options(ref, folder) | placement)
 
 
-def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
-    """The folder a reference leads to; None where it names a model on a hub.
+def _own_weights(module: torch.nn.Module) -> None:
+    """Copy the weights into memory of their own.
 
-    Raises:
-        ModelError: it is neither.
+    Loaded in the type they are stored in, they are views of the model's files: whoever writes there would change them,
+    and whoever cuts a file short would end this process.
     """
-    if ref in bundled.NAMES:
-        return bundled.FOLDER / ref
-    if ref in PACKAGED:
-        folder = fetched_folder(ref, cache_dir)
-        if folder is None:
-            raise ModelError(f"{ref} has not been fetched yet: run 'python -m ablation_core get {ref}' first.")
-        return folder
-    if ref and os.path.isdir(ref):  # also false where the text is no possible path
-        return Path(ref)
-    owner, slash, name = ref.partition("/")
-    if ref.startswith("hf-hub:") or (slash and owner and name and "/" not in name and not ref.startswith((".", "~"))):
-        return None
-    raise ModelError(
-        f"There is no model {ref!r}. Name a bundled model ({', '.join(bundled.NAMES)}), {', '.join(PACKAGED)}, "
-        f"a folder, a Hugging Face id such as openai-community/gpt2, or timm/<name>."
-    )
+    copies: dict[tuple, torch.Tensor] = {}  # by place, so that tied weights stay tied
+    for tensor in (*module.parameters(), *module.buffers()):
+        place = tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+        if place not in copies:
+            copies[place] = tensor.data.clone()
+        tensor.data = copies[place]
 
 
-def _check_files(ref: str, folder: Path) -> None:
-    """Refuse a folder that is no model's, or whose files lead out of it."""
-    if not (folder / "config.json").is_file() and not any(folder.glob("*.gguf")):
-        raise ModelError(f"The folder {ref} has no config.json: it is not a saved model.")
-    root = folder.resolve()
-    for path in folder.rglob("*"):
-        if not path.resolve().is_relative_to(root):
-            raise ModelError(f"{path} leads out of the model's folder; links are not followed. Copy the file instead.")
-    for index in folder.glob("*.index.json"):
-        names = _read_settings(index).get("weight_map", {})
-        for name in names.values() if isinstance(names, dict) else [None]:
-            if not isinstance(name, str) or Path(name).name != name:
-                raise ModelError(f"{index} names {name!r}, which is not a file of its own folder.")
-
-
-def _is_timm_folder(folder: Path) -> bool:
-    if not (folder / "config.json").is_file():
-        return False
-    content = _read_settings(folder / "config.json")
-    return "architecture" in content and "model_type" not in content
-
-
-def _read_settings(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON ({first_line(error)}); the model folder is damaged.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no settings; the model folder is damaged.")
-    return content
-
-
-def _folder_options(ref: str, folder: Path) -> dict[str, Any]:
-    """How transformers must read a folder.
-
-    Raises:
-        ModelError: it holds no model.
-    """
-    options: dict[str, Any] = {"local_files_only": True}
-    if any(folder.glob("*.safetensors")):
-        return options | {"use_safetensors": True}
-    if any(folder.glob("*.bin")):
-        return options | {"use_safetensors": False}  # read by torch with weights_only
-    gguf = sorted(path.name for path in folder.glob("*.gguf"))
-    if len(gguf) == 1:
-        return options | {"gguf_file": gguf[0]}
-    raise ModelError(f"The folder {ref} holds no weights: no safetensors, bin or single gguf file.")
-
-
-def _placement(device: torch.device | None) -> dict[str, Any]:
+def _placement(device: torch.device | None, split_memory: int | None) -> dict[str, Any]:
     """transformers' options for a model that is spread over several places; none for one device."""
-    return {"device_map": "auto", "max_memory": SPLIT_MEMORY} if device is None else {}
+    if device is not None:
+        return {}
+    if split_memory is None:
+        return {"device_map": "auto"}
+    from accelerate.utils import get_max_memory
+
+    return {"device_map": "auto", "max_memory": get_max_memory() | {"cpu": split_memory}}
 
 
-def _load_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype) -> LoadedModel:
+def _load_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype, placement: dict[str, Any]) -> LoadedModel:
     found = find_on_hub(ref)
     if device is not None:
         check_fits(ref, found.weight_bytes(dtype), device, dtype)
-    options = {"revision": found.revision, "local_files_only": found.offline} | _placement(device)
+    options = {"revision": found.revision, "local_files_only": found.offline} | placement
     if not found.offline:
         options["use_safetensors"] = found.has_safetensors
     return _load_transformers(ref, found.repo, dtype, options)
@@ -189,7 +148,9 @@ def _load_transformers(ref: str, source: str, dtype: torch.dtype, options: dict[
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # a bar for a fraction of a second, in the midst of our own output
-    reading = {name: value for name, value in options.items() if name not in ("use_safetensors", *_placement(None))}
+    reading = {
+        name: value for name, value in options.items() if name not in ("use_safetensors", "device_map", "max_memory")
+    }
     reading["trust_remote_code"] = False
     config = AutoConfig.from_pretrained(source, **reading)
     family = config.model_type
@@ -220,19 +181,24 @@ def _load_transformers(ref: str, source: str, dtype: torch.dtype, options: dict[
 def _add_tokenizer(model: LoadedModel, source: str, options: dict[str, Any]) -> None:
     from transformers import AutoTokenizer
 
-    try:
+    with tokenizer_faults(model.ref):
         model.tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"{model.ref} has no tokenizer that can be read ({first_line(error)}); save its tokenizer beside it."
-        ) from error
-    if len(model.tokenizer) < 2:
-        raise ModelError(f"{model.ref} has no tokenizer; save its tokenizer (tokenizer.json) beside the weights.")
-    config = model.module.config
+        if len(model.tokenizer) < 2:
+            raise ModelError(f"{model.ref} has no tokenizer; save its tokenizer (tokenizer.json) beside the weights.")
+        if not encode(model, "A text, to try it."):
+            raise ModelError(f"The tokenizer of {model.ref} makes no tokens of a text; save its tokenizer again.")
+        model.tokenizer.decode(encode(model, "A text, to try it.", special=True))
+    config = model.config
     positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in _COUNTING_FROM_PADDING:
+    if positions and (config.model_type in _COUNTING_FROM_PADDING or _has_padding_place(model.module)):
         positions -= config.pad_token_id + 1
     model.max_length = positions
+
+
+def _has_padding_place(module: torch.nn.Module) -> bool:
+    """Whether positions are counted from behind the padding's own place, as in fairseq's models."""
+    places = (part for name, part in module.named_modules() if name.endswith("position_embeddings"))
+    return any(isinstance(part, torch.nn.Embedding) and part.padding_idx is not None for part in places)
 
 
 def _add_image_processor(model: LoadedModel, source: str, options: dict[str, Any]) -> None:
@@ -245,7 +211,7 @@ def _add_image_processor(model: LoadedModel, source: str, options: dict[str, Any
             f"{model.ref} has no image processor that can be read ({first_line(error)}); "
             f"save its preprocessor_config.json beside it."
         ) from error
-    config = model.module.config
+    config = model.config
     model.to_pixels = lambda image: processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
     model.labels = tuple(config.id2label[index] for index in range(config.num_labels))
 
@@ -254,7 +220,7 @@ def _load_timm(ref: str, source: str, dtype: torch.dtype) -> LoadedModel:
     import timm
     from timm.data import create_transform, resolve_model_data_config
 
-    module = timm.create_model(source, pretrained=True)
+    module: Any = timm.create_model(source, pretrained=True)
     family = type(module).__name__
     architecture = known_architecture(family)
     if architecture is None:

@@ -4,16 +4,19 @@ A page draws the ledger's finished pieces, whoever computes them; a job only say
 another session or the command line has left shows at once.
 """
 
-from collections.abc import Callable, Generator
+import os
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from ablation_core.errors import AblationError
+from ablation_core import access
+from ablation_core.errors import AblationError, as_markdown
 from ablation_core.folders import CACHE
 from ablation_core.jobs import Job
 from ablation_core.server import shared_jobs
+from ablation_core.waiting import FairLock
 
 FOLDER = CACHE
 WITH_RUNS = ("Head map", "Pruning curves")
@@ -22,36 +25,90 @@ _MINE = "my long run"
 _REFUSED = "long run refused"
 
 
-def choose_run(own: Path, kept: dict[Path, Any], view: dict, words: Callable[[Any], str]) -> Path:
-    """Which kept run is shown: the view's own where it has begun, else the largest of the same data; a box to choose.
+def choose_measure(names: Sequence[str], help: str) -> str:
+    """The pills that say what is drawn."""
+    return st.pills("Measure", names, default="loss", key="metric", bind="query-params", required=True, help=help)
+
+
+def choose_place() -> str | None:
+    """Where runs that are begun on this page are computed: the address of the cluster, or None for this machine.
+
+    Asked only where the server's operator has named a cluster, in `ABLATION_RAY_ADDRESS`.
+    """
+    address = os.environ.get("ABLATION_RAY_ADDRESS")
+    if not address:
+        return None
+    here, there = "this machine", "the cluster" if access.ACCESS.shared else f"the cluster at {address}"
+    chosen = st.pills(
+        "Computed on",
+        [here, there],
+        default=here,
+        key="place",
+        persist_state="session",
+        required=True,
+        help="A long run can be given to a cluster; its numbers are the same, and what is finished is kept here.",
+    )
+    return address if chosen == there else None
+
+
+def words_of(place: str | None) -> str:
+    """What a run's name says of where it is computed."""
+    return " on the cluster" if place else ""
+
+
+def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any], tuple[int, int]], unit: str) -> Path:
+    """Which kept run is shown: the view's own where it has begun, else the best kept one; a box to choose.
+
+    The best has the view's data (or its smaller or larger edition), then the most pieces, then the most predictions.
 
     Args:
         own: the file of the view's own run.
-        kept: results by their files, the largest first.
+        kept: results by their files.
         view: the description of the view's own run.
-        words: how much of a result is there, in words.
+        done: how many of a result's pieces are there, and of how many.
+        unit: what a piece is.
     """
-    fitting = [path for path, result in kept.items() if result.description["data"]["ref"] == view["data"]["ref"]]
-    options = [own, *(path for path in fitting if path != own)]
-    if len(options) == 1:
+
+    def rank(path: Path) -> tuple:
+        data, (there, wanted) = kept[path].description["data"], done(kept[path])
+        return not _same_data(data, view["data"]), -there / wanted, -data["predictions"]
+
+    shown = (path for path in kept if path != own and done(kept[path])[0] and may_be_shown(kept[path].description))
+    others = sorted(shown, key=rank)
+    options = [own, *others]
+    if not others:
         return own
     begun = own in kept or _running(own) is not None
+    fits = _same_data(kept[others[0]].description["data"], view["data"])
 
     def label(path: Path) -> str:
-        if path not in kept:
-            return f"this view: {view['data']['predictions']:,} predictions, not measured yet"
-        result = kept[path]
-        text = f"{result.description['data']['predictions']:,} predictions, {words(result)}"
-        return f"this view: {text}" if path == own else f"kept: {text}{_differences(result.description, view)}"
+        described = kept[path].description if path in kept else view
+        text = f"{described['data']['predictions']:,} predictions of {described['data']['ref']}, "
+        text += f"{done(kept[path])[0]} of {done(kept[path])[1]} {unit}" if path in kept else "not measured yet"
+        return f"this view: {text}" if path == own else f"kept: {text}{_differences(described, view)}"
 
     return st.selectbox(
         "Shown",
         options,
-        index=0 if begun else 1,
+        index=1 if fits and not begun else 0,
         format_func=label,
         key=_shown_key(own),
-        help="Finished heads and points are kept in the cache folder; runs with other settings can be shown too.",
+        help="Finished heads and points are kept in the cache folder; runs with other settings or data can be shown too.",
     )
+
+
+def may_be_shown(described: dict) -> bool:
+    """Whether a kept run is of what is offered (or of its other edition): one may name the files of a server's operator."""
+    allowed, made = access.ACCESS, described["statistics"]
+    refs = {described["data"]["ref"], *([made["data"]] if made else [])}
+    offered = all(any(_same_data({"ref": ref}, {"ref": one}) for one in allowed.data) for ref in refs)
+    return not allowed.shared or (described["model"]["ref"] in allowed.models and offered)
+
+
+def _same_data(one: dict, other: dict) -> bool:
+    """Whether two runs are of one data set, or of its smaller and its larger edition (fashion-mnist:full)."""
+    a, b = sorted((one["ref"], other["ref"]), key=len)
+    return a == b or b.startswith(f"{a}:")
 
 
 def _shown_key(own: Path) -> str:
@@ -59,7 +116,7 @@ def _shown_key(own: Path) -> str:
 
 
 def _differences(there: dict, view: dict) -> str:
-    """What, other than the number of predictions, a kept run was made with."""
+    """What, other than the data set and the number of predictions, a kept run was made with."""
     found = []
     if there["bins"] != view["bins"]:
         found.append(f"{there['bins']} bins")
@@ -67,9 +124,16 @@ def _differences(there: dict, view: dict) -> str:
     if digests[0] != digests[1]:
         found.append("other statistics")
     mine, other = view["data"], there["data"]
-    if mine["predictions"] == other["predictions"] and mine["fingerprint"] != other["fingerprint"]:
+    found += [f"{words} {other[name]}" for name, words in _SETTINGS.items() if mine[name] != other[name]]
+    if there["model"]["dtype"] != view["model"]["dtype"]:
+        found.append(there["model"]["dtype"])
+    same = all(mine[name] == other[name] for name in ("ref", "predictions", *_SETTINGS))
+    if same and mine["fingerprint"] != other["fingerprint"]:
         found.append("another version of the data")
     return f" ({', '.join(found)})" if found else ""
+
+
+_SETTINGS = {"seq_len": "windows of", "seed": "seed"}
 
 
 def watched(own: Path) -> Callable[[Callable[[], None]], Callable[[], None]]:
@@ -87,37 +151,46 @@ def watched(own: Path) -> Callable[[Callable[[], None]], Callable[[], None]]:
     return decorate
 
 
-def controls(own: Path, name: str, steps: Callable[[], Generator[Any]], begin: str | None) -> None:
+def controls(
+    own: Path, name: str, steps: Callable[[], Generator[Any]], begin: str | None, lock: FairLock | None = None
+) -> None:
     """The progress of the view's own run with a Stop button or, where something is left to do, a button that begins.
 
     Args:
         name: what the run is, for people.
         begin: the words of that button; None where nothing is left.
+        lock: that of the model, where this server runs it.
     """
     for key in _under_way(own):
         if key != str(own):
             _show_progress(key)
     if str(own) in _under_way(own):
         _show_progress(str(own))
+    elif begin is not None and not access.ACCESS.keeps_runs:
+        st.caption("This server keeps nothing, so long runs are not offered; what was measured before is shown.")
     elif begin is not None:
-        st.button(begin, key=f"start {own.name}", type="primary", on_click=_start, args=(own, name, steps))
+        st.button(
+            begin, key=f"start {own.name}", type="primary", on_click=_start, args=(own, name, steps, lock),
+            help="It goes on while you look at other pages, and can be stopped: what is finished is kept.",
+        )  # fmt: skip
     if refused := st.session_state.pop(_REFUSED, None):
-        st.error(refused, icon="⚠️")
+        st.error(as_markdown(refused), icon="⚠️")
     job = shared_jobs().get(str(own))
     if job is not None and not job.running and job.error:
-        st.error(job.error, icon="⚠️")
+        st.error(as_markdown(job.error), icon="⚠️")
 
 
-def begin_once(key: str, name: str, steps: Callable[[], Generator[Any]]) -> None:
-    """Begin a short run by itself, the first time that this person meets it, unless one of theirs is under way."""
+def begin_once(key: str, name: str, steps: Callable[[], Generator[Any]], lock: FairLock) -> None:
+    """Begin a short run by itself, unless one of this person's is under way or they have met it while it is remembered:
+    one that was stopped stays so, one whose result others have displaced is made again."""
     flag = f"begun {key}"
-    if flag not in st.session_state and not _under_way():
+    if (flag not in st.session_state or shared_jobs().get(key) is None) and not _under_way():
         st.session_state[flag] = True
         try:
-            shared_jobs().start(key, name, steps)
+            shared_jobs().start(key, name, steps, lock)
             st.session_state[_MINE] = key
         except AblationError:
-            del st.session_state[flag]  # the server is busy; the next look tries again
+            st.session_state.pop(flag)  # the server is busy; the next look tries again
 
 
 def show_mine(title: str) -> None:
@@ -143,7 +216,12 @@ def _show_progress(key: str) -> None:
     minutes, seconds = divmod(round(left or 0), 60)
     time_left = "" if left is None else f", {minutes} min {seconds} s left" if minutes else f", {seconds} s left"
     progress_column, button_column = st.columns([4, 1], vertical_alignment="center")
-    progress_column.progress(job.share, f"{job.name}: {job.share:.0%}{time_left}")
+    state = (
+        "waiting for the model, which another computation is using" if job.waiting else f"{job.share:.0%}{time_left}"
+    )
+    progress_column.progress(job.share, f"{job.name}: {state}")
+    if access.ACCESS.shared and key != st.session_state.get(_MINE):
+        return  # begun by another visitor, who may stop it
     button_column.button(
         "Stop", key=f"stop {key}", on_click=job.stop, width="stretch", help="What is finished is kept."
     )
@@ -152,7 +230,8 @@ def _show_progress(key: str) -> None:
 def _under_way(own: Path | None = None) -> list[str]:
     """The keys of the runs under way that concern this person: the one begun, and the view's own, whoever began it."""
     mine = st.session_state.get(_MINE)
-    return [key for key in dict.fromkeys((mine, own and str(own))) if key and _running(key) is not None]
+    here = None if own is None else str(own)
+    return [key for key in dict.fromkeys((mine, here)) if key and _running(key) is not None]
 
 
 def _running(own: Path | str) -> Job | None:
@@ -160,13 +239,13 @@ def _running(own: Path | str) -> Job | None:
     return job if job is not None and job.running and not job.stopping else None
 
 
-def _start(own: Path, name: str, steps: Callable[[], Generator[Any]]) -> None:
+def _start(own: Path, name: str, steps: Callable[[], Generator[Any]], lock: FairLock | None) -> None:
     """Begin; an earlier run of the same person is stopped, and what it has finished stays."""
     jobs, earlier = shared_jobs(), st.session_state.get(_MINE)
     if earlier and earlier != str(own) and (job := _running(earlier)):
         job.stop()
     try:
-        jobs.start(str(own), name, steps)
+        jobs.start(str(own), name, steps, lock)
         st.session_state[_MINE] = str(own)
         st.session_state[_shown_key(own)] = own
     except AblationError as error:

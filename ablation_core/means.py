@@ -11,7 +11,7 @@ class SequenceMeans:
     """
 
     def __init__(self) -> None:
-        self._sum, self._squares, self._products = 0.0, 0.0, 0.0
+        self._sum = self._squares = self._products = np.zeros(())
         self.predictions, self._predictions_squared, self.sequences = 0.0, 0.0, 0
 
     def add(self, sums: np.ndarray, counts: np.ndarray) -> None:

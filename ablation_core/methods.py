@@ -4,21 +4,26 @@ A constant method gives every neuron one value, from the statistics. A donor met
 another input, position by position. A learned method's constants are found by gradient for the selected neurons.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from ablation_core import donors, modes
-from ablation_core.architectures import Modality
-from ablation_core.data import Batch, Data
+from ablation_core import modes
+from ablation_core.cards import Modality
 from ablation_core.errors import MethodError
-from ablation_core.models import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics
 
-Constant = Callable[[Statistics, int], np.ndarray]
-Donor = Callable[[LoadedModel, Data, Sequence[int], int], Batch]
+if TYPE_CHECKING:
+    from ablation_core.data import Batch, Data
+    from ablation_core.models import LoadedModel
+
+Constant = Callable[[Statistics, int], np.ndarray | np.float32]
+Donor = Callable[["LoadedModel", "Data", Sequence[int], int], "Batch"]
 
 TEXT: tuple[Modality, ...] = ("causal", "masked")
 ANY: tuple[Modality, ...] = (*TEXT, "vision")
@@ -50,6 +55,17 @@ class Method:
 
 def _from_statistics(name: str, description: str, constant: Constant) -> Method:
     return Method(name, description, constant=constant, needs_statistics=True)
+
+
+def _donor(name: str) -> Donor:
+    """A function of `donors`, which is imported, with torch, when it is first called."""
+
+    def call(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
+        from ablation_core import donors
+
+        return getattr(donors, name)(model, data, numbers, seed)
+
+    return call
 
 
 def _from_one_input(name: str, what: str, donor: Donor, modalities: tuple[Modality, ...]) -> Method:
@@ -99,12 +115,12 @@ METHODS = {
         Method(
             "resample-dataset",
             "Every selected neuron takes the activation it has on another input of the data set, at the same position.",
-            donor=donors.other_sequences,
+            donor=_donor("other_sequences"),
         ),
-        _from_one_input("resample-characters", "one text of random characters", donors.random_characters, TEXT),
-        _from_one_input("resample-tokens", "one text of random tokens", donors.random_tokens, TEXT),
-        _from_one_input("resample-generated", "one text that the model itself wrote", donors.generated_text, TEXT),
-        _from_one_input("resample-pixels", "one image of random pixels", donors.random_pixels, ("vision",)),
+        _from_one_input("resample-characters", "one text of random characters", _donor("random_characters"), TEXT),
+        _from_one_input("resample-tokens", "one text of random tokens", _donor("random_tokens"), TEXT),
+        _from_one_input("resample-generated", "one text that the model itself wrote", _donor("generated_text"), TEXT),
+        _from_one_input("resample-pixels", "one image of random pixels", _donor("random_pixels"), ("vision",)),
         Method(
             "optimal",
             "Every selected neuron is set to the constant that harms least, learned by gradient on the statistics part.",
@@ -164,7 +180,9 @@ def constant_values(method: Method, statistics: Statistics | None, selection: Se
     """
     check_statistics(method, statistics)
     shape = selection.shape
-    values = np.broadcast_to(method.constant(statistics, bins), (shape.layers, max(shape.heads), shape.head_dim))
+    assert method.constant is not None
+    constant = method.constant(cast(Statistics, statistics), bins)  # zero is given None: it reads none
+    values = np.broadcast_to(constant, (shape.layers, max(shape.heads), shape.head_dim))
     for (layer, head), neurons in selection.chosen:
         missing = [neuron for neuron in neurons if not np.isfinite(values[layer, head, neuron])]
         if missing:

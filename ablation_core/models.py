@@ -1,7 +1,6 @@
 """`LoadedModel`: a module with what is needed to feed it, hook it and tell it apart. `loading.py` makes them."""
 
 import hashlib
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -12,8 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ablation_core.architectures import Architecture, Modality, find_projections, find_shape, input_width
+from ablation_core.architectures import Architecture, find_projections, find_shape, input_width
+from ablation_core.cards import Modality, ModelCard
+from ablation_core.errors import ModelError
 from ablation_core.selection import Shape
+from ablation_core.waiting import FairLock
+
+
+def _reads_no_images(_image: Image.Image) -> Tensor:
+    raise ModelError("This model reads text, not images.")
 
 
 @dataclass(eq=False)
@@ -29,6 +35,7 @@ class LoadedModel:
         labels: for vision models, the name of each class.
         max_length: for text models, the longest input it has positions for.
         lock: hold it while hooks are on; several sessions may share the model.
+        shortcuts: each layer's way past its attention, if it has one; found at the first clean pass (`shortcuts.py`).
     """
 
     ref: str
@@ -38,10 +45,11 @@ class LoadedModel:
     blocks: list[nn.Module]
     projections: list[nn.Module]
     tokenizer: Any = None
-    to_pixels: Callable[[Image.Image], Tensor] | None = None
+    to_pixels: Callable[[Image.Image], Tensor] = _reads_no_images
     labels: tuple[str, ...] = ()
     max_length: int | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    lock: FairLock = field(default_factory=FairLock, repr=False)
+    shortcuts: list[Any] | None = field(default=None, repr=False)
 
     @property
     def family(self) -> str:
@@ -50,6 +58,28 @@ class LoadedModel:
     @property
     def modality(self) -> Modality:
         return self.architecture.modality
+
+    @property
+    def verified(self) -> bool:
+        """Whether the conformance test runs its family."""
+        return self.architecture.verified
+
+    @property
+    def left_out(self) -> int:
+        """1 where the first position holds BOS, CLS or the like, which statistics leave out; else 0."""
+        prefix = getattr(self.module, "num_prefix_tokens", 1)  # timm's transformers may have none
+        return int(self.architecture.first_is_special and prefix > 0)
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """What tells it apart."""
+        known = (self.ref, self.family, self.modality, self.shape)
+        return ModelCard(*known, self.fingerprint, self.dtype, self.verified, self.left_out)
+
+    @property
+    def config(self) -> Any:
+        """What transformers keeps of a model beside its weights; its fields depend on the family."""
+        return self.module.config
 
     @property
     def num_layers(self) -> int:
@@ -87,7 +117,7 @@ class LoadedModel:
             with _weights_here(module):
                 for key, tensor in sorted(_own_weights(module).items()):
                     digest.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+                    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
 

@@ -8,7 +8,6 @@ bins at all. Values are taken as evenly spread within a fine bin, and beyond the
 from functools import lru_cache
 
 import numpy as np
-from scipy.fft import irfft, rfft, rfftfreq
 
 from ablation_core.statistics import Statistics
 
@@ -45,6 +44,8 @@ def kernel_density_mode(statistics: Statistics, bins: int) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         sigma = np.nan_to_num(width / ((statistics.high - statistics.low) / statistics.bins))
     size = 2 * statistics.bins  # as many zeros again, so that the ends do not meet
+    from scipy.fft import irfft, rfft, rfftfreq
+
     frequency = rfftfreq(size)
     smooth = irfft(rfft(inner, size) * np.exp(-2 * (np.pi * sigma[..., None] * frequency) ** 2), size)
     place = smooth[..., : statistics.bins].argmax(-1) + 0.5

@@ -23,7 +23,7 @@ def show_all_neurons(view: View, pick: Callable[[str], None]) -> None:
         "in which the peak falls in 95 % of samples of as many positions. Distances are in standard deviations.",
     )  # fmt: skip
     frame = all_neurons_frame(
-        view.statistics, shared_shapes(view.statistics, view.bins), view.model.shape, view.bins, by
+        view.statistics, shared_shapes(view.statistics, view.bins), view.card.shape, view.bins, by
     )
     key = f"all neurons {by} {view.bins} {view.statistics.digest}"
     shown = frame.head(_KEPT)

@@ -1,23 +1,21 @@
 """One neuron large: its distribution, the same on another data set, or by position."""
 
+import pandas as pd
 import streamlit as st
 
-from ablation_core import cache, charts, charts_distribution, distribution_frames, frames, ui
-from ablation_core.collect import StatisticsRun
-from ablation_core.data import STATISTICS_PREDICTIONS
+from ablation_core import access, charts, charts_distribution, counting, distribution_frames, frames, ui
 from ablation_core.draw import draw
-from ablation_core.positions import SEQUENCES
 from ablation_core.reading import Reading, read_neuron
-from ablation_core.server import shared_data, shared_positions, shared_statistics
-from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
+from ablation_core.server import find_shared_statistics, shared_data, shared_positions, shared_statistics
+from ablation_core.sources import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
 from ablation_core.statistics import Statistics
 
 SHOWN = ("histogram", "two data sets", "by position")
 DENSITIES = ("smoothed", "normal")
 
 
-def show_neuron(view: ui.View, layer: int, head: int, neuron: int) -> None:
-    """The controls, the sentence and the picture of a neuron."""
+def show_neuron(view: ui.View, layer: int, head: int, neuron: int) -> pd.DataFrame:
+    """The controls, the sentence and the picture of a neuron; returns what the picture shows as a table."""
     reading = read_neuron(view.statistics, layer, head, neuron, view.bins)
     st.markdown(reading.sentence)
     shown_column, density_column, log_column = st.columns([5, 4, 2], vertical_alignment="bottom")
@@ -26,27 +24,27 @@ def show_neuron(view: ui.View, layer: int, head: int, neuron: int) -> None:
         help="The histogram; the same neuron on another data set, on the same axes; or position by position.",
     )  # fmt: skip
     if shown == "two data sets":
-        _two_sets(view, layer, head, neuron)
-    elif shown == "by position":
-        _by_position(view, layer, head, neuron)
-    else:
-        density = density_column.pills(
-            "Density", DENSITIES, key="density", bind="query-params",
-            help="A curve over the bars: smoothed by a Gaussian kernel of Silverman's width, or a normal distribution of "
-            "the same mean and standard deviation.",
-        )  # fmt: skip
-        log = log_column.toggle(
-            "Log", key="log", bind="query-params", help="Logarithmic counts: rare activations show too."
-        )
-        _histogram(view, layer, head, neuron, reading, density, log)
+        return _two_sets(view, layer, head, neuron)
+    if shown == "by position":
+        return _by_position(view, layer, head, neuron)
+    density = density_column.pills(
+        "Density", DENSITIES, key="density", bind="query-params",
+        help="A curve over the bars: smoothed by a Gaussian kernel of Silverman's width, or a normal distribution of "
+        "the same mean and standard deviation.",
+    )  # fmt: skip
+    log = log_column.toggle(
+        "Log", key="log", bind="query-params", help="Logarithmic counts: rare activations show too."
+    )
+    return _histogram(view, layer, head, neuron, reading, density, log)
 
 
 def _histogram(
     view: ui.View, layer: int, head: int, neuron: int, reading: Reading, density: str | None, log: bool
-) -> None:
+) -> pd.DataFrame:
     name = f"{layer}.{head}:{neuron}"
-    marks = frames.mark_frame(reading)
-    pieces = [frames.histogram_frame(view.statistics, layer, head, neuron, view.bins), marks]
+    bars = frames.histogram_frame(view.statistics, layer, head, neuron, view.bins)
+    marks = frames.mark_frame(reading, bars)
+    pieces = [bars, marks]
     if density:
         pieces.append(distribution_frames.density_frame(view.statistics, layer, head, neuron, view.bins, density))
     draw(
@@ -62,15 +60,21 @@ def _histogram(
     if reading.outside:
         notes.append(f"{reading.outside:.2%} of the values lie beyond the bins' range; mean and std include them")
     st.caption("; ".join(notes) + ".")
+    return bars
 
 
-def _two_sets(view: ui.View, layer: int, head: int, neuron: int) -> None:
-    names = IMAGE_NAMES if view.model.modality == "vision" else TEXT_NAMES
-    others = [name for name in names if name != view.data_ref]
+def _two_sets(view: ui.View, layer: int, head: int, neuron: int) -> pd.DataFrame:
+    kind, listed = ("images", IMAGE_NAMES) if view.card.modality == "vision" else ("text", TEXT_NAMES)
+    allowed = access.ACCESS
+    others = [name for name in allowed.offered_data(kind, listed) if name != view.data_ref]
+    if not others:
+        st.caption("This server offers no other data to set beside it.")
+        return pd.DataFrame()
     other_ref = st.selectbox(
-        "Beside it", others, key="beside", bind="query-params", accept_new_options=True,
-        help="Another data set: its statistics part. Type text: and a file's path, or images: and a folder's.",
+        "Beside it", others, key="beside", bind="query-params", accept_new_options=not allowed.shared,
+        help="Another data set that this server offers: its statistics part." if allowed.shared else "Another data set: its statistics part. Type text: and a file's path, or images: and a folder's.",
     )  # fmt: skip
+    assert other_ref is not None  # one is always chosen
     with ui.sentences():
         other = _other_statistics(view, other_ref)
     bars, marks = distribution_frames.two_sets_frames(view.statistics, other, layer, head, neuron, view.bins)
@@ -92,30 +96,26 @@ def _two_sets(view: ui.View, layer: int, head: int, neuron: int) -> None:
             f"**{ref}** ({statistics.provenance['tokens']:,} positions): {values}, std {reading.std:.4g}. "
             f"{reading.sentence}"
         )
+    return bars.assign(share=bars["share"].abs())
 
 
 def _other_statistics(view: ui.View, ref: str) -> Statistics:
-    """Another data set's statistics, from the cache; where there are none, a button that computes them."""
-    entry = cache.find_statistics(view.model, ref)
-    if entry is None:
-        data = shared_data(view.model, ref, STATISTICS_PREDICTIONS[view.model.modality], "statistics")
-        st.info(f"There are no statistics of {view.model.ref} on {ref} yet.")
-        if not st.button(f"Compute them on {ref}", type="primary"):
-            st.stop()
-        run, bar = StatisticsRun(view.model, data), st.progress(0.0, "Computing statistics …")
-        while run.steps_done < run.steps:
-            run.step()
-            bar.progress(run.steps_done / run.steps, f"{run.tokens:,} positions")
-        cache.save_statistics(run.result())
-        bar.empty()
-        entry = cache.find_statistics(view.model, ref)
-    return shared_statistics(view.model, entry)
+    """Another data set's statistics, from the cache or as they are being counted; else a button that begins that."""
+    entry = find_shared_statistics(view.card, ref)
+    if entry is not None:
+        return shared_statistics(view.card, entry)
+    counted = counting.offer(view.card, ref, view.model)
+    if counted is None:
+        st.stop()
+    return counted
 
 
-def _by_position(view: ui.View, layer: int, head: int, neuron: int) -> None:
+def _by_position(view: ui.View, layer: int, head: int, neuron: int) -> pd.DataFrame:
+    from ablation_core.positions import SEQUENCES
+
     with ui.sentences():
         data = shared_data(view.model, view.data_ref, STATISTICS_PREDICTIONS[view.model.modality], "statistics")
-        with st.spinner("Running the model over a few sequences …", show_time=True):
+        with st.spinner("Running the model over a few sequences …", show_time=True), ui.model_turn(view.model):
             found = shared_positions(view.model, data, layer)
     name = f"{layer}.{head}:{neuron}"
     frame = distribution_frames.position_frame(found, head, neuron)
@@ -136,3 +136,4 @@ def _by_position(view: ui.View, layer: int, head: int, neuron: int) -> None:
         f"position's mean, median and, as a band, the range from its 10 % to its 90 % quantile. "
         f"At the first position the mean is {first['mean']:.4g}."
     )
+    return frame

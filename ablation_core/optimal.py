@@ -103,20 +103,17 @@ class OptimalRun:
             self.learning = Learning(self._loss(None), start, losses[start], loss=losses[start])
         else:
             passes = (*self.learning.passes, self._pass(self.steps_done - 1))
-            converged = len(passes) > 1 and self._too_little(passes[-2] - passes[-1], passes[-1])
+            converged = len(passes) > 1 and _too_little(passes[-2] - passes[-1], passes[-1] - self.learning.clean)
             self.learning = replace(self.learning, passes=passes, converged=converged)
             if converged or len(passes) == PASSES:
-                self._finish()
+                self._finish(self.learning)
         self.steps_done += 1
 
-    def _too_little(self, gained: float, loss: float) -> bool:
-        return not gained > max(_GAIN, _SHARE * (loss - self.learning.clean))
-
-    def _finish(self) -> None:
+    def _finish(self, learning: Learning) -> None:
         loss = self._loss(self._values)
-        if loss < self.learning.start_loss:
+        if loss < learning.start_loss:
             self._best = self._values
-            self.learning = replace(self.learning, loss=loss)
+            self.learning = replace(learning, loss=loss)
 
     def _pass(self, number: int) -> float:
         """Adam (Kingma and Ba 2015) over the batches, in units of each neuron's standard deviation; the mean loss met."""
@@ -167,3 +164,8 @@ class OptimalRun:
             layer: torch.full(mask.shape, other).masked_scatter(mask, part)
             for (layer, mask), part in zip(self._masks.items(), parts, strict=True)
         }
+
+
+def _too_little(gained: float, excess: float) -> bool:
+    """Whether a pass gained hardly anything, in nats, of a loss that lies this far above the clean model's."""
+    return not gained > max(_GAIN, _SHARE * excess)

@@ -7,7 +7,6 @@ method that takes its values from other inputs gets windows of the same length, 
 import hashlib
 import io
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from ablation_core.data import IGNORED, Batch, Data, load_data, special_tokens
-from ablation_core.errors import DataError, first_line
+from ablation_core.errors import DataError
 from ablation_core.models import LoadedModel
-from ablation_core.sources import eight_bit
+from ablation_core.sources import eight_bit, opened_image
+from ablation_core.tokens import check_known, encode
 
 NEW_TOKENS = 20
 MOST_TOKENS = 256
@@ -57,9 +57,10 @@ def prompt(model: LoadedModel, text: str, data_ref: str, new_tokens: int = NEW_T
     if not text.strip():
         raise DataError("Nothing is written there yet: type a few words.")
     if masked:
-        text = _GAP.sub(model.tokenizer.mask_token, text)
-    tokens = model.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-    ids = torch.tensor([[*before, *tokens, *after]])
+        text = _GAP.sub(lambda _: model.tokenizer.mask_token, text)
+    tokens = encode(model, text)
+    ids = torch.tensor([[*before, *tokens, *after]], dtype=torch.long)
+    check_known(model, int(ids.max()) if ids.numel() else 0)
     most = min(MOST_TOKENS, (model.max_length or MOST_TOKENS) - (0 if masked else new_tokens))
     if ids.shape[1] > most:
         raise DataError(f"That is {ids.shape[1]:,} tokens; {model.ref} takes at most {most} here. Shorten it.")
@@ -102,31 +103,19 @@ def read_image(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         raise DataError("The file is empty; an image is needed.")
     if len(content) > MOST_BYTES:
         raise DataError(f"The file has {len(content) / 1e6:.0f} MB; at most {MOST_BYTES // 1_000_000} MB are taken.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we measure ourselves, before decoding
-            with Image.open(io.BytesIO(content)) as opened:
-                width, height = opened.size
-                if width * height > MOST_PIXELS:
-                    raise DataError(
-                        f"The image has {width:,} × {height:,} pixels; at most {MOST_PIXELS // 1_000_000} million are "
-                        f"taken. Make it smaller first: the model sees far fewer."
-                    )
-                if getattr(opened, "n_frames", 1) > 1:
-                    raise DataError("The image is animated or has several pages; upload a single picture.")
-                notes = []
-                if opened.mode.startswith(("I", "F")):
-                    notes.append("Its deeper pixels were scaled to 8 bits.")
-                if opened.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-                    notes.append(f"Its {opened.mode} colours were converted to RGB.")
-                if opened.has_transparency_data:
-                    notes.append("Its transparent parts were laid on white.")
-                return eight_bit(opened), tuple(notes)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"The file cannot be read as an image ({first_line(error)}). It may be damaged or cut off; PNG, JPEG, WebP, "
-            f"BMP, TIFF and GIF are read."
-        ) from error
+    with opened_image(io.BytesIO(content), "The file", MOST_PIXELS) as opened:
+        if (
+            opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1
+        ):  # MPO: a camera's JPEG with its preview behind it
+            raise DataError("The image is animated or has several pages; upload a single picture.")
+        notes = []
+        if opened.mode.startswith(("I", "F")):
+            notes.append("Its deeper pixels were scaled to 8 bits.")
+        if opened.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+            notes.append(f"Its {opened.mode} colours were converted to RGB.")
+        if opened.has_transparency_data:
+            notes.append("Its transparent parts were laid on white.")
+        return eight_bit(opened), tuple(notes)
 
 
 def _among_donors(model: LoadedModel, ids: Tensor, targets: Tensor, data_ref: str, new_tokens: int) -> Data:

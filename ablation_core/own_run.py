@@ -48,11 +48,14 @@ class OwnRun:
         length = None if self.model.modality == "vision" else self.own.data.seq_len
 
         def fitted(swap: engine.Replace) -> engine.Replace:
+            if length is None:
+                return swap
+
             def cut(pre_out: Tensor) -> Tensor:
                 missing = length - pre_out.shape[1]
                 return swap(torch.nn.functional.pad(pre_out, (0, 0, 0, missing)))[:, : pre_out.shape[1]]
 
-            return swap if length is None else cut
+            return cut
 
         return {layer: fitted(swap) for layer, swap in self.run.replacements(method, [0]).items()}
 

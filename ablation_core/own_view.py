@@ -18,18 +18,24 @@ from ablation_core.models import LoadedModel
 from ablation_core.own_run import Answer, OwnRun
 from ablation_core.server import SEED, shared_answers
 from ablation_core.shading import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
+from ablation_core.waiting import in_turns
 
 PROMPTS = {
     "causal": "The return statement may only occur inside a function",
     "masked": "The return statement may only occur ___ a function definition.",
 }
+_TYPED = "a prompt was typed"
 _SHOWN = 6
 IMAGE_TYPES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif")
 
 
 @st.fragment
-def show_own_input(view: ui.View) -> None:
-    """The field, and the answers of the clean and of every ablated model."""
+def show_own_input(view: ui.View, later: bool = False) -> None:
+    """The field, and the answers of the clean and of every ablated model.
+
+    Args:
+        later: whether the page is still measuring: a prompt that nobody has typed is then answered afterwards.
+    """
     st.subheader("Your own image" if view.model.modality == "vision" else "Your own prompt", anchor=False)
     with ui.sentences():
         own = _image(view) if view.model.modality == "vision" else _prompt(view)
@@ -40,7 +46,12 @@ def show_own_input(view: ui.View) -> None:
         if not view.selection.chosen:
             st.caption("Nothing is selected, so before and after are the same.")
         kept, run = _kept_answers(view, own), partial(_own_run, view, own)
-        kept.answer = kept.answer or run().answer()
+        if later and kept.answer is None and _TYPED not in st.session_state and view.card.modality != "vision":
+            st.caption("Answered once the figures above are measured; change the prompt to have it answered at once.")
+            return
+        if kept.answer is None:
+            with ui.model_turn(view.model):
+                kept.answer = run().answer()
         _probabilities(view, own, kept.answer)
         if view.model.modality == "causal":
             _continuations(view, kept, run)
@@ -78,6 +89,7 @@ def _prompt(view: ui.View) -> own_input.OwnInput:
         value=PROMPTS[view.model.modality],
         key="gaps" if masked else "prompt",
         bind="query-params",
+        on_change=lambda: st.session_state.update({_TYPED: True}),
         height=90,
         help="Write ___ (three underscores) where a word is to be filled in."
         if masked
@@ -134,7 +146,7 @@ def _probabilities(view: ui.View, own: own_input.OwnInput, answer: Answer) -> No
         st.caption(f"The first 4 of {len(answer.before)} gaps are shown.")
     shifts = {name: float(np.abs(after - answer.before).sum(-1).mean() / 2) for name, after in answer.after.items()}
     if shifts:
-        most = max(shifts, key=shifts.get)
+        most = max(shifts, key=lambda name: shifts[name])
         st.caption(
             f"Bars: the clean model; marks: ablated. One input is an anecdote, without an interval: the figures above "
             f"are the measurement. The most moved is {most}: {shifts[most]:.1%} of the probability lies elsewhere."
@@ -177,9 +189,10 @@ def _continuations(view: ui.View, kept: _Answers, run: Callable[[], OwnRun]) -> 
     place = st.empty()
     if kept.written is None:
         written: dict[str, list[int]] = {}
-        for step, written in enumerate(run().continuations(), start=1):
-            if step % 5 == 0:  # also where a change of mind ends this
-                place.html(continuation_html(view.model, written))
+        with ui.model_turn(view.model):  # what is put in may be written by the model
+            steps = run().continuations()
+        for written in in_turns(view.model, steps, place.caption):
+            place.html(continuation_html(view.model, written))  # also where a change of mind ends this
         kept.written = written
     place.html(continuation_html(view.model, kept.written))
 
@@ -191,8 +204,9 @@ def continuation_html(model: LoadedModel, written: dict[str, list[int]]) -> str:
     for kind, tokens in written.items():
         same = next((place for place, pair in enumerate(zip(tokens, clean, strict=False)) if len(set(pair)) > 1), None)
         same = min(len(tokens), len(clean)) if same is None else same
-        shared, own = model.tokenizer.decode(tokens[:same]), model.tokenizer.decode(tokens)
-        rest = own[len(shared) :] if own.startswith(shared) else own
+        shared, own = model.tokenizer.decode(tokens[:same]).rstrip("\ufffd"), model.tokenizer.decode(tokens)
+        shared = shared if own.startswith(shared) else ""
+        rest = own[len(shared) :]
         colour = "inherit" if kind == "clean" else mark_of(kind).color
         text = f"{html.escape(shared)}<b>{html.escape(rest)}</b>".replace("\n", "<span style='opacity:.5'>⏎</span> ")
         lines.append(
@@ -208,7 +222,9 @@ def _own_tokens(view: ui.View, own: own_input.OwnInput, kept: _Answers, run: Cal
     ids = own.asked.inputs["input_ids"][0].tolist()
     if len(ids) < 2 or not view.selection.chosen:
         return
-    kept.losses = kept.losses or run().losses()
+    if kept.losses is None:
+        with ui.model_turn(view.model):
+            kept.losses = run().losses()
     before, after = kept.losses
     if view.method not in after:
         return

@@ -4,19 +4,20 @@ What a piece gives does not depend on which other methods are measured beside it
 methods later computes only those that are missing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import NoneType
+from typing import Any
 
 import numpy as np
 from scipy.stats import t
 
-from ablation_core.engine import Recording
-from ablation_core.experiment import AblationRun, AblationSpec
-from ablation_core.ledger import Ledger
-from ablation_core.methods import Method
-from ablation_core.metrics import Scores, sequence_sums
+from ablation_core.experiment import AblationRun
+from ablation_core.forms import MAYBE, fits
+from ablation_core.ledger import KeptRun, find_runs
+from ablation_core.metrics import METRICS, Scores, sequence_sums
 from ablation_core.selection import Selection
-from ablation_core.statistics import Statistics
 
 TESTED = ("loss", "top1", "top10")  # a KL is never negative: whether it differs from 0 is no question
 
@@ -34,6 +35,29 @@ class Piece:
         return self.selection.shape.layers - (layers[0] if layers else 0) + 1  # 1 for the scoring
 
 
+_SPAN: dict[str, Any] = {"mean": MAYBE, "low": MAYBE, "high": MAYBE}
+_PERFORMANCE: dict[str, Any] = dict.fromkeys(("loss", "perplexity", "top1", "top10"), MAYBE)
+_TESTS: dict[str, Any] = {"p_values": dict.fromkeys(TESTED, MAYBE)}
+_ROW: dict[str, Any] = _PERFORMANCE | _TESTS | {"method": str, "kl": MAYBE, "change": dict.fromkeys(METRICS, _SPAN)}
+_RECORD: dict[str, Any] = {"piece": str, "baseline": _PERFORMANCE, "results": [_ROW]}
+_MADE: dict[str, Any] = {
+    "model": {"ref": str, "fingerprint": str, "dtype": str},
+    "data": {"ref": str, "fingerprint": str, "predictions": int, "seq_len": (int, NoneType), "seed": int},
+}
+_RUN: dict[str, Any] = _MADE | {"bins": int, "statistics": (dict, NoneType)}
+
+
+def kept_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
+    """The runs that `find_runs` finds, as far as they are built as this program builds them."""
+    kept = []
+    for run in find_runs(folder, kind, model_fingerprint):
+        statistics = run.run.get("statistics") or {"digest": ""}
+        done = {name: record for name, record in run.done.items() if fits(record, _RECORD)}
+        if fits(run.run, _RUN) and fits(statistics, {"digest": str}) and done:
+            kept.append(replace(run, done=done))
+    return kept
+
+
 Rows = dict[str, dict[str, dict]]  # piece → method → the method's row, as in the document of `ablate`
 
 
@@ -41,47 +65,18 @@ def kept_rows(done: Mapping[str, dict]) -> Rows:
     """The rows of a ledger's records, whichever methods each was measured by."""
     rows: Rows = {}
     for record in done.values():
-        rows.setdefault(record["piece"], {}).update({row["method"]: row for row in record["results"]})
+        if fits(record, _RECORD):  # else it is measured anew
+            rows.setdefault(record["piece"], {}).update({row["method"]: row for row in record["results"]})
     return rows
 
 
 def kept_baseline(done: Mapping[str, dict]) -> dict | None:
     """The clean model's performance, which all pieces share; None where there is no piece."""
-    return next((record["baseline"] for record in done.values()), None)
+    return next((record["baseline"] for record in done.values() if fits(record, _RECORD)), None)
 
 
-def measure_pieces(
-    pieces: Sequence[Piece],
-    methods: Sequence[Method],
-    bins: int,
-    statistics: Statistics | None,
-    recording: Recording,
-    ledger: Ledger,
-) -> Iterator[float]:
-    """Measure what is missing, in this order; yields the share of the work that is done, after each batch.
-
-    A piece is in the ledger before the share that counts it is yielded. Ending the iteration anywhere loses at most the
-    piece under way.
-    """
-    total, done = sum(piece.cost for piece in pieces), 0
-    yield 0.0
-    for piece in pieces:
-        there = kept_rows(ledger.done).get(piece.name, {})
-        missing = tuple(method for method in methods if method.name not in there)
-        if missing:
-            spec = AblationSpec(piece.selection, missing, bins, recording.data.seed)
-            run = AblationRun(recording.model, recording.data, spec, statistics, recording)
-            while run.steps_done < run.steps:
-                run.step()
-                if run.steps_done < run.steps:
-                    yield (done + piece.cost * run.steps_done / run.steps) / total
-            names = " ".join(method.name for method in missing)
-            ledger.add(f"{piece.name}: {names}", _record(piece, run))
-        done += piece.cost
-        yield done / total
-
-
-def _record(piece: Piece, run: AblationRun) -> dict:
+def record_of(piece: Piece, run: AblationRun) -> dict:
+    """What the ledger keeps of a piece: the run's rows, with the p-values of its tests."""
     document = run.finish().result().to_dict()
     baseline, ablated, sequences = run.scores()
     for row in document["results"]:

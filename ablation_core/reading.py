@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks
 
 from ablation_core.statistics import Statistics
 
@@ -104,6 +102,9 @@ def _skew(edges: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _second_mode(edges: np.ndarray, counts: np.ndarray) -> float | None:
+    from scipy.ndimage import gaussian_filter1d  # half a second to import: after the first pictures are drawn
+    from scipy.signal import find_peaks
+
     smooth = gaussian_filter1d(counts.astype(float), sigma=1.5)
     modes, properties = find_peaks(np.pad(smooth, 1), prominence=MODE_PROMINENCE * max(smooth.max(), 1e-9))
     if len(modes) < 2:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ablation_core.results import AblationResult
-from ablation_core.tables import format_interval
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = """
@@ -100,6 +99,8 @@ def to_html(report: Report) -> str:
 
 def result_table(result: AblationResult) -> pd.DataFrame:
     """A result as text with units: the baseline, then a row a method, changes with their 95 % intervals."""
+    from ablation_core.tables import format_interval  # with torch: a report is made when it is asked for
+
     rows = []
     for name, performance, change in (
         ("baseline", result.baseline, None),

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 
 from ablation_core import cache, engine
-from ablation_core.architectures import Modality
+from ablation_core.cards import Modality
 from ablation_core.collect import compute_statistics
 from ablation_core.curve import PERCENTS, SEEDS, CurveResult, CurveSpec, curve
 from ablation_core.data import STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.engine import KEPT_BYTES, LOGIT_VALUES
+from ablation_core.engines import LOCAL, Engine
 from ablation_core.methods import Method, choose_methods
 from ablation_core.models import LoadedModel
 from ablation_core.sources import is_images
@@ -88,7 +89,7 @@ class Part:
     @property
     def memory(self) -> int:
         """Bytes: the weights, clean passes kept for resuming, and one chunk of logits with what scoring makes of it."""
-        kept = min(KEPT_BYTES, self.positions * self.size.layers * self.size.width * max(self.size.bytes, 2))
+        kept = min(KEPT_BYTES, 2 * self.positions * self.size.layers * self.size.width * max(self.size.bytes, 2))
         return self.size.parameters * self.size.bytes + kept + 3 * 4 * LOGIT_VALUES
 
     def seconds(self, speed: float) -> float:
@@ -150,8 +151,10 @@ def fitting_data(data: Sequence[str], ref: str, modality: Modality) -> tuple[str
     return fitting or DATA[modality]
 
 
-def run_part(part: Part, model: LoadedModel, folder: Path, progress: Callable[[float], None]) -> CurveResult:
-    """Statistics, where there are none yet, and the curves; kept in the cache folder as they are made."""
+def run_part(
+    part: Part, model: LoadedModel, folder: Path, progress: Callable[[float], None], engine: Engine = LOCAL
+) -> CurveResult:
+    """Statistics, where there are none yet (always in this process), and the curves; kept in the cache folder."""
     data = load_data(part.data, model, part.predictions)
     entry = cache.find_statistics(model, part.data, folder, data.source)
     if entry is None:
@@ -160,4 +163,4 @@ def run_part(part: Part, model: LoadedModel, folder: Path, progress: Callable[[f
         cache.save_statistics(statistics, folder)
     else:
         statistics = cache.load_statistics(entry.path, model)
-    return curve(model, data, CurveSpec(part.methods), statistics, folder, progress)
+    return curve(model, data, CurveSpec(part.methods), statistics, folder, progress, engine)

@@ -1,14 +1,18 @@
 """What an ablation experiment found, and its JSON document."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablation_core.displacement import Displacement
-from ablation_core.metrics import Interval
-from ablation_core.optimal import Learning
+if TYPE_CHECKING:
+    from ablation_core.displacement import Displacement
+    from ablation_core.metrics import Interval
+    from ablation_core.optimal import Learning
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class AblationResult:
         return document
 
     def _row(self, result: MethodResult) -> dict:
-        row = {"method": result.method}
+        row: dict[str, Any] = {"method": result.method}
         row |= _performance(result.performance, ("loss", "perplexity", "top1", "top10", "kl"))
         row["change"] = {metric: _numbers(interval) for metric, interval in result.change.items()}
         row["displacement"] = _numbers(result.displacement)

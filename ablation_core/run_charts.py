@@ -3,6 +3,8 @@
 Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are those of `charts.MARKS`.
 """
 
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
@@ -13,9 +15,17 @@ HARM, HELP = "#dd6315", "#2f86c9"
 FADED = {HARM: "rgba(221,99,21,0.03)", HELP: "rgba(47,134,201,0.03)"}  # to nothing, on white as on black
 GREY = "#808792"
 MOST_LABELLED = 200  # cells with their values written in them
+DARK_INK, LIGHT_INK = "#10151b", "#e6ebf0"
 
 
-def effect_map(frame: pd.DataFrame, title: str, form: str, layers: int, heads: int, worse: int) -> alt.LayerChart:
+def _ink(strong: str, dark: bool) -> Any:
+    """The colour of numbers on coloured cells: dark, but for pale cells of the dark theme, through which it shows."""
+    return alt.condition(strong, alt.value(DARK_INK), alt.value(LIGHT_INK)) if dark else alt.value(DARK_INK)
+
+
+def effect_map(
+    frame: pd.DataFrame, title: str, form: str, layers: int, heads: int, worse: int, dark: bool = False
+) -> alt.LayerChart:
     """Every head's change, layer across and head up, clickable as the selection `pick`.
 
     Told changes are solid, undecided ones pale, estimates dashed; the colour goes with the root of the change, so that
@@ -24,6 +34,7 @@ def effect_map(frame: pd.DataFrame, title: str, form: str, layers: int, heads: i
     Args:
         frame: as `run_frames.map_frame` makes it.
         worse: the sign of a change that is a harm (1 for the loss, -1 for top-1), drawn orange; 0 where none is negative.
+        dark: whether it is drawn on a dark page.
     """
     most = max(frame["value"].abs().max(), 1e-12) if len(frame) else 1.0
     below, above = (HELP, HARM) if worse >= 0 else (HARM, HELP)
@@ -75,29 +86,22 @@ def effect_map(frame: pd.DataFrame, title: str, form: str, layers: int, heads: i
     outline = base.transform_filter("datum.picked").mark_rect(
         fill=None, stroke=EMPHASIS, strokeWidth=3, cornerRadius=3, tooltip=None
     )
-    chart = alt.layer(cells, outline)
+    chart = alt.LayerChart(layer=[cells, outline])
     if layers * heads <= MOST_LABELLED:
-        texts = base.mark_text(fontSize=11, cursor="pointer", tooltip=None, color=GREY).encode(
-            text=alt.Text("value:Q", format=form)
+        strong = f"datum.state === '{STATES[0]}' && abs(datum.value) >= {0.7 * most}"
+        chart += base.mark_text(fontSize=11, cursor="pointer", tooltip=None).encode(
+            text=alt.Text("value:Q", format=form), color=_ink(strong, dark)
         )
-        told, rest = f"datum.state === '{STATES[0]}'", f"datum.state !== '{STATES[0]}'"
-        strong = texts.transform_filter(f"{told} && abs(datum.value) >= {0.3 * most}").mark_text(
-            fontSize=11, fontWeight=600, color="white", cursor="pointer", tooltip=None
-        )
-        weak = texts.transform_filter(f"{told} && abs(datum.value) < {0.3 * most}").mark_text(
-            fontSize=11, fontWeight=600, color=GREY, cursor="pointer", tooltip=None
-        )
-        chart += texts.transform_filter(rest) + weak + strong
     return chart.properties(height=110 + max(150, min(34 * heads, 480)))
 
 
-def agreement_matrix(frame: pd.DataFrame, methods: list[str]) -> alt.LayerChart:
+def agreement_matrix(frame: pd.DataFrame, methods: list[str], dark: bool = False) -> alt.LayerChart:
     """The rank correlation of every two methods, clickable as the selection `pair`.
 
     Args:
         frame: columns one, other, rho, low, high, heads.
     """
-    axis = alt.Axis(labelAngle=-35, domain=False, ticks=False, title=None)
+    axis = alt.Axis(labelAngle=-35, labelOverlap=False, domain=False, ticks=False, title=None)
     base = alt.Chart(frame).encode(
         x=alt.X("one:N", scale=alt.Scale(domain=methods), axis=axis),
         y=alt.Y("other:N", scale=alt.Scale(domain=methods), axis=alt.Axis(domain=False, ticks=False), title=None),
@@ -123,10 +127,38 @@ def agreement_matrix(frame: pd.DataFrame, methods: list[str]) -> alt.LayerChart:
         .add_params(pair)
     )
     texts = base.mark_text(fontSize=12, cursor="pointer", tooltip=None).encode(
-        text=alt.Text("rho:Q", format=".2f"),
-        color=alt.condition("abs(datum.rho) > 0.6", alt.value("white"), alt.value(GREY)),
+        text=alt.Text("rho:Q", format=".2f"), color=_ink("abs(datum.rho) > 0.85", dark)
     )
     return (cells + texts).properties(height=40 * len(methods) + 90)
+
+
+def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
+    """One bar a neuron of a head: its estimated change, with one standard error to each side; clickable as `pick`.
+
+    Args:
+        frame: columns label, neuron, estimate, error, picked.
+    """
+    base = alt.Chart(frame.assign(low=frame["estimate"] - frame["error"], high=frame["estimate"] + frame["error"]))
+    x = alt.X("neuron:O", title="neuron", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False))
+    pick = alt.selection_point(name="pick", fields=["neuron"], toggle=False)
+    told = [
+        alt.Tooltip("label:N", title="neuron"),
+        alt.Tooltip("estimate:Q", title="instant estimate", format=form),
+        alt.Tooltip("error:Q", title="standard error", format=form.lstrip("+")),
+    ]
+    bars = (
+        base.mark_bar(cursor="pointer", cornerRadius=2)
+        .encode(
+            x=x,
+            y=alt.Y("estimate:Q", title=title),
+            color=alt.condition("datum.estimate > 0", alt.value(HARM), alt.value(HELP)),
+            opacity=alt.condition("datum.picked", alt.value(1), alt.value(0.55)),
+            tooltip=told,
+        )
+        .add_params(pick)
+    )
+    errors = base.mark_rule(color=GREY, strokeWidth=1.5, tooltip=None).encode(x=x, y="low:Q", y2="high:Q")
+    return (bars + errors).properties(height=260)
 
 
 def pair_scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str) -> alt.LayerChart:
@@ -169,7 +201,7 @@ def pruning_curves(
     kinds = list(dict.fromkeys(points["kind"]))
     marks = [MARKS[kind] for kind in kinds]
     legend = alt.Legend(
-        title=None, orient="top", labelFontSize=13, symbolSize=90, symbolStrokeWidth=0, symbolOpacity=1, columns=4
+        title=None, orient="top", labelFontSize=13, symbolSize=90, symbolStrokeWidth=0, symbolOpacity=1, columns=3
     )
     colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[m.color for m in marks]), legend=legend)
     dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=kinds, range=[list(m.dash) for m in marks]), legend=None)
@@ -216,4 +248,4 @@ def pruning_curves(
             base.mark_line(strokeWidth=2.2, tooltip=None).encode(y=y("mean"), strokeDash=dash),
             base.mark_point(filled=True, size=70, opacity=1).encode(y=y("mean"), shape=shape, tooltip=told),
         ]
-    return alt.layer(*layers).properties(height=460)
+    return alt.LayerChart(layer=layers).properties(height=460)

@@ -1,6 +1,7 @@
 """Sweeps and curves as tidy frames, the form that the charts draw and the tables show."""
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -30,7 +31,7 @@ def map_frame(
     estimates = estimates or {}
     for head in result.wanted:
         layer, number = map(int, head.split("."))
-        row = {"layer": layer, "head": number, "label": head, "picked": head == picked}
+        row: dict[str, Any] = {"layer": layer, "head": number, "label": head, "picked": head == picked}
         estimate, error = estimates.get(head, (math.nan, math.nan))
         row |= {"estimate": estimate, "estimate error": error}
         if kept := result.rows.get(head, {}).get(method):
@@ -73,6 +74,13 @@ def pair_frame(result: SweepResult, one: str, other: str, metric: str) -> pd.Dat
     """One row a head that both methods have measured: both changes."""
     first, second = result.changes(one, metric), result.changes(other, metric)
     rows = [{"label": head, "x": first[head], "y": second[head]} for head in first if head in second]
+    return pd.DataFrame(rows, columns=["label", "x", "y"]).dropna()
+
+
+def estimate_frame(result: SweepResult, method: str, metric: str, estimates: Estimates) -> pd.DataFrame:
+    """One row a head that is measured and estimated: the estimate across, the exact change up."""
+    exact = result.changes(method, metric)
+    rows = [{"label": head, "x": estimates[head][0], "y": exact[head]} for head in exact if head in estimates]
     return pd.DataFrame(rows, columns=["label", "x", "y"]).dropna()
 
 

@@ -1,6 +1,7 @@
 """What a sweep and a curve say, in neutral sentences."""
 
 import math
+from collections import Counter
 
 from ablation_core.agreement import rank_agreement
 from ablation_core.curve import CurveResult
@@ -21,9 +22,10 @@ def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
     so_far = "" if len(changes) == count else f" ({len(changes)} measured so far)"
     told = told_heads(result, method, metric)
     rule = "5 % false discoveries over the map" if metric != "kl" else "a KL above every random set's"
+    most_taken = "at most " if "looks_after_sequences" in result.description else ""
     text = (
         f"By {method}, **{len(told)} of {count} heads**{so_far} can be told from no effect on {what} ({rule}), on "
-        f"{data['predictions']:,} predictions of {data['ref']}."
+        f"{most_taken}{data['predictions']:,} predictions of {data['ref']}."
     )
     most = max(changes, key=lambda head: abs(changes[head]))
     kept = result.rows[most][method]["change"][metric]
@@ -37,6 +39,46 @@ def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
             f"{beyond} head{'s' * (beyond != 1)} lie{'s' * (beyond == 1)} beyond."
         )
     return text
+
+
+def shown_sentence(described: dict) -> str:
+    """What a run is of: model, data, statistics, settings."""
+    data, made = described["data"], described["statistics"]
+    windows = f" of {data['seq_len']} tokens" if data["seq_len"] else ""
+    text = (
+        f"Shown: {described['model']['ref']} on {data['predictions']:,} predictions of {data['ref']} ({data['split']} "
+        f"part), {data['sequences']:,} {'windows' if data['seq_len'] else 'images'}{windows}, seed {data['seed']}"
+    )
+    if made is None:
+        return f"{text}."
+    return (
+        f"{text}; values from {made['tokens']:,} positions of {made['data']} (statistics {made['digest'][:8]}), "
+        f"{described['bins']} bins for the peak."
+    )
+
+
+def adaptive_sentence(result: SweepResult, method: str) -> str:
+    """How an adaptive sweep has decided the heads by a method, and on how few predictions."""
+    rows = [result.rows[head][method] for head in result.wanted if method in result.rows.get(head, {})]
+    counted = Counter(row["verdict"] for row in rows)
+    parts = [f"{counted[verdict]} {words}" for verdict, words in _VERDICTS.items() if counted[verdict]]
+    if open_ones := len(result.wanted) - len(rows) + counted["open"]:
+        parts.append(f"{open_ones} not decided yet")
+    guided = ", carried over to all sequences by first-order estimates of each"
+    return (
+        f"Adaptive, with {result.share:.0%} of a whole sweep's predictions"
+        f"{guided if result.description.get('first_order_estimates') else ''}: "
+        f"of {len(result.wanted)} heads {', '.join(parts)}."
+    )
+
+
+_VERDICTS = {
+    "told": "told from no effect",
+    "small": "surely small",
+    "unlikely": "given up, since all predictions would hardly tell them",
+    "not told": "not told, which more predictions would hardly change",
+    "no number": "without a number",
+}
 
 
 def estimate_sentence(result: SweepResult, method: str, metric: str, estimates: Estimates) -> str:
@@ -53,6 +95,17 @@ def estimate_sentence(result: SweepResult, method: str, metric: str, estimates: 
         f"On {len(both)} heads the instant estimate orders them like the exact change with a rank correlation of "
         f"{rho.mean:.2f}{span}."
     )
+
+
+def curve_levels(result: CurveResult, metric: str) -> dict[str, float]:
+    """The clean model's height, and that of guessing blindly among the model's classes or tokens, by their words."""
+    classes = result.description["classes"]
+    form, fine = (".2f", ".2f") if metric == "loss" else (".0%", ".2%")
+    chance = math.log(classes) if metric == "loss" else 1 / classes
+    found = {f"chance: 1 of {classes:,}, {chance:{fine}}": chance}
+    if result.baseline is not None:
+        found[f"baseline {result.baseline[metric]:{form}}"] = result.baseline[metric]
+    return found
 
 
 def curve_sentence(result: CurveResult, metric: str) -> str:

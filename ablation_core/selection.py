@@ -18,7 +18,7 @@ from ablation_core.errors import SelectionError
 Head = tuple[int, int]
 
 _TERM = re.compile(r"(?P<layer>\*|\d{1,9})\.(?P<head>\*|\d{1,9})(?::(?P<neurons>[\d,\-]+))?", re.ASCII)
-_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")  # of a term, whose digits are plain
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,14 @@ class Selection:
         for (at, head), neurons in self.chosen:
             if at == layer:
                 mask[head, list(neurons)] = True
-        return mask.reshape(-1)
+        return mask.ravel()
 
     def toggled(self, other: "Selection") -> "Selection":
         """Without `other` if all of it is selected, else with all of it added."""
         mine = {head: set(neurons) for head, neurons in self.chosen}
         remove = all(set(neurons) <= mine.get(head, set()) for head, neurons in other.chosen)
         for head, neurons in other.chosen:
-            mine[head] = mine.get(head, set()) - set(neurons) if remove else mine.get(head, set()) | set(neurons)
+            mine[head] = mine[head] - set(neurons) if remove else mine.get(head, set()) | set(neurons)
         return self._of(self.shape, mine)
 
 

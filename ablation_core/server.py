@@ -1,42 +1,105 @@
 """What all sessions of a server share: models, data, statistics, clean passes and results, each bounded in number.
 
-Streamlit hashes neither modules nor, reliably, large arrays: everything here is found by its own fingerprint.
+Streamlit hashes neither modules nor, reliably, large arrays: everything here is found by its own fingerprint. What needs
+torch is imported when it is first asked for, so that the first picture does not wait for it.
 """
 
+from __future__ import annotations
+
+import threading
 from collections import OrderedDict
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import streamlit as st
 
-from ablation_core import cache
+from ablation_core import access, bundled, cache
 from ablation_core.cache import CacheEntry
-from ablation_core.data import Data, load_data
-from ablation_core.engine import Recording
+from ablation_core.cards import ModelCard
+from ablation_core.errors import AblationError, StatisticsError
 from ablation_core.jobs import Jobs
-from ablation_core.loading import load_model
-from ablation_core.models import LoadedModel
-from ablation_core.positions import ByPosition, by_position
-from ablation_core.shapes import Shapes, find_shapes
+from ablation_core.model_folders import folder_state
 from ablation_core.sources import Split, source_digest
 from ablation_core.statistics import Statistics
 
+if TYPE_CHECKING:
+    from ablation_core.data import Data
+    from ablation_core.engine import Recording
+    from ablation_core.models import LoadedModel
+    from ablation_core.positions import ByPosition
+    from ablation_core.shapes import Shapes
+
 SEED = 0
+AFTER_FIRST_PICTURE = 1.0  # seconds until a model is loaded in the background: the browser draws meanwhile
 
 
-@st.cache_resource(max_entries=3, show_spinner=False)
 def shared_model(ref: str) -> LoadedModel:
-    return load_model(ref)
+    """A model, if it is offered; loaded anew where its folder has changed."""
+    ref = access.ACCESS.check_model(ref)
+    return _model(ref, folder_state(ref))
+
+
+def known_card(ref: str) -> ModelCard | None:
+    """What is known of a model that need not be loaded for that: once it was loaded, or where it is bundled."""
+    return shared_model(ref).card if is_loaded(ref) else bundled.CARDS.get(ref)
+
+
+def is_loaded(ref: str) -> bool:
+    """Whether the model was loaded since the server began."""
+    return ref in _cards()
+
+
+def load_in_background(ref: str) -> None:
+    """Load a model soon, and import what running it takes, unless that was begun; returns at once."""
+    if is_loaded(ref) or ref in _loading():
+        return
+
+    def load() -> None:
+        try:
+            from ablation_core import live  # noqa: F401  what the next page needs
+
+            shared_model(ref)
+        except AblationError:
+            pass  # whoever asks for the model gets the sentence
+        finally:
+            _loading().discard(ref)
+
+    _loading().add(ref)
+    threading.Timer(AFTER_FIRST_PICTURE, load).start()  # no daemon: a process that ends amid loading would be aborted
 
 
 def shared_data(model: LoadedModel, ref: str, predictions: int, split: Split) -> Data:
+    """A data set, if it is offered: `source_digest` already reads the file."""
+    access.ACCESS.check_data(ref)
+    access.ACCESS.check_predictions(predictions)
     return _data(model, model.fingerprint, ref, source_digest(ref), predictions, split)
 
 
 def shared_recording(model: LoadedModel, data: Data) -> Recording:
-    return _recording(model, data, model.fingerprint, data.fingerprint)
+    return _recording(model, data, model.fingerprint, data.fingerprint, data.batch_size)
 
 
-def shared_statistics(model: LoadedModel, entry: CacheEntry) -> Statistics:
-    return _statistics(str(entry.path), entry.path.stat().st_mtime_ns, model, model.fingerprint)
+def find_shared_statistics(model: LoadedModel | ModelCard, ref: str) -> CacheEntry | None:
+    """The statistics file of a model and of data that is offered; None where it is to be computed.
+
+    Raises:
+        StatisticsError: there is none, and computing is for whoever runs the server.
+    """
+    entry = cache.find_statistics(model, access.ACCESS.check_data(ref))
+    if entry is None and access.ACCESS.shared:
+        raise StatisticsError(
+            f"There are no statistics of {model.ref} on {ref} here. Whoever runs this server can compute them: "
+            f"python -m ablation_core stats {model.ref} --data {ref}"
+        )
+    return entry
+
+
+def shared_statistics(model: LoadedModel | ModelCard, entry: CacheEntry) -> Statistics:
+    try:
+        changed = entry.path.stat().st_mtime_ns
+    except OSError as error:  # deleted since it was found
+        raise StatisticsError(f"The statistics cannot be read: {error}. Reload the page.") from error
+    return _statistics(str(entry.path), changed, model, model.fingerprint)
 
 
 def shared_shapes(statistics: Statistics, bins: int) -> Shapes:
@@ -60,6 +123,12 @@ def shared_jobs() -> Jobs:
 
 
 @st.cache_resource
+def shared_ablations() -> Jobs:
+    """Ablations being measured behind pages; shorter than long runs, and more at once."""
+    return Jobs(most=12)
+
+
+@st.cache_resource
 def shared_estimates() -> OrderedDict:
     """Instant estimates of head maps by what decides them, the oldest first."""
     return OrderedDict()
@@ -71,26 +140,62 @@ def shared_answers() -> OrderedDict:
     return OrderedDict()
 
 
+@st.cache_resource
+def _cards() -> dict[str, ModelCard]:
+    """The cards of the models that were loaded."""
+    return {}
+
+
+@st.cache_resource
+def _loading() -> set[str]:
+    """References of models on their way in the background."""
+    return set()
+
+
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _model(ref: str, state: str) -> LoadedModel:
+    from ablation_core.loading import load_model
+
+    model = _models_in_use().get((ref, state)) or load_model(ref)
+    _models_in_use()[ref, state] = model
+    _cards()[ref] = model.card
+    return model
+
+
+@st.cache_resource
+def _models_in_use() -> WeakValueDictionary:
+    """Models that are in memory: one that an open page still shows is not loaded a second time."""
+    return WeakValueDictionary()
+
+
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _data(_model: LoadedModel, fingerprint: str, ref: str, source: str, predictions: int, split: Split) -> Data:
+    from ablation_core.data import load_data
+
     return load_data(ref, _model, predictions, seed=SEED, split=split)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _recording(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str) -> Recording:
+def _recording(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str, batch_size: int) -> Recording:
+    from ablation_core.engine import Recording
+
     return Recording(_model, _data)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _statistics(path: str, changed: int, _model: LoadedModel, fingerprint: str) -> Statistics:
+def _statistics(path: str, changed: int, _model: LoadedModel | ModelCard, fingerprint: str) -> Statistics:
     return cache.load_statistics(path, _model)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _shapes(_statistics: Statistics, digest: str, bins: int) -> Shapes:
+    from ablation_core.shapes import find_shapes
+
     return find_shapes(_statistics, bins)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _positions(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str, layer: int) -> ByPosition:
+    from ablation_core.positions import by_position
+
     return by_position(_model, _data, layer)

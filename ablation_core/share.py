@@ -5,12 +5,15 @@ and seed. They are run in the project's folder; the script says on standard erro
 was made with.
 """
 
+from __future__ import annotations
+
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-from ablation_core import cache
-from ablation_core.folders import CACHE
-from ablation_core.models import LoadedModel
+from ablation_core import access, cache
+from ablation_core.cards import ModelCard
+from ablation_core.folders import CACHE, PROJECT
 from ablation_core.results import AblationResult
 from ablation_core.statistics import Statistics
 
@@ -72,13 +75,54 @@ print(json.dumps(document, indent=2))
 '''
 
 
+_RUN_SCRIPT = '''\
+"""{what}, as JSON. Made by Ablation Explorer; run it in the project's folder."""
+
+import json
+import sys
+
+from ablation_core import METHODS, load_data, load_model, load_statistics
+from ablation_core.folders import CACHE
+from ablation_core.{room} import {spec}, {function}
+
+model = load_model({model!r}, dtype={dtype!r})
+data = load_data({data!r}, model, predictions={predictions}, seq_len={seq_len}, batch_size={batch_size}, seed={seed})
+statistics = {statistics}
+for what, found, shown in (
+    ("model", model.fingerprint, {model_fingerprint!r}),
+    ("data", data.fingerprint, {data_fingerprint!r}),
+    ("statistics", statistics and statistics.digest, {digest!r}),
+):
+    if found != shown:
+        print(f"note: the {{what}} is {{found}}, the page showed {{shown}}: numbers will differ.", file=sys.stderr)
+
+spec = {spec}(tuple(METHODS[name] for name in {methods!r}), bins={bins}{settings})
+result = {function}(model, data, spec, statistics, CACHE)  # what is finished is kept there, and not measured again
+print(json.dumps(result.to_dict(), indent=2))
+'''
+
+
 def statistics_file(statistics: Statistics, folder: Path = CACHE) -> str:
-    """The path of a statistics file, from the project's folder where it lies there; its usual name if it is gone."""
+    """The path of a statistics file, from the project's folder where it lies there; its usual name if it is gone.
+
+    On a shared server: where the visitor's own project keeps it, once it is computed or imported there.
+    """
     usual = cache.statistics_path(statistics, folder)
-    entries = [] if usual.exists() else cache.list_statistics(folder)[0]
-    path = next((entry.path for entry in entries if entry.digest == statistics.digest), usual)
-    root = CACHE.parent
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+    if not usual.exists() and (found := _file_of(statistics.digest, folder)):
+        return found
+    return _from_project(usual, folder)
+
+
+def _file_of(digest: str, folder: Path) -> str | None:
+    """The same by the digest alone; None where no file has it."""
+    entries, _ = cache.list_statistics(folder)
+    return next((_from_project(entry.path, folder) for entry in entries if entry.digest == digest), None)
+
+
+def _from_project(path: Path, folder: Path) -> str:
+    if access.ACCESS.shared:
+        return str(Path("cached_stats") / path.relative_to(folder))
+    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
 
 
 def ablation_script(result: AblationResult, statistics: Statistics, method: str, folder: Path = CACHE) -> str:
@@ -109,19 +153,92 @@ def ablation_script(result: AblationResult, statistics: Statistics, method: str,
 
 def ablation_command(result: AblationResult, statistics: Statistics, folder: Path = CACHE) -> str:
     """The command that prints a result; with `--json` behind it, to the last digit."""
-    words = ["python", "-m", "ablation_core", "ablate", result.model["ref"], "--dtype", result.model["dtype"]]
-    words += ["--data", result.data["ref"], "--predictions", str(result.data["predictions"])]
-    if result.data["seq_len"]:
-        words += ["--seq-len", str(result.data["seq_len"])]
-    words += ["--batch-size", str(result.data["batch_size"]), "--seed", str(result.data["seed"])]
+    described, methods = {"model": result.model, "data": result.data}, [row.method for row in result.results]
+    words = _words("ablate", described, methods, result.bins, statistics_file(statistics, folder))
     words += ["--select", result.select]
-    for row in result.results:
-        words += ["--method", row.method]
-    words += ["--bins", str(result.bins), "--statistics", statistics_file(statistics, folder)]
     return shlex.join(words + ["--spare-first"] * (result.positions_spared > 0))
 
 
-def neuron_script(model: LoadedModel, statistics: Statistics, select: str, bins: int, folder: Path = CACHE) -> str:
+def _words(command: str, described: dict, methods: Sequence[str], bins: int, statistics: str | None) -> list[str]:
+    """The words of a command that measures on data."""
+    model, data = described["model"], described["data"]
+    words = ["python", "-m", "ablation_core", command, model["ref"], "--dtype", model["dtype"]]
+    words += ["--data", data["ref"], "--predictions", str(data["predictions"])]
+    words += ["--seq-len", str(data["seq_len"])] if data["seq_len"] else []
+    words += ["--batch-size", str(data["batch_size"]), "--seed", str(data["seed"])]
+    for method in methods:
+        words += ["--method", method]
+    return [*words, "--bins", str(bins), *(["--statistics", statistics] if statistics else [])]
+
+
+def sweep_script(described: dict, methods: Sequence[str], adaptive: bool = False, folder: Path = CACHE) -> str:
+    """A Python script that measures every head and prints the map as JSON.
+
+    Args:
+        described: a result's description: model, data, statistics, bins.
+    """
+    names = ("adaptive", "AdaptiveSpec", "adaptive_sweep") if adaptive else ("sweep", "SweepSpec", "sweep")
+    return _run_script("Every head, one at a time", names, described, methods, "", folder)
+
+
+def sweep_command(described: dict, methods: Sequence[str], adaptive: bool = False, folder: Path = CACHE) -> str:
+    """The command that does the same."""
+    words = _words("sweep", described, methods, described["bins"], _described_file(described, folder))
+    return shlex.join(words + ["--adaptive"] * adaptive)
+
+
+def curve_script(described: dict, folder: Path = CACHE) -> str:
+    """A Python script that measures pruning curves and prints them as JSON.
+
+    Args:
+        described: a result's description, which names its methods, seeds and percents too.
+    """
+    settings = f", seeds={tuple(described['seeds'])}, percents={tuple(described['percents'])}"
+    settings += f", whole_heads={described['whole_heads']}"
+    names = ("curve", "CurveSpec", "curve")
+    return _run_script("Pruning curves", names, described, described["methods"], settings, folder)
+
+
+def curve_command(described: dict, folder: Path = CACHE) -> str:
+    """The command that does the same."""
+    file = _described_file(described, folder)
+    words = _words("curve", described, described["methods"], described["bins"], file)
+    words += ["--seeds", *map(str, described["seeds"]), "--percents", *map(str, described["percents"])]
+    return shlex.join(words + ["--whole-heads"] * described["whole_heads"])
+
+
+def _described_file(described: dict, folder: Path) -> str | None:
+    return described["statistics"] and _file_of(described["statistics"]["digest"], folder)
+
+
+def _run_script(
+    what: str, names: tuple[str, str, str], described: dict, methods: Sequence[str], settings: str, folder: Path
+) -> str:
+    model, data, file = described["model"], described["data"], _described_file(described, folder)
+    room, spec, function = names
+    return _RUN_SCRIPT.format(
+        what=what,
+        room=room,
+        spec=spec,
+        function=function,
+        model=model["ref"],
+        dtype=model["dtype"],
+        model_fingerprint=model["fingerprint"],
+        data=data["ref"],
+        data_fingerprint=data["fingerprint"],
+        predictions=data["predictions"],
+        seq_len=data["seq_len"] or 128,
+        batch_size=data["batch_size"],
+        seed=data["seed"],
+        statistics=f"load_statistics({file!r}, model)" if file else "None",
+        digest=described["statistics"] and described["statistics"]["digest"],
+        methods=list(methods),
+        bins=described["bins"],
+        settings=settings,
+    )
+
+
+def neuron_script(model: ModelCard, statistics: Statistics, select: str, bins: int, folder: Path = CACHE) -> str:
     """A Python script that prints the figures of neurons as JSON."""
     return _NEURON_SCRIPT.format(
         model=model.ref,
@@ -133,7 +250,7 @@ def neuron_script(model: LoadedModel, statistics: Statistics, select: str, bins:
     )
 
 
-def neuron_command(model: LoadedModel, statistics: Statistics, select: str, bins: int, folder: Path = CACHE) -> str:
+def neuron_command(model: ModelCard, statistics: Statistics, select: str, bins: int, folder: Path = CACHE) -> str:
     """The command that prints the figures of neurons."""
     words = ["python", "-m", "ablation_core", "neurons", model.ref, "--dtype", model.dtype]
     words += ["--select", select, "--bins", str(bins), "--statistics", statistics_file(statistics, folder)]

@@ -11,28 +11,35 @@
 """
 
 import hashlib
+import io
 import os
 import pydoc_data.topics
 import sysconfig
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ablation_core.bundled import fashion_mnist
-from ablation_core.errors import DataError
+from ablation_core.errors import DataError, first_line
 
 Split = Literal["evaluation", "statistics"]
 SPLITS: tuple[Split, ...] = ("evaluation", "statistics")
 TEXT_NAMES = ("python-docs", "python-code")
 IMAGE_NAMES = ("fashion-mnist", "fashion-mnist:full")
+DEFAULT_DATA = {"causal": "python-docs", "masked": "python-docs", "vision": "fashion-mnist"}
+STATISTICS_PREDICTIONS = {"causal": 20_000, "masked": 4_000, "vision": 1_000}  # some 20,000 to 50,000 positions
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # other decoders may run programs, or are seldom tried
 
 _PIECE = 20_000  # characters tokenised at a time, so that a large file costs only what is used of it
 _MAX_TEXT_BYTES = 100_000_000
+_MAX_PIXELS = 100_000_000
 
 
 def is_text(ref: str) -> bool:
@@ -55,7 +62,8 @@ def read_text(ref: str, split: Split) -> Iterator[str]:
     elif ref == "python-code":
         yield from _python_code(split)
     else:
-        yield from _pieces(_half(_read_file(Path(ref.removeprefix("text:"))), split))
+        path = Path(ref.removeprefix("text:"))
+        yield from _pieces(_half(decode_text(_read_file(path), str(path)), split))
 
 
 def _half(text: str, split: Split) -> str:
@@ -71,16 +79,17 @@ def _pieces(text: str) -> Iterator[str]:
         start = end
 
 
-def _read_file(path: Path) -> str:
+def _read_file(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise DataError(f"There is no file {path}. Write text: followed by the path of a UTF-8 text file.")
-        if path.stat().st_size > _MAX_TEXT_BYTES:
+        size = path.stat().st_size
+        if size > _MAX_TEXT_BYTES:
             raise DataError(f"{path} is larger than {_MAX_TEXT_BYTES // 1_000_000} MB; cut a part of it and use that.")
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            return file.read(size)  # no more: some of the system's own files have no size and no end
     except OSError as error:
         raise DataError(f"The file {path} cannot be read: {error.strerror}.") from error
-    return decode_text(data, str(path))
 
 
 def decode_text(data: bytes, name: str) -> str:
@@ -125,11 +134,8 @@ class ImageItem:
         """
         if isinstance(self.source, np.ndarray):
             return Image.fromarray(self.source)
-        try:
-            with Image.open(self.source) as image:
-                return eight_bit(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"The image {self.source} cannot be read: {error}") from error
+        with opened_image(self.source, f"The image {self.source}", _MAX_PIXELS) as image:
+            return eight_bit(image)
 
     def digest(self) -> bytes:
         """A digest of the file or pixels and of the target.
@@ -142,6 +148,37 @@ class ImageItem:
         except OSError as error:
             raise DataError(f"The image {self.source} cannot be read: {error.strerror}.") from error
         return hashlib.sha256(data + self.target.to_bytes(8, "little")).digest()
+
+
+@contextmanager
+def opened_image(file: Path | io.BytesIO, name: str, most_pixels: int) -> Iterator[Image.Image]:
+    """An image of a known kind, for a `with` block that decodes it; its size is looked at before.
+
+    Args:
+        name: what it is called in a sentence, as its beginning.
+
+    Raises:
+        DataError: it has more pixels than that, is damaged, or no image; whatever a decoder makes of a hostile file.
+    """
+    too_many = f"at most {most_pixels // 1_000_000} million are taken. Make it smaller"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused here, with a sentence
+            with Image.open(file, formats=IMAGE_FORMATS) as image:
+                if image.width * image.height > most_pixels:
+                    raise DataError(f"{name} has {image.width:,} × {image.height:,} pixels; {too_many}.")
+                yield image
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name} has far too many pixels; {too_many}.") from error
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(IMAGE_FORMATS)
+        raise DataError(f"{name} is not an image of a known kind ({kinds}); it cannot be read as an image.") from error
+    except Exception as error:
+        raise DataError(
+            f"{name} cannot be read as an image ({first_line(error)}). It may be damaged or cut off; leave it out."
+        ) from error
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -166,7 +203,7 @@ def source_digest(ref: str) -> str:
     kind, _, place = ref.partition(":")
     try:
         if kind == "text" and os.path.isfile(place):  # where it is not, reading it says so
-            return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16]
+            return hashlib.sha256(_read_file(Path(place))).hexdigest()[:16]
         if kind == "images":
             files = sorted(p for p in Path(place).glob("*/*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
             lines = (f"{path.relative_to(place)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)

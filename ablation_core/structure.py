@@ -4,7 +4,8 @@ import re
 
 from torch import nn
 
-from ablation_core.architectures import ARCHITECTURES, REFUSED, Architecture, Modality, input_width
+from ablation_core.architectures import ARCHITECTURES, REFUSED, Architecture, input_width
+from ablation_core.cards import Modality
 from ablation_core.errors import ModelError
 
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)

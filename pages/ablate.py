@@ -5,11 +5,12 @@ import math
 import streamlit as st
 
 from ablation_core import charts, frames, live, takeaway, ui
-from ablation_core.draw import draw
+from ablation_core.draw import as_tables, draw
 from ablation_core.hurts import show_harm
 from ablation_core.metrics import Interval
+from ablation_core.noise import NoiseFloor
 from ablation_core.own_view import show_own_input
-from ablation_core.results import MethodResult
+from ablation_core.results import AblationResult, MethodResult
 from ablation_core.selection import Selection
 from ablation_core.verdict import comparison, harm_split, verdict
 
@@ -40,9 +41,8 @@ def toggle_head() -> None:
         st.session_state["select"] = str(view.selection.toggled(head))
 
 
-def show_numbers(outcome: live.Outcome) -> None:
+def show_numbers(result: AblationResult) -> None:
     """The chosen method's row of figures: baseline, ablated, change with interval."""
-    result = outcome.result
     row = next((row for row in result.results if row.method == view.method), result.results[0])
     before, after, change = result.baseline, row.performance, row.change
     figures = (
@@ -65,9 +65,8 @@ def _ratio(row: MethodResult) -> str:
     return "× " + ui.interval_text(Interval(math.exp(loss.mean), *bounds), ".4f")
 
 
-def show_comparison(outcome: live.Outcome) -> None:
+def show_comparison(result: AblationResult, floor: NoiseFloor | None) -> None:
     """All methods side by side, with the noise floor."""
-    result, floor = outcome.result, outcome.floor
     metric = st.session_state.get("metric") or "loss"
     band = (floor.low, floor.high) if floor and metric == "loss" else None
     frame = frames.change_frame(result, metric, view.method)
@@ -89,8 +88,51 @@ def show_comparison(outcome: live.Outcome) -> None:
     st.dataframe(frames.result_frame(result), column_config=_COLUMNS, hide_index=True, width="stretch")
 
 
+def show_answer(outcome: live.Outcome) -> None:
+    """The answer so far: an estimate, or what is measured and on how much."""
+    result = outcome.result
+    if outcome.guess and result is None:
+        show_guess(outcome.guess)
+    if result is None:
+        if outcome.guess is None:
+            st.caption("Nothing is measured yet.")
+        return
+    show_numbers(result)
+    st.markdown(f"{verdict(result, view.method, outcome.floor)} {comparison(result)}")
+    if split := harm_split(result, view.method):
+        st.markdown(split)
+    if not outcome.whole:
+        done, wanted = result.data["predictions"], question.data.predictions
+        more = f"So far: {done:,} of {wanted:,} predictions; the intervals shrink as more are measured."
+        st.caption(more if done < wanted else f"All {done:,} predictions are measured; the noise floor follows.")
+
+
+def show_methods(outcome: live.Outcome) -> None:
+    """All methods side by side, as far as they are measured."""
+    if outcome.result is None:
+        st.caption("All methods side by side, once the first predictions are measured.")
+    else:
+        show_comparison(outcome.result, outcome.floor)
+
+
+def show_guess(guess: live.Guess) -> None:
+    """The estimate, of the chosen method first, with the count it was made from."""
+    changes = guess.changes
+    first = view.method if view.method in changes else next(iter(changes))
+    others = ", ".join(f"{name} {change:+.4f}" for name, change in changes.items() if name != first)
+    st.markdown(
+        f"**A rough estimate, from {guess.predictions} predictions**: {first} changes the loss by {changes[first]:+.4f} "
+        f"nats a prediction ({others})."
+    )
+    st.caption(
+        "By the loss's slope and bend on a single window, without ablating, so that it can be far off, and that of a "
+        "small change even of the wrong sign; the sum of the heads' where several are selected. The measured values "
+        "follow and take its place."
+    )
+
+
 st.header("What the model does without them", anchor=False)
-answer = st.empty()
+answer, growing_answer = st.empty(), st.container()
 map_column, result_column = st.columns([2, 3], gap="large")
 with map_column:
     st.markdown("**Click heads to add or remove them**")
@@ -129,18 +171,34 @@ with result_column:
         bind="query-params",
         help="Compare also the other ways to find the peak and to resample. They take as much longer as they are more.",
     )
-    place = st.empty()
+    outcome = live.Outcome(None, share=0.0)
     with ui.sentences():
-        for outcome in live.ablations(view):
+        question = live.asked(view)
+        for note in question.data.notes:
+            st.caption(note)
+        place, growing_methods = st.empty(), st.container()
+        for outcome in live.watched(question):
             with answer.container():
-                show_numbers(outcome)
-                st.markdown(f"{verdict(outcome.result, view.method, outcome.floor)} {comparison(outcome.result)}")
-                if split := harm_split(outcome.result, view.method):
-                    st.markdown(split)
+                show_answer(outcome)
             with place.container():
-                show_comparison(outcome)
+                show_methods(outcome)
+        if not outcome.whole:
+            answer.empty()
+            place.empty()
+            with growing_answer:
+                live.keep_watching(question, show_answer)
+            with growing_methods:
+                live.keep_watching(question, show_methods, controls=True)
 st.divider()
 show_harm(view, outcome)
 st.divider()
-show_own_input(view)
-takeaway.of_ablation(view, outcome)
+show_own_input(view, later=not outcome.whole)
+as_tables(
+    {
+        "Every head": frame[["label", "value"]].set_axis(["head", "|peak − mean| in std"], axis=1),
+        "Where the replaced values lie": values.set_axis(["method", "neuron", "std from its mean"], axis=1),
+    },
+    key="tables of the ablation",
+)
+if outcome.whole:
+    takeaway.of_ablation(view, outcome)

@@ -1,24 +1,31 @@
 """Head map: what the model does without each head, one at a time, by any method and measure."""
 
 from collections.abc import Generator
+from pathlib import Path
 
 import streamlit as st
 
-from ablation_core import charts, instant, long_runs, run_charts, run_frames, ui
+from ablation_core import instant, long_runs, run_charts, run_frames, takeaway, ui
+from ablation_core.apart import Progress
 from ablation_core.ledger import run_path
+from ablation_core.map_view import dark_page, show_agreement, show_estimates, show_head
 from ablation_core.methods import METHODS, USUAL, usable_methods
-from ablation_core.run_words import estimate_sentence, sweep_sentence
+from ablation_core.run_takeaway import Measure, head_table, sweep_takeaway
+from ablation_core.run_words import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.selection import Selection
 from ablation_core.server import shared_data, shared_estimates
 from ablation_core.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
 
-# metric → words with the unit, the form of its numbers, the sign of a harm (0: never negative)
-METRICS = {
-    "loss": ("change of loss, nats", "+.3f", 1),
-    "top1": ("change of top-1", "+.1%", -1),
-    "top10": ("change of top-10", "+.1%", -1),
-    "kl": ("KL from the baseline, nats", ".3f", 0),
+MEASURES = {
+    "loss": Measure("change of loss, nats", "+.3f", 1),
+    "top1": Measure("change of top-1", "+.1%", -1),
+    "top10": Measure("change of top-10", "+.1%", -1),
+    "kl": Measure("KL from the baseline, nats", ".3f", 0),
 }
+ADAPTIVE = (
+    "Looks at all heads again and again, and gives each only as many predictions as it takes to tell it from no effect, "
+    "or to see that this will hardly succeed. Quicker; wider intervals; for the loss only."
+)
 
 view = ui.open_page("Head map", "🗺️")
 model, shape = view.model, view.model.shape
@@ -30,84 +37,14 @@ def pick_head() -> None:
         st.session_state["head"] = f"{int(clicked[0]['layer'])}.{int(clicked[0]['head'])}"
 
 
-def pick_pair() -> None:
-    """The clicked pair of methods is drawn against each other."""
-    if clicked := st.session_state["matrix"].selection.get("pair"):
-        st.session_state["one"], st.session_state["other"] = clicked[0]["one"], clicked[0]["other"]
-
-
-def show_head(result: SweepResult, head: str, metric: str) -> None:
-    """One head by all methods, and where to go on with it."""
-    title = METRICS[metric][0]
-    st.markdown(f"**Head {head} by every method**")
-    frame = run_frames.method_frame(result, head, metric, view.method)
-    if len(frame):
-        floor = result.floor(view.method, metric)
-        st.altair_chart(
-            charts.changes(frame, title, floor[:2] if floor else None),
-            alt=f"{title} without head {head}, by method, with 95 % intervals.",
-        )
-        st.caption(f"95 % intervals, paired. Grey band: random sets of as many neurons, by {view.method}.")
-    else:
-        st.caption("Not measured yet.")
-    here = st.query_params.to_dict()
-    st.page_link("app.py", label=f"Distributions of {head}", query_params=here | {"neuron": head})
-    st.page_link("pages/ablate.py", label=f"Ablate {head}", query_params=here | {"select": head})
-
-
-def show_table(frame) -> None:
-    """Every head's numbers, the largest change first."""
-    with st.expander("All heads as a table"):
-        table = frame.drop(columns=["layer", "head", "picked"]).rename(columns={"label": "head", "value": title})
-        st.dataframe(table.dropna(axis="columns", how="all"), hide_index=True, width="stretch", row_height=28)
-
-
-def show_agreement(result: SweepResult, metric: str) -> None:
-    """Whether the methods order the heads alike."""
-    st.subheader("Do the methods agree?", anchor=False)
-    frame = run_frames.agreement_frame(result, metric).dropna(subset="rho")
-    if len(frame) <= len(result.methods):
-        st.caption("Two methods and four heads are needed: measure more.")
-        return
-    title, form, _ = METRICS[metric]
-    matrix_column, scatter_column = st.columns(2, gap="large")
-    with matrix_column:
-        st.markdown("**Rank correlation over the heads (Spearman's ρ)**")
-        st.altair_chart(
-            run_charts.agreement_matrix(frame, result.methods),
-            key="matrix",
-            on_select=pick_pair,
-            selection_mode="pair",
-            alt="Matrix of rank correlations: "
-            + "; ".join(
-                f"{row.one} and {row.other} {row.rho:.2f}" for row in frame.itertuples() if row.one < row.other
-            ),
-        )
-        st.caption("1: the same order of heads, 0: unrelated. Click a pair to draw it; its interval shows on hovering.")
-    with scatter_column:
-        names = st.columns(2)
-        one = names[0].selectbox("Across", result.methods, key="one", bind="query-params")
-        other = names[1].selectbox(
-            "Up", result.methods, index=len(result.methods) - 1, key="other", bind="query-params"
-        )
-        pairs = run_frames.pair_frame(result, one, other, metric)
-        st.altair_chart(
-            run_charts.pair_scatter(pairs, one, other, title, form),
-            alt=f"Each head's {title} by {one} against {other}.",
-        )
-        st.caption("A point is a head; on the dashed line both methods change the same.")
-
-
 st.header("Without each head", anchor=False)
-metric = st.pills(
-    "Measure",
-    list(METRICS),
-    default="loss",
-    key="metric",
-    bind="query-params",
-    required=True,
-    help="What the colours show. Orange is harm, blue the opposite.",
-)
+measure_column, adaptive_column = st.columns([3, 2], gap="large", vertical_alignment="center")
+with adaptive_column:
+    adaptive = st.toggle("Adaptive", key="adaptive", bind="query-params", help=ADAPTIVE)
+with measure_column:
+    metric = long_runs.choose_measure(
+        ["loss"] if adaptive else list(MEASURES), "What the colours show. Orange is harm, blue the opposite."
+    )
 with ui.sentences():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 usable = usable_methods(data, model.modality)
@@ -120,50 +57,72 @@ methods = st.pills(
     bind="query-params",
     help="The map shows the method of the sidebar; the others are measured on the same heads and compared.",
 )
-names = [name for name in usable if name in {*methods, view.method}]
+names = [name for name in usable if name in {*methods, view.method} and not (adaptive and METHODS[name].learned)]
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins)
 described = describe_sweep(model, data, view.statistics, view.bins)
-own = run_path(long_runs.FOLDER, "sweep", described)
-estimates, estimate_key = shared_estimates(), f"estimate for {own.name} {' '.join(names)}"
-title, form, worse = METRICS[metric]
-shown = long_runs.choose_run(
-    own,
-    kept_sweeps(model, long_runs.FOLDER, names),
-    described,
-    lambda result: f"{sum(head in result.rows for head in result.wanted)} of {len(result.wanted)} heads",
-)
+exact = run_path(long_runs.FOLDER, "sweep", described)
+own = run_path(long_runs.FOLDER, "adaptive", described | {"methods": names}) if adaptive else exact
+store, estimate_key = shared_estimates(), f"estimate for {exact.name} {' '.join(names)}"
+measure = MEASURES[metric]
+
+
+def kept_runs() -> dict[Path, SweepResult]:
+    """Sweeps in the cache folder; adaptive ones as the server remembers them."""
+    if adaptive:
+        return {own: store[own.name]} if own.name in store else {}
+    return kept_sweeps(model, long_runs.FOLDER, names)
+
+
+def measured(result: SweepResult) -> tuple[int, int]:
+    """How many heads the shown method has measured, and of how many."""
+    return len(result.changes(view.method, metric)), len(result.wanted)
 
 
 def estimate_steps() -> Generator[instant.Instant]:
-    return instant.estimate_steps(model, data, spec, view.statistics, estimates, estimate_key)
+    return instant.estimate_steps(model, data, spec, view.statistics, store, estimate_key)
 
 
-def refined_steps() -> Generator[instant.Instant | SweepResult]:
-    return instant.refined_steps(model, data, spec, view.statistics, estimates, estimate_key, long_runs.FOLDER)
+def exact_steps() -> Generator[instant.Instant | SweepResult | Progress]:
+    if adaptive:
+        return instant.adaptive_sweeps(model, data, spec, view.statistics, store, own.name, long_runs.FOLDER)
+    return instant.refined_steps(model, data, spec, view.statistics, store, estimate_key, long_runs.FOLDER, place)
 
 
-if shown == own and own not in kept_sweeps(model, long_runs.FOLDER, names) and estimate_key not in estimates:
-    long_runs.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps)
+def begin_words(mine: SweepResult | None) -> str | None:
+    """What the button that begins says; None where nothing is left to do."""
+    words = f"{len(names)} method{'s' * (len(names) != 1)}"
+    if adaptive:
+        done = mine is not None and instant.decided(mine)
+        most = f"{data.predictions:,} predictions"
+        return None if done or not names else f"Measure {sum(shape.heads)} heads × {words} on at most {most}"
+    left = len(mine.wanted) - len(mine.heads) if mine else sum(shape.heads)
+    verb = "Go on with" if mine else "Measure"
+    return f"{verb} {left} head{'s' * (left != 1)} × {words} on {data.predictions:,} predictions" if left else None
+
+
+place = None if adaptive else long_runs.choose_place()
+shown = long_runs.choose_run(own, kept_runs(), described, measured, "heads")
+estimate = store.get(estimate_key)
+if names and (estimate is None or estimate.share < 1):
+    long_runs.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps, model.lock)
 
 
 @long_runs.watched(own)
 def draw() -> None:
-    kept = kept_sweeps(model, long_runs.FOLDER, names)
-    mine, result = kept.get(own), kept.get(shown)
-    left = shape.layers and (len(mine.wanted) - len(mine.heads) if mine else sum(shape.heads))
-    words = f"{left} head{'s' * (left != 1)} × {len(names)} method{'s' * (len(names) != 1)}"
-    begin = f"{'Go on with' if mine else 'Measure'} {words} on {data.predictions:,} predictions" if left else None
-    long_runs.controls(own, f"Head map of {model.ref}", refined_steps, begin)
-    if result is None:
-        result = empty_sweep(model, described, names)
-    estimated = instant.head_estimates(estimates.get(estimate_key), view.method, metric)
+    kept = kept_runs()
+    name = f"Head map of {model.ref}{long_runs.words_of(place)}"
+    lock = None if place else model.lock
+    long_runs.controls(own, name, exact_steps, begin_words(kept.get(own)), lock)
+    result = kept.get(shown) or empty_sweep(model, described, names)
+    estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
+    neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)
     frame = run_frames.map_frame(result, view.method, metric, None, estimated)
     if frame.empty:
         st.info("Nothing is measured with these settings yet. The map fills as heads are finished, and they are kept.")
         return
-    st.markdown(
-        f"{sweep_sentence(result, view.method, metric)} {estimate_sentence(result, view.method, metric, estimated)}"
-    )
+    sentence = sweep_sentence(result, view.method, metric)
+    looks = adaptive_sentence(result, view.method) if adaptive and result.rows else ""
+    st.markdown(f"{sentence} {looks}")
     first = frame["label"].iloc[0]
     map_column, head_column = st.columns([3, 2], gap="large")
     with head_column:
@@ -172,27 +131,37 @@ def draw() -> None:
             key="head",
             bind="query-params",
             placeholder=f"{first}, the largest change",
-            help="Click a head on the map, or type it: 3.2.",
+            help="Click a head on the map, or type it: 3.2; or one of its neurons: 3.2:5.",
         )
         with ui.sentences():
-            chosen = Selection.parse(text or first, shape).heads
-        head = f"{chosen[0][0]}.{chosen[0][1]}" if chosen else first
-        show_head(result, head, metric)
+            chosen = Selection.parse(text or first, shape).chosen
+        (layer, number), picked = chosen[0] if chosen else (tuple(map(int, first.split("."))), ())
+        head = f"{layer}.{number}"
+        term = f"{head}:{picked[0]}" if len(picked) == 1 else head
+        show_head(result, head, term, view.method, metric, measure)
     frame["picked"] = frame["label"] == head
     with map_column:
+        title = f"{measure.title}, by {view.method}"
         st.altair_chart(
-            run_charts.effect_map(frame, f"{title}, by {view.method}", form, shape.layers, max(shape.heads), worse),
+            run_charts.effect_map(
+                frame, title, measure.form, shape.layers, max(shape.heads), measure.worse, dark_page()
+            ),
             key="effects",
             on_select=pick_head,
             selection_mode="pick",
-            alt=f"Map of {len(frame)} heads coloured by {title}. {sweep_sentence(result, view.method, metric)}",
+            alt=f"Map of {len(frame)} heads coloured by {title}. {sentence}",
         )
         st.caption(
             "Solid: told from no effect; pale: not told; dashed: an instant estimate, not measured yet. Colours go with the "
-            "root of the change, so that small ones show."
+            f"root of the change, so that small ones show.  \n{shown_sentence(result.description) if result.rows else ''}"
         )
-    show_table(frame)
-    show_agreement(result, metric)
+    with st.expander("All heads as a table"):
+        table = head_table(frame).rename(columns={"value": measure.title})
+        st.dataframe(table, hide_index=True, width="stretch", row_height=28, placeholder="–")
+    show_agreement(result, metric, measure)
+    counted = instant.predictions(store.get(estimate_key))
+    show_estimates(result, estimated, neurons, head, term, view.method, metric, measure, counted)
+    takeaway.row(sweep_takeaway(result, view.method, metric, measure, head, estimated, neurons, adaptive))
 
 
 draw()

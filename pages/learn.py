@@ -1,15 +1,15 @@
 """Learn: what ablation is, why zero is not neutral, what the peak is; for someone who has never seen it."""
 
-from contextlib import suppress
 from dataclasses import astuple
 
 import streamlit as st
-from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core import charts, frames, learning, ui
-from ablation_core.lessons import EXAMPLES, EXPERIMENTS, MODEL, REFERENCES, Experiment, query
+from ablation_core.glossary import words
+from ablation_core.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
+from ablation_core.links import page_link
 from ablation_core.reading import read_neuron
-from ablation_core.toy import PRESETS, Toy
+from ablation_core.toy import PRESETS, RANGE, Toy
 
 SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")
 
@@ -26,7 +26,9 @@ def take_preset() -> None:
 @st.fragment
 def toy_neuron() -> None:
     """The made-up neuron: sliders, picture, sentence and table, redrawn by themselves."""
-    st.pills("Begin with a shape", list(PRESETS), key="toy-shape", on_change=take_preset)
+    st.pills(
+        "Begin with a shape", list(PRESETS), key="toy-shape", on_change=take_preset, help="It sets the sliders below."
+    )
     left, right = st.columns(2, gap="large")
     with left:
         place = st.slider(
@@ -48,7 +50,9 @@ def toy_neuron() -> None:
         )  # fmt: skip
     toy = Toy(place, lean, second, distance)
     st.markdown(f"**{toy.sentence()}**")
-    chart = charts.neuron_histogram(toy.bars(), frames.mark_frame(toy.reading()), "activation", log=False)
+    bars = toy.bars()
+    marks = frames.mark_frame(toy.reading(), bars, RANGE)
+    chart = charts.neuron_histogram(bars, marks, "activation", log=False, span=RANGE)
     st.altair_chart(chart, alt=f"Histogram of a made-up neuron. {toy.sentence()}")
     st.caption(
         "*Near* means within a quarter of a standard deviation (std). The picture stands for 10,000 activations."
@@ -59,37 +63,37 @@ def toy_neuron() -> None:
 
 @st.fragment
 def real_neuron() -> None:
-    """A neuron of the bundled model, from its statistics alone: no model is loaded."""
-    with ui.sentences():
-        statistics = learning.bundled_statistics(MODEL)
-    kind = st.segmented_control(
-        "A neuron of the bundled language model", list(EXAMPLES), default="Far from zero", key="kind",
-        bind="query-params", required=True,
-        help="Each is one of the 1,152 attention neurons of opt-mini.",
+    """A neuron of a bundled model, from its statistics alone: no model is loaded."""
+    model = st.segmented_control(
+        "A model that …", list(MODELS), default=MODEL, key="learn-model", format_func=MODELS.get, required=True,
+        help="Three small models come with the project: opt-mini, roberta-mini and vit-mini.",
     )  # fmt: skip
-    example = EXAMPLES[kind]
+    with ui.sentences():
+        statistics = learning.bundled_statistics(model)
+    kind = st.segmented_control(
+        "One of its neurons", list(KINDS), default="Far from zero", key="kind", bind="query-params", required=True,
+        help=f"Each is one of the {statistics.mean.size:,} attention neurons of {model}.",
+    )  # fmt: skip
+    example = EXAMPLES[model][kind]
     bins = st.select_slider(
         "Bins for the peak", ui.BINS, value=60, key="learn-bins", bind="query-params",
         help="The peak is the middle of the fullest bin. Few bins: steady but coarse. Many: fine but shaky.",
     )  # fmt: skip
     reading = read_neuron(statistics, *example.neuron, bins)
     st.markdown(f"**{example.words}** {reading.sentence}")
-    bars, marks = frames.histogram_frame(statistics, *example.neuron, bins), frames.mark_frame(reading)
+    bars = frames.histogram_frame(statistics, *example.neuron, bins)
+    marks = frames.mark_frame(reading, bars)
     chart = charts.neuron_histogram(bars, marks, f"activation of neuron {example.name}", log=False)
-    st.altair_chart(chart, alt=f"Histogram of neuron {example.name} of {MODEL}. {reading.sentence}")
-    st.caption(f"{statistics.provenance['tokens']:,} positions of {statistics.provenance['data']}.")
+    st.altair_chart(chart, alt=f"Histogram of neuron {example.name} of {model}. {reading.sentence}")
+    made = statistics.provenance
+    st.caption(f"Neuron {example.name} of {model}, at {made['tokens']:,} positions of {made['data']}.")
     with st.expander("Its values as a table"):
         st.table(learning.values(reading))
     page_link(
         "app.py",
         f"Open neuron {example.name} on the Distributions page",
-        query("3.0", "mean") | {"neuron": example.name},
+        query(example.name.split(":")[0], "mean", model) | {"neuron": example.name},
     )
-
-
-def page_link(page: str, label: str, params: dict[str, str]) -> None:
-    with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
-        st.page_link(page, label=label, icon="➡️", query_params=params)
 
 
 def guided(number: int, experiment: Experiment) -> None:
@@ -131,7 +135,10 @@ st.info(
 )
 
 st.header("2 · A real neuron", anchor=False)
-st.markdown("The same picture, but measured: a small language model reading Python's documentation.")
+st.markdown(
+    "The same picture, but measured: a small language model reading Python's documentation, or a vision model looking at "
+    "pictures of clothes."
+)
 real_neuron()
 
 st.header("3 · Three experiments", anchor=False)
@@ -141,10 +148,18 @@ st.markdown(
 )
 for place, experiment in enumerate(EXPERIMENTS, start=1):
     guided(place, experiment)
+st.markdown(
+    "**And with other models?** Ask the same three questions of one that fills gaps, and of one that looks at pictures. "
+    "There are no answers here: what do you find?"
+)
+page_link("pages/ablate.py", "Ablate head 2.0 of roberta-mini", query("2.0", "mean", "roberta-mini"))
+page_link("pages/ablate.py", "Ablate head 2.3 of vit-mini", query("2.3", "mean", "vit-mini"))
 
 st.header("Words", anchor=False)
-with st.expander("What the pages' words mean"):
-    st.table(learning.WORDS)
+st.markdown("Every word that the pages use and that a newspaper would not.")
+for subject, table in words().items():
+    with st.expander(subject):
+        st.table(table)
 
 st.header("Read on", anchor=False)
 for reference in REFERENCES:

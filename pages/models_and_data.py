@@ -1,20 +1,19 @@
 """Models and data: what is bundled, fetched and cached; fetch, open, upload, compute, import, export, delete."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 import streamlit as st
-from streamlit.errors import StreamlitPageNotFoundError
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from ablation_core import bundled, cache, inventory, ui, uploads
+from ablation_core import access, bundled, cache, inventory, ui, uploads
 from ablation_core.bundled import fashion_mnist
 from ablation_core.cache import CacheEntry
-from ablation_core.collect import compute_statistics, default_left_out
+from ablation_core.collect import compute_statistics
 from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS
-from ablation_core.errors import AblationError
+from ablation_core.errors import AblationError, as_markdown
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
+from ablation_core.links import page_link
 from ablation_core.server import shared_data, shared_model
 from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.statistics import BINNINGS, FINE_BINS
@@ -34,7 +33,7 @@ def tried(action: Callable[[], str]) -> None:
     try:
         sentence = action()
     except AblationError as error:
-        st.error(str(error), icon="⚠️")
+        st.error(as_markdown(error), icon="⚠️")
         return
     say(sentence)
     st.rerun()
@@ -57,7 +56,7 @@ def show_outcome(key: str) -> None:
         if done:
             st.success(sentence, icon="✅")
         else:
-            st.error(sentence, icon="⚠️")
+            st.error(as_markdown(sentence), icon="⚠️")
 
 
 def keep(file: UploadedFile) -> str:
@@ -76,21 +75,27 @@ def upload_name(upload: uploads.Upload) -> str:
     return f"{upload.name} ({upload.digest})"
 
 
-def link(label: str, params: dict[str, str]) -> None:
-    with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
-        st.page_link("app.py", label=label, icon="➡️", query_params=params)
-
-
 def size(count: int | None) -> str:
     return "" if count is None else f"{count / 1e6:,.1f} MB"
 
 
 def show_items(items: list[inventory.Item]) -> None:
     rows = [
-        {"reference": one.ref, "kind": one.kind, "what it is": one.description, "from": one.origin, "size": size(one.bytes)}
+        {"reference": one.ref, "from": one.origin, "size": size(one.bytes), "what it is": one.description}
         for one in items
-    ]  # fmt: skip
+    ]
     st.dataframe(rows, hide_index=True, width="stretch")
+
+
+def show_offered() -> None:
+    """On a shared server: what it offers, and nothing that others would notice."""
+    st.header("Models and data", anchor=False)
+    st.caption(
+        "This server is shared: it offers these. Fetching, uploading, computing and deleting are its operator's."
+    )
+    offered = {item.ref: item for item in (*inventory.list_models(), *inventory.list_data())}
+    for refs, kind in ((access.ACCESS.models, "model"), (access.ACCESS.data, "data")):
+        show_items([offered.get(ref) or inventory.Item(ref, kind, "", "offered by this server", None) for ref in refs])
 
 
 def show_models() -> None:
@@ -111,7 +116,7 @@ def show_models() -> None:
         "of this machine. Code that a model brings is never run.",
     ).strip()
     if ref:
-        link(f"Open {ref} on the Distributions page", {"model": ref})
+        page_link("app.py", f"Open {ref} on the Distributions page", {"model": ref})
 
 
 def fetch(name: str) -> str:
@@ -144,7 +149,7 @@ def show_data() -> None:
 def open_upload(upload: uploads.Upload) -> None:
     """A link that opens the upload with a model that can read it."""
     model = "vit-mini" if upload.kind == "images" else "opt-mini"
-    link(f"Open {upload.name} with {model}", {"model": model, upload.kind: uploads.reference(upload)})
+    page_link("app.py", f"Open {upload.name} with {model}", {"model": model, upload.kind: uploads.reference(upload)})
 
 
 def show_uploads() -> None:
@@ -152,7 +157,7 @@ def show_uploads() -> None:
     kept = {upload_name(upload): upload for upload in uploads.list_uploads()}
     if not kept:
         return
-    chosen = st.selectbox("Uploaded before", list(kept), key="uploaded")
+    chosen = st.selectbox("Uploaded before", list(kept), key="uploaded", help="To open it, or to delete it.")
     with st.container(horizontal=True):
         open_upload(kept[chosen])
         confirmed_delete("upload", chosen, lambda: uploads.delete_upload(kept[chosen].digest))
@@ -175,20 +180,19 @@ def show_statistics() -> None:
         "What every neuron's distribution, mean, median and peak come from: made once for a model and a data set, then kept."
     )
     entries, problems = cache.list_statistics()
+    if access.ACCESS.shared:  # the others are the operator's own affair, and so are damaged files with their paths
+        entries, problems = [entry for entry in entries if is_offered(entry)], []
     for problem in problems:
-        st.warning(problem, icon="⚠️")
+        st.warning(as_markdown(problem), icon="⚠️")
     rows = [
         {
             "model": entry.provenance["model"],
             "data": entry.provenance["data"],
-            "positions": entry.provenance["tokens"],
-            "bins": entry.provenance["bins"],
-            "binning": entry.provenance["binning"],
-            "first positions left out": entry.provenance["positions_left_out"],
-            "dtype": entry.provenance["dtype"],
+            "positions": f"{entry.provenance['tokens']:,}",
             "size": size(entry.bytes),
-            "digest": entry.digest,
             "from": "bundled" if inventory.is_bundled(entry) else "made or imported here",
+            "bins": f"{entry.provenance['bins']}, {entry.provenance['binning']}",
+            "digest": entry.digest,
         }
         for entry in entries
     ]
@@ -202,21 +206,33 @@ def show_statistics() -> None:
         one_entry(name, names[name])
 
 
+def is_offered(entry: CacheEntry) -> bool:
+    return entry.provenance["model"] in access.ACCESS.models and entry.provenance["data"] in access.ACCESS.data
+
+
 def one_entry(name: str, entry: CacheEntry) -> None:
     """One statistics file: open, export, delete, where it comes from."""
     made = entry.provenance
     with st.container(horizontal=True):
         kind = "images" if made["data"].startswith(("images:", *IMAGE_NAMES)) else "text"
-        link("Show its distributions", {"model": made["model"], kind: made["data"]})
+        page_link("app.py", "Show its distributions", {"model": made["model"], kind: made["data"]})
         st.download_button(
             "Export", entry.path.read_bytes, entry.path.name, "application/octet-stream", on_click="ignore",
             key="export", help="The file itself (safetensors): import it on another machine.",
         )  # fmt: skip
-        ours = inventory.is_bundled(entry)
-        confirmed_delete(
-            "file", name, lambda: inventory.delete_statistics(entry.path), disabled=ours,
-            why="Statistics that came with the project stay." if ours else "",
-        )  # fmt: skip
+        again, ours = False, inventory.is_bundled(entry)
+        if not access.ACCESS.shared:
+            again = st.button(
+                "Compute again",
+                help="With the same bins, over the usual number of positions; it says whether the numbers are the same.",
+            )
+            confirmed_delete(
+                "file", name, lambda: inventory.delete_statistics(entry.path), disabled=ours,
+                why="Statistics that came with the project stay." if ours else "",
+            )  # fmt: skip
+    if again:
+        keep_first = made["positions_left_out"] == 0
+        tried(partial(compute, made["model"], made["data"], made["bins"], made["binning"], keep_first))
     with st.expander("Where these statistics come from"):
         st.table({"value": {key: str(value) for key, value in {**made, "digest": entry.digest}.items()}})
 
@@ -267,7 +283,7 @@ def compute(ref: str, data_ref: str, bins: int, binning: str, keep_first: bool) 
     bar = st.progress(0.0, "Loading the model …")
     model = shared_model(ref)
     data = shared_data(model, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
-    left_out = 0 if keep_first else default_left_out(model)
+    left_out = 0 if keep_first else model.left_out
     statistics = compute_statistics(
         model, data, bins, left_out, binning,
         lambda done, steps: bar.progress(done / steps, f"{done} of {steps} batches"),
@@ -288,9 +304,13 @@ def compute(ref: str, data_ref: str, bins: int, binning: str, keep_first: bool) 
 
 if sentence := st.session_state.pop("said", ""):
     st.success(sentence, icon="✅")
-st.caption(f"Everything lies in the cache folder {cache.CACHE.name}/; nothing is written elsewhere.")
-show_models()
-show_data()
-show_statistics()
-import_form()
-compute_form()
+if access.ACCESS.shared:
+    show_offered()
+    show_statistics()
+else:
+    st.caption(f"Everything lies in the cache folder {cache.CACHE.name}/; nothing is written elsewhere.")
+    show_models()
+    show_data()
+    show_statistics()
+    import_form()
+    compute_form()

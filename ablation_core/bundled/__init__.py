@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from ablation_core.cards import ModelCard
+from ablation_core.selection import Shape
+
 FOLDER = Path(__file__).parent
 NAMES = ("opt-mini", "roberta-mini", "vit-mini")
 STATISTICS = (  # the statistics files that come with the project, in the cache folder
@@ -12,6 +15,11 @@ STATISTICS = (  # the statistics files that come with the project, in the cache 
     "vit-mini/fashion-mnist-full-4bf7bc39.safetensors",
 )
 
+CARDS = {  # what loading these models would tell; a test loads them and compares
+    "opt-mini": ModelCard("opt-mini", "opt", "causal", Shape((6,) * 6, 32), "b8aacccc9bca2f8d"),
+    "roberta-mini": ModelCard("roberta-mini", "roberta", "masked", Shape((6,) * 6, 32), "f8f397c2d7f6bd3d"),
+    "vit-mini": ModelCard("vit-mini", "VisionTransformer", "vision", Shape((6,) * 6, 16), "2dd333dc6c1be19e"),
+}
 _DESCRIPTIONS = {
     "opt-mini": "causal language model, OPT architecture, 6 layers of 6 heads, trained on Python documentation strings",
     "roberta-mini": "masked language model, RoBERTa architecture, 6 layers of 6 heads, trained on Python documentation strings",

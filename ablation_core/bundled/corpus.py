@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -39,7 +40,7 @@ def training_documents(held_out: str) -> list[str]:
         held_out: text to keep out; documents sharing `SHARED_WORDS` consecutive words with it are left out.
     """
     forbidden = set(_word_runs(held_out))
-    unique = {}
+    unique: dict[str, str] = {}
     for text in _docstrings(_source_files()):
         unique.setdefault(_digest(text), text)
     for text in _descriptions():
@@ -100,7 +101,8 @@ def _docstrings_of_file(path: Path) -> list[str]:
 
 def _descriptions() -> Iterator[str]:
     for distribution in metadata.distributions():
-        text = distribution.metadata.get_payload()
+        message: Any = distribution.metadata  # an email message, though typed as less
+        text = message.get_payload()
         if isinstance(text, str) and _is_english(text):
             yield text.strip()
 

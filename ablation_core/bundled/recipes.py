@@ -6,18 +6,20 @@ sees the very batches that an uninterrupted one sees.
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from timm.models import VisionTransformer, save_for_hf
 from timm.models import create_model as create_timm_model
+from timm.models import save_for_hf
 from tokenizers import Tokenizer, processors
 from torch import Tensor, nn
 from transformers import (
     OPTConfig,
     OPTForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
@@ -34,7 +36,10 @@ class Recipe(Protocol):
     """What the training loop needs to know of a model."""
 
     steps: int
-    model: nn.Module
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, as its library builds it."""
 
     def loss(self, step: int, seed: int) -> Tensor:
         """The scalar training loss of batch number `step`."""
@@ -156,7 +161,7 @@ class VitMini:
     steps = 5600
     batch = 128
     architecture = "vit_tiny_patch16_224"
-    arguments: ClassVar = {
+    arguments: ClassVar[dict[str, Any]] = {
         "img_size": 28,
         "patch_size": 4,
         "in_chans": 1,
@@ -167,11 +172,11 @@ class VitMini:
         "qkv_bias": True,
     }
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
         self.mean, self.std = float(images.mean() / 255), float(images.std() / 255)
         self.images = torch.from_numpy((images / 255 - self.mean) / self.std).float()[:, None]
         self.labels, self.names = torch.from_numpy(labels.astype(np.int64)), names
-        self.model: VisionTransformer = create_timm_model(self.architecture, pretrained=False, **self.arguments)
+        self.model: Any = create_timm_model(self.architecture, pretrained=False, **self.arguments)
 
     def loss(self, step: int, seed: int) -> Tensor:
         epoch, place = divmod(step, len(self.images) // self.batch)
@@ -194,7 +199,7 @@ class VitMini:
             "interpolation": "bicubic",
             "crop_pct": 1.0,
         }
-        save_for_hf(self.model, folder, model_args=self.arguments, safe_serialization=True)
+        save_for_hf(self.model, str(folder), model_args=self.arguments, safe_serialization=True)
 
 
 def _shifted_and_flipped(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -216,7 +221,7 @@ def _sinusoids(positions: int, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
-def _save_language_model(model: nn.Module, work: Path, folder: Path, template: str) -> None:
+def _save_language_model(model: PreTrainedModel, work: Path, folder: Path, template: str) -> None:
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     specials = [(token, index) for index, token in enumerate(corpus.SPECIAL_TOKENS) if token in template]
     tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=specials)

@@ -27,13 +27,14 @@ def build_recipe(name: str, work: Path) -> recipes.Recipe:
 
         return recipes.VitMini(*full_set("train"), CLASSES)
     held_out = "\n".join(pydoc_data.topics.topics.values())
-    return {"opt-mini": recipes.OptMini, "roberta-mini": recipes.RobertaMini}[name](work, held_out)
+    return recipes.OptMini(work, held_out) if name == "opt-mini" else recipes.RobertaMini(work, held_out)
 
 
 def build_optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices; AdamW for embeddings, heads, norms and biases."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = parameter.ndim == 2 and id(parameter) not in embeddings and "head" not in name
         (matrices if inside else others).append(parameter)

@@ -1,0 +1,116 @@
+"""What may be named in the app: everything on a person's own machine, only what is offered on a shared server.
+
+Whoever runs a server for others sets `ABLATION_SHARED=1`, and may list what is offered in `ABLATION_MODELS` and
+`ABLATION_DATA`, separated by spaces. The decision is taken once, when the server starts; the command line is not
+affected. A name that is not offered is refused before anything is looked up, with the same sentence whatever it is, so
+that nobody learns which files the server has.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablation_core import bundled
+from ablation_core.errors import DataError, ModelError
+from ablation_core.folders import CACHE
+from ablation_core.sources import is_images, is_text
+
+DATA = ("python-docs", "python-code", "fashion-mnist")
+MOST_PREDICTIONS = 20_000  # as many as statistics take
+_OFF = ("", "0", "no", "off", "false")
+
+
+@dataclass(frozen=True)
+class Access:
+    """What people who reach the app may do.
+
+    Attributes:
+        shared: whether they are others than the one who runs it.
+        models, data: what is offered to them.
+        keeps_runs: whether finished pieces of long runs can be kept, in the cache folder's folder of runs.
+    """
+
+    shared: bool = False
+    models: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    keeps_runs: bool = True
+
+    def offered_models(self, usual: tuple[str, ...]) -> tuple[str, ...]:
+        """What a box of models lists."""
+        return self.models if self.shared else usual
+
+    def offered_data(self, kind: str, usual: tuple[str, ...]) -> tuple[str, ...]:
+        """What a box of data lists, of the kind `text` or `images`.
+
+        Raises:
+            DataError: nothing of that kind is offered.
+        """
+        if not self.shared:
+            return usual
+        fits = {"text": is_text, "images": is_images}[kind]
+        offered = tuple(ref for ref in self.data if fits(ref))
+        if not offered:
+            raise DataError(f"This server offers no {kind} to measure on; choose another model.")
+        return offered
+
+    def check_model(self, ref: str) -> str:
+        """The reference, if it may be named.
+
+        Raises:
+            ModelError: it is not offered.
+        """
+        if self.shared and ref not in self.models:
+            raise ModelError(
+                f"This server does not offer the model {_short(ref)}. Choose one of {', '.join(self.models)}."
+            )
+        return ref
+
+    def check_data(self, ref: str) -> str:
+        """The reference, if it may be named.
+
+        Raises:
+            DataError: it is not offered.
+        """
+        if self.shared and ref not in self.data:
+            raise DataError(f"This server does not offer the data {_short(ref)}. Choose one of {', '.join(self.data)}.")
+        return ref
+
+    def check_predictions(self, count: int) -> int:
+        """The number of predictions, if so many may be asked for.
+
+        Raises:
+            DataError: they are too many.
+        """
+        if self.shared and count > MOST_PREDICTIONS:
+            raise DataError(f"This server scores at most {MOST_PREDICTIONS:,} predictions, not {count:,}.")
+        return count
+
+    def refusals(self, address: Mapping[str, str]) -> list[str]:
+        """A sentence for each reference in a page's address that is not offered."""
+        sentences = []
+        for name in ("model", "text", "images", "beside"):
+            check = self.check_model if name == "model" else self.check_data
+            try:
+                if name in address:
+                    check(address[name])
+            except (ModelError, DataError) as error:
+                sentences.append(str(error))
+        return sentences
+
+
+def decide(environment: Mapping[str, str], cache: Path) -> Access:
+    """What the operator has decided; an unknown value of `ABLATION_SHARED` counts as yes."""
+    if environment.get("ABLATION_SHARED", "").strip().lower() in _OFF:
+        return Access()
+    models, data = (environment.get(name, "").split() for name in ("ABLATION_MODELS", "ABLATION_DATA"))
+    runs = cache / "runs" if (cache / "runs").is_dir() else cache
+    return Access(True, tuple(models) or bundled.NAMES, tuple(data) or DATA, os.access(runs, os.W_OK))
+
+
+def _short(ref: str) -> str:
+    """What was asked for, cut, so that a long one does not fill the page."""
+    return repr(ref if len(ref) <= 60 else f"{ref[:57]}…")
+
+
+ACCESS = decide(os.environ, CACHE)

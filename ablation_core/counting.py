@@ -1,0 +1,128 @@
+"""Statistics computed from a page: a job counts, the page draws what is counted so far, and can be left or stopped.
+
+The whole count is kept, with the same digest as the command line's; a part of it is only looked at (see
+`Accumulator.settled`) and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from ablation_core import cache
+from ablation_core.errors import AblationError
+from ablation_core.server import shared_data, shared_jobs
+from ablation_core.sources import STATISTICS_PREDICTIONS
+from ablation_core.statistics import Statistics
+from ablation_core.waiting import waiting_words
+
+if TYPE_CHECKING:
+    from ablation_core.cards import ModelCard
+    from ablation_core.data import Data
+    from ablation_core.models import LoadedModel
+
+EVERY = 1.5  # seconds between two pictures of what is counted so far
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What is counted so far.
+
+    Attributes:
+        share: how much of the data is counted.
+        statistics: newest at the first batch, and then every moment; whole at a share of 1.
+    """
+
+    share: float
+    tokens: int
+    statistics: Statistics
+
+
+def counting_steps(model: LoadedModel, data: Data, folder: Path | None = None) -> Generator[Counted]:
+    """Count batch after batch, and keep the whole in the cache folder."""
+    from ablation_core.collect import StatisticsRun
+
+    run, counted, looked = StatisticsRun(model, data), None, 0.0
+    while run.steps_done < run.steps:
+        run.step()
+        whole = run.steps_done == run.steps
+        if run.tokens and (counted is None or whole or time.monotonic() - looked > EVERY):
+            counted, looked = run.result(), time.monotonic()
+            if whole:
+                cache.save_statistics(counted, *([folder] if folder else []))
+        if counted is not None:
+            yield Counted(run.steps_done / run.steps, run.tokens, counted)
+
+
+def offer(card: ModelCard, ref: str, model: LoadedModel) -> Statistics | None:
+    """A button that begins to count or, while that is under way, its progress; the statistics so far, once there are any.
+
+    Raises:
+        AblationError: the count ended by one, or cannot be begun.
+    """
+    key = f"statistics {card.fingerprint} {ref}"
+    jobs = shared_jobs()
+    job = jobs.get(key)
+    if job is not None and job.running and not job.stopping:
+        _progress(key, model)
+        return None if job.result is None else job.result.statistics
+    if job is not None and job.error:
+        jobs.forget(key)
+        raise AblationError(job.error)
+    st.info(f"There are no statistics of {card.ref} on {ref} yet.")
+    if others := cache.other_statistics(model, ref):
+        st.caption(others[0].upper() + others[1:])
+    data = shared_data(model, ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
+    st.button(
+        "Compute statistics",
+        key=f"compute {key}",
+        type="primary",
+        width="stretch",
+        on_click=_begin,
+        args=(key, model, data),
+        help="The first pictures come after the first batch, and get sharper as more is counted.",
+    )
+    if refused := st.session_state.pop(_REFUSED, None):
+        raise AblationError(refused)
+    return None
+
+
+_REFUSED = "count refused"
+
+
+def _begin(key: str, model: LoadedModel, data: Data) -> None:
+    try:
+        cache.check_can_save(model)
+        shared_jobs().start(
+            key, f"statistics of {model.ref} on {data.ref}", lambda: counting_steps(model, data), model.lock
+        )
+    except AblationError as error:
+        st.session_state[_REFUSED] = str(error)
+
+
+def _progress(key: str, model: LoadedModel) -> None:
+    """How far the count is; each new picture, and its end, draws the whole page anew."""
+    seen = shared_jobs().get(key)
+    drawn = seen and seen.result and seen.result.statistics
+
+    def look() -> None:
+        job = shared_jobs().get(key)
+        if job is None or not job.running or job.stopping:
+            st.rerun()
+        job.look()
+        if job.result is not None and job.result.statistics is not drawn:
+            st.rerun()
+        if job.result:
+            words = f"{job.result.tokens:,} positions counted"
+        else:
+            words = waiting_words(model.ref) if job.waiting else "counting the first positions"
+        left = "" if job.seconds_left is None else f", {job.seconds_left:.0f} s left"
+        st.progress(job.share, words + left)
+        st.button("Cancel", key=f"cancel {key}", on_click=job.stop, help="What is counted so far is dropped.")
+
+    st.fragment(look, run_every=0.7)()

@@ -1,0 +1,150 @@
+"""Parts of the Head map page: one head by all methods, the instant estimate, whether the methods agree."""
+
+import pandas as pd
+import streamlit as st
+
+from ablation_core import charts, run_charts, run_frames
+from ablation_core.estimate import QUANTITIES
+from ablation_core.links import page_link
+from ablation_core.methods import METHODS
+from ablation_core.run_frames import Estimates
+from ablation_core.run_takeaway import Measure
+from ablation_core.run_words import estimate_sentence
+from ablation_core.sweep import SweepResult
+
+LARGEST = 20  # neurons listed
+
+
+def dark_page() -> bool:
+    """Whether the page is drawn in the dark theme."""
+    return st.context.theme.type == "dark"
+
+
+def show_head(result: SweepResult, head: str, term: str, method: str, metric: str, measure: Measure) -> None:
+    """One head by all methods, and where to go on with it.
+
+    Args:
+        term: the head, or the one neuron of it that was asked for.
+    """
+    st.markdown(f"**Head {head} by every method**")
+    frame = run_frames.method_frame(result, head, metric, method)
+    if len(frame):
+        floor = result.floor(method, metric)
+        st.altair_chart(
+            charts.changes(frame, measure.title, floor[:2] if floor else None),
+            alt=f"{measure.title} without head {head}, by method, with 95 % intervals.",
+        )
+        band = f" Grey band: random sets of as many neurons, by {method}." if floor else ""
+        st.caption(f"95 % intervals, paired.{band}")
+    else:
+        st.caption("Not measured yet.")
+    here = st.query_params.to_dict()
+    page_link("app.py", f"Distributions of {term}", here | {"neuron": term})
+    page_link("pages/ablate.py", f"Ablate {term}", here | {"select": term})
+
+
+def show_estimates(
+    result: SweepResult,
+    estimates: Estimates,
+    neurons: pd.DataFrame,
+    head: str,
+    term: str,
+    method: str,
+    metric: str,
+    measure: Measure,
+    predictions: int,
+) -> None:
+    """How far the instant estimate can be trusted, and what it says of single neurons.
+
+    Args:
+        neurons: as `instant.neuron_estimates` makes them.
+        predictions: how many the estimate is of.
+    """
+    st.subheader("The instant estimate", anchor=False)
+    if not estimates:
+        learned = f"The constants of {method} are learned for each head; they cannot be estimated."
+        late = learned if METHODS[method].learned else "On its way."
+        st.caption(late if metric in QUANTITIES else "Only the loss and the KL are estimated.")
+        return
+    sentence = estimate_sentence(result, method, metric, estimates)
+    st.markdown(f"Of second order, on {predictions:,} predictions, for every head and every neuron at once. {sentence}")
+    exact_column, neuron_column = st.columns(2, gap="large")
+    with exact_column:
+        frame = run_frames.estimate_frame(result, method, metric, estimates)
+        st.markdown("**Estimate and exact change**")
+        if len(frame):
+            st.altair_chart(
+                run_charts.pair_scatter(frame, "estimate", "exact", measure.title, measure.form),
+                alt=f"Each measured head's estimated and exact {measure.title} by {method}. {sentence}",
+            )
+            st.caption("A point is a head; on the dashed line the estimate is right.")
+        else:
+            st.caption("Nothing exact to compare with yet.")
+    with neuron_column:
+        st.markdown(f"**The neurons of head {head}, one at a time (estimated)**")
+        layer, number = map(int, head.split("."))
+        own = neurons[(neurons["layer"] == layer) & (neurons["head"] == number)].sort_values("neuron")
+        key = f"neurons of {head}"
+
+        def pick_neuron() -> None:
+            if clicked := st.session_state[key].selection.get("pick"):
+                st.session_state["head"] = f"{head}:{int(clicked[0]['neuron'])}"
+
+        st.altair_chart(
+            run_charts.neuron_bars(own.assign(picked=own["label"] == term), measure.title, measure.form),
+            key=key,
+            on_select=pick_neuron,
+            selection_mode="pick",
+            alt=f"Estimated {measure.title} without each neuron of head {head} by {method}, with standard errors.",
+        )
+        st.caption("Thin lines: one standard error to each side. Click a neuron to go on with it.")
+    with st.expander(f"The {LARGEST} neurons of the model with the largest estimates"):
+        shown = neurons.head(LARGEST)[["label", "estimate", "error"]]
+        st.dataframe(
+            shown.rename(columns={"label": "neuron", "estimate": measure.title, "error": "standard error"}),
+            hide_index=True,
+            width="stretch",
+        )
+
+
+def show_agreement(result: SweepResult, metric: str, measure: Measure) -> None:
+    """Whether the methods order the heads alike."""
+    st.subheader("Do the methods agree?", anchor=False)
+    frame = run_frames.agreement_frame(result, metric).dropna(subset="rho")
+    if len(frame) <= len(result.methods):
+        st.caption("Two methods and four heads are needed: measure more.")
+        return
+
+    def pick_pair() -> None:
+        if clicked := st.session_state["matrix"].selection.get("pair"):
+            st.session_state["one"], st.session_state["other"] = clicked[0]["one"], clicked[0]["other"]
+
+    matrix_column, scatter_column = st.columns(2, gap="large")
+    with matrix_column:
+        st.markdown("**Rank correlation over the heads (Spearman's ρ)**")
+        st.altair_chart(
+            run_charts.agreement_matrix(frame, result.methods, dark_page()),
+            key="matrix",
+            on_select=pick_pair,
+            selection_mode="pair",
+            alt="Matrix of rank correlations: "
+            + "; ".join(
+                f"{row.one} and {row.other} {row.rho:.2f}" for row in frame.itertuples() if row.one < row.other
+            ),
+        )
+        st.caption("1: the same order of heads, 0: unrelated. Click a pair to draw it; its interval shows on hovering.")
+    with scatter_column:
+        names = st.columns(2)
+        one = names[0].selectbox(
+            "Across", result.methods, key="one", bind="query-params", help="The method that is drawn to the right."
+        )
+        other = names[1].selectbox(
+            "Up", result.methods, index=len(result.methods) - 1, key="other", bind="query-params",
+            help="The method that is drawn upwards.",
+        )  # fmt: skip
+        pairs = run_frames.pair_frame(result, one, other, metric)
+        st.altair_chart(
+            run_charts.pair_scatter(pairs, one, other, measure.title, measure.form),
+            alt=f"Each head's {measure.title} by {one} against {other}.",
+        )
+        st.caption("A point is a head; on the dashed line both methods change the same.")

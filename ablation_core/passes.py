@@ -1,0 +1,96 @@
+"""A model's clean passes over one batch, and what they record."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ablation_core.data import Batch
+from ablation_core.hooks import capture_pre_out, hidden_of, join_pre_out, record_outputs
+from ablation_core.metrics import Clean
+from ablation_core.models import LoadedModel
+from ablation_core.shortcuts import find_shortcuts
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A clean pass over one batch: the batch on the model's device and each block's output.
+
+    Attributes:
+        pre_outs: of the layers whose attention can be skipped; without them an ablation resumes at the block.
+        clean: the probabilities and scores of runs of its predictions, filled in as they are scored.
+        keeps: whether so many more bytes may be kept there; by default none.
+    """
+
+    batch: Batch
+    outputs: list[Any]
+    pre_outs: Mapping[int, Tensor] = field(default_factory=dict)
+    clean: dict[int, Clean] = field(default_factory=dict)
+    keeps: Callable[[int], bool] = lambda _bytes: False
+
+    @property
+    def bytes(self) -> int:
+        tensors = [*map(hidden_of, self.outputs), *self.pre_outs.values()]
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+@torch.no_grad()  # not inference mode: gradients may be wanted of what is resumed from here
+def record(model: LoadedModel, batch: Batch, pre_outs: bool = True) -> Recorded:
+    """Run the clean model's blocks over a batch; with their pre-outs, so that ablations can skip the attention too."""
+    batch = _moved(batch, model)
+    with model.lock, ExitStack() as stack:
+        wanted = _shortcuts(model, batch) if pre_outs else []
+        captured = stack.enter_context(capture_pre_out(model, wanted))
+        outputs = stack.enter_context(record_outputs(model.blocks))
+        run_blocks(model, batch)
+    return Recorded(batch, outputs, captured)
+
+
+def _shortcuts(model: LoadedModel, batch: Batch) -> list[int]:
+    """The layers that have a way past their attention, looked for once a model on the batch's first row."""
+    if model.shortcuts is None:
+        model.shortcuts = find_shortcuts(model, lambda: run_blocks(model, first_row(batch)))
+    return [layer for layer, shortcut in enumerate(model.shortcuts) if shortcut is not None]
+
+
+@torch.inference_mode()
+def pre_outs(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The clean pre-out of these layers: layer → (batch, position, heads * head_dim)."""
+    with model.lock, capture_pre_out(model, layers) as captured:
+        run_blocks(model, _moved(batch, model))
+    return captured
+
+
+@torch.enable_grad()
+def record_graph(model: LoadedModel, batch: Batch) -> tuple[Recorded, list[Tensor]]:
+    """A clean pass that gradients can be sent back through, and each layer's pre-out as a place in its graph."""
+    batch = _moved(batch, model)
+    with model.lock, join_pre_out(model) as joined, record_outputs(model.blocks) as outputs:
+        run_blocks(model, batch)
+    return Recorded(batch, outputs), [joined[layer] for layer in range(model.num_layers)]
+
+
+def run_blocks(model: LoadedModel, batch: Batch) -> None:
+    """Run the model at least as far as its last block; a language model stops before its unembedding."""
+    module: Any = model.module if model.modality == "vision" else model.module.base_model
+    module(**batch.inputs, **options(model))
+
+
+def first_row(batch: Batch) -> Batch:
+    return Batch({name: tensor[:1] for name, tensor in batch.inputs.items()}, batch.targets[:1])
+
+
+def options(model: LoadedModel) -> dict[str, bool]:
+    return {"use_cache": False} if model.modality == "causal" else {}
+
+
+def _moved(batch: Batch, model: LoadedModel) -> Batch:
+    dtype = next(model.module.parameters()).dtype
+    inputs = {
+        name: tensor.to(model.device, dtype if tensor.is_floating_point() else None)
+        for name, tensor in batch.inputs.items()
+    }
+    return Batch(inputs, batch.targets.to(model.device))

@@ -1,0 +1,65 @@
+"""Gradients times displacements: what a small step towards each method's values would change, head by head.
+
+A displacement is what a method puts in the pre-outs' place, minus the pre-outs themselves.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablation_core.data import Data
+from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.methods import Method
+from ablation_core.models import LoadedModel
+from ablation_core.selection import Selection
+from ablation_core.statistics import Statistics
+
+
+class Displacements:
+    """The displacements of every head by several methods, none of them learned.
+
+    Args:
+        spared: how many positions at the start of each sequence stay as they are.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        data: Data,
+        methods: Sequence[Method],
+        statistics: Statistics | None,
+        bins: int,
+        seed: int,
+        spared: int = 0,
+    ) -> None:
+        self.methods, self.head_dim = tuple(methods), model.head_dim
+        everything = Selection.parse("*.*", model.shape)
+        # An ablation of everything knows what each method puts where; it is never run.
+        self._ablation = AblationRun(
+            model, data, AblationSpec(everything, self.methods, bins, seed, spared), statistics
+        )
+
+    def of(self, rows: Sequence[int], pre_outs: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+        """Of these sequences, whose pre-outs are given layer by layer: method → one tensor a layer, shaped as they; float32."""
+        return {method.name: self._of(method, rows, pre_outs) for method in self.methods}
+
+    def _of(self, method: Method, rows: Sequence[int], pre_outs: Sequence[Tensor]) -> list[Tensor]:
+        replacements = self._ablation.replacements(method, rows)
+        with torch.inference_mode():
+            return [replacements[layer](pre_out).float() - pre_out.float() for layer, pre_out in enumerate(pre_outs)]
+
+    @torch.inference_mode()
+    def products(
+        self, gradients: Sequence[Tensor], displacements: Mapping[str, Sequence[Tensor]], sequences: int
+    ) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
+        """(method, layer) → gradient · displacement of each head, (sequences, heads), and neuron, (…, head_dim)."""
+        products = {}
+        for name, moved in displacements.items():
+            for layer, (gradient, displacement) in enumerate(zip(gradients, moved, strict=True)):
+                # Swin's windows stand in the batch's place; a sequence's come one after another.
+                terms = (gradient.float() * displacement).reshape(sequences, -1, gradient.shape[-1]).sum(1)
+                neurons = terms.unflatten(-1, (-1, self.head_dim)).double().cpu().numpy()
+                products[name, layer] = (neurons.sum(-1), neurons)
+        return products

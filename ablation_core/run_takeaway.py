@@ -1,0 +1,133 @@
+"""What the Head map and the Pruning curves page give along: script, command, charts, tables, report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import altair as alt
+import pandas as pd
+
+from ablation_core import charts, export, run_charts, run_frames, share
+from ablation_core.curve import CurveResult
+from ablation_core.run_frames import Estimates
+from ablation_core.run_words import curve_levels, curve_sentence, estimate_sentence, shown_sentence, sweep_sentence
+from ablation_core.sweep import SweepResult
+from ablation_core.takeaway import Chart, Takeaway
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric as the pages draw it: its words with the unit, the form of its numbers, and the sign of a harm."""
+
+    title: str
+    form: str
+    worse: int = 1
+
+
+def sweep_takeaway(
+    result: SweepResult,
+    method: str,
+    metric: str,
+    measure: Measure,
+    head: str,
+    estimates: Estimates,
+    neurons: pd.DataFrame,
+    adaptive: bool = False,
+) -> Takeaway:
+    """The map by one method, a head by every method, and whether the methods agree.
+
+    Args:
+        neurons: the estimates of single neurons, as `instant.neuron_estimates` makes them.
+    """
+    described, title, form = result.description, measure.title, measure.form
+    layers, heads = described["model"]["layers"], described["model"]["heads"]
+    most_heads = heads if isinstance(heads, int) else max(heads)
+    what = f"{described['model']['ref']} without each head by {method}, on {described['data']['ref']}"
+    first = sweep_sentence(result, method, metric)
+
+    def heads_frame() -> pd.DataFrame:
+        return run_frames.map_frame(result, method, metric, head, estimates)
+
+    def one_head() -> alt.LayerChart:
+        floor = result.floor(method, metric)
+        return charts.changes(run_frames.method_frame(result, head, metric, method), title, floor and floor[:2])
+
+    drawn = {
+        f"Every head, {title}, by {method}": Chart(
+            lambda: run_charts.effect_map(heads_frame(), title, form, layers, most_heads, measure.worse),
+            f"Map of {what}: {_plain(first)}",
+        )
+    }
+    tables: dict[str, Callable[[], pd.DataFrame]] = {f"Every head, by {method}": lambda: head_table(heads_frame())}
+    if len(run_frames.method_frame(result, head, metric, method)):
+        words = f"Head {head}, {title}, by every method"
+        drawn[words] = Chart(one_head, f"{words}, with 95 % intervals; the band: random sets of as many neurons.")
+        tables[f"Head {head}, by every method"] = lambda: run_frames.method_frame(result, head, metric, method).drop(
+            columns="chosen"
+        )
+    agreement = run_frames.agreement_frame(result, metric).dropna(subset="rho")
+    if len(agreement) > len(result.methods):
+        drawn["Rank agreement of the methods, Spearman"] = Chart(
+            lambda: run_charts.agreement_matrix(agreement, result.methods),
+            f"Rank correlations of the heads' changes by every two methods, {what}.",
+        )
+        tables["Rank agreement of the methods"] = lambda: agreement
+    exact = run_frames.estimate_frame(result, method, metric, estimates)
+    if len(exact):
+        drawn["Estimate and exact change, a point a head"] = Chart(
+            lambda: run_charts.pair_scatter(exact, "estimate", "exact", title, form),
+            f"Instant estimate against exact change of every measured head, {what}.",
+        )
+    if len(neurons):
+        tables[f"Every neuron, estimated, by {method}"] = lambda: neurons
+    name = export.file_name("head-map", described["model"]["ref"], method, metric, ending="").rstrip(".")
+    findings = [first, estimate_sentence(result, method, metric, estimates), shown_sentence(described)]
+    return Takeaway(
+        name,
+        share.sweep_script(described, result.methods, adaptive),
+        share.sweep_command(described, result.methods, adaptive),
+        drawn,
+        tables,
+        export.run_provenance(described),
+    ).with_report(
+        what, list(map(_plain, findings)), lambda: {title: make() for title, make in list(tables.items())[:3]}
+    )
+
+
+def head_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The map as a table for people: without places, empty columns left out."""
+    return frame.drop(columns=["layer", "head", "picked"]).rename(columns={"label": "head"}).dropna(axis=1, how="all")
+
+
+def curve_takeaway(result: CurveResult, metric: str, measure: Measure) -> Takeaway:
+    """The curves, the table at 50 and 90 per cent, the ranks, and every point."""
+    described, title = result.description, measure.title
+    drawn_units = "heads" if described["whole_heads"] else "neurons"
+    what = f"{described['model']['ref']} without more and more {drawn_units}, on {described['data']['ref']}"
+    bands, points = run_frames.curve_frame(result, metric), run_frames.point_frame(result, metric)
+    sentence = curve_sentence(result, metric)
+    drawn = {
+        f"Pruning curves, {title}": Chart(
+            lambda: run_charts.pruning_curves(bands, points, title, measure.form, curve_levels(result, metric)),
+            f"{title} against the share of {drawn_units} ablated, a line for each method: {_plain(sentence)}",
+        )
+    }
+    ranks = run_frames.rank_frame(result, metric)
+    tables = {"With 50 and 90 % ablated": lambda: run_frames.table_frame(result, metric)}
+    if len(ranks):
+        tables[f"Over the whole curve, by {metric}"] = lambda: ranks
+    tables |= {"Means over seeds": lambda: bands, "Every point": lambda: points}
+    name = export.file_name("pruning", described["model"]["ref"], drawn_units, metric, ending="").rstrip(".")
+    findings = [_plain(sentence), shown_sentence(described)]
+    return Takeaway(
+        name,
+        share.curve_script(described),
+        share.curve_command(described),
+        drawn,
+        tables,
+        export.run_provenance(described),
+    ).with_report(what, findings, lambda: {title: make() for title, make in list(tables.items())[:3]})
+
+
+def _plain(sentence: str) -> str:
+    """Without the marks of bold type."""
+    return sentence.replace("**", "")

@@ -1,0 +1,140 @@
+"""From the last block's output to scores: logits for scored predictions only, some windows at a time.
+
+What stands behind the blocks works on single positions, so scored positions are packed together and sent through it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ablation_core.data import IGNORED
+from ablation_core.hooks import hidden_of, skip_blocks
+from ablation_core.metrics import Clean, Scores, score, score_clean
+from ablation_core.models import LoadedModel
+from ablation_core.passes import Recorded, first_row, options
+
+LOGIT_VALUES = 1 << 24  # at most this many logits at once (64 MiB in float32)
+
+
+@torch.inference_mode()
+def score_outputs(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]) -> list[Scores]:
+    """Scores of the clean run, and then of each of these runs of the batch, given as last-block outputs."""
+    scored = recorded.batch.targets != IGNORED
+    wanted = recorded.batch.targets[scored]
+    clean = recorded.outputs[-1]
+    parts: list[list[Scores]] = [[] for _ in (clean, *outputs)]
+    with model.lock:
+        for rows, chunk in _chunks(model, recorded, scored):
+            baseline = _clean(recorded, rows.start or 0, partial(chunk, clean), wanted[rows])
+            parts[0].append(baseline.scores)
+            for part, output in zip(parts[1:], outputs, strict=True):  # one at a time: logits are large
+                part.append(score(chunk(output), wanted[rows], baseline))
+            del baseline  # before the next is made
+    return [Scores.joined(part) for part in parts]
+
+
+def _clean(recorded: Recorded, first: int, logits: Callable[[], Tensor], wanted: Tensor) -> Clean:
+    """The clean run's predictions that begin at number `first`, scored; kept or made anew."""
+    if first in recorded.clean:
+        return recorded.clean[first]
+    made = score_clean(logits(), wanted)
+    if recorded.keeps(made.probabilities.nbytes):
+        recorded.clean[first] = made
+    return made
+
+
+@torch.inference_mode()
+def log_probabilities(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]) -> list[Tensor]:
+    """The whole distribution of every scored prediction for each of these runs of the batch, given as last-block outputs.
+
+    Returns:
+        A tensor a run, float32 (predictions, classes), on the processor: meant for a few predictions at a time.
+    """
+    scored = recorded.batch.targets != IGNORED
+    parts: list[list[Tensor]] = [[] for _ in outputs]
+    with model.lock:
+        for _, chunk in _chunks(model, recorded, scored):
+            for part, output in zip(parts, outputs, strict=True):
+                part.append(chunk(output).float().log_softmax(-1).cpu())
+    return [torch.cat(part) for part in parts]
+
+
+def _chunks(model: LoadedModel, recorded: Recorded, scored: Tensor) -> Iterator[tuple[slice, Callable[[Any], Tensor]]]:
+    """Runs of scored predictions, each with a function from a last-block output to the model's logits.
+
+    Images are few enough to go through at once. Of text, scored positions are packed into windows, so that the model's
+    own code behind its blocks sees the shapes it is used to.
+    """
+    inputs = recorded.batch.inputs
+    if model.modality == "vision":
+        # What is embedded is of no matter, as the blocks hand on what they are given: one image is enough.
+        one = first_row(recorded.batch).inputs
+        yield slice(None), lambda output: _logits(model, one, [*recorded.outputs[:-1], output])
+        return
+    rows, length = scored.shape
+    length = max(1, min(length, LOGIT_VALUES // model.config.vocab_size))
+    windows = max(1, min(rows, LOGIT_VALUES // (length * model.config.vocab_size)))
+    places = scored.nonzero(as_tuple=True)
+    total = len(places[0])
+    for first in range(0, total, windows * length):
+        here = slice(first, min(first + windows * length, total))
+
+        def logits(output: Any, here: slice = here) -> Tensor:
+            hidden = hidden_of(output)
+            packed = _pack(hidden[tuple(place[here].to(hidden.device) for place in places)], length)
+            some = {name: tensor[: len(packed), :length] for name, tensor in inputs.items()}
+            outputs = [_like(output, packed)] * len(model.blocks)
+            return _logits(model, some, outputs).flatten(0, 1)[: here.stop - here.start]
+
+        yield here, logits
+
+
+@torch.enable_grad()
+def log_probs_from(model: LoadedModel, recorded: Recorded, last: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Runs of scored predictions, each with its log-probabilities as a function of the last block's hidden state.
+
+    Args:
+        last: what stands in for `hidden_of(recorded.outputs[-1])`; require its gradient to differentiate.
+    """
+    output = _like(recorded.outputs[-1], last)
+    for rows, chunk in _chunks(model, recorded, recorded.batch.targets != IGNORED):
+        with model.lock:
+            logits = chunk(output)
+        yield rows, logits.float().log_softmax(-1)
+
+
+def loss_gradient(model: LoadedModel, recorded: Recorded, output: Any, needed: bool = True) -> tuple[float, Tensor]:
+    """The sum of a run's losses in nats, and its gradient by the last block's output, (batch, position, width).
+
+    Like scoring it goes in chunks, so that there are never more logits at once than there. Without the gradient, if
+    none is needed, its place is empty.
+    """
+    wanted = recorded.batch.targets[recorded.batch.targets != IGNORED]
+    hidden = hidden_of(output).detach().requires_grad_(needed)
+    total = 0.0
+    for rows, log_probs in log_probs_from(model, recorded, hidden):
+        loss = -log_probs.gather(1, wanted[rows][:, None]).double().sum()
+        if needed:
+            loss.backward()
+        total += loss.item()
+    return total, torch.empty(0) if hidden.grad is None else hidden.grad
+
+
+def _logits(model: LoadedModel, inputs: dict[str, Tensor], outputs: Sequence[Any]) -> Tensor:
+    """The model's logits, in its own precision, if its blocks gave these outputs."""
+    with skip_blocks(model, outputs):
+        result = model.module(**inputs, **options(model))
+    return result if isinstance(result, Tensor) else result.logits
+
+
+def _pack(hidden: Tensor, length: int) -> Tensor:
+    """(scored, width) → (windows, length, width), the last window filled up with zeros."""
+    missing = -len(hidden) % length
+    return torch.nn.functional.pad(hidden, (0, 0, 0, missing)).unflatten(0, (-1, length))
+
+
+def _like(output: Any, hidden: Tensor) -> Any:
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

@@ -1,0 +1,173 @@
+"""What happens on a machine of a cluster: the model, data and statistics once, checked against the driver's; then tasks.
+
+A worker needs the project, the model reference and what it is sent; no disk is shared. Knows nothing of the cluster.
+"""
+
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ablation_core import cache
+from ablation_core.allocator import keep_freed_memory
+from ablation_core.data import Data, load_data
+from ablation_core.engine import Recording
+from ablation_core.engines import News, Task, measure_together
+from ablation_core.errors import AblationError, DataError, ModelError
+from ablation_core.loading import load_model
+from ablation_core.methods import METHODS
+from ablation_core.models import LoadedModel
+from ablation_core.parcels import Parcel, unpack, unpacked_data_ref
+from ablation_core.pieces import Piece
+from ablation_core.selection import Selection
+from ablation_core.sources import Split
+
+SECONDS_BETWEEN_NEWS = 0.5
+_STATISTICS = "statistics.safetensors"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker must have to give the driver's numbers; plain values only.
+
+    Attributes:
+        threads: as many as the driver computes with, since float results can depend on it.
+        split_memory: bytes that a model split over memory and disk may fill.
+        parcels: the digests of what is sent: `model`, `data`, `statistics`.
+    """
+
+    model: str
+    model_fingerprint: str
+    device: str
+    dtype: str
+    split_memory: int | None
+    data: str
+    data_fingerprint: str
+    split: Split
+    predictions: int
+    seq_len: int | None
+    batch_size: int
+    seed: int
+    bins: int
+    threads: int
+    python: str
+    parcels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task in plain values."""
+
+    number: int
+    name: str
+    select: str
+    methods: tuple[str, ...]
+
+    @classmethod
+    def of(cls, number: int, task: Task) -> "Order":
+        methods = tuple(method.name for method in task.methods)
+        return cls(number, task.piece.name, str(task.piece.selection), methods)
+
+
+def assignment(
+    model: LoadedModel, data: Data, bins: int, device: str, split_memory: int | None, parcels: dict[str, Parcel]
+) -> Assignment:
+    """What workers need for pieces of this model and data."""
+    return Assignment(
+        model=model.ref,
+        model_fingerprint=model.fingerprint,
+        device=device,
+        dtype=model.dtype,
+        split_memory=split_memory,
+        data=data.ref,
+        data_fingerprint=data.fingerprint,
+        split=data.split,
+        predictions=data.predictions,
+        seq_len=data.seq_len,
+        batch_size=data.batch_size,
+        seed=data.seed,
+        bins=bins,
+        threads=torch.get_num_threads(),
+        python=_python(),
+        parcels={name: parcel.digest for name, parcel in parcels.items()},
+    )
+
+
+class Worker:
+    """One process that computes. Its model stays loaded until the process ends."""
+
+    def prepare(self, given: Assignment, *parcels: Parcel) -> Iterator[str]:
+        """Load everything and compare it with the driver's; yields the machine's name.
+
+        Raises:
+            AblationError: something is missing or differs; the sentence says what, and on which machine.
+        """
+        try:
+            self._load(given, dict(zip(given.parcels, parcels, strict=True)))
+        except AblationError as error:
+            raise type(error)(f"On the machine {socket.gethostname()}: {error}") from error
+        yield socket.gethostname()
+
+    def _load(self, given: Assignment, parcels: dict[str, Parcel]) -> None:
+        keep_freed_memory()
+        torch.set_num_threads(given.threads)
+        places = {name: unpack(parcel, given.parcels[name]) for name, parcel in parcels.items()}
+        model = _load_model(given, str(places.get("model", given.model)))
+        data = _load_data(
+            given, model, unpacked_data_ref(given.data, places["data"]) if "data" in places else given.data
+        )
+        statistics = None
+        if "statistics" in places:
+            statistics = cache.load_statistics(places["statistics"] / _STATISTICS, model)
+        self._bins, self._statistics, self._recording = given.bins, statistics, Recording(model, data)
+
+    def measure(self, orders: Sequence[Order]) -> Iterator[News]:
+        """News of these tasks, by their numbers: every finished one, and how far the others are twice a second.
+
+        Raises:
+            AblationError: one of its children, with a sentence for the user.
+        """
+        shape, said = self._recording.model.shape, time.monotonic()
+        tasks = [
+            Task(
+                Piece(order.name, Selection.parse(order.select, shape)), tuple(METHODS[name] for name in order.methods)
+            )
+            for order in orders
+        ]
+        for news in measure_together(tasks, self._bins, self._statistics, self._recording):
+            if news.record is not None or time.monotonic() - said > SECONDS_BETWEEN_NEWS:
+                said = time.monotonic()
+                yield replace(news, task=orders[news.task].number)
+
+
+def statistics_parcel(content: bytes) -> Parcel:
+    return Parcel({_STATISTICS: content})
+
+
+def _load_model(given: Assignment, ref: str) -> LoadedModel:
+    model = load_model(ref, given.device, given.dtype, split_memory=given.split_memory)
+    if model.fingerprint != given.model_fingerprint:
+        raise ModelError(
+            f"the weights of {given.model} differ from the driver's (fingerprint {model.fingerprint}, there "
+            f"{given.model_fingerprint}). Name a revision (owner/name@revision), or put the same folder there."
+        )
+    return model
+
+
+def _load_data(given: Assignment, model: LoadedModel, ref: str) -> Data:
+    data = load_data(ref, model, given.predictions, given.seq_len or 128, given.batch_size, given.seed, given.split)
+    if data.fingerprint != given.data_fingerprint:
+        other = "" if _python() == given.python else f" It is Python {_python()} here and {given.python} there."
+        raise DataError(
+            f"{given.data} is not what the driver has (fingerprint {data.fingerprint}, there {given.data_fingerprint}): "
+            f"its text comes with Python or with the system and changes with their version.{other} Use the same version "
+            f"on all machines, or a file of your own (text:PATH), which is sent along."
+        )
+    return data
+
+
+def _python() -> str:
+    return sys.version.split()[0]
