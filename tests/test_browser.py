@@ -1,20 +1,12 @@
 """One journey in a real browser: the server starts, a head is clicked, the changed number is read."""
 
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ROOT = Path(__file__).parent.parent
-READY = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+from benchmarks.browser import CHROMIUM, SETTLED, chromium
 
 pytestmark = [
     pytest.mark.browser,
@@ -24,50 +16,35 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
-    server = subprocess.Popen([*command, "--server.address", "127.0.0.1", "--server.port", str(port)], cwd=ROOT)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
-
-
-@pytest.fixture(scope="module")
 def page(address: str) -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=arguments)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(90_000)
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
         yield page
-        outside = [
-            url for url in requests if not url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
-        ]
-        browser.close()
-        assert not outside, f"the app asked the outside for {outside}"
+    ours = (address, address.replace("http", "ws"), "data:", "blob:")
+    outside = [url for url in requests if not url.startswith(ours)]
+    assert not outside, f"the app asked the outside for {outside}"
 
 
 def settled(page) -> str:
-    page.wait_for_selector(READY)
+    """The page's text once its answer is whole: what can be taken along stands below that."""
+    page.wait_for_selector(SETTLED)
+    page.wait_for_function("() => document.body.innerText.includes('Take it with you')")
     page.wait_for_timeout(1000)
-    page.wait_for_selector(READY)
+    page.wait_for_selector(SETTLED)
     return page.inner_text('[data-testid="stMain"]')
+
+
+def test_a_first_visit_shows_something_and_leads_on(page, address: str) -> None:
+    page.goto(address)
+    page.wait_for_selector('[data-testid="stVegaLiteChart"] .mark-rect path')
+    assert re.search(r"Neuron \d\.\d:\d+", settled(page)), "a neuron is shown without a click"
+    page.get_by_role("link", name="Ablate").click()
+    page.wait_for_function("() => document.body.innerText.includes('For scale')")
+    assert "2,000 predictions" in settled(page)
+    assert page.locator('[data-testid="stException"]').count() == 0
 
 
 def test_a_clicked_head_is_ablated_and_the_numbers_change(page, address: str) -> None:

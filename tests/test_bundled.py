@@ -105,3 +105,7 @@ def test_neighbours_guess_what_stood_between() -> None:
     assert neighbours.guess(np.array([1, 0]), np.array([3, 0])).tolist() == [2, 2]
     # 4 and 1 never stood two apart: 3 follows 4, and 1 follows 3
     assert neighbours.guess(np.array([4]), np.array([1])).tolist() == [3]
+
+
+def test_what_is_known_of_the_models_without_loading_them_is_true(bundled_model: LoadedModel) -> None:
+    assert bundled.CARDS[bundled_model.ref] == bundled_model.card

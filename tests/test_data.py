@@ -141,6 +141,11 @@ def test_requests_that_cannot_be_met(opt_mini: LoadedModel, arguments: dict, wor
         load_data(arguments.pop("ref"), opt_mini, **arguments)
 
 
+def test_an_image_model_reads_no_text(vit_mini: LoadedModel) -> None:
+    with pytest.raises(DataError, match="vit-mini reads images, but python-docs holds text"):
+        load_data("python-docs", vit_mini)
+
+
 def image(path: Path, shade: int, mode: str = "L") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, (40, 30), shade if mode in "L;I" else (shade,) * len(mode)).save(path)

@@ -306,7 +306,7 @@ def test_agreement_by_hand() -> None:
 def test_a_model_that_gives_no_numbers_is_said_so() -> None:
     broken = load_model("opt-mini")
     broken.module.model.decoder.final_layer_norm.weight.data[0] = torch.nan
-    with pytest.raises(ModelError, match="NaN or infinite, even unablated"):
+    with pytest.raises(ModelError, match="NaN or infinite on this data, even unablated"):
         estimate(broken, load_data("python-docs", broken, predictions=50), "zero")
 
 
@@ -316,6 +316,8 @@ def test_requests_that_cannot_be_met(opt_mini: LoadedModel) -> None:
         estimate(opt_mini, data, "mean")
     with pytest.raises(MethodError, match="at least 1"):
         estimate(opt_mini, data, "zero", passes=0)
+    with pytest.raises(MethodError, match="The constants of optimal are learned for each selection"):
+        estimate(opt_mini, data, ["zero", "optimal"])
 
 
 def command(capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:

@@ -1,6 +1,7 @@
 """Conformance: every family's row, on a tiny random model, against plain torch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ablation_core import engine
+from ablation_core.accumulate import Accumulator
 from ablation_core.architectures import ARCHITECTURES, input_width
 from ablation_core.data import IGNORED, Batch
 from ablation_core.hooks import replace_pre_out
 from ablation_core.models import LoadedModel
 from ablation_core.selection import Selection
-from ablation_core.statistics import Accumulator, Statistics
+from ablation_core.statistics import Statistics
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
@@ -87,19 +89,52 @@ def test_the_clean_score_is_the_models_own(model: LoadedModel) -> None:
     np.testing.assert_allclose(
         scores.loss, scored_cross_entropy(whole_logits(model, batch), batch.targets), rtol=1e-4, atol=1e-5
     )
-    assert not scores.kl.any()
 
 
 def test_resuming_equals_the_whole_forward_bit_for_bit(model: LoadedModel) -> None:
+    """At the block, and behind its attention; by a constant, and position by position in several layers."""
     batch = tiny.batch(model)
     recorded = engine.record(model, batch)
+    assert engine.record(model, batch, pre_outs=False).pre_outs == {}
+    donated = engine.pre_outs(model, tiny.batch(model, seed=1), range(model.num_layers))
     for layer in range(model.num_layers):
         selection = Selection.parse(f"{layer}.0", model.shape)
-        replacements = engine.constant_replacements(selection, zeros(model) + 0.3, model)
-        resumed = engine.ablated_output(model, recorded, replacements)
-        with replace_pre_out(model, replacements):
-            whole = engine.record(model, batch).outputs[-1]
-        assert torch.equal(engine.hidden_of(resumed), engine.hidden_of(whole)), f"layer {layer}"
+        several = Selection.parse(f"{layer}.0 {model.num_layers - 1}.*", model.shape)
+        for replacements in (
+            engine.constant_replacements(selection, zeros(model) + 0.3, model),
+            engine.donor_replacements(several, donated, spared=1),
+        ):
+            with replace_pre_out(model, replacements):
+                whole = engine.record(model, batch, pre_outs=False).outputs
+            for begin in (recorded, replace(recorded, pre_outs={})):
+                resumed = engine.ablated_outputs(model, begin, replacements)
+                for one, other in zip(resumed, whole, strict=True):
+                    assert torch.equal(engine.hidden_of(one), engine.hidden_of(other)), f"layer {layer}"
+
+
+def test_attention_behind_which_an_ablation_begins_is_not_computed(model: LoadedModel) -> None:
+    """No module of the first ablated block but the projection sees the attention's inputs; later blocks run whole."""
+    batch = tiny.batch(model)
+    recorded = engine.record(model, batch)
+    if model.family == "bloom":  # whose attention adds the residual stream itself
+        assert not recorded.pre_outs
+        return
+    assert list(recorded.pre_outs) == [*range(model.num_layers)]
+    selection = Selection.parse("1.0", model.shape)
+    replacements = engine.constant_replacements(selection, zeros(model), model)
+    ran: dict[bool, list[int]] = {True: [], False: []}
+    for skipped, begin in ((True, recorded), (False, replace(recorded, pre_outs={}))):
+        handles = [
+            module.register_forward_hook(lambda *_, place=place, skipped=skipped: ran[skipped].append(place))
+            for place, block in enumerate(model.blocks)
+            for module in block.modules()
+        ]
+        engine.ablated_output(model, begin, replacements)
+        for handle in handles:
+            handle.remove()
+    assert ran[True].count(1) < ran[False].count(1)
+    assert [place for place in ran[True] if place != 1] == [place for place in ran[False] if place != 1]
+    assert not any("forward" in vars(module) for module in model.module.modules())
 
 
 def test_empty_selection_and_own_activations_change_no_bit(model: LoadedModel) -> None:
@@ -180,7 +215,7 @@ def test_hooks_are_gone_after_use_and_after_an_exception(model: LoadedModel) -> 
     with pytest.raises(Fault):
         engine.ablated_output(model, recorded, fault)
     assert hooks_of(model.module) == before
-    assert not any("forward" in vars(block) for block in model.blocks)
+    assert not any("forward" in vars(module) for module in model.module.modules())
 
 
 def test_bfloat16_runs(model: LoadedModel) -> None:

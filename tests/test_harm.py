@@ -91,6 +91,14 @@ def test_the_tokens_texts_join_to_the_windows_text(opt_mini: LoadedModel) -> Non
     assert token_texts(opt_mini, []) == []
 
 
+def test_a_character_of_several_tokens_shows_once_and_their_bytes_before_it(opt_mini: LoadedModel) -> None:
+    ids = opt_mini.tokenizer("na\u00efve \u201cab", add_special_tokens=False).input_ids
+    assert opt_mini.tokenizer.convert_ids_to_tokens(ids) == ["na", "Ã", "¯", "ve", "ĠâĢ", "ľ", "ab"]
+    assert token_texts(opt_mini, ids) == ["na", "⟨C3⟩", "ï", "ve", " ⟨E2 80⟩", "“", "ab"]
+    assert token_texts(opt_mini, ids[5:]) == ["⟨9C⟩", "ab"], "cut off amid the character"
+    assert class_name(opt_mini, ids[1]) == "“⟨C3⟩”"
+
+
 def test_a_class_has_a_name(vit_mini: LoadedModel, opt_mini: LoadedModel) -> None:
     assert class_name(vit_mini, 0) == vit_mini.labels[0]
     token = opt_mini.tokenizer(" return", add_special_tokens=False).input_ids[0]

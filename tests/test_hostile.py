@@ -9,22 +9,25 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from conftest import watching
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
-from ablation_core import bundled, commands, load_model
+from ablation_core import access, bundled, commands, load_model, long_runs, own_input, server
 from ablation_core.cache import list_statistics, load_statistics, save_statistics
 from ablation_core.collect import compute_statistics
-from ablation_core.data import load_data
-from ablation_core.errors import ModelError, SelectionError, StatisticsError
+from ablation_core.curve import read_seeds
+from ablation_core.data import DEFAULT_DATA, load_data
+from ablation_core.errors import AblationError, ModelError, SelectionError, StatisticsError
 from ablation_core.folders import CACHE
 from ablation_core.models import LoadedModel
 from ablation_core.selection import Selection, Shape
@@ -117,6 +120,12 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return [command, *(word for part in draw(st.permutations(parts)) for word in part)]
 
 
+def outside(written: list[str], cache: Path) -> list[str]:
+    """What was written elsewhere than in the cache folder, but for Python's own compiled modules and devices."""
+    paths = (path for path in written if "__pycache__" not in path and not path.startswith("/dev/"))
+    return [path for path in paths if not Path(path).resolve().is_relative_to(cache.resolve())]
+
+
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file below a folder, with size and time of change."""
     found = (path for path in folder.rglob("*") if path.is_file())
@@ -145,10 +154,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(commands, "load_model", load)
         patch.setenv("HOME", str(folder))
         patch.setenv("COLUMNS", "80")
+        for name in bundled.NAMES:  # the libraries that they import may prepare folders of their own
+            load(name, "auto", "auto", folder / "cache")
         yield folder
 
 
-@settings(max_examples=500 * DEPTH, **QUIET)
+@pytest.mark.slow
+@settings(max_examples=2000 * DEPTH, **QUIET)
 @given(command_lines())
 @example(["ablate", "opt-mini", "--select", "0.0", "--statistics", "x" * 300])
 @example(["ablate", "opt-mini", "--select", "0.0", "--data", "images:\0"])
@@ -156,9 +168,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @example(["curve", "opt-mini", "--percents", "-5", "200", "--method", "zero", "--predictions", "20"])
 @example(["ablate", "opt-mini", "--select", "0.0", "--method", "zero", "--seed", "9" * 400, "--predictions", "20"])
 def test_any_command_line_ends_with_an_answer_or_a_sentence(place: Path, arguments: list[str]) -> None:
-    before, started = listing(place), time.monotonic()
+    started = time.monotonic()
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), watching() as seen:
         try:
             code = cli.main([*arguments, "--cache-dir", str(place / "cache")])
         except SystemExit as ended:  # argparse's way to say how it is used
@@ -172,11 +184,7 @@ def test_any_command_line_ends_with_an_answer_or_a_sentence(place: Path, argumen
     if code == 0 and "--json" in arguments:
         json.loads(out.getvalue())
     assert time.monotonic() - started < SECONDS
-    after = listing(place)
-    cache = str(place / "cache")
-    assert {name: of for name, of in after.items() if not name.startswith(cache)} == {
-        name: of for name, of in before.items() if not name.startswith(cache)
-    }
+    assert not outside(seen.written, place / "cache")
 
 
 @pytest.mark.parametrize("where", ["notes.txt", "/dev/null", "/proc/nowhere", "x" * 300, "notes.txt/below", ""])
@@ -314,15 +322,27 @@ PARAMETERS = {
     "model": MODELS.filter(lambda ref: ref != "smollm2-135m"),  # its fetching is another test's
     "text": DATA,
     "images": DATA,
+    "beside": DATA,
+    "shown": st.one_of(ODD_TEXT, st.sampled_from(["histogram", "two data sets"])),
     "predictions": st.one_of(ODD_NUMBER, st.sampled_from(["500", "1000"])),
     "select": SELECT,
     "neuron": SELECT,
+    "head": SELECT,
     "method": METHOD,
+    "methods": METHOD,
     "bins": st.one_of(ODD_NUMBER, st.sampled_from(["20", "100", "300"])),
+    "seeds": st.one_of(ODD_TEXT, NUMBERS.map(" ".join), NUMBERS.map(",".join)),
+    "step": ODD_NUMBER,
     "metric": st.one_of(ODD_TEXT, st.sampled_from(["loss", "kl", "top1"])),
+    "prompt": st.one_of(ODD_TEXT, st.text(max_size=200), st.just("word " * 3000)),
+    "gaps": st.one_of(ODD_TEXT, st.just("a ___ b"), st.just("___ " * 300), st.just("[MASK]\\1")),
+    "list": ODD_TEXT,
     "log": ODD_TEXT,
+    "toy-place": ODD_NUMBER,
+    "kind": ODD_TEXT,
     "no_such": ODD_TEXT,
 }
+PAGES = ("app.py", "pages/ablate.py", "pages/head_map.py", "pages/pruning_curves.py", "pages/models_and_data.py", "pages/learn.py")  # fmt: skip
 
 
 def addressable(text: str) -> bool:
@@ -330,23 +350,75 @@ def addressable(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
+def addresses() -> st.SearchStrategy[dict[str, str]]:
+    return st.fixed_dictionaries({}, optional={name: values.filter(addressable) for name, values in PARAMETERS.items()})
+
+
+@pytest.mark.slow
+@settings(max_examples=2000 * DEPTH, **QUIET)
+@given(addresses())
+@example({"gaps": "[MASK]\\1", "model": "roberta-mini"})
+@example({"seeds": "9" * 5000, "prompt": "word " * 3000})
+def test_whatever_an_address_says_is_read_or_refused_with_a_sentence(place: Path, parameters: dict[str, str]) -> None:
+    """What the pages do with an address's free texts, without drawing: models, data, selections, seeds, prompts."""
+    started = time.monotonic()
+    with watching() as seen:
+        model = said(lambda: server.shared_model(parameters.get("model", "opt-mini"))) or server.shared_model(
+            "opt-mini"
+        )
+        kind = "images" if model.modality == "vision" else "text"
+        ref = parameters.get(kind, DEFAULT_DATA[model.modality])
+        for other in (ref, parameters.get("beside", ref)):
+            if said(lambda other=other: server.shared_data(model, other, 500, "evaluation")):
+                said(lambda other=other: server.find_shared_statistics(model, other))
+        for name in ("select", "neuron", "head"):
+            said(lambda name=name: Selection.parse(parameters.get(name, ""), model.shape))
+        said(lambda: read_seeds(parameters.get("seeds", "")))
+        if kind == "text":
+            text = parameters.get("gaps" if model.modality == "masked" else "prompt", "")
+            said(lambda: own_input.prompt(model, text, DEFAULT_DATA[model.modality]))
+        access.decide({"ABLATION_SHARED": "1"}, CACHE).refusals(parameters)
+    assert seen.written == [path for path in seen.written if "__pycache__" in path or path.startswith("/dev/")]
+    assert time.monotonic() - started < SECONDS
+
+
+def said(action: Callable[[], object]) -> Any:
+    """What an action gives; None where it ended with a sentence."""
+    try:
+        return action()
+    except AblationError as error:
+        assert str(error).strip() and "\n" not in str(error).strip()
+        return None
+
+
+def check_page(page: str, parameters: dict[str, str]) -> None:
+    started = time.monotonic()
+    with watching() as seen:
+        at = AppTest.from_file("../app.py", default_timeout=4 * SECONDS)
+        if page != "app.py":
+            at.switch_page(page)
+        at.query_params.update({"predictions": "500"} | parameters)
+        at.run()
+    assert not at.exception, at.exception[0].value
+    assert all(error.value for error in at.error)
+    assert not [path for path in seen.written if str(CACHE.parent) in path and "__pycache__" not in path]
+    assert time.monotonic() - started < 4 * SECONDS
+
+
 @settings(max_examples=5 * DEPTH, **QUIET)
-@given(
-    st.sampled_from(["app.py", "pages/ablate.py"]),
-    st.fixed_dictionaries({}, optional={name: values.filter(addressable) for name, values in PARAMETERS.items()}),
-)
+@given(st.sampled_from(["app.py", "pages/ablate.py"]), addresses())
 @example("app.py", {"text": "images:\0", "neuron": "\0"})
 @example("app.py", {"text": "text:" + "x" * 5000})
 @example("pages/ablate.py", {"model": "vit-mini", "images": "images:" + "y" * 5000})
 @example("pages/ablate.py", {"predictions": "nan", "bins": "-1", "method": "best", "metric": "<b>", "select": "*.*"})
 def test_any_address_opens_with_a_page_or_a_sentence(page: str, parameters: dict[str, str]) -> None:
-    before, started = listing(CACHE), time.monotonic()
-    at = AppTest.from_file("../app.py", default_timeout=4 * SECONDS)
-    if page != "app.py":
-        at.switch_page(page)
-    at.query_params.update({"predictions": "500"} | parameters)
-    at.run()
-    assert not at.exception, at.exception[0].value
-    assert all(error.value for error in at.error)
-    assert listing(CACHE) == before
-    assert time.monotonic() - started < 4 * SECONDS
+    check_page(page, parameters)
+
+
+@pytest.mark.slow
+@settings(max_examples=150 * DEPTH, **QUIET)
+@given(st.sampled_from(PAGES), addresses())
+def test_any_address_of_every_page_opens_it_or_says_a_sentence(page: str, parameters: dict[str, str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(long_runs, "begin_once", lambda *_: None)  # an estimate of every odd view would be another test's
+        check_page(page, parameters)

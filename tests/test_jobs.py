@@ -113,3 +113,22 @@ def test_time_left_is_at_the_pace_since_this_start() -> None:
     assert 0.15 < job.seconds_left < 0.6, "a quarter took 0.2 s, a quarter is left"
     gate.set()
     ended(job)
+
+
+def test_what_a_run_takes_to_begin_is_not_its_pace() -> None:
+    gate = threading.Event()
+
+    def slow_to_begin() -> Iterator[SimpleNamespace]:
+        for _ in range(20):  # a cluster's workers load the model
+            yield SimpleNamespace(share=0.0)
+            time.sleep(0.05)
+        yield SimpleNamespace(share=0.5)
+        gate.wait(10)
+
+    job = jobs.Jobs().start("a", "x", slow_to_begin)
+    while job.share < 0.5:
+        assert job.seconds_left is None
+        time.sleep(0.005)
+    assert job.seconds_left < 0.7, "half took 0.05 s, after a second of nothing"
+    gate.set()
+    ended(job)

@@ -8,7 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import bundled, uploads
-from ablation_core.lessons import EXPERIMENTS, REFERENCES
+from ablation_core.lessons import EXAMPLES, EXPERIMENTS, MODELS, REFERENCES
 from ablation_core.toy import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +42,7 @@ def test_learn_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_model(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("ablation_core.server.load_model", no_model)
+    monkeypatch.setattr("ablation_core.loading.load_model", no_model)
     at = opened("learn")
     assert not at.exception and not at.error
     assert len(at.get("vega_lite_chart")) == 2
@@ -78,6 +78,18 @@ def test_the_real_neuron_changes_with_its_kind_and_bins() -> None:
     before = marks(at, 1)
     at.select_slider(key="learn-bins").set_value(100).run()
     assert not at.exception and marks(at, 1)["peak"] != before["peak"] and marks(at, 1)["mean"] == before["mean"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_real_neuron_of_every_kind_of_model(model: str) -> None:
+    at = opened("learn")
+    (control,) = (one for one in at.segmented_control if one.key == "learn-model")
+    control.set_value(model).run()
+    assert not at.exception and not at.error
+    for kind, example in EXAMPLES[model].items():
+        at.segmented_control(key="kind").set_value(kind).run()
+        assert not at.exception and example.words in text_of(at)
+        assert f"Neuron {example.name} of {model}" in text_of(at)
 
 
 @pytest.fixture
@@ -142,6 +154,10 @@ def test_statistics_are_computed_imported_and_deleted(own_cache: Path, monkeypat
     next(button for button in at.button if button.label == "Compute statistics").click().run()
     assert not at.exception and not at.error
     assert "kept, digest" in at.success[0].value and len(list(own_cache.glob("vit-mini/*.safetensors"))) == 3
+    name = next(name for name in at.selectbox(key="statistics").options if "vit-mini" in name and "40 " not in name)
+    at.selectbox(key="statistics").set_value(name).run()
+    next(button for button in at.button if button.label == "Compute again").click().run()
+    assert not at.exception and not at.error and "digest" in at.success[0].value
     path = own_cache / bundled.STATISTICS[0]
     content = path.read_bytes()
     path.unlink()
@@ -159,10 +175,11 @@ def test_a_model_that_cannot_be_had_gets_a_sentence(own_cache: Path, monkeypatch
     def missing(ref: str) -> None:
         raise ModelError(f"There is no model {ref!r}.")
 
-    monkeypatch.setattr("ablation_core.server.load_model", missing)  # the harness cannot type what is not in the list
+    monkeypatch.setattr("ablation_core.loading.load_model", missing)  # the harness cannot type what is not in the list
     from ablation_core import server
 
-    server.shared_model.clear()
+    server._model.clear()
+    server._models_in_use().clear()
     at = opened("models_and_data")
     next(button for button in at.button if button.label == "Compute statistics").click().run()
     assert not at.exception and "no model" in at.error[0].value

@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import save_file
 
 from ablation_core import ablate, bundled, fetch, hub, load_data, load_model
-from ablation_core.errors import DataError, ModelError
+from ablation_core.errors import ModelError
 from ablation_core.folders import models_folder
 from ablation_core.memory import weight_bytes
 
@@ -187,14 +187,11 @@ def test_too_little_memory_is_said_with_both_figures(tmp_path: Path, monkeypatch
     assert load_model(str(folder), dtype="bfloat16").dtype == "bfloat16"
 
 
-def test_a_model_split_over_memory_and_disk_gives_the_same_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_split_over_memory_and_disk_gives_the_same_numbers(tmp_path: Path) -> None:
     folder = saved(tmp_path, tie_word_embeddings=False, hidden_size=64, intermediate_size=512)
     whole = load_model(str(folder), device="cpu")
     largest = max(weight.nbytes for weight in whole.module.parameters())
-    monkeypatch.setattr("ablation_core.loading.SPLIT_MEMORY", {"cpu": int(largest * 1.5)})
-    split = load_model(str(folder), device="split")
+    split = load_model(str(folder), device="split", split_memory=int(largest * 1.5))
     assert any(weight.is_meta for weight in split.module.parameters()), "part of it lies on disk"
     assert split.fingerprint == whole.fingerprint
     results = []
@@ -377,7 +374,7 @@ def test_a_shard_index_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_said_so(tmp_path: Path) -> None:
     model = load_model(str(saved(tmp_path, vocab_size=300)))
-    with pytest.raises(DataError, match="is not this model's"):
+    with pytest.raises(ModelError, match="is not this model's"):
         load_data("python-docs", model, predictions=50, seq_len=32)
 
 

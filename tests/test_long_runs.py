@@ -18,6 +18,7 @@ from scipy.stats import spearmanr, ttest_1samp, ttest_rel
 from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
 from ablation_core.agreement import rank_agreement
+from ablation_core.cache import find_statistics, load_statistics
 from ablation_core.curve import CurveResult, CurveSpec, curve, curve_steps, kept_curves, pruned
 from ablation_core.data import Data
 from ablation_core.errors import StatisticsError
@@ -324,3 +325,14 @@ def test_an_estimate_fills_the_map_and_orders_the_sweep(opt_mini: LoadedModel, d
     frame = map_frame(seen[-1], "zero", "loss", None, estimates)
     assert len(frame) == 36 and (frame["state"] == "estimate").sum() == 36 - len(seen[-1].heads)
     assert head_estimates(store["key"], "zero", "top1") == {} == head_estimates(None, "zero", "loss")
+
+
+def test_a_sweep_by_learned_constants_alone_needs_no_estimate(
+    opt_mini: LoadedModel, data: Data, tmp_path: Path
+) -> None:
+    statistics, store = load_statistics(find_statistics(opt_mini, "python-docs").path, opt_mini), OrderedDict()
+    spec = SweepSpec((METHODS["optimal"],), random_sets=0)
+    steps = refined_steps(opt_mini, data, spec, statistics, store, "key", tmp_path)
+    seen = [result for result in islice(steps, 2) if isinstance(result, SweepResult)]
+    steps.close()
+    assert len(seen[0].wanted) == 36 and not store

@@ -1,5 +1,7 @@
 """Modes against raw values, donors against what they promise, learned constants against a plain loop."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import gaussian_kde
 
-from ablation_core import ablate, compute_statistics, load_data, load_model, modes
+from ablation_core import ablate, compute_statistics, donors, load_data, load_model, modes
+from ablation_core.accumulate import Accumulator
 from ablation_core.curve import pruned
 from ablation_core.data import Data, special_tokens
 from ablation_core.displacement import DisplacementGauge
 from ablation_core.donors import generated_text, random_characters, random_pixels, random_tokens
 from ablation_core.engine import Recording, ablated_output, constant_replacements
 from ablation_core.errors import MethodError
-from ablation_core.methods import METHODS, choose_methods
+from ablation_core.methods import METHODS, USUAL, check_statistics, choose_methods, constant_values, usable_methods
 from ablation_core.models import LoadedModel
 from ablation_core.optimal import OptimalRun
 from ablation_core.selection import Selection, Shape
-from ablation_core.statistics import Accumulator, Statistics
+from ablation_core.statistics import Statistics
 
 
 def of_values(values: np.ndarray) -> Statistics:
@@ -296,3 +299,157 @@ def test_recorded_activations_can_be_resumed_with_gradients(bundled_model: Loade
     recorded = Recording(bundled_model, data)[0]
     output = ablated_output(bundled_model, recorded, {})
     assert output is recorded.outputs[-1]
+
+
+TEXT, EVERY = ("causal", "masked"), ("causal", "masked", "vision")
+TABLE = {  # name → function of `donors`, one donor, learned, needs statistics, for which models
+    "zero": (None, False, False, False, EVERY),
+    "mean": (None, False, False, True, EVERY),
+    "median": (None, False, False, True, EVERY),
+    "peak": (None, False, False, True, EVERY),
+    "peak-own-range": (None, False, False, True, EVERY),
+    "peak-whole-range": (None, False, False, True, EVERY),
+    "peak-density": (None, False, False, True, EVERY),
+    "peak-half-sample": (None, False, False, True, EVERY),
+    "resample-dataset": ("other_sequences", False, False, False, EVERY),
+    "resample-characters": ("random_characters", True, False, False, TEXT),
+    "resample-tokens": ("random_tokens", True, False, False, TEXT),
+    "resample-generated": ("generated_text", True, False, False, TEXT),
+    "resample-pixels": ("random_pixels", True, False, False, ("vision",)),
+    "optimal": (None, False, True, True, EVERY),
+}
+CONSTANT = [name for name, row in TABLE.items() if row[0] is None and name != "optimal"]
+
+
+def test_table_of_methods() -> None:
+    rows = {
+        name: (method.donor is not None, method.one_donor, method.learned, method.needs_statistics, method.modalities)
+        for name, method in METHODS.items()
+    }
+    assert list(rows.items()) == [(name, (row[0] is not None, *row[1:])) for name, row in TABLE.items()]
+    assert [name for name, method in METHODS.items() if method.constant is not None] == CONSTANT
+    assert all(method.name == name and method.description.endswith(".") for name, method in METHODS.items())
+    assert set(USUAL) == {"zero", "mean", "median", "peak", "resample-dataset"}
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row[0]])
+def test_table_names_the_donors_by_what_makes_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(donors, TABLE[name][0], lambda *asked: asked)
+    assert METHODS[name].donor("model", "data", [3, 1], 5) == ("model", "data", [3, 1], 5)
+
+
+def ragged(values: np.ndarray) -> Statistics:
+    """Two layers, of one and of two heads of two neurons, from rows of six values."""
+    parts = [Accumulator(2), Accumulator(4)]
+    for accumulator, rows in zip(parts, (values[:, :2], values[:, 2:]), strict=True):
+        accumulator.update(torch.from_numpy(np.ascontiguousarray(rows)))
+    return Statistics.of(parts, (1, 2), {})
+
+
+RAGGED = Shape((1, 2), 2)
+
+
+@pytest.mark.parametrize("bins", [5, 100])
+@pytest.mark.parametrize("name", CONSTANT)
+def test_table_gives_each_neuron_its_own_constant(name: str, bins: int) -> None:
+    values = mixed_values(600) + np.arange(6, dtype=np.float32) / 8
+    statistics = ragged(values)
+    found = constant_values(METHODS[name], statistics, Selection.parse("*.*", RAGGED), bins)
+    assert (found.shape, found.dtype) == ((2, 2, 2), np.float32)
+    places = [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1)]
+    width = (statistics.high - statistics.low) / 600
+    for place, column in zip(places, values.T.astype(float), strict=True):
+        fine = width[place]
+        wanted = {
+            "zero": lambda: 0.0,
+            "mean": column.mean,
+            "median": lambda column=column: np.median(column),
+            "peak": lambda place=place: statistics.peak(bins)[place],
+            "peak-own-range": lambda place=place: modes.own_range_peak(statistics, bins)[place],
+            "peak-whole-range": lambda place=place: modes.whole_range_peak(statistics, bins)[place],
+            "peak-density": lambda place=place: modes.kernel_density_mode(statistics, bins)[place],
+            "peak-half-sample": lambda place=place: modes.half_sample_mode(statistics, bins)[place],
+        }[name]()
+        assert found[place] == pytest.approx(wanted, abs=fine if name == "median" else 1e-5, rel=1e-5)
+    if name == "zero":
+        assert not constant_values(METHODS[name], None, Selection.parse("*.*", RAGGED), bins).any()
+
+
+def test_table_has_no_constant_for_a_neuron_of_which_nothing_was_counted() -> None:
+    values = mixed_values(50)
+    values[:, 3] = np.nan
+    statistics = ragged(values)
+    found = constant_values(METHODS["mean"], statistics, Selection.parse("0.0 1.0:0 1.1", RAGGED), 100)
+    assert np.isnan(found[1, 0, 1])
+    assert found[1, 1, 1] == np.float32(1.25)
+    for select in ("1.0:1", "1.0", "*.*"):
+        with pytest.raises(MethodError, match=r"^The neuron 1\.0:1 has no mean: no finite activation of it was count"):
+            constant_values(METHODS["mean"], statistics, Selection.parse(select, RAGGED), 100)
+    assert constant_values(METHODS["zero"], statistics, Selection.parse("1.0", RAGGED), 100)[1, 0, 1] == 0
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row[3]])
+def test_table_methods_that_read_statistics_ask_for_them(name: str) -> None:
+    words = f"^The method {name} needs activation statistics and none were found; compute them first"
+    with pytest.raises(MethodError, match=words):
+        check_statistics(METHODS[name], None)
+    if name != "optimal":
+        with pytest.raises(MethodError, match=words):
+            constant_values(METHODS[name], None, Selection.parse("0.0", RAGGED), 100)
+    assert check_statistics(METHODS[name], ragged(mixed_values(5))) is None
+
+
+def test_table_methods_without_statistics_do_not_ask_for_them() -> None:
+    for name, row in TABLE.items():
+        if not row[3]:
+            check_statistics(METHODS[name], None)
+
+
+@pytest.mark.parametrize("modality", EVERY)
+def test_table_methods_usable_with_one_sequence_and_with_two(modality: str) -> None:
+    fitting = [name for name, row in TABLE.items() if modality in row[4]]
+    assert usable_methods(SimpleNamespace(pool=2), modality) == fitting
+    assert usable_methods(SimpleNamespace(pool=1), modality) == [name for name in fitting if name != "resample-dataset"]
+
+
+def test_table_methods_are_chosen_in_order_and_once() -> None:
+    def names(chosen: list[str], modality: str = "causal") -> list[str]:
+        return [method.name for method in choose_methods(chosen, modality)]
+
+    assert names(["peak", "zero", "peak", "mean"]) == ["peak", "zero", "mean"]
+    assert names(["optimal"]) == ["optimal"]
+    every = [name for name, row in TABLE.items() if "causal" in row[4] and name != "optimal"]
+    assert names(["all"]) == every
+    assert names(["all", "optimal", "zero"]) == [*every, "optimal"]
+    assert names(["median", "all"]) == ["median", *(name for name in every if name != "median")]
+    assert names(["resample-pixels"], "vision") == ["resample-pixels"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ([], "^No method was named. Choose from zero, mean, .*, resample-generated, optimal, or all.$"),
+        (["zero", "pique"], "^There is no method 'pique'. Choose from zero, mean, .*, optimal, or all.$"),
+        (["mean", "resample-pixels"], "^The method resample-pixels is for vision models, not for a causal one.$"),
+    ],
+)
+def test_table_of_methods_refuses(chosen: list[str], words: str) -> None:
+    with pytest.raises(MethodError, match=words) as error:
+        choose_methods(chosen, "causal")
+    if not chosen:
+        assert "resample-pixels" not in str(error.value)
+
+
+def test_a_single_sequence_has_no_other_to_resample_from() -> None:
+    with pytest.raises(MethodError, match=r"needs at least two of them; python-docs holds one\.$"):
+        donors.other_sequences(None, SimpleNamespace(pool=1, ref="python-docs"), [0], 0)
+
+
+def test_another_sequence_is_a_random_distance_on_and_never_the_same() -> None:
+    data = SimpleNamespace(pool=5, rows=lambda numbers: list(numbers))
+    for seed in range(20):
+        others = donors.other_sequences(None, data, range(5), seed)
+        distance = others[0]
+        assert 1 <= distance <= 4
+        assert others == [(number + distance) % 5 for number in range(5)]
+    assert {donors.other_sequences(None, data, [0], seed)[0] for seed in range(20)} == {1, 2, 3, 4}

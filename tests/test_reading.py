@@ -5,8 +5,9 @@ import pytest
 import scipy.stats
 import torch
 
+from ablation_core.accumulate import Accumulator
 from ablation_core.reading import Reading, peak_distance, read_neuron
-from ablation_core.statistics import Accumulator, Statistics
+from ablation_core.statistics import Statistics
 
 
 def statistics_of(*samples: np.ndarray) -> Statistics:

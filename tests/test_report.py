@@ -11,12 +11,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ablation_core import ablate, charts, export, find_statistics, frames, load_data, load_statistics
+from ablation_core import METHODS, ablate, charts, export, find_statistics, frames, load_data, load_statistics
+from ablation_core.curve import CurveSpec, curve
 from ablation_core.live import Outcome
 from ablation_core.models import LoadedModel
 from ablation_core.noise import NoiseFloor
 from ablation_core.report import Picture, Report, to_html
+from ablation_core.run_takeaway import Measure, curve_takeaway, sweep_takeaway
 from ablation_core.selection import Selection
+from ablation_core.sweep import SweepSpec, sweep
 from ablation_core.takeaway import ablation_takeaway, neuron_takeaway
 from ablation_core.ui import View
 from ablation_core.verdict import verdict
@@ -28,7 +31,7 @@ FLOOR = NoiseFloor(-0.001, 0.002, 8)
 def view(opt_mini: LoadedModel) -> View:
     statistics = load_statistics(find_statistics(opt_mini, "python-docs").path, opt_mini)
     selection = Selection.parse("3.2", opt_mini.shape)
-    return View(opt_mini, "python-docs", 200, statistics, selection, "mean", 100)
+    return View(opt_mini.card, "python-docs", 200, statistics, selection, "mean", 100)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,47 @@ def test_every_chart_becomes_png_and_svg_with_its_title(view: View, outcome: Out
             assert title in words
         image = Image.open(io.BytesIO(export.to_png(chart.draw(), title, chart.alternative)))
         assert image.width > 2 * export.PICTURE_WIDTH * 0.9 and len(set(image.convert("L").tobytes())) > 20
+
+
+@pytest.fixture(scope="module")
+def kept(view: View, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    data, folder = load_data("python-docs", view.model, 700), tmp_path_factory.mktemp("runs")
+    methods = (METHODS["zero"], METHODS["mean"])
+    heads = ((0, 0), (1, 1), (2, 2), (3, 3))
+    swept = sweep(view.model, data, SweepSpec(methods, heads=heads, random_sets=2), view.statistics, folder)
+    return swept, curve(
+        view.model, data, CurveSpec(methods, seeds=(1, 2), percents=(0, 50, 90)), view.statistics, folder
+    )
+
+
+def test_what_a_map_and_curves_give_along(kept: tuple) -> None:
+    swept, curves = kept
+    measure = Measure("change of loss, nats", "+.3f")
+    estimates = {head: (0.01 * number, 0.001) for number, head in enumerate(swept.wanted)}
+    neurons = pd.DataFrame({"label": ["0.0:1"], "layer": 0, "head": 0, "neuron": 1, "estimate": 0.5, "error": 0.1})
+    of_map = sweep_takeaway(swept, "mean", "loss", measure, "1.1", estimates, neurons)
+    of_curves = curve_takeaway(curves, "loss", Measure("loss, nats a prediction", ".2f"))
+    assert (len(of_map.charts), len(of_map.tables)) == (4, 4) and (len(of_curves.charts), len(of_curves.tables)) == (
+        1,
+        4,
+    )
+    for taken in (of_map, of_curves):
+        page = Page(taken.report())
+        assert page.tags.count("svg") == len(taken.charts) and "script" not in page.tags
+        assert len(page.ids) == len(set(page.ids)) and "**" not in page.text
+        assert taken.command in page.text and taken.provenance["statistics digest"] in page.text
+        for title, chart in taken.charts.items():
+            assert title in "".join(ElementTree.fromstring(chart.svg(title)).itertext())
+        for make in taken.tables.values():
+            frame = make()
+            document = json.loads(export.to_json(frame, taken.provenance))
+            assert len(document["rows"]) == len(frame) > 0
+            assert len(pd.read_csv(io.BytesIO(export.to_csv(frame, taken.provenance)), comment="#")) == len(frame)
+    table = of_map.tables["Every head, by mean"]().set_index("head")
+    assert table.loc["2.2", "value"] == swept.rows["2.2"]["mean"]["change"]["loss"]["mean"]
+    points = of_curves.tables["Every point"]()
+    row = points[(points["kind"] == "zero") & (points["seed"] == 2) & (points["percent"] == 90)]
+    assert row["value"].item() == curves.points[2, 90]["zero"]["loss"]
 
 
 def test_tables_are_read_back_with_their_provenance(view: View, outcome: Outcome) -> None:

@@ -140,6 +140,25 @@ def test_masks_hold_exactly_the_selected_neurons(drawn):
 
 @given(shaped_sets())
 @settings(deadline=None)
+def test_masks_read_back_to_an_equal_selection(drawn):
+    shape, neurons = drawn
+    masks = [
+        np.array([(layer, head, n) in neurons for head, n in itertools.product(range(heads), range(shape.head_dim))])
+        for layer, heads in enumerate(shape.heads)
+    ]
+    assert Selection.of_masks(masks, shape) == Selection.parse(spelled(neurons), shape)
+
+
+def test_a_mask_counts_neurons_head_after_head():
+    masks = [np.zeros(8, dtype=bool), np.zeros(12, dtype=bool), np.zeros(4, dtype=bool)]
+    masks[0][[0, 5]] = masks[1][[3, 4, 11]] = True
+    selection = Selection.of_masks(masks, RAGGED)
+    assert str(selection) == "0.0:0 0.1:1 1.0:3 1.1:0 1.2:3"
+    assert selection.shape == RAGGED
+
+
+@given(shaped_sets())
+@settings(deadline=None)
 def test_heads_and_layers_are_those_with_a_selected_neuron(drawn):
     shape, neurons = drawn
     selection = Selection.parse(spelled(neurons), shape)

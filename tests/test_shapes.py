@@ -58,7 +58,8 @@ def test_the_peaks_range_is_that_of_plain_resampling(bins: int) -> None:
 
 
 def test_a_layer_with_fewer_heads_has_no_figures_for_the_missing_ones() -> None:
-    from ablation_core.statistics import Accumulator, Statistics
+    from ablation_core.accumulate import Accumulator
+    from ablation_core.statistics import Statistics
 
     layers = [Accumulator(4), Accumulator(2)]
     for layer in layers:

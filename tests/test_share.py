@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from ablation_core import METHODS, ablate, find_statistics, load_data, load_model, load_statistics, share
+from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
+from ablation_core.curve import CurveSpec, curve
 from ablation_core.engine import Recording
 from ablation_core.models import LoadedModel
 from ablation_core.neurons import describe_neurons
 from ablation_core.noise import noise_floor
 from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics
+from ablation_core.sweep import SweepSpec, sweep
 from ablation_core.tables import format_result
 from ablation_core.verdict import comparison, verdict
 
@@ -93,6 +96,44 @@ def test_script_and_command_of_a_neuron(tmp_path: Path) -> None:
     command = shlex.split(share.neuron_command(model, statistics, "1.2:3", 50))
     assert json.loads(run([*command, "--json"]).stdout) == expected
     assert expected["neurons"][0]["sentence"] in run(command).stdout
+
+
+@pytest.mark.slow
+def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, statistics = loaded("vit-mini", "fashion-mnist")
+    data = load_data("fashion-mnist", model, 30)
+    result = sweep(model, data, SweepSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
+    described, shown = result.description, json.loads(json.dumps(result.to_dict()))
+    monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))  # an empty one: measured anew
+    done = run_script(share.sweep_script(described, result.methods), tmp_path)
+    assert agree(json.loads(done.stdout), shown) and "note:" not in done.stderr
+    monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "command"))
+    command = shlex.split(share.sweep_command(described, result.methods))
+    assert agree(json.loads(run([*command, "--json"]).stdout), shown)
+    assert "--adaptive" in share.sweep_command(described, result.methods, adaptive=True)
+    adaptive = json.loads(run_script(share.sweep_script(described, result.methods, True), tmp_path).stdout)
+    expected = adaptive_sweep(model, data, AdaptiveSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
+    assert agree(adaptive, json.loads(json.dumps(expected.to_dict())))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_heads", [False, True])
+def test_script_and_command_of_curves(whole_heads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, statistics = loaded("roberta-mini", "python-docs")
+    spec = CurveSpec((METHODS["zero"], METHODS["peak"]), 60, (1, 2), (0, 50, 90), whole_heads)
+    result = curve(model, load_data("python-docs", model, 60), spec, statistics, tmp_path / "page")
+    shown = json.loads(json.dumps(result.to_dict()))
+    monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))
+    done = run_script(share.curve_script(result.description), tmp_path)
+    assert agree(json.loads(done.stdout), shown) and "note:" not in done.stderr
+    monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "command"))
+    assert agree(json.loads(run([*shlex.split(share.curve_command(result.description)), "--json"]).stdout), shown)
+
+
+def run_script(text: str, folder: Path) -> subprocess.CompletedProcess:
+    script = folder / "script.py"
+    script.write_text(text, encoding="utf-8")
+    return run(["python", "-c", f"import runpy, sys; sys.path.insert(0, ''); runpy.run_path({str(script)!r})"])
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 """Streaming statistics, compared with numpy on the same values all at once."""
 
 import dataclasses
+import hashlib
 from bisect import bisect_right
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ablation_core.accumulate import CALIBRATION, MARGIN, ROWS_AT_ONCE, Accumulator, _fine_bins, _quantiles
 from ablation_core.errors import StatisticsError
-from ablation_core.statistics import CALIBRATION, ROWS_AT_ONCE, Accumulator, Statistics, _fine_bins, _quantiles
+from ablation_core.statistics import BINNINGS as WAYS
+from ablation_core.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
 
 BINNINGS = (600, 100, 64, 7)
 CHUNKS = (1, 333, 7, 1023, 64, 2)
@@ -528,3 +532,143 @@ def test_memory_does_not_grow_with_the_rows():
         held = [value for value in vars(accumulator).values() if isinstance(value, torch.Tensor)]
         sizes.add((sum(value.nbytes for value in held), len(accumulator._waiting)))
     assert len(sizes) == 1
+
+
+def test_what_the_files_and_the_readme_say_of_the_bins():
+    assert (FINE_BINS, CALIBRATION, MARGIN) == (600, 1024, 0.35)
+    assert (WAYS, FORMAT_VERSION) == (("robust", "min-max"), 1)
+    assert (statistics_of(normal(5)).bins, Accumulator(2).counts.shape) == (600, (2, 602))
+
+
+TEN = (torch.zeros(1, dtype=torch.float64), torch.full((1,), 10.0, dtype=torch.float64))  # bins of width 1
+
+
+def of_ten_bins(*values: float) -> Statistics:
+    return statistics_of(np.array(values, dtype=np.float32)[:, None], limits=TEN, bins=10)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0, -4),  # the least value
+        (0.05, -2),  # half way from the least value to the range's beginning: half of the one value below
+        (0.1, 0),
+        (0.15, 2.25),  # the first of the two in bin 2: a quarter of the way, since half a value is wanted
+        (0.2, 2.5),
+        (0.3, 3),  # up to here there are three: the end of bin 2, not the beginning of the next full one
+        (0.4, 7.25),
+        (0.7, 8),
+        (0.75, 8.5),  # the single value in bin 8 counts as spread over it
+        (0.8, 9),
+        (0.85, 10 + 11 / 4),  # the bin of the two above the range reaches from its end, 10, to the greatest value
+        (1, 21),
+    ],
+)
+def test_quantiles_by_hand(share, expected):
+    """Of one value below the range, two in bin 2, four in bin 7, one in bin 8 and two above."""
+    statistics = of_ten_bins(-4, 2.5, 2.6, 7.1, 7.2, 7.3, 7.4, 8.9, 11, 21)
+    assert statistics.quantile(share).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_no_quantile_lies_beyond_the_extremes():
+    statistics = of_ten_bins(3.25, 3.5)
+    assert [statistics.quantile(share).item() for share in (0, 0.1, 0.4, 0.9, 1)] == pytest.approx(
+        [3.25, 3.25, 3.4, 3.5, 3.5]
+    )
+
+
+def test_the_peak_needs_one_value_within_the_range():
+    assert of_ten_bins(4.2, 99).peak(10).item() == 4.5
+    assert np.isnan(of_ten_bins(-1, 99).peak(10)).all()
+    assert of_ten_bins(99, 99).peak(10).item() == 99
+
+
+def test_a_single_value_outside_is_all_there_is():
+    assert of_ten_bins(99).outside().item() == 1
+    assert of_ten_bins(99, 1, 2, -5).outside().item() == 0.5
+
+
+def test_a_hundred_bins_are_usual_and_one_is_the_whole_range():
+    statistics = statistics_of(normal(2000))
+    np.testing.assert_array_equal(statistics.peak(), statistics.peak(100))
+    edges, counts = statistics.histogram(0, 0, 1)
+    assert (len(edges), len(counts)) == (101, 100)
+    edges, counts = statistics.histogram(0, 0, 1, bins=1)
+    assert edges.tolist() == pytest.approx([statistics.low[0, 0, 1], statistics.high[0, 0, 1]], rel=1e-12)
+    assert counts.tolist() == [statistics.counts[0, 0, 1, 1:-1].sum()]
+    np.testing.assert_allclose(statistics.peak(1)[0, 0], (statistics.low + statistics.high)[0, 0] / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("value", "size"), [(0.0, 1e-6), (1e-9, 1e-6), (2e-6, 2e-6), (-3.0, 3.0), (500.0, 500.0)])
+def test_a_neuron_that_has_not_moved_yet_has_a_range_of_its_own_size(value, size):
+    value = float(np.float32(value))
+    statistics = statistics_of(np.full((3, 1), value, dtype=np.float32))
+    reach = 0.35 * 0.1 * max(abs(value), 1e-6)
+    assert reach == pytest.approx(0.035 * size)
+    assert statistics.low.item() == pytest.approx(value - reach, rel=1e-12, abs=1e-20)
+    assert statistics.high.item() == pytest.approx(value + reach, rel=1e-12, abs=1e-20)
+
+
+def test_without_rows_there_is_a_range_of_no_width():
+    statistics = Statistics.of([Accumulator(3), accumulated(normal(40))], (1, 1), {})
+    for limit in (statistics.low, statistics.high):
+        assert limit.dtype == np.float64
+        np.testing.assert_array_equal(limit[0, 0], np.zeros(3))
+    assert np.isnan(statistics.minimum[0]).all()
+    assert np.isnan(statistics.maximum[0]).all()
+    np.testing.assert_allclose(statistics.mean[1, 0], normal(40).mean(0), rtol=1e-5)
+
+
+def test_counts_are_whole_numbers_that_no_float32_holds():
+    accumulator = accumulated(normal(2))
+    accumulator.count += 2**24
+    accumulator.not_finite += 2**24
+    accumulator.update(torch.tensor([[1.0, 2.0, torch.nan]]))
+    assert accumulator.count.tolist() == [2**24 + 3, 2**24 + 3, 2**24 + 2]
+    assert accumulator.not_finite.tolist() == [2**24, 2**24, 2**24 + 1]
+
+
+def test_digest_is_short_and_blind_to_the_order_of_the_provenance():
+    statistics = statistics_of(normal(50))
+    one = dataclasses.replace(statistics, provenance={"a": 1, "b": 2}).digest
+    other = dataclasses.replace(statistics, provenance={"b": 2, "a": 1}).digest
+    assert one == other
+    assert len(one) == 16
+    assert int(one, 16) >= 0
+
+
+def test_digest_is_the_sha256_of_the_provenance_and_the_arrays_in_order():
+    statistics = statistics_of(normal(50))
+    content = b"{}" + b"".join(np.ascontiguousarray(getattr(statistics, name)).tobytes() for name in FIELDS)
+    assert statistics.digest == hashlib.sha256(content).hexdigest()[:16]
+
+
+def test_a_value_on_an_edge_that_rounding_has_moved_lies_where_the_edge_is():
+    """Far from zero an edge is rounded by more than the quotient that tells a value's bin."""
+    low, step = 100_000.0, 0.0078125  # of float32 there
+    limits = torch.tensor([low], dtype=torch.float64), torch.tensor([low + 600 * (step + 3e-12)], dtype=torch.float64)
+    edges = low + (limits[1].item() - low) * np.arange(601) / 600
+    assert edges[1] == low + step and (limits[1] - limits[0]).item() / 600 > step
+    place = _fine_bins(torch.tensor([[low + step]]), *limits, 600)
+    assert place.item() == np.searchsorted(edges, low + step, side="right") - 1 == 1
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_looking_before_the_range_is_fixed_changes_nothing_later(looks):
+    values = normal(1700)
+    accumulator = Accumulator(3)
+    for part in np.array_split(values, 17):
+        accumulator.update(torch.from_numpy(part))
+        for _ in range(looks):
+            seen = Statistics.of([accumulator], (1,), {})
+        assert (seen.counts.sum(-1) == seen.count).all()
+    assert seen.digest == statistics_of(values, (100,)).digest
+
+
+def test_statistics_belong_to_the_weights_and_the_precision_they_were_made_from():
+    model = SimpleNamespace(ref="opt-mini", fingerprint="abc", dtype="float32")
+    made = {"model": "opt-mini", "model_fingerprint": "abc", "dtype": "float32"}
+    check_made_from(made, model, "These statistics")
+    for field, other in (("model_fingerprint", "abd"), ("dtype", "bfloat16")):
+        with pytest.raises(StatisticsError, match=f"^These statistics .*{field}"):
+            check_made_from(made | {field: other}, model, "These statistics")

@@ -20,8 +20,8 @@ def drawings(layer: int, head: int, neuron: int, bins: int) -> dict[str, tuple]:
     """name → (make, frames, variant, fixed), as the pages call them."""
     neurons = frames.neuron_frame(STATISTICS, layer, head, bins)
     grid = frames.grid_frames(STATISTICS, layer, head, neurons, neuron, 8)
-    marks = frames.mark_frame(read_neuron(STATISTICS, layer, head, neuron, bins))
     bars = frames.histogram_frame(STATISTICS, layer, head, neuron, bins)
+    marks = frames.mark_frame(read_neuron(STATISTICS, layer, head, neuron, bins), bars)
     distances = frames.head_distances(STATISTICS, bins)
     at = (STATISTICS, layer, head, neuron, bins)
     answers = pd.DataFrame({"kind": "mean", "name": ["a", "b"], "order": [0, 1], "share": [0.1 * neuron, 0.2]})
