@@ -8,10 +8,10 @@ commands (torch and the like are taken from the environment that runs this):
     python -m venv env-taker    && env-taker/bin/pip install taker==1.2.3
 
 SmolLM2-135M, 2,048 predictions of `python-docs` in 8 windows, mean ablation of one head, float32, two threads. For each
-library two processes stand ready, one that keeps freed memory, as the project does, and one with the default
-allocator, as the library's users run it; both hold the plain hooks and the library, the first also the engine. They
-take turns, one head each, over ten layers spread evenly. Every answer is compared with the engine's: mean losses must
-agree to 1e-5. A ratio is one of medians within one run; a whole pass costs the same whichever the layer, and the
+library two processes stand ready, one that keeps freed memory (buffers up to 1 GiB) and one with the default allocator,
+as the library's users run it; both hold the plain hooks and the library, the first also the engine. They take turns,
+one head each, over ten layers spread evenly (`--layers`). Every answer is compared with the engine's: mean losses must
+agree to 1e-5 where the others' log-softmax is put right, and to 3e-5 as they are timed. A ratio is one of medians within one run; a whole pass costs the same whichever the layer, and the
 engine's cost is linear in it, so the median over evenly spread layers stands for the average head. All heads are the
 clean run and as many average heads. `peers.json` keeps every sample.
 """
@@ -40,10 +40,11 @@ BY_HAND = {"nnsight_skip", "naive_loss"}  # reported, but no target is held agai
 TARGETS = {
     "all heads, as users run it": 0.55,
     "all heads, equal allocator": 0.64,
-    "last layer, as users run it": 0.25,
-    "vision, all heads, as users run it": 0.57,
+    "one head, averaged over layers, equal allocator": 0.64,
+    "last layer, equal allocator": 0.25,
+    "vision, all heads, equal allocator": 0.57,
 }
-AGREE = 1e-5
+AGREE, AGREE_AS_TIMED = 1e-5, 3e-5
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Size:
     vision_heads: int
 
 
-WHOLE = Size(2048, 257, tuple(range(1, 30, 3)), 2000, 36)
+WHOLE = Size(2048, 257, tuple(range(1, 30, 3)), 2000, 18)
 QUICK = Size(128, 65, (1, 14, 27), 128, 4)
 LAST = 29
 
@@ -88,8 +89,8 @@ class Worker:
     def ready(self) -> dict:
         return self._answer()
 
-    def run(self, contestant: str, **place: int) -> dict:
-        self._process.stdin.write(json.dumps({"contestant": contestant} | place) + "\n")
+    def run(self, contestant: str, exact: bool = False, **place: int) -> dict:
+        self._process.stdin.write(json.dumps({"contestant": contestant, "exact": exact} | place) + "\n")
         self._process.stdin.flush()
         return self._answer() | {"contestant": contestant, "allocator": self.name} | place
 
@@ -115,8 +116,8 @@ def race(python: Path, model: str, contestants: list[str], places: list[dict], s
     for worker in workers:
         worker.ready()
     samples = [worker.run(name) for worker, name in turns]
-    for worker, name in turns:  # to warm up; not counted
-        worker.run(name, **places[0])
+    # To warm up, and to compare; not counted.
+    check_equal([worker.run(name, exact=True, **places[0]) for worker, name in turns], AGREE)
     for number, place in enumerate(places, 1):
         rotated = turns[number % len(turns) :] + turns[: number % len(turns)]
         samples += [worker.run(name, **place) for worker, name in rotated]
@@ -125,17 +126,17 @@ def race(python: Path, model: str, contestants: list[str], places: list[dict], s
         print(f"{say}: {number} of {len(places)}", file=sys.stderr)
     for worker in workers:
         worker.stop()
-    check_equal(samples)
+    check_equal(samples, AGREE_AS_TIMED)
     return samples
 
 
-def check_equal(samples: list[dict]) -> None:
+def check_equal(samples: list[dict], agree: float) -> None:
     """Every mean loss and KL agrees with the engine's at the same place, and the shares but for a few near-ties."""
     mine = {(s.get("layer"), s.get("head")): s["means"] for s in samples if s["contestant"] == "ours"}
     for sample in samples:
         for name, value in sample["means"].items():
             wanted = mine[sample.get("layer"), sample.get("head")][name]
-            allowed = AGREE if name in ("loss", "kl") else 2 / 1000
+            allowed = agree if name in ("loss", "kl") else 2 / 1000
             if abs(value - wanted) > allowed:
                 raise SystemExit(f"{sample} differs from the engine: {name} is {wanted}.")
 
@@ -185,9 +186,10 @@ def verdicts(results: dict, clock: str) -> dict[str, dict]:
     if text:
         found["all heads, as users run it"] = worst(text, "default", "ratio, all heads")
         found["all heads, equal allocator"] = worst(text, "kept", "ratio, all heads")
-        found["last layer, as users run it"] = worst(text, "default", "ratio, last layer")
+        found["one head, averaged over layers, equal allocator"] = worst(text, "kept", "ratio, one head")
+        found["last layer, equal allocator"] = worst(text, "kept", "ratio, last layer")
     if "vision" in results:
-        found["vision, all heads, as users run it"] = worst(["vision"], "default", "ratio, all heads")
+        found["vision, all heads, equal allocator"] = worst(["vision"], "kept", "ratio, all heads")
     return {
         name: {"ratio": ratio, "target": TARGETS[name], "met": ratio <= TARGETS[name]} for name, ratio in found.items()
     }
@@ -254,7 +256,7 @@ def main(arguments: argparse.Namespace) -> None:
     for clock, found in document["targets"].items():
         for name, row in found.items():
             print(
-                f"{clock:5} {name:36} {row['ratio']:.3f} (target {row['target']}) {'met' if row['met'] else 'MISSED'}"
+                f"{clock:5} {name:48} {row['ratio']:.3f} (target {row['target']}) {'met' if row['met'] else 'MISSED'}"
             )
 
 
@@ -263,7 +265,11 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="small: does everything run and agree?")
     parser.add_argument("--full", action="store_true", help="also all 270 heads by the engine (some 7 minutes more)")
     parser.add_argument("--threads", type=int, default=2, help="of every contestant (default %(default)s)")
-    parser.add_argument("--layers", type=int, help="how many layers, spread evenly (default 10)")
+    parser.add_argument(
+        "--layers",
+        type=int,
+        help="how many layers, spread evenly: an even number has its middle at 14.5 as all 30 have (default 10)",
+    )
     parser.add_argument("--install", action="store_true", help="make the libraries' environments and end")
     parser.add_argument("--only", nargs="+", default=[*RACING, "vision"], choices=[*RACING, "vision"])
     parser.add_argument("--environments", type=Path, default=HERE.parents[1], help="where env-nnsight and so on lie")

@@ -1,40 +1,65 @@
-"""Take the README's pictures of a running app: `python docs/screenshots.py http://localhost:8501`.
+"""Take the pictures of every page, light and dark: `python -m docs.screenshots [ADDRESS]`.
 
-The server must run already (`streamlit run app.py`); Chromium must be installed.
+Starts the app by itself where no address of a running one is given; Chromium must be installed. Pictures are reduced to
+a palette, which makes them a third as large.
 """
 
-import shutil
+import io
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from PIL import Image
+from playwright.sync_api import Page
 
-READY = '[data-testid="stApp"][data-test-script-state="notRunning"]'
-VIEWS = {
-    "distributions": ("/?model=opt-mini", "light", 1120),
-    "ablate": ("/ablate?model=opt-mini&select=1.3", "light", 1000),
-    "head-map": ("/head_map?model=opt-mini", "light", 1300),
-    "pruning-curves": ("/pruning_curves?model=opt-mini", "light", 1100),
-    "distributions-dark": ("/?model=vit-mini", "dark", 1120),
-    "ablate-dark": ("/ablate?model=roberta-mini&select=2.*", "dark", 1000),
-    "learn": ("/learn", "light", 1400),
-    "models-and-data": ("/models_and_data", "light", 1400),
+from benchmarks.browser import SETTLED, chromium, served
+
+# name → address and height; the dark ones show another kind of model
+LIGHT = {
+    "distributions": ("/?model=opt-mini", 1120),
+    "ablate": ("/ablate?model=opt-mini&select=1.3", 1000),
+    "head-map": ("/head_map?model=opt-mini", 1500),
+    "pruning-curves": ("/pruning_curves?model=opt-mini", 1200),
+    "models-and-data": ("/models_and_data", 1300),
+    "learn": ("/learn", 1400),
 }
+DARK = {
+    "distributions": ("/?model=vit-mini", 1120),
+    "ablate": ("/ablate?model=roberta-mini&select=2.*", 1000),
+    "head-map": ("/head_map?model=vit-mini", 1500),
+    "pruning-curves": ("/pruning_curves?model=vit-mini&images=fashion-mnist:full", 1200),
+    "models-and-data": ("/models_and_data", 1300),
+    "learn": ("/learn?kind=Two+humps", 1400),
+}
+COLOURS = 96
+WIDTH = 1280
 
 
-def main(address: str, folder: Path = Path(__file__).parent) -> None:
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
-        for name, (path, scheme, height) in VIEWS.items():
-            page = browser.new_page(viewport={"width": 1400, "height": height}, color_scheme=scheme)
-            page.goto(address + path)
-            page.wait_for_selector(READY, timeout=120_000)
-            page.wait_for_timeout(1500)
-            page.screenshot(path=folder / f"{name}.png")
-            page.close()
-        browser.close()
+def settle(page: Page) -> None:
+    """Wait until the page is drawn and no run is under way on it."""
+    for _ in range(2):
+        page.wait_for_selector(SETTLED, timeout=120_000)
+        page.wait_for_function(
+            "() => ![...document.querySelectorAll('button')].some(button => button.innerText.trim() === 'Stop')",
+            timeout=120_000,
+        )
+        page.wait_for_timeout(1500)
+
+
+def take(address: str, folder: Path = Path(__file__).parent) -> None:
+    with chromium() as browser:
+        for scheme, ending, views in (("light", "", LIGHT), ("dark", "-dark", DARK)):
+            for name, (path, height) in views.items():
+                page = browser.new_page(viewport={"width": WIDTH, "height": height}, color_scheme=scheme)
+                page.goto(address + path)
+                settle(page)
+                picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+                picture.quantize(COLOURS, dither=Image.Dither.NONE).save(folder / f"{name}{ending}.png", optimize=True)
+                page.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rstrip("/") if len(sys.argv) > 1 else "http://localhost:8501")
+    if len(sys.argv) > 1:
+        take(sys.argv[1].rstrip("/"))
+    else:
+        with served() as own_address:
+            take(own_address)

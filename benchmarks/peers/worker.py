@@ -3,7 +3,7 @@
     python worker.py '{"model": …, "predictions": …, "seq_len": …, "contestants": […], "keep_memory": true}'
 
 A request is `{"contestant": "ours", "layer": 3, "head": 1}`, without a layer the clean run; the answer has the seconds
-on the clock (`wall`) and of the processor in all threads (`cpu`), and the means.
+on the clock (`wall`) and of the processor in all threads (`cpu`), and the means; `"exact": true` asks for exact ones.
 """
 
 import json
@@ -18,17 +18,17 @@ answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # libraries print as they like; only answers go to standard output
 
 import torch  # noqa: E402
-from contestants import CONTESTANTS, Task  # noqa: E402
+from contestants import CONTESTANTS, Task, score_exactly  # noqa: E402
 
 from ablation_core import find_statistics, load_data, load_model, load_statistics  # noqa: E402
 from ablation_core.allocator import keep_freed_memory  # noqa: E402
-from ablation_core.loading import find_folder  # noqa: E402
+from ablation_core.model_folders import find_folder  # noqa: E402
 
 
 def main(settings: dict) -> None:
     torch.set_num_threads(settings["threads"])
     if settings["keep_memory"]:
-        keep_freed_memory()
+        keep_freed_memory(largest=1 << 30)  # more than the project's own: the others make all logits at once
     model = load_model(settings["model"], "cpu", "float32")
     ref = "fashion-mnist" if model.modality == "vision" else "python-docs"
     size = {} if model.modality == "vision" else {"seq_len": settings["seq_len"], "batch_size": 8}
@@ -44,6 +44,7 @@ def main(settings: dict) -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         run = racing[asked["contestant"]]
+        score_exactly(asked.get("exact", False))
         wall, cpu = time.perf_counter(), time.process_time()
         means = run.head(asked["layer"], asked["head"]) if "layer" in asked else run.clean()
         took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
