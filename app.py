@@ -3,6 +3,7 @@
 import streamlit as st
 
 from ablation_core import charts, frames, takeaway, ui
+from ablation_core.choice import one_of
 from ablation_core.draw import as_tables, draw
 from ablation_core.neuron_table import show_all_neurons
 from ablation_core.neuron_view import show_neuron
@@ -112,13 +113,12 @@ def body() -> None:
     with map_slot:
         show_map(layer, head)
     with list_column:
-        listed = st.segmented_control(
+        listed = one_of(
+            st.segmented_control,
             "Neurons of",
             LISTS,
             default=LISTS[0],
             key="list",
-            bind="query-params",
-            required=True,
             help="The shown head's neurons as pictures, or all of the model's as a table, the most unusual first.",
         )
         if listed == LISTS[0]:

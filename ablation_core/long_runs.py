@@ -12,6 +12,7 @@ from typing import Any
 import streamlit as st
 
 from ablation_core import access
+from ablation_core.choice import one_of
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.folders import CACHE
 from ablation_core.jobs import Job
@@ -27,7 +28,7 @@ _REFUSED = "long run refused"
 
 def choose_measure(names: Sequence[str], help: str) -> str:
     """The pills that say what is drawn."""
-    return st.pills("Measure", names, default="loss", key="metric", bind="query-params", required=True, help=help)
+    return one_of(st.pills, "Measure", names, default="loss", key="metric", help=help)
 
 
 def choose_place() -> str | None:

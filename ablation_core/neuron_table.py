@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from ablation_core.choice import one_of
 from ablation_core.distribution_frames import ODDITIES, all_neurons_frame
 from ablation_core.server import shared_shapes
 from ablation_core.ui import View
@@ -17,8 +18,8 @@ def show_all_neurons(view: View, pick: Callable[[str], None]) -> None:
     Args:
         pick: called with the name of the clicked neuron, before the page runs again.
     """
-    by = st.pills(
-        "Most unusual first, by", list(ODDITIES), default="peak from mean", key="odd", bind="query-params", required=True, wrap=True,
+    by = one_of(
+        st.pills, "Most unusual first, by", list(ODDITIES), default="peak from mean", key="odd", wrap=True,
         help="How far peak, mean and zero lie apart; skew; the distance of a second mode; or the width of the range "
         "in which the peak falls in 95 % of samples of as many positions. Distances are in standard deviations.",
     )  # fmt: skip

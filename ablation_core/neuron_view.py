@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core import access, charts, charts_distribution, counting, distribution_frames, frames, ui
+from ablation_core.choice import one_of
 from ablation_core.draw import draw
 from ablation_core.reading import Reading, read_neuron
 from ablation_core.server import find_shared_statistics, shared_data, shared_positions, shared_statistics
@@ -19,8 +20,8 @@ def show_neuron(view: ui.View, layer: int, head: int, neuron: int) -> pd.DataFra
     reading = read_neuron(view.statistics, layer, head, neuron, view.bins)
     st.markdown(reading.sentence)
     shown_column, density_column, log_column = st.columns([5, 4, 2], vertical_alignment="bottom")
-    shown = shown_column.segmented_control(
-        "Shown", SHOWN, default=SHOWN[0], key="shown", bind="query-params", required=True,
+    shown = one_of(
+        shown_column.segmented_control, "Shown", SHOWN, default=SHOWN[0], key="shown",
         help="The histogram; the same neuron on another data set, on the same axes; or position by position.",
     )  # fmt: skip
     if shown == "two data sets":

@@ -5,6 +5,7 @@ import math
 import streamlit as st
 
 from ablation_core import charts, frames, live, takeaway, ui
+from ablation_core.choice import one_of
 from ablation_core.draw import as_tables, draw
 from ablation_core.hurts import show_harm
 from ablation_core.metrics import Interval
@@ -156,13 +157,12 @@ with map_column:
         alt="Each method's values in standard deviations from the neurons' means.",
     )
 with result_column:
-    st.pills(
+    one_of(
+        st.pills,
         "Compared by",
         list(METRICS),
         default="loss",
         key="metric",
-        bind="query-params",
-        required=True,
         help="What the picture shows for every method.",
     )
     st.toggle(

@@ -5,6 +5,7 @@ from dataclasses import astuple
 import streamlit as st
 
 from ablation_core import charts, frames, learning, ui
+from ablation_core.choice import one_of
 from ablation_core.glossary import words
 from ablation_core.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
 from ablation_core.links import page_link
@@ -70,8 +71,8 @@ def real_neuron() -> None:
     )  # fmt: skip
     with ui.sentences():
         statistics = learning.bundled_statistics(model)
-    kind = st.segmented_control(
-        "One of its neurons", list(KINDS), default="Far from zero", key="kind", bind="query-params", required=True,
+    kind = one_of(
+        st.segmented_control, "One of its neurons", list(KINDS), default="Far from zero", key="kind",
         help=f"Each is one of the {statistics.mean.size:,} attention neurons of {model}.",
     )  # fmt: skip
     example = EXAMPLES[model][kind]

@@ -10,10 +10,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the outside for anything
 
 import pytest
 import torch
+from hypothesis import settings
 
 from ablation_core import load_model
 from ablation_core.models import LoadedModel
 from benchmarks.browser import served
+
+# The same examples in every run, so that a red run is about the change; a deeper fuzz draws fresh ones each time.
+settings.register_profile("repeatable", derandomize=True)
+if "ABLATION_FUZZ" not in os.environ:
+    settings.load_profile("repeatable")
 
 # content of a text file, and a word of the sentence that it gets everywhere
 UNUSABLE_TEXT = [

@@ -422,3 +422,17 @@ def test_any_address_of_every_page_opens_it_or_says_a_sentence(page: str, parame
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(long_runs, "begin_once", lambda *_: None)  # an estimate of every odd view would be another test's
         check_page(page, parameters)
+
+
+@pytest.mark.parametrize(
+    ("page", "key"),
+    [
+        ("app.py", "list"), ("app.py", "odd"), ("app.py", "shown"), ("app.py", "model"), ("app.py", "text"),
+        ("pages/ablate.py", "metric"), ("pages/ablate.py", "method"), ("pages/head_map.py", "metric"),
+        ("pages/head_map.py", "methods"), ("pages/pruning_curves.py", "metric"), ("pages/pruning_curves.py", "methods"),
+        ("pages/learn.py", "kind"),
+    ],
+)  # fmt: skip
+def test_an_empty_value_in_the_address_is_no_choice(page: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_runs, "begin_once", lambda *_: None)
+    check_page(page, {"list": "whole model", key: ""} if key == "odd" else {key: ""})
