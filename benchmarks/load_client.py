@@ -56,6 +56,7 @@ class Session:
         self._socket: ClientConnection = self._open.enter_context(socket)
         self.typed = ""  # the identity of the box where neurons are typed
         self.asked = ("", "")  # the page that is open, and its link
+        self._script = ""  # which page the server runs; a page that draws itself anew is found by it
         self.looks: dict[str, float] = {}  # the parts of the page that look again by themselves, and how often
         self.waited = False
 
@@ -80,6 +81,7 @@ class Session:
         for part in list(self.looks):
             message = BackMsg()
             message.rerun_script.page_name, message.rerun_script.query_string = self.asked
+            message.rerun_script.page_script_hash = self._script
             message.rerun_script.fragment_id = part
             self._socket.send(message.SerializeToString())
 
@@ -110,6 +112,8 @@ class Session:
             ended = kind == "script_finished" and message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY
             if ended and not self.looks and (select is None or chips == select or wrong):
                 return {"table": table, "wrong": wrong}
+            if kind == "navigation":
+                self._script = message.navigation.page_script_hash
             if kind == "auto_rerun":
                 self.looks[message.auto_rerun.fragment_id] = message.auto_rerun.interval
             if kind == "stop_auto_rerun":

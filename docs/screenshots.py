@@ -30,7 +30,7 @@ DARK = {
     "models-and-data": ("/models_and_data", 1300),
     "learn": ("/learn?kind=Two+humps", 1400),
 }
-COLOURS = 96
+COLOURS = 256
 WIDTH = 1280
 
 
