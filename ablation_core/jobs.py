@@ -33,11 +33,12 @@ class Job:
         steps: Callable[[], Generator[Any]],
         lock: FairLock | None = None,
         after: "Job | None" = None,
+        patience: float = PATIENCE,
     ) -> None:
         self.name = name
         self.result: Any = None
         self.error: str | None = None
-        self._steps, self._lock, self._after = steps, lock, after
+        self._steps, self._lock, self._after, self._patience = steps, lock, after, patience
         self._stop = threading.Event()
         self._looked = time.monotonic()
         self._first: tuple[float, float] | None = None  # when the share began to grow, and from what
@@ -92,7 +93,7 @@ class Job:
                 self.result = result
                 if self._first is None or result.share <= self._first[1]:
                     self._first = time.monotonic(), result.share  # a cluster may take a while to begin
-                if self._stop.is_set() or time.monotonic() - self._looked > PATIENCE:
+                if self._stop.is_set() or time.monotonic() - self._looked > self._patience:
                     break
             error = None
         except AblationError as refused:
@@ -103,10 +104,14 @@ class Job:
 
 
 class Jobs:
-    """The jobs of a server, by what they compute; at most so many at once."""
+    """The jobs of a server, by what they compute; at most so many at once.
 
-    def __init__(self, most: int = MOST_AT_ONCE) -> None:
-        self._most = most
+    Args:
+        patience: seconds without anybody looking after which a job ends.
+    """
+
+    def __init__(self, most: int = MOST_AT_ONCE, patience: float = PATIENCE) -> None:
+        self._most, self._patience = most, patience
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
 
@@ -133,10 +138,10 @@ class Jobs:
             if len(under_way) >= self._most:
                 names = "; ".join(job.name for job in under_way.values())
                 raise AblationError(
-                    f"{len(under_way)} long runs are under way on this server already ({names}). Stop one, or wait."
+                    f"{len(under_way)} computations are under way on this server already ({names}). Stop one, or wait."
                 )
             self._jobs = {other: job for other, job in self._jobs.items() if job.running}
-            self._jobs[key] = job = Job(name, steps, lock, after=self._jobs.get(key))
+            self._jobs[key] = job = Job(name, steps, lock, self._jobs.get(key), self._patience)
             return job
 
     def forget(self, key: str) -> None:

@@ -154,6 +154,7 @@ def begin(question: Question) -> Job:
     jobs, mine = shared_ablations(), st.session_state.get(_MINE)
     job = jobs.get(question.key)
     if job is not None and ((job.running and not job.stopping) or st.session_state.get(_STOPPED) == question.key):
+        job.look()
         return job
     if mine and mine != question.key and (earlier := jobs.get(mine)):
         earlier.stop()

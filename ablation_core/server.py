@@ -124,8 +124,8 @@ def shared_jobs() -> Jobs:
 
 @st.cache_resource
 def shared_ablations() -> Jobs:
-    """Ablations being measured behind pages; shorter than long runs, and more at once."""
-    return Jobs(most=12)
+    """Ablations being measured behind pages: one a session, and soon over once its tab is closed."""
+    return Jobs(most=64, patience=30.0)
 
 
 @st.cache_resource

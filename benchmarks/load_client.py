@@ -57,6 +57,7 @@ class Session:
         self.typed = ""  # the identity of the box where neurons are typed
         self.asked = ("", "")  # the page that is open, and its link
         self._script = ""  # which page the server runs; a page that draws itself anew is found by it
+        self._at = ""  # the same, as an address has it
         self.looks: dict[str, float] = {}  # the parts of the page that look again by themselves, and how often
         self.waited = False
 
@@ -95,6 +96,7 @@ class Session:
             TimeoutError: the page takes longer.
         """
         from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+        from streamlit.proto.Alert_pb2 import Alert
         from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
         end, table, wrong, chips = time.monotonic() + seconds, None, [], None
@@ -110,10 +112,13 @@ class Session:
                 continue
             kind = message.WhichOneof("type")
             ended = kind == "script_finished" and message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY
-            if ended and not self.looks and (select is None or chips == select or wrong):
+            asked = self._at == self.asked[0] and (select is None or chips == select)
+            if ended and not self.looks and (asked or wrong):
                 return {"table": table, "wrong": wrong}
             if kind == "navigation":
                 self._script = message.navigation.page_script_hash
+                pages = {one.page_script_hash: one for one in message.navigation.app_pages}
+                self._at = "" if pages[self._script].is_default else pages[self._script].url_pathname
             if kind == "auto_rerun":
                 self.looks[message.auto_rerun.fragment_id] = message.auto_rerun.interval
             if kind == "stop_auto_rerun":
@@ -131,7 +136,7 @@ class Session:
                         table = exact(frame.to_dict("list"))
                 case "exception":
                     wrong.append(f"{element.exception.type}: {element.exception.message}")
-                case "alert":
+                case "alert" if element.alert.format in (Alert.ERROR, Alert.WARNING):
                     wrong.append(element.alert.body)
                 case "text_input" if element.text_input.label == "Ablated neurons":
                     self.typed = element.text_input.id

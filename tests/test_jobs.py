@@ -81,15 +81,13 @@ def test_only_so_many_run_at_once() -> None:
     ended(all_jobs.start("more", "more", lambda: shares(2)))
 
 
-def test_a_job_that_nobody_looks_at_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "PATIENCE", 0.2)
-
+def test_a_job_that_nobody_looks_at_ends() -> None:
     def endless() -> Iterator[SimpleNamespace]:
         while True:
             yield SimpleNamespace(share=0.1)
             time.sleep(0.01)
 
-    job = jobs.Jobs().start("a", "endless", endless)
+    job = jobs.Jobs(patience=0.2).start("a", "endless", endless)
     for _ in range(10):
         job.look()
         time.sleep(0.05)
