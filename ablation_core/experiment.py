@@ -6,7 +6,7 @@
 Every method sees the same predictions and the same neurons; the ablation applies to every position but those that `spared` leaves out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,7 @@ class AblationRun:
 
     Args:
         recording: clean passes of the same model and data to share with other experiments.
+        learned: what another run of the same has learned (`learned`), which this one then does not learn again.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class AblationRun:
         spec: AblationSpec,
         statistics: Statistics | None = None,
         recording: engine.Recording | None = None,
+        learned: Mapping[str, dict[int, Replace]] | None = None,
     ) -> None:
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
         if statistics is not None:
@@ -70,7 +72,9 @@ class AblationRun:
             if method.constant:
                 values = constant_values(method, statistics, spec.selection, spec.bins)
                 self._constants[method.name] = self._constant_replacements(values)
-            if method.learned:
+            if learned and method.name in learned:
+                self._constants[method.name] = learned[method.name]
+            elif method.learned:
                 self._learners[method.name] = self._learner()
         self._gauges = {method.name: DisplacementGauge(spec.selection, std, spec.spared) for method in spec.methods}
         self._baseline: list[Scores] = []
@@ -94,6 +98,10 @@ class AblationRun:
             ModelError: the clean model itself gives no numbers.
         """
         step_together([self])
+
+    def learned(self) -> dict[str, dict[int, Replace]]:
+        """Each learned method's replacements, so far."""
+        return {name: self._constants.get(name, {}) for name in self._learners}
 
     def _learns(self) -> bool:
         """One step of learning constants, if any is left."""

@@ -33,7 +33,7 @@ def show_harm(view: ui.View, outcome: Outcome) -> None:
     with ui.sentences():
         data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
         spec = AblationSpec(view.selection, (METHODS[view.method],), view.bins, SEED)
-        run = AblationRun(view.model, data, spec, view.statistics)
+        run = AblationRun(view.model, data, spec, view.statistics, learned=outcome.learned)
         hurt, helped = (int((sign * harm.change > 0).sum()) for sign in (1, -1))
         what = "images" if view.model.modality == "vision" else "tokens"
         st.markdown(

@@ -39,7 +39,7 @@ def estimate_steps(
     model: LoadedModel, data: Data, spec: SweepSpec, statistics: Statistics | None, store: OrderedDict, key: str
 ) -> Generator[Instant]:
     """Estimate every head by all methods but learned ones; the newest estimate is put into `store` under `key` after
-    each batch. Without such a method there is none.
+    each batch. Without such a method, or without gradients, there is none.
     """
     yield Instant(None, 0.0)
     methods = [method for method in spec.methods if not method.learned]
@@ -47,7 +47,10 @@ def estimate_steps(
         return
     run = EstimateRun(model, data, methods, statistics, spec.bins)
     while run.steps_done < run.steps:
-        run.step()
+        try:
+            run.step()
+        except RuntimeError:  # such as kernels of whole numbers, which have no gradient, or too little memory for it
+            return
         yield _put(store, key, Instant(run.result(), run.steps_done / run.steps))
 
 

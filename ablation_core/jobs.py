@@ -15,6 +15,8 @@ from ablation_core.waiting import FairLock
 
 MOST_AT_ONCE = 3
 PATIENCE = 180.0  # seconds without anybody looking: a hidden tab still asks once a minute
+_PRESENT = 5.0  # seconds since somebody's last look in which they are still there
+_ENDED = 32  # jobs that have ended, kept for what they found
 _DEFECT = "The run ended by a defect of the program; what was finished is kept. The server's log says more."
 
 
@@ -41,6 +43,7 @@ class Job:
         self._steps, self._lock, self._after, self._patience = steps, lock, after, patience
         self._stop = threading.Event()
         self._looked = time.monotonic()
+        self._watchers: dict[str, float] = {}  # who they are, and when they last looked
         self._first: tuple[float, float] | None = None  # when the share began to grow, and from what
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -71,9 +74,17 @@ class Job:
         gained = self.share - share
         return None if gained <= 0 else (time.monotonic() - began) * (1 - self.share) / gained
 
-    def look(self) -> None:
+    def look(self, who: str | None = None) -> None:
         """Somebody is watching."""
         self._looked = time.monotonic()
+        if who is not None:
+            self._watchers[who] = self._looked
+
+    def leave(self, who: str) -> None:
+        """One of those that watch goes: the job ends if they were the last. Returns at once."""
+        self._watchers.pop(who, None)
+        if not any(time.monotonic() - looked < _PRESENT for looked in list(self._watchers.values())):
+            self.stop()
 
     def stop(self) -> None:
         """End after the batch under way; returns at once."""
@@ -140,8 +151,11 @@ class Jobs:
                 raise AblationError(
                     f"{len(under_way)} computations are under way on this server already ({names}). Stop one, or wait."
                 )
-            self._jobs = {other: job for other, job in self._jobs.items() if job.running}
-            self._jobs[key] = job = Job(name, steps, lock, self._jobs.get(key), self._patience)
+            ended = [other for other, job in self._jobs.items() if not job.running and other != key]
+            for other in ended[:-_ENDED]:
+                del self._jobs[other]
+            job = Job(name, steps, lock, self._jobs.pop(key, None), self._patience)
+            self._jobs[key] = job  # behind those that began before it
             return job
 
     def forget(self, key: str) -> None:

@@ -3,12 +3,12 @@
 import pandas as pd
 import streamlit as st
 
-from ablation_core import cache
+from ablation_core import cache, inventory
 from ablation_core.charts import MARKS
 from ablation_core.errors import StatisticsError
 from ablation_core.lessons import DATA_OF
 from ablation_core.reading import Reading
-from ablation_core.statistics import Statistics
+from ablation_core.statistics import FINE_BINS, Statistics
 from ablation_core.toy import Toy
 
 _COLUMN = """<style>
@@ -55,9 +55,14 @@ def bundled_statistics(model: str) -> Statistics:
         StatisticsError: they are gone.
     """
     entries, _ = cache.list_statistics()
-    for entry in entries:
-        if entry.provenance["model"] == model and entry.provenance["data"] == DATA_OF[model]:
-            return _statistics(str(entry.path), entry.path.stat().st_mtime_ns)
+    fitting = [
+        entry
+        for entry in entries
+        if (entry.provenance["model"], entry.provenance["data"]) == (model, DATA_OF[model])
+        and entry.provenance["bins"] == FINE_BINS
+    ]
+    for entry in sorted(fitting, key=inventory.is_bundled, reverse=True)[:1]:
+        return _statistics(str(entry.path), entry.path.stat().st_mtime_ns)
     raise StatisticsError(
         f"The statistics of {model} are not in the cache folder any more; 'python -m ablation_core stats {model}' "
         f"makes them again."

@@ -6,8 +6,10 @@ session of the server.
 """
 
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -18,6 +20,7 @@ from ablation_core.errors import AblationError
 from ablation_core.estimate import Estimated, EstimateRun
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import Harm, find_harm
+from ablation_core.hooks import Replace
 from ablation_core.jobs import Job
 from ablation_core.methods import METHODS, USUAL, Method, usable_methods
 from ablation_core.noise import SETS, NoiseFloor, noise_floor
@@ -59,6 +62,7 @@ class Outcome:
         result: over what is measured; None before the first batch.
         floor: the noise floor, once the result is over all predictions.
         harms: each method's harm to single predictions, once all is done.
+        learned: the replacements that were learned, once all is done.
         guess: the estimate, of a slow model.
         share: how much of the work is done.
         doing: what is being done now, in words.
@@ -67,6 +71,7 @@ class Outcome:
     result: AblationResult | None
     floor: NoiseFloor | None = None
     harms: dict[str, Harm] = field(default_factory=dict)
+    learned: dict[str, dict[int, Replace]] = field(default_factory=dict)
     guess: Guess | None = None
     share: float = 1.0
     doing: str = ""
@@ -154,10 +159,10 @@ def begin(question: Question) -> Job:
     jobs, mine = shared_ablations(), st.session_state.get(_MINE)
     job = jobs.get(question.key)
     if job is not None and ((job.running and not job.stopping) or st.session_state.get(_STOPPED) == question.key):
-        job.look()
+        job.look(_me())
         return job
     if mine and mine != question.key and (earlier := jobs.get(mine)):
-        earlier.stop()
+        earlier.leave(_me())
     st.session_state[_MINE] = question.key
     st.session_state.pop(_STOPPED, None)
     kept, recording, view = shared_results(), shared_recording(question.view.model, question.data), question.view
@@ -167,8 +172,9 @@ def begin(question: Question) -> Job:
         guess = None
         if slow and view.selection.chosen:
             yield Outcome(None, share=0.0, doing="estimating from one window")
-            guess = _guess(question, estimates)
-            yield Outcome(None, guess=guess, share=0.0, doing="estimated; measuring the first window")
+            with suppress(RuntimeError):  # without gradients, or memory for them, the measurement is all there is
+                guess = _guess(question, estimates)
+            yield Outcome(None, guess=guess, share=0.0, doing="measuring the first window")
         spec = AblationSpec(view.selection, question.methods, view.bins, SEED)
         run = AblationRun(model, question.data, spec, view.statistics, recording)
         for outcome in _measured(run, view):
@@ -178,7 +184,14 @@ def begin(question: Question) -> Job:
                     kept.popitem(last=False)
             yield replace(outcome, guess=guess)
 
-    return jobs.start(question.key, question.name, steps, model.lock)
+    job = jobs.start(question.key, question.name, steps, model.lock)
+    job.look(_me())
+    return job
+
+
+def _me() -> str:
+    """This session among those that watch a job."""
+    return st.session_state.setdefault("me", uuid.uuid4().hex)
 
 
 def _measured(run: AblationRun, view: View) -> Generator[Outcome]:
@@ -202,7 +215,7 @@ def _measured(run: AblationRun, view: View) -> Generator[Outcome]:
         share = (run.steps + (total - run.steps) * floor.sets / floor.sets_wanted) / total
         words = f"noise floor: {floor.sets} of {floor.sets_wanted} random sets"
         yield replace(outcome, share=min(share, 0.999), doing=words)
-    yield Outcome(outcome.result, floor, find_harm(run))
+    yield Outcome(outcome.result, floor, find_harm(run), run.learned())
 
 
 def _guess(question: Question, estimates: OrderedDict) -> Guess:
@@ -243,7 +256,7 @@ def keep_watching(question: Question, show: Callable[[Outcome], None], controls:
         job = shared_ablations().get(question.key)
         if job is None or (not job.running and not stopped):
             st.rerun()
-        job.look()
+        job.look(_me())
         show(job.result or Outcome(None, share=0.0))
         if controls:
             _controls(question, job, stopped)
@@ -263,7 +276,7 @@ def _controls(question: Question, job: Job, stopped: bool) -> None:
     bar_column.progress(job.share, f"{_words(question, job)}{left}")
     if button_column.button("Stop", key="stop the ablation", help="Keep what is measured so far."):
         st.session_state[_STOPPED] = question.key
-        job.stop()
+        job.leave(_me())
         st.rerun()
 
 

@@ -53,18 +53,23 @@ def show_estimates(
     metric: str,
     measure: Measure,
     predictions: int,
+    late: str,
 ) -> None:
     """How far the instant estimate can be trusted, and what it says of single neurons.
 
     Args:
         neurons: as `instant.neuron_estimates` makes them.
         predictions: how many the estimate is of.
+        late: why there is none, where there is none.
     """
     st.subheader("The instant estimate", anchor=False)
     if not estimates:
         learned = f"The constants of {method} are learned for each head; they cannot be estimated."
-        late = learned if METHODS[method].learned else "On its way."
-        st.caption(late if metric in QUANTITIES else "Only the loss and the KL are estimated.")
+        st.caption(
+            (learned if METHODS[method].learned else late)
+            if metric in QUANTITIES
+            else "Only the loss and the KL are estimated."
+        )
         return
     sentence = estimate_sentence(result, method, metric, estimates)
     st.markdown(f"Of second order, on {predictions:,} predictions, for every head and every neuron at once. {sentence}")

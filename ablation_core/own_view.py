@@ -70,7 +70,15 @@ class _Answers:
 def _kept_answers(view: ui.View, own: own_input.OwnInput) -> _Answers:
     """The answers so far, found by what decides them; no model is kept with them."""
     kept = shared_answers()
-    key = (view.model.fingerprint, view.statistics.digest, str(view.selection), view.bins, own.data.fingerprint)
+    methods = tuple(method.name for method in live.compared_methods(view, own.data))
+    key = (
+        view.model.fingerprint,
+        view.statistics.digest,
+        str(view.selection),
+        view.bins,
+        own.data.fingerprint,
+        methods,
+    )
     answers = kept.setdefault(key, _Answers())
     while len(kept) > live.KEPT_RESULTS:
         kept.popitem(last=False)

@@ -251,9 +251,17 @@ def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple
     if not os.path.isdir(folder):  # also false where the name is no possible path
         raise DataError(f"There is no folder {folder}. Write images: followed by a folder with a subfolder per class.")
     items, unmatched = [], []
-    classes = sorted(child for child in folder.iterdir() if child.is_dir())
-    for child in classes:
-        files = sorted(p for p in child.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    try:
+        classes = sorted(child for child in folder.iterdir() if child.is_dir())
+        inside = {
+            child: sorted(p for p in child.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            for child in classes
+        }
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be read: {error.strerror}. Expected a folder with readable ones in it."
+        ) from error
+    for child, files in inside.items():
         target = _match(child.name, child.name, labels)
         if target is None:
             unmatched.append(child.name)

@@ -177,6 +177,7 @@ def _sidebar(runs_model: bool) -> View:
     )
     selection = Selection.parse(text or "", model.shape)
     _chips(selection)
+    offered = [count for count in BINS if count <= statistics.bins] or [statistics.bins]
     method = st.selectbox(
         "Method",
         [name for name, row in METHODS.items() if model.modality in row.modalities],
@@ -189,8 +190,8 @@ def _sidebar(runs_model: bool) -> View:
     )
     bins = st.select_slider(
         "Bins for the peak",
-        BINS,
-        value=100,
+        offered,
+        value=100 if 100 in offered else offered[-1],
         key="bins",
         bind="query-params",
         help="The peak is the centre of the fullest bin. Fewer bins: steadier, coarser. More: finer, noisier.",
@@ -264,7 +265,7 @@ def _chips(selection: Selection) -> None:
 
 def _oddest_head(model: ModelCard, statistics: Statistics) -> Selection:
     """The head whose neurons' peaks lie farthest from their means: something to look at first."""
-    apart = abs(peak_distance(statistics, 100)).mean(axis=-1)
+    apart = abs(peak_distance(statistics, min(100, statistics.bins))).mean(axis=-1)
     layer, head = divmod(int(apart.argmax()), apart.shape[1])
     return Selection.of_heads([(layer, head)], model.shape)
 

@@ -217,7 +217,8 @@ def _visit(session: Session, chance: Random, until: float, crowd: Crowd) -> None
     if chance.random() < 0.3:
         started = time.perf_counter()
         session.ask(chance.choice(OTHER_PAGES), urlencode({"model": request.model}))
-        crowd.saw("another page opened", time.perf_counter() - started, session.shown())
+        page = session.shown()
+        crowd.saw("another page opened", time.perf_counter() - started, page)
     if chance.random() < 0.5:  # the tab is closed while something is being computed
         session.ask("ablate", request.query(), typed=drawn(chance, request.model).select)
         time.sleep(chance.random())

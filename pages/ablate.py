@@ -62,8 +62,12 @@ def show_numbers(result: AblationResult) -> None:
 def _ratio(row: MethodResult) -> str:
     """The change of perplexity as a factor: the change of loss, exponentiated."""
     loss = row.change["loss"]
-    bounds = (None, None) if loss.low is None else (math.exp(loss.low), math.exp(loss.high))
-    return "× " + ui.interval_text(Interval(math.exp(loss.mean), *bounds), ".4f")
+    bounds = (None, None) if loss.low is None else (_factor(loss.low), _factor(loss.high))
+    return "× " + ui.interval_text(Interval(_factor(loss.mean), *bounds), ".4f")
+
+
+def _factor(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf  # beyond, it is no float any more
 
 
 def show_comparison(result: AblationResult, floor: NoiseFloor | None) -> None:

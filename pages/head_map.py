@@ -13,7 +13,7 @@ from ablation_core.methods import METHODS, USUAL, usable_methods
 from ablation_core.run_takeaway import Measure, head_table, sweep_takeaway
 from ablation_core.run_words import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.selection import Selection
-from ablation_core.server import shared_data, shared_estimates
+from ablation_core.server import shared_data, shared_estimates, shared_jobs
 from ablation_core.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
 
 MEASURES = {
@@ -76,6 +76,14 @@ def kept_runs() -> dict[Path, SweepResult]:
 def measured(result: SweepResult) -> tuple[int, int]:
     """How many heads the shown method has measured, and of how many."""
     return len(result.changes(view.method, metric)), len(result.wanted)
+
+
+def no_estimate() -> str:
+    """Why the instant estimate is not there, where it is not."""
+    job = shared_jobs().get(estimate_key)
+    if job is None or job.running:
+        return "On its way."
+    return job.error or "This model has no gradients, or no memory is left for them: nothing can be estimated."
 
 
 def estimate_steps() -> Generator[instant.Instant]:
@@ -160,7 +168,7 @@ def draw() -> None:
         st.dataframe(table, hide_index=True, width="stretch", row_height=28, placeholder="–")
     show_agreement(result, metric, measure)
     counted = instant.predictions(store.get(estimate_key))
-    show_estimates(result, estimated, neurons, head, term, view.method, metric, measure, counted)
+    show_estimates(result, estimated, neurons, head, term, view.method, metric, measure, counted, no_estimate())
     takeaway.row(sweep_takeaway(result, view.method, metric, measure, head, estimated, neurons, adaptive))
 
 

@@ -52,6 +52,23 @@ def test_ablate_shows_all_methods_without_a_click(model: str) -> None:
     assert (table["change of loss (low)"].iloc[1:] <= table["change of loss (high)"].iloc[1:]).all()
 
 
+def test_learned_constants_are_shown_down_to_the_single_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "ablation_core.optimal.TRAINING_PREDICTIONS", dict.fromkeys(("causal", "masked", "vision"), 200)
+    )
+    at = opened("ablate", model="vit-mini", predictions="500", method="optimal", select="2.1")
+    assert not at.exception and not at.error
+    assert "optimal" in set(at.dataframe[0].value["method"])
+    assert "By **optimal**" in text_of(at)
+
+
+def test_an_own_prompt_is_answered_anew_by_another_method() -> None:
+    at = opened("ablate", model="opt-mini", predictions="500", method="peak", select="1.3")
+    at.selectbox(key="method").set_value("peak-density").run()
+    assert not at.exception
+    assert "shaded by what peak-density does" in text_of(at)
+
+
 def test_the_bins_slider_moves_the_peak() -> None:
     at = opened("distributions", model="opt-mini", neuron="1.2:17")
     before = text_of(at)

@@ -204,6 +204,22 @@ def test_deep_transparent_and_turned_images_keep_their_content(tmp_path: Path) -
         assert eight_bit(image).size == (3, 6)
 
 
+def test_a_folder_that_cannot_be_read_gets_a_sentence(
+    vit_mini: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0").mkdir()
+    inside = Path.iterdir
+
+    def refusing(folder: Path):
+        if folder.name == "0":
+            raise PermissionError(13, "Permission denied")
+        return inside(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)  # whoever runs the tests may be allowed to read everything
+    with pytest.raises(DataError, match="cannot be read: Permission denied"):
+        load_data(f"images:{tmp_path}", vit_mini)
+
+
 def test_odd_entries_of_an_image_folder_are_no_tracebacks(vit_mini: LoadedModel, tmp_path: Path) -> None:
     for number in range(2):
         image(tmp_path / "Bag" / f"{number}.png", number)

@@ -130,3 +130,26 @@ def test_what_a_run_takes_to_begin_is_not_its_pace() -> None:
     assert job.seconds_left < 0.7, "half took 0.05 s, after a second of nothing"
     gate.set()
     ended(job)
+
+
+def test_a_job_ends_when_the_last_of_those_who_watch_it_goes() -> None:
+    def endless() -> Iterator[SimpleNamespace]:
+        while True:
+            yield SimpleNamespace(share=0.1)
+            time.sleep(0.01)
+
+    job = jobs.Jobs().start("a", "endless", endless)
+    job.look("one")
+    job.look("another")
+    job.leave("one")
+    time.sleep(0.1)
+    assert job.running and not job.stopping
+    job.leave("another")
+    ended(job)
+
+
+def test_what_a_job_found_outlives_the_next_ones_but_not_for_ever() -> None:
+    all_jobs = jobs.Jobs()
+    for number in range(jobs._ENDED + 5):
+        ended(all_jobs.start(str(number), "x", lambda: shares(1)))
+    assert all_jobs.get("5").share == 1.0 and all_jobs.get("0") is None
