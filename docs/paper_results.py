@@ -1,8 +1,8 @@
 """The figures and tables of docs/paper.md, from the runs kept in cached_stats/runs.
 
-python docs/paper_results.py curves    # docs/curves-MODEL-DATA.png, one for each run
-python docs/paper_results.py tables    # loss and top-1 at 50 and 90 per cent, ranks
-python docs/paper_results.py modes     # how often the ways to find a mode disagree
+python -m docs.paper_results curves    # docs/curves-MODEL-DATA.png, one for each run
+python -m docs.paper_results tables    # loss and top-1 at 50 and 90 per cent, ranks
+python -m docs.paper_results modes     # how often the ways to find a mode disagree
 """
 
 import sys
