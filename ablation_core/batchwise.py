@@ -163,7 +163,7 @@ class Batchwise:
                         missing.append((number, method))
             if missing:
                 if recorded is None:
-                    recorded = self._recording[batch]
+                    recorded = _keeping_clean(self._recording[batch])
                     donated = self._donated(places, wanted)
                 self._run(batch, recorded, missing, donated)
             clean = self._there[self._clean(batch)]
@@ -231,6 +231,15 @@ class Batchwise:
     def _piece(self, batch: int, number: int, method: Method) -> str:
         layer, head = self.heads[number]
         return self._clean(batch).removesuffix("clean") + f"head {layer}.{head} {method.name}"
+
+
+def _keeping_clean(recorded: engine.Recorded) -> engine.Recorded:
+    """One that keeps the clean run's probabilities while its heads are run, as far as there is room for them."""
+
+    def keeps(more: int) -> bool:
+        return sum(clean.probabilities.nbytes for clean in recorded.clean.values()) + more <= engine.KEPT_CLEAN_BYTES
+
+    return replace(recorded, keeps=keeps)
 
 
 def _sizes(guesses: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 FEWEST_SEQUENCES = 5
 _DRAWS_AT_ONCE = 250
-_BLOCK_VALUES = 1 << 18  # logits scored at once: 1 MiB, and as much again in each buffer
+_BLOCK_VALUES = 1 << 19  # logits scored at once: 2 MiB, and as much again in each buffer
 METRICS = ("loss", "top1", "top10", "kl")
 
 

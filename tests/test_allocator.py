@@ -79,6 +79,6 @@ def test_switched_off_nothing_is_kept() -> None:
 
 
 def test_scoring_takes_as_much_memory_whatever_the_vocabulary() -> None:
-    """All logits would be 1 GB; 64 MiB of them, and as much of the clean run's probabilities, are held at a time."""
+    """All logits would be 1 GB; 128 MiB of them, and as much of the clean run's probabilities, are held at a time."""
     (grown,) = run(WIDE)
     assert int(grown) < 0.6e9

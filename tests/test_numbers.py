@@ -276,7 +276,7 @@ def test_a_vocabulary_of_250_000_is_scored_without_all_logits_at_once(wide: Load
         zero = {1: lambda pre_out: torch.zeros_like(pre_out)}
         output = engine.ablated_output(wide, recorded, zero)
         clean, ablated = engine.score_outputs(wide, recorded, [output])
-    assert 0 < seen.bytes <= 4 * engine.LOGIT_VALUES < full / 4
+    assert 0 < seen.bytes <= 4 * engine.LOGIT_VALUES < full / 3
     for row in (0, 7):  # by hand, one sequence at a time
         logits = wide.module(**{name: x[row : row + 1] for name, x in wide_batch().inputs.items()}).logits[0].double()
         right = logits.gather(1, wide_batch().targets[row][:, None])[:, 0]
