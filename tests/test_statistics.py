@@ -284,6 +284,32 @@ def test_values_on_an_edge_lie_above_it(bins):
     assert not wrong, f"counted in the wrong bins: 0 … {wrong}"
 
 
+def test_values_that_rounding_moves_over_an_edge_are_moved_back_either_way():
+    """Each value is within a rounding of an edge of its neuron's range; binned by the edges, one by one."""
+    generator, count = np.random.default_rng(0), 20_000
+    values = generator.normal(size=count).astype(np.float32)
+    spans, places = generator.uniform(0.5, 20, count), generator.integers(1, FINE_BINS, count)
+    low = values.astype(np.float64) - spans * places / FINE_BINS
+    high = low + spans
+    edges = low[:, None] + (high - low)[:, None] * np.arange(FINE_BINS + 1) / FINE_BINS
+    wanted = (edges <= values[:, None]).sum(1) - 1
+    quotients = np.floor((values.astype(np.float64) - low) * (FINE_BINS / (high - low)))
+    assert min((quotients < wanted).sum(), (quotients > wanted).sum()) > 100, "no test of both ways"
+    found = _fine_bins(*map(torch.from_numpy, (values[None], low, high)), FINE_BINS)
+    np.testing.assert_array_equal(found[0], wanted)
+
+
+def test_every_figure_of_a_neuron_is_single_precision():
+    statistics = statistics_of(normal(500))
+    figures = {
+        "peak": statistics.peak(),
+        "median": statistics.median(),
+        "quantile": statistics.quantile(0.1),
+        "outside": statistics.outside(),
+    } | {name: getattr(statistics, name) for name in ("mean", "std", "minimum", "maximum")}
+    assert {name: figure.dtype for name, figure in figures.items()} == dict.fromkeys(figures, np.float32)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_values_lie_in_numpys_bins(dtype):
     rows = torch.from_numpy(np.random.default_rng(1).normal(size=(3000, 100))).to(dtype)
