@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ablation_core import engine
+from ablation_core.batch_records import fits_batch, read, written
 from ablation_core.data import IGNORED, Data, scored_rows
 from ablation_core.errors import DataError
 from ablation_core.experiment import WAITING_BYTES
@@ -25,7 +26,6 @@ from ablation_core.metrics import METRICS, Scores, sequence_sums
 from ablation_core.models import LoadedModel
 from ablation_core.products import Displacements
 from ablation_core.regression import drawing_order
-from ablation_core.results import as_number
 from ablation_core.selection import Head, Selection
 from ablation_core.statistics import Statistics
 from ablation_core.sweep import every_head
@@ -78,10 +78,10 @@ class Batchwise:
         self._there: dict[str, dict] = {}  # what the ledger has, by head and method
 
     def attach(self, ledger: Ledger) -> None:
-        """Take over what an earlier run left, and keep there what is measured from now on."""
-        self._ledger = ledger
+        """Take over what an earlier run left, as far as it is built as here, and keep there what is measured from now on."""
+        self._ledger, heads = ledger, sum(self.model.shape.heads)
         for record in ledger.done.values():
-            self._there |= record
+            self._there |= {name: one for name, one in record.items() if fits_batch(name, one, self.data, heads)}
 
     def guess(self, methods: Sequence[Method]) -> Generator[None]:
         """Estimate every head's changes in all sequences, a batch a step, and put these in order by what they show.
@@ -108,7 +108,7 @@ class Batchwise:
                 self._there |= record
             records.append({name: self._there[piece] for name, piece in names.items()})
             yield
-        guesses = {m.name: np.concatenate([_read(one[m.name]["guesses"]) for one in records], 1) for m in every}
+        guesses = {m.name: np.concatenate([read(one[m.name]["guesses"]) for one in records], 1) for m in every}
         self._put_in_order(_sizes(guesses["zero"]))
         self.counts[:] = np.concatenate([one["zero"]["counts"] for one in records])[self.order]
         place = {head: place for place, head in enumerate(every_head(self.model))}
@@ -133,7 +133,7 @@ class Batchwise:
         layers, counts = range(self.model.num_layers), [int(count) for count in lines.predictions]
         return {
             name: {
-                "guesses": _written(np.concatenate([products[name, layer][0].T for layer in layers])),
+                "guesses": written(np.concatenate([products[name, layer][0].T for layer in layers])),
                 "counts": counts,
             }
             for name in moved
@@ -157,7 +157,7 @@ class Batchwise:
                 for method in methods:
                     name = self._piece(batch, number, method)
                     if name in self._there:
-                        self.sums[method.name][:, number, places] = _read(self._there[name]["sums"])
+                        self.sums[method.name][:, number, places] = read(self._there[name]["sums"])
                         self.taken += sum(self._there[self._clean(batch)]["counts"])
                     else:
                         missing.append((number, method))
@@ -167,7 +167,7 @@ class Batchwise:
                     donated = self._donated(places, wanted)
                 self._run(batch, recorded, missing, donated)
             clean = self._there[self._clean(batch)]
-            self.baseline[:, places], self.counts[places] = _read(clean["sums"]), clean["counts"]
+            self.baseline[:, places], self.counts[places] = read(clean["sums"]), clean["counts"]
             yield
 
     def _donated(self, places: Sequence[int], wanted: Wanted) -> dict[str, Mapping[int, Tensor]]:
@@ -211,10 +211,10 @@ class Batchwise:
             clean, *ablated = engine.score_outputs(self.model, recorded, outputs)
             if not np.isfinite(clean.loss).all():
                 raise no_numbers(self.model, self.data.ref, recorded.outputs)
-            record = {self._clean(batch): {"sums": _written(_sums(clean, sequences)), "counts": counts}}
+            record = {self._clean(batch): {"sums": written(_sums(clean, sequences)), "counts": counts}}
             for (number, method), scores in zip(part, ablated, strict=True):
                 sums = self.sums[method.name][:, number, places] = _sums(scores, sequences)
-                record[self._piece(batch, number, method)] = {"sums": _written(sums)}
+                record[self._piece(batch, number, method)] = {"sums": written(sums)}
                 self.taken += len(sequences)
             self._ledger.add(" ".join(list(record)[1:]), record)  # one line for all: each line waits for the disk
             self._there |= record
@@ -255,11 +255,3 @@ def _sizes(guesses: np.ndarray) -> np.ndarray:
 
 def _sums(scores: Scores, sequences: np.ndarray) -> np.ndarray:
     return sequence_sums(np.stack([getattr(scores, name) for name in METRICS]), sequences)[0]
-
-
-def _written(sums: np.ndarray) -> list[list[float | None]]:
-    return [[as_number(value) for value in row] for row in sums.tolist()]
-
-
-def _read(written: Sequence[Sequence[float | None]]) -> np.ndarray:
-    return np.array([[np.nan if value is None else value for value in row] for row in written])

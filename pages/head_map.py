@@ -61,15 +61,17 @@ names = [name for name in usable if name in {*methods, view.method} and not (ada
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins)
 described = describe_sweep(model, data, view.statistics, view.bins)
 exact = run_path(long_runs.FOLDER, "sweep", described)
-own = run_path(long_runs.FOLDER, "adaptive", described | {"methods": names}) if adaptive else exact
+# Adaptive maps by other methods share a ledger, so that one runs at a time; what each shows is its own.
+own = run_path(long_runs.FOLDER, "adaptive", described) if adaptive else exact
 store, estimate_key = shared_estimates(), f"estimate for {exact.name} {' '.join(names)}"
+adaptive_key = f"{own.name} {' '.join(names)}"
 measure = MEASURES[metric]
 
 
 def kept_runs() -> dict[Path, SweepResult]:
     """Sweeps in the cache folder; adaptive ones as the server remembers them."""
     if adaptive:
-        return {own: store[own.name]} if own.name in store else {}
+        return {own: store[adaptive_key]} if adaptive_key in store else {}
     return kept_sweeps(model, long_runs.FOLDER, names)
 
 
@@ -92,7 +94,7 @@ def estimate_steps() -> Generator[instant.Instant]:
 
 def exact_steps() -> Generator[instant.Instant | SweepResult | Progress]:
     if adaptive:
-        return instant.adaptive_sweeps(model, data, spec, view.statistics, store, own.name, long_runs.FOLDER)
+        return instant.adaptive_sweeps(model, data, spec, view.statistics, store, adaptive_key, long_runs.FOLDER)
     return instant.refined_steps(model, data, spec, view.statistics, store, estimate_key, long_runs.FOLDER, place)
 
 

@@ -1,6 +1,7 @@
 """Adaptive sweeps: what looking many times may cost, against single ablations, and interrupted anywhere."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +249,35 @@ def test_a_finished_sweep_is_not_computed_again(
     for again in ("engine.record", "batchwise.linearise"):
         monkeypatch.setattr(f"ablation_core.{again}", lambda *_: pytest.fail("a batch was run again"))
     assert adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict() == first.to_dict()
+
+
+CHANGES = {
+    "another type": lambda record, field: record.update({field: "none"}),
+    "another size": lambda record, field: record.update({field: [[1.0]]}),
+    "a row less": lambda record, field: record[field].pop(),
+    "a number more": lambda record, field: record[field][0].append(0.0),
+    "a text for a number": lambda record, field: record[field][0].__setitem__(0, "1"),
+    "no numbers": lambda record, field: record.pop(field),
+    "no counts": lambda record, field: record.update(counts=None) if "counts" in record else record.clear(),
+    "a count less": lambda record, field: record["counts"].pop() if "counts" in record else record.clear(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_is_not_built_as_it_should_be_is_measured_anew(
+    opt_mini: LoadedModel, data: Data, tmp_path: Path, change: Callable[[dict, str], object]
+) -> None:
+    """Every record of a kept run is altered; lines without a digest pass as those of an earlier version do."""
+    whole = adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict()
+    (path,) = (tmp_path / "runs").glob("*.jsonl")
+    header, *lines = path.read_text().splitlines()
+    altered = []
+    for line in map(json.loads, lines):
+        for record in line["record"].values():
+            change(record, "guesses" if "guesses" in record else "sums")
+        altered.append(json.dumps({"piece": line["piece"], "record": line["record"]}))
+    path.write_text("\n".join([header, *altered, ""]))
+    assert adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict() == whole
 
 
 def test_with_a_coarse_precision_the_first_look_decides(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
