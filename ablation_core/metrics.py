@@ -112,7 +112,7 @@ def _tops(logits: Tensor, right: Tensor, most: Tensor, as_probable: Tensor) -> l
     for rows in (~first & (as_probable > 10)).nonzero()[:, 0].split(len(buffer)):
         above[rows] = torch.gt(logits[rows].float(), right[rows], out=buffer[: len(rows)]).sum(1, keepdim=True)
         ties[rows] = as_probable[rows] - above[rows]
-    return [((k - above) / ties).clamp(0, 1).where(as_probable > 0, 0.0) for k in (1, 10)]
+    return [((k - above) / ties).clamp(0, 1) for k in (1, 10)]
 
 
 def _buffer(logits: Tensor) -> Tensor:

@@ -288,6 +288,14 @@ def test_bounds_where_the_differences_are_too_small_for_bca():
         assert got == pytest.approx(high, abs=0.1 * (high - low))
 
 
+def test_what_all_predictions_share_only_moves_the_interval():
+    """Differences a hundred millionth of the values are no rounding."""
+    values, sequences = clustered(40, 4)
+    alone, moved = mean_intervals(np.stack([values, 1 + 1e-8 * values]), sequences, 0)
+    for name in ("mean", "low", "high"):
+        assert (getattr(moved, name) - 1) * 1e8 == pytest.approx(getattr(alone, name), abs=1e-4), name
+
+
 def test_same_seed_same_interval_other_seed_another():
     values, sequences = clustered(20, 2)
     assert interval(values, sequences, 11) == interval(values, sequences, 11)
