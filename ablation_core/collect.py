@@ -1,7 +1,6 @@
 """From a model and data to statistics: collects every layer's pre-out, batch by batch."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from ablation_core.accumulate import Accumulator
 from ablation_core.data import Batch, Data
 from ablation_core.errors import StatisticsError
 from ablation_core.models import LoadedModel
-from ablation_core.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Statistics
+from ablation_core.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning, Statistics
 
 
 class StatisticsRun:
@@ -97,7 +96,7 @@ def compute_statistics(
     data: Data,
     bins: int = FINE_BINS,
     positions_left_out: int | None = None,
-    binning: Literal["robust", "min-max"] = "robust",
+    binning: Binning = "robust",
     progress: Callable[[int, int], None] | None = None,
 ) -> Statistics:
     """The activation statistics of every neuron, in one pass over the data.

@@ -49,10 +49,15 @@ def confirmed_delete(
     what: str, name: str, delete: Callable[[], None], *, disabled: bool = False, why: str = ""
 ) -> None:
     """A button that asks once more before it deletes."""
+
+    def deleted() -> str:
+        delete()
+        return f"Deleted: {name}."
+
     with st.popover(f"Delete this {what} …", disabled=disabled, help=why or None):
         st.markdown("This cannot be undone.")
         if st.button("Delete it", key=f"delete {what}", type="primary"):
-            tried(lambda: delete() or f"Deleted: {name}.")
+            tried(deleted)
 
 
 def megabytes(count: int | None) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ablation_core.models import LoadedModel
 
 FINE_BINS = 600  # divisible by 100, 50, 200, 60, …: those coarser bins are equally wide
-BINNINGS = ("robust", "min-max")
+Binning = Literal["robust", "min-max"]
+BINNINGS: tuple[Binning, ...] = ("robust", "min-max")
 FORMAT_VERSION = 1  # of the files that keep statistics
 
 

@@ -15,7 +15,7 @@ from ablation_core.links import page_link
 from ablation_core.page_actions import confirmed_delete, megabytes, show_outcome, take_in, tried
 from ablation_core.server import shared_data, shared_model
 from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
-from ablation_core.statistics import BINNINGS, FINE_BINS
+from ablation_core.statistics import BINNINGS, FINE_BINS, Binning
 
 FINE = (300, FINE_BINS, 1200)
 
@@ -125,18 +125,19 @@ def compute_form() -> None:
         tried(lambda: compute(ref, data_ref, bins, binning, keep_first))
 
 
-def compute(ref: str, data_ref: str, bins: int, binning: str, keep_first: bool) -> str:
+def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bool) -> str:
     """Compute and keep statistics; says what came of it, and whether these numbers were here already."""
     bar = st.progress(0.0, "Loading the model …")
+
+    def progress(done: int, steps: int) -> None:
+        bar.progress(done / steps, f"{done} of {steps} batches")
+
     model = shared_model(ref)
     if (here := cache.find_statistics(model, data_ref)) is None or not inventory.is_bundled(here):
         cache.check_can_save(model)  # better said now than after the work
     data = shared_data(model, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
     left_out = 0 if keep_first else model.left_out
-    statistics = compute_statistics(
-        model, data, bins, left_out, binning,
-        lambda done, steps: bar.progress(done / steps, f"{done} of {steps} batches"),
-    )  # fmt: skip
+    statistics = compute_statistics(model, data, bins, left_out, binning, progress)
     path = cache.statistics_path(statistics)
     before = next((entry for entry in cache.list_statistics()[0] if entry.path == path), None)
     made = f"Statistics of {ref} on {data_ref}, {statistics.provenance['tokens']:,} positions"
