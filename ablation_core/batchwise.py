@@ -24,6 +24,7 @@ from ablation_core.ledger import Ledger
 from ablation_core.methods import METHODS, Method, constant_values
 from ablation_core.metrics import METRICS, Scores, sequence_sums
 from ablation_core.models import LoadedModel
+from ablation_core.passes import Room
 from ablation_core.products import Displacements
 from ablation_core.regression import drawing_order
 from ablation_core.selection import Head, Selection
@@ -163,7 +164,7 @@ class Batchwise:
                         missing.append((number, method))
             if missing:
                 if recorded is None:
-                    recorded = _keeping_clean(self._recording[batch])
+                    recorded = replace(self._recording[batch], keeps=Room(engine.KEPT_CLEAN_BYTES))
                     donated = self._donated(places, wanted)
                 self._run(batch, recorded, missing, donated)
             clean = self._there[self._clean(batch)]
@@ -231,15 +232,6 @@ class Batchwise:
     def _piece(self, batch: int, number: int, method: Method) -> str:
         layer, head = self.heads[number]
         return self._clean(batch).removesuffix("clean") + f"head {layer}.{head} {method.name}"
-
-
-def _keeping_clean(recorded: engine.Recorded) -> engine.Recorded:
-    """One that keeps the clean run's probabilities while its heads are run, as far as there is room for them."""
-
-    def keeps(more: int) -> bool:
-        return sum(clean.probabilities.nbytes for clean in recorded.clean.values()) + more <= engine.KEPT_CLEAN_BYTES
-
-    return replace(recorded, keeps=keeps)
 
 
 def _sizes(guesses: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ablation_core.data import Data
 from ablation_core.hooks import Replace, hidden_of, record_outputs, replace_pre_out, skip_blocks
 from ablation_core.models import LoadedModel
-from ablation_core.passes import Recorded, first_row, pre_outs, record, record_graph, run_blocks
+from ablation_core.passes import Recorded, Room, first_row, pre_outs, record, record_graph, run_blocks
 from ablation_core.scoring import LOGIT_VALUES, log_probabilities, log_probs_from, loss_gradient, score_outputs
 from ablation_core.selection import Selection
 from ablation_core.shortcuts import skip_attention
@@ -62,8 +62,8 @@ class Recording:
         clean_limit: int = KEPT_CLEAN_BYTES,
         pre_outs: bool = True,
     ) -> None:
-        self.model, self.data, self.limit, self.clean_limit, self.pre_outs = model, data, limit, clean_limit, pre_outs
-        self.spilled = False  # whether something found no room: then experiments gain by going through it together
+        self.model, self.data, self.limit, self.pre_outs = model, data, limit, pre_outs
+        self._room_for_clean, self._spilled = Room(clean_limit), False
         self._kept: dict[int, Recorded] = {}
         self._looked_at: dict[int, Recorded] = {}  # not kept, but made to see whether there is room; for its first user
         self._donated: dict[tuple[int, Hashable], Mapping[int, Tensor]] = {}
@@ -79,9 +79,9 @@ class Recording:
         )
         kept = recorded if len(self.data) * recorded.bytes <= self.limit else replace(recorded, pre_outs={})
         if self.bytes + kept.bytes <= self.limit:
-            recorded = self._kept[number] = replace(kept, keeps=self._keeps_clean)
+            recorded = self._kept[number] = replace(kept, keeps=self._room_for_clean)
         else:
-            self.spilled = True
+            self._spilled = True
         return recorded
 
     def donated(self, number: int, donor: Hashable, run: Callable[[], Mapping[int, Tensor]]) -> Mapping[int, Tensor]:
@@ -101,8 +101,13 @@ class Recording:
         if self.bytes + coming + sum(value.nbytes for value in values.values()) <= self.limit:
             self._donated[place] = values
         else:
-            self._latest, self.spilled = (place, values), True
+            self._latest, self._spilled = (place, values), True
         return values
+
+    @property
+    def spilled(self) -> bool:
+        """Whether something found no room: then experiments gain by going through it together."""
+        return self._spilled or self._room_for_clean.full
 
     @property
     def keeps_all(self) -> bool:
@@ -124,13 +129,6 @@ class Recording:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
-
-    def _keeps_clean(self, more: int) -> bool:
-        # Copied first: other sessions may record while this one scores.
-        kept = [clean for one in list(self._kept.values()) for clean in list(one.clean.values())]
-        room = sum(clean.probabilities.nbytes for clean in kept) + more <= self.clean_limit
-        self.spilled |= not room
-        return room
 
 
 @torch.inference_mode()

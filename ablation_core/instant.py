@@ -3,11 +3,9 @@
 Or an adaptive sweep, which gives each head only the predictions that its verdict needs, in the form of a sweep's result.
 """
 
-from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,13 +16,11 @@ from ablation_core.curve import CurveResult
 from ablation_core.data import Data
 from ablation_core.estimate import QUANTITIES, Estimated, EstimateResult, EstimateRun
 from ablation_core.models import LoadedModel
+from ablation_core.newest import Newest
 from ablation_core.run_frames import Estimates
 from ablation_core.selection import Head
 from ablation_core.statistics import Statistics
 from ablation_core.sweep import SweepResult, SweepSpec, every_head
-
-T = TypeVar("T")
-KEPT = 16  # estimates and adaptive maps of a server, the oldest dropped first
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +32,7 @@ class Instant:
 
 
 def estimate_steps(
-    model: LoadedModel, data: Data, spec: SweepSpec, statistics: Statistics | None, store: OrderedDict, key: str
+    model: LoadedModel, data: Data, spec: SweepSpec, statistics: Statistics | None, store: Newest, key: str
 ) -> Generator[Instant]:
     """Estimate every head by all methods but learned ones; the newest estimate is put into `store` under `key` after
     each batch. Without such a method, or without gradients, there is none.
@@ -51,7 +47,7 @@ def estimate_steps(
             run.step()
         except RuntimeError:  # such as kernels of whole numbers, which have no gradient, or too little memory for it
             return
-        yield _put(store, key, Instant(run.result(), run.steps_done / run.steps))
+        yield store.keep(key, Instant(run.result(), run.steps_done / run.steps))
 
 
 def refined_steps(
@@ -59,7 +55,7 @@ def refined_steps(
     data: Data,
     spec: SweepSpec,
     statistics: Statistics | None,
-    store: OrderedDict,
+    store: Newest,
     key: str,
     folder: Path,
     address: str | None = None,
@@ -83,14 +79,14 @@ def adaptive_sweeps(
     data: Data,
     spec: SweepSpec,
     statistics: Statistics | None,
-    store: OrderedDict,
+    store: Newest,
     key: str,
     folder: Path,
 ) -> Generator[SweepResult]:
     """An adaptive sweep by the spec's methods; the newest map is put into `store` under `key`."""
     methods = tuple(method for method in spec.methods if not method.learned)
     for result in adaptive_steps(model, data, AdaptiveSpec(methods, spec.bins), statistics, folder):
-        yield _put(store, key, as_sweep(result))
+        yield store.keep(key, as_sweep(result))
 
 
 def as_sweep(result: AdaptiveResult) -> SweepResult:
@@ -117,15 +113,6 @@ def decided(result: SweepResult) -> bool:
         for head in result.wanted
         for method in result.methods
     )
-
-
-def _put(store: OrderedDict, key: str, result: T) -> T:
-    """Keep a result as the newest. The store is other people's too: what is kept may be gone at any moment."""
-    store.pop(key, None)
-    store[key] = result
-    while len(store) > KEPT:
-        store.popitem(last=False)
-    return result
 
 
 def heads_by_size(model: LoadedModel, result: EstimateResult) -> tuple[Head, ...]:

@@ -7,7 +7,6 @@ session of the server.
 
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from ablation_core.harm import Harm, find_harm
 from ablation_core.hooks import Replace
 from ablation_core.jobs import Job
 from ablation_core.methods import METHODS, USUAL, Method, usable_methods
+from ablation_core.newest import Newest
 from ablation_core.noise import SETS, NoiseFloor, noise_floor
 from ablation_core.results import AblationResult
 from ablation_core.selection import Selection
@@ -30,14 +30,13 @@ from ablation_core.server import (
     SEED,
     shared_ablations,
     shared_data,
-    shared_estimates,
+    shared_guesses,
     shared_recording,
     shared_results,
 )
 from ablation_core.ui import View
 from ablation_core.waiting import waiting_words
 
-KEPT_RESULTS = 64
 SLOW_WEIGHTS = 30_000_000  # a model with more is estimated first and run one window at a time
 PROMPT = 2.0  # seconds that a page waits for a whole answer before it draws what stands below
 EVERY = 0.7  # seconds between two looks after that
@@ -166,22 +165,20 @@ def begin(question: Question) -> Job:
     st.session_state[_MINE] = question.key
     st.session_state.pop(_STOPPED, None)
     kept, recording, view = shared_results(), shared_recording(question.view.model, question.data), question.view
-    model, estimates, slow = view.model, shared_estimates(), is_slow(view)
+    model, guesses, slow = view.model, shared_guesses(), is_slow(view)
 
     def steps() -> Generator[Outcome]:
         guess = None
         if slow and view.selection.chosen:
             yield Outcome(None, share=0.0, doing="estimating from one window")
             with suppress(RuntimeError):  # without gradients, or memory for them, the measurement is all there is
-                guess = _guess(question, estimates)
+                guess = _guess(question, guesses)
             yield Outcome(None, guess=guess, share=0.0, doing="measuring the first window")
         spec = AblationSpec(view.selection, question.methods, view.bins, SEED)
         run = AblationRun(model, question.data, spec, view.statistics, recording)
         for outcome in _measured(run, view):
             if outcome.whole:
-                kept[question.key] = outcome
-                while len(kept) > KEPT_RESULTS:
-                    kept.popitem(last=False)
+                kept.keep(question.key, outcome)
             yield replace(outcome, guess=guess)
 
     job = jobs.start(question.key, question.name, steps, model.lock)
@@ -218,19 +215,17 @@ def _measured(run: AblationRun, view: View) -> Generator[Outcome]:
     yield Outcome(outcome.result, floor, find_harm(run), run.learned())
 
 
-def _guess(question: Question, estimates: OrderedDict) -> Guess:
+def _guess(question: Question, guesses: Newest) -> Guess:
     """The estimate from the first window; one serves every selection of the same model, statistics and methods."""
     view = question.view
     methods = [method for method in question.methods if not method.learned]
     one = replace(question.data, sequences=1)
     names = ",".join(method.name for method in methods)
     key = f"guess {view.card.fingerprint} {one.fingerprint} {view.statistics.digest} {view.bins} {names}"
-    result, changes = estimates.get(key), {}
+    result, changes = guesses.get(key), {}
     if result is None:
         run = EstimateRun(view.model, one, methods, view.statistics, view.bins, SEED, passes=1)
-        estimates[key] = result = run.finish().result()
-        while len(estimates) > KEPT_RESULTS:
-            estimates.popitem(last=False)
+        result = guesses.keep(key, run.finish().result())
     for estimated in result.methods:
         parts = (_part(estimated.loss, view.selection, *head) for head in view.selection.chosen)
         changes[estimated.method] = float(sum(parts))

@@ -79,10 +79,7 @@ def _kept_answers(view: ui.View, own: own_input.OwnInput) -> _Answers:
         own.data.fingerprint,
         methods,
     )
-    answers = kept.setdefault(key, _Answers())
-    while len(kept) > live.KEPT_RESULTS:
-        kept.popitem(last=False)
-    return answers
+    return kept.keep(key, kept.get(key) or _Answers())
 
 
 def _own_run(view: ui.View, own: own_input.OwnInput) -> OwnRun:

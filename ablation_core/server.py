@@ -7,7 +7,6 @@ torch is imported when it is first asked for, so that the first picture does not
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -19,6 +18,7 @@ from ablation_core.cards import ModelCard
 from ablation_core.errors import AblationError, StatisticsError
 from ablation_core.jobs import Jobs
 from ablation_core.model_folders import folder_state
+from ablation_core.newest import Newest
 from ablation_core.sources import Split, source_digest
 from ablation_core.statistics import Statistics
 
@@ -40,13 +40,13 @@ def shared_model(ref: str) -> LoadedModel:
 
 
 def known_card(ref: str) -> ModelCard | None:
-    """What is known of a model that need not be loaded for that: once it was loaded, or where it is bundled."""
+    """What is known of a model that need not be loaded for that: while it is in memory, or where it is bundled."""
     return shared_model(ref).card if is_loaded(ref) else bundled.CARDS.get(ref)
 
 
 def is_loaded(ref: str) -> bool:
-    """Whether the model was loaded since the server began."""
-    return ref in _cards()
+    """Whether the model is in memory, as its folder is now."""
+    return (ref, folder_state(ref)) in _models_in_use()
 
 
 def load_in_background(ref: str) -> None:
@@ -111,9 +111,9 @@ def shared_positions(model: LoadedModel, data: Data, layer: int) -> ByPosition:
 
 
 @st.cache_resource
-def shared_results() -> OrderedDict:
-    """Outcomes of ablations by what decides them, the oldest first."""
-    return OrderedDict()
+def shared_results() -> Newest:
+    """Outcomes of ablations by what decides them."""
+    return Newest(64)
 
 
 @st.cache_resource
@@ -129,21 +129,27 @@ def shared_ablations() -> Jobs:
 
 
 @st.cache_resource
-def shared_estimates() -> OrderedDict:
-    """Instant estimates of head maps by what decides them, the oldest first."""
-    return OrderedDict()
+def shared_guesses() -> Newest:
+    """Estimates from one window of all heads and neurons, which selections take theirs from."""
+    return Newest(16)
 
 
 @st.cache_resource
-def shared_answers() -> OrderedDict:
-    """Answers to people's own inputs by what decides them, the oldest first."""
-    return OrderedDict()
+def shared_estimates() -> Newest:
+    """Instant estimates of head maps by what decides them."""
+    return Newest(16)
 
 
 @st.cache_resource
-def _cards() -> dict[str, ModelCard]:
-    """The cards of the models that were loaded."""
-    return {}
+def shared_maps() -> Newest:
+    """Adaptive head maps by what decides them."""
+    return Newest(16)
+
+
+@st.cache_resource
+def shared_answers() -> Newest:
+    """Answers to people's own inputs by what decides them."""
+    return Newest(64)
 
 
 @st.cache_resource
@@ -158,7 +164,6 @@ def _model(ref: str, state: str) -> LoadedModel:
 
     model = _models_in_use().get((ref, state)) or load_model(ref)
     _models_in_use()[ref, state] = model
-    _cards()[ref] = model.card
     return model
 
 

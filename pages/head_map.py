@@ -13,7 +13,7 @@ from ablation_core.methods import METHODS, USUAL, usable_methods
 from ablation_core.run_takeaway import Measure, head_table, sweep_takeaway
 from ablation_core.run_words import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.selection import Selection
-from ablation_core.server import shared_data, shared_estimates, shared_jobs
+from ablation_core.server import shared_data, shared_estimates, shared_jobs, shared_maps
 from ablation_core.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
 
 MEASURES = {
@@ -63,7 +63,7 @@ described = describe_sweep(model, data, view.statistics, view.bins)
 exact = run_path(long_runs.FOLDER, "sweep", described)
 # Adaptive maps by other methods share a ledger, so that one runs at a time; what each shows is its own.
 own = run_path(long_runs.FOLDER, "adaptive", described) if adaptive else exact
-store, estimate_key = shared_estimates(), f"estimate for {exact.name} {' '.join(names)}"
+store, maps, estimate_key = shared_estimates(), shared_maps(), f"estimate for {exact.name} {' '.join(names)}"
 adaptive_key = f"{own.name} {' '.join(names)}"
 measure = MEASURES[metric]
 
@@ -71,7 +71,8 @@ measure = MEASURES[metric]
 def kept_runs() -> dict[Path, SweepResult]:
     """Sweeps in the cache folder; adaptive ones as the server remembers them."""
     if adaptive:
-        return {own: store[adaptive_key]} if adaptive_key in store else {}
+        found = maps.get(adaptive_key)  # read once: others may displace it
+        return {} if found is None else {own: found}
     return kept_sweeps(model, long_runs.FOLDER, names)
 
 
@@ -94,7 +95,7 @@ def estimate_steps() -> Generator[instant.Instant]:
 
 def exact_steps() -> Generator[instant.Instant | SweepResult | Progress]:
     if adaptive:
-        return instant.adaptive_sweeps(model, data, spec, view.statistics, store, adaptive_key, long_runs.FOLDER)
+        return instant.adaptive_sweeps(model, data, spec, view.statistics, maps, adaptive_key, long_runs.FOLDER)
     return instant.refined_steps(model, data, spec, view.statistics, store, estimate_key, long_runs.FOLDER, place)
 
 

@@ -7,7 +7,6 @@ import gc
 import shutil
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from ablation_core.harm import find_harm
 from ablation_core.jobs import Jobs
 from ablation_core.methods import METHODS, USUAL, usable_methods
 from ablation_core.models import LoadedModel
+from ablation_core.newest import Newest
 from ablation_core.noise import noise_floor
 from ablation_core.own_input import prompt
 from ablation_core.own_run import OwnRun
@@ -301,7 +301,7 @@ def run_until(test: AppTest, done: Callable[[], bool]) -> AppTest:
 
 
 def test_kept_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "KEPT_RESULTS", 2)
+    monkeypatch.setattr(server.shared_results(), "most", 2)
     for head in ("0.0", "1.0", "2.0"):
         run_until(page(select=head), lambda head=head: head in kept_selections())
     assert kept_selections() == ["1.0", "2.0"]
@@ -312,18 +312,18 @@ def kept_selections() -> list[str]:
 
 
 def test_estimates_dropped_by_others_do_not_end_a_run(monkeypatch: pytest.MonkeyPatch, vit_mini: LoadedModel) -> None:
-    class Crowded(OrderedDict):
+    class Crowded(Newest):
         """A store that others fill up at once after each write."""
 
         def __setitem__(self, key: str, value: object) -> None:
             super().__setitem__(key, value)
             if key == "mine":
-                for number in range(instant.KEPT):
+                for number in range(self.most):
                     self.pop(f"other {number}", None)
                     super().__setitem__(f"other {number}", value)
 
     data = load_data(IMAGES, vit_mini, 100)
-    store, spec = Crowded(), SweepSpec((METHODS["zero"],), heads=((0, 0),))
+    store, spec = Crowded(16), SweepSpec((METHODS["zero"],), heads=((0, 0),))
     shares = [one.share for one in instant.estimate_steps(vit_mini, data, spec, None, store, "mine")]
     assert shares[-1] == 1.0 and "mine" not in store
 

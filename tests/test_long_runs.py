@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import OrderedDict
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from ablation_core.instant import head_estimates, refined_steps
 from ablation_core.ledger import find_runs, open_ledger
 from ablation_core.methods import METHODS
 from ablation_core.models import LoadedModel
+from ablation_core.newest import Newest
 from ablation_core.noise import random_head
 from ablation_core.pieces import p_value
 from ablation_core.run_frames import map_frame
@@ -314,7 +314,7 @@ def test_gaps_between_methods_are_paired_over_seeds() -> None:
 
 
 def test_an_estimate_fills_the_map_and_orders_the_sweep(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    spec, store = SweepSpec((METHODS["zero"],), random_sets=0), OrderedDict()
+    spec, store = SweepSpec((METHODS["zero"],), random_sets=0), Newest(16)
     steps = refined_steps(opt_mini, data, spec, None, store, "key", tmp_path)
     seen = [result for result in islice(steps, 8) if isinstance(result, SweepResult)]
     steps.close()
@@ -330,7 +330,7 @@ def test_an_estimate_fills_the_map_and_orders_the_sweep(opt_mini: LoadedModel, d
 def test_a_sweep_by_learned_constants_alone_needs_no_estimate(
     opt_mini: LoadedModel, data: Data, tmp_path: Path
 ) -> None:
-    statistics, store = load_statistics(find_statistics(opt_mini, "python-docs").path, opt_mini), OrderedDict()
+    statistics, store = load_statistics(find_statistics(opt_mini, "python-docs").path, opt_mini), Newest(16)
     spec = SweepSpec((METHODS["optimal"],), random_sets=0)
     steps = refined_steps(opt_mini, data, spec, statistics, store, "key", tmp_path)
     seen = [result for result in islice(steps, 2) if isinstance(result, SweepResult)]
