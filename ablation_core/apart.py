@@ -23,7 +23,8 @@ import torch
 
 from ablation_core import cache
 from ablation_core.cluster import RayEngine
-from ablation_core.curve import CurveResult, CurveSpec, curve_steps
+from ablation_core.curve import CurveSpec, curve_steps
+from ablation_core.curve_result import CurveResult
 from ablation_core.data import Data, load_data
 from ablation_core.errors import AblationError, EngineError, StatisticsError
 from ablation_core.folders import CACHE

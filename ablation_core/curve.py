@@ -4,16 +4,14 @@ The paper's experiment (Pochinkov, Pasero, Shibayama 2024): a seed fixes an orde
 ablates the first so many per cent of it, so that each step's neurons contain the last one's.
 """
 
-import math
 import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.integrate import trapezoid
-from scipy.stats import friedmanchisquare, rankdata, t, ttest_rel
 
+from ablation_core.curve_result import CurveResult
 from ablation_core.data import Data, checked_seed
 from ablation_core.describe import describe_run
 from ablation_core.engine import Recording
@@ -23,17 +21,13 @@ from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.forms import fits
 from ablation_core.ledger import open_ledger
 from ablation_core.methods import Method
-from ablation_core.metrics import CONFIDENCE
 from ablation_core.models import LoadedModel
 from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, kept_runs
-from ablation_core.results import as_number
 from ablation_core.selection import Selection, Shape
 from ablation_core.statistics import Statistics
 
 SEEDS = (42, 123, 456)
 PERCENTS = tuple(range(0, 101, 10))
-TABLE_AT = (50, 90)
-METRICS = ("loss", "top1")
 MOST_SEEDS = 20  # that a page measures
 
 
@@ -78,106 +72,6 @@ def read_seeds(text: str) -> tuple[int, ...]:
     if len(seeds) > MOST_SEEDS:
         raise DataError(f"Those are {len(seeds)} seeds; at most {MOST_SEEDS} are measured here.")
     return seeds
-
-
-@dataclass(frozen=True)
-class CurveResult:
-    """A curve after any number of finished points.
-
-    Attributes:
-        description: the model, the data, the statistics, the names of the `methods`, the `seeds` and the `percents`.
-        points: (seed, percent) → method → its row, as in the document of `ablate`; those measured so far.
-        share: of the work that was asked for, how much is done.
-    """
-
-    description: dict
-    baseline: dict | None
-    points: dict[tuple[int, int], dict[str, dict]]
-    share: float = 1.0
-
-    @property
-    def complete(self) -> bool:
-        """Whether every seed has every step by every method."""
-        methods, seeds, percents = (self.description[name] for name in ("methods", "seeds", "percents"))
-        wanted = [self.points.get((seed, percent), {}) for seed in seeds for percent in percents]
-        return all(method in rows for rows in wanted for method in methods)
-
-    def to_dict(self) -> dict:
-        """The JSON document of `python -m ablation_core curve --json`: every point, and the summaries over seeds."""
-        methods = self.description["methods"]
-        return self.description | {
-            "baseline": self.baseline,
-            "points": [
-                {"seed": seed, "percent": percent, "results": [rows[method] for method in methods if method in rows]}
-                for (seed, percent), rows in sorted(self.points.items())
-            ],
-            "table": [
-                {
-                    "percent": percent,
-                    "method": method,
-                    **{metric: self.band(method, metric, percent) for metric in METRICS},
-                }
-                for percent in TABLE_AT
-                if percent in self.description["percents"]
-                for method in methods
-            ],
-            "mean_height": {
-                metric: {method: list(map(as_number, self.heights(method, metric))) for method in methods}
-                for metric in METRICS
-            },
-            "ranks": {metric: self.ranks(metric) for metric in METRICS},
-        }
-
-    def value(self, seed: int, percent: int, method: str, metric: str) -> float:
-        """NaN where the point is not measured yet, or the model gave no numbers."""
-        value = self.points.get((seed, percent), {}).get(method, {}).get(metric)
-        return math.nan if value is None else value
-
-    def band(self, method: str, metric: str, percent: int) -> dict[str, float | None]:
-        """The mean over seeds with the least and the greatest; None until all seeds have the point."""
-        values = [self.value(seed, percent, method, metric) for seed in self.description["seeds"]]
-        figures = {"mean": np.mean(values), "low": np.min(values), "high": np.max(values)}
-        return {name: as_number(float(figure)) for name, figure in figures.items()}
-
-    def heights(self, method: str, metric: str) -> list[float]:
-        """The mean height of each seed's curve: the area under it, divided by its width. NaN while points are missing."""
-        percents = np.array(self.description["percents"], dtype=float)
-        curves = [[self.value(seed, int(p), method, metric) for p in percents] for seed in self.description["seeds"]]
-        if len(percents) == 1:
-            return [curve[0] for curve in curves]
-        return [float(trapezoid(curve, percents) / np.ptp(percents)) for curve in curves]
-
-    def ranks(self, metric: str) -> dict:
-        """Each method's mean rank by that height over the seeds, 1 the least harmful, with tests paired over the seeds.
-
-        `p` is Friedman's test of equal ranks; None where there are fewer than three methods or seeds, or where all are
-        alike. `behind` holds, for every method but the first-ranked (`best`), how much more harm it does: the mean over
-        seeds of the difference of heights (a loss, or a top-1, lost), its 95 % t interval, and the p of a paired t-test;
-        None for a single seed. With three seeds these tests can tell little. All is None while points are missing.
-        """
-        methods = self.description["methods"]
-        heights = np.array([self.heights(method, metric) for method in methods])
-        harm = np.nan_to_num(heights if metric == "loss" else -heights, nan=np.inf)
-        if not self.complete:
-            return {"mean_rank": dict.fromkeys(methods), "p": None, "best": None, "behind": {}}
-        mean_ranks = rankdata(harm, axis=0).mean(axis=1)
-        p = as_number(friedmanchisquare(*harm).pvalue) if min(harm.shape) >= 3 else None
-        best = min(range(len(methods)), key=lambda row: (mean_ranks[row], harm[row].mean()))
-        behind = {method: _paired(harm[row], harm[best]) for row, method in enumerate(methods) if row != best}
-        ranks = dict(zip(methods, map(float, mean_ranks), strict=True))
-        return {"mean_rank": ranks, "p": p, "best": methods[best], "behind": behind}
-
-
-def _paired(harm: np.ndarray, least: np.ndarray) -> dict[str, float | None]:
-    if not np.isfinite(harm - least).all():
-        return dict.fromkeys(("mean", "low", "high", "p"))
-    differences = harm - least
-    mean, size = float(differences.mean()), len(differences)
-    if size < 2:
-        return {"mean": mean, "low": None, "high": None, "p": None}
-    wide = t.ppf((1 + CONFIDENCE) / 2, size - 1) * differences.std(ddof=1) / math.sqrt(size)
-    p = as_number(ttest_rel(harm, least).pvalue) if np.ptp(differences) else None
-    return {"mean": mean, "low": float(mean - wide), "high": float(mean + wide), "p": p}
 
 
 def pruned(shape: Shape, percent: int, seed: int, whole_heads: bool = False) -> Selection:

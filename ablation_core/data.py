@@ -23,14 +23,13 @@ import torch
 from torch import Tensor
 
 from ablation_core.errors import DataError
+from ablation_core.images import ImageItem, find_images
 from ablation_core.models import LoadedModel
 from ablation_core.sources import DEFAULT_DATA as DEFAULT_DATA
 from ablation_core.sources import (
     IMAGE_NAMES,
     TEXT_NAMES,
-    ImageItem,
     Split,
-    find_images,
     is_images,
     is_text,
     read_text,

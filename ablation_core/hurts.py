@@ -13,6 +13,7 @@ from ablation_core.live import Outcome
 from ablation_core.methods import METHODS
 from ablation_core.server import SEED, shared_data
 from ablation_core.shading import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
+from ablation_core.sidebar import View
 
 WINDOWS, IMAGES, TOKENS = 2, 12, 15
 ORDERS = ("most harmed first", "most helped first", "in order")
@@ -20,7 +21,7 @@ _CONTEXT = 8
 
 
 @st.fragment
-def show_harm(view: ui.View, outcome: Outcome) -> None:
+def show_harm(view: View, outcome: Outcome) -> None:
     """The harm of the view's method, a page of sequences at a time."""
     harm = outcome.harms.get(view.method)
     st.subheader("Where it hurts", anchor=False)

@@ -34,7 +34,7 @@ from ablation_core.server import (
     shared_recording,
     shared_results,
 )
-from ablation_core.ui import View
+from ablation_core.sidebar import View
 from ablation_core.waiting import waiting_words
 
 SLOW_WEIGHTS = 30_000_000  # a model with more is estimated first and run one window at a time

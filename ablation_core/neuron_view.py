@@ -8,6 +8,7 @@ from ablation_core.choice import one_of
 from ablation_core.draw import draw
 from ablation_core.reading import Reading, read_neuron
 from ablation_core.server import find_shared_statistics, shared_data, shared_positions, shared_statistics
+from ablation_core.sidebar import View
 from ablation_core.sources import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
 from ablation_core.statistics import Statistics
 
@@ -15,7 +16,7 @@ SHOWN = ("histogram", "two data sets", "by position")
 DENSITIES = ("smoothed", "normal")
 
 
-def show_neuron(view: ui.View, layer: int, head: int, neuron: int) -> pd.DataFrame:
+def show_neuron(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
     """The controls, the sentence and the picture of a neuron; returns what the picture shows as a table."""
     reading = read_neuron(view.statistics, layer, head, neuron, view.bins)
     st.markdown(reading.sentence)
@@ -40,7 +41,7 @@ def show_neuron(view: ui.View, layer: int, head: int, neuron: int) -> pd.DataFra
 
 
 def _histogram(
-    view: ui.View, layer: int, head: int, neuron: int, reading: Reading, density: str | None, log: bool
+    view: View, layer: int, head: int, neuron: int, reading: Reading, density: str | None, log: bool
 ) -> pd.DataFrame:
     name = f"{layer}.{head}:{neuron}"
     bars = frames.histogram_frame(view.statistics, layer, head, neuron, view.bins)
@@ -64,7 +65,7 @@ def _histogram(
     return bars
 
 
-def _two_sets(view: ui.View, layer: int, head: int, neuron: int) -> pd.DataFrame:
+def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
     kind, listed = ("images", IMAGE_NAMES) if view.card.modality == "vision" else ("text", TEXT_NAMES)
     allowed = access.ACCESS
     others = [name for name in allowed.offered_data(kind, listed) if name != view.data_ref]
@@ -100,7 +101,7 @@ def _two_sets(view: ui.View, layer: int, head: int, neuron: int) -> pd.DataFrame
     return bars.assign(share=bars["share"].abs())
 
 
-def _other_statistics(view: ui.View, ref: str) -> Statistics:
+def _other_statistics(view: View, ref: str) -> Statistics:
     """Another data set's statistics, from the cache or as they are being counted; else a button that begins that."""
     entry = find_shared_statistics(view.card, ref)
     if entry is not None:
@@ -111,7 +112,7 @@ def _other_statistics(view: ui.View, ref: str) -> Statistics:
     return counted
 
 
-def _by_position(view: ui.View, layer: int, head: int, neuron: int) -> pd.DataFrame:
+def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
     from ablation_core.positions import SEQUENCES
 
     with ui.sentences():

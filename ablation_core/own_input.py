@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ablation_core.data import IGNORED, Batch, Data, load_data, special_tokens
 from ablation_core.errors import DataError
+from ablation_core.images import eight_bit, opened_image
 from ablation_core.models import LoadedModel
-from ablation_core.sources import eight_bit, opened_image
 from ablation_core.tokens import check_known, encode
 
 NEW_TOKENS = 20

@@ -18,6 +18,7 @@ from ablation_core.models import LoadedModel
 from ablation_core.own_run import Answer, OwnRun
 from ablation_core.server import SEED, shared_answers
 from ablation_core.shading import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
+from ablation_core.sidebar import View
 from ablation_core.waiting import in_turns
 
 PROMPTS = {
@@ -30,7 +31,7 @@ IMAGE_TYPES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif")
 
 
 @st.fragment
-def show_own_input(view: ui.View, later: bool = False) -> None:
+def show_own_input(view: View, later: bool = False) -> None:
     """The field, and the answers of the clean and of every ablated model.
 
     Args:
@@ -67,7 +68,7 @@ class _Answers:
     losses: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
 
 
-def _kept_answers(view: ui.View, own: own_input.OwnInput) -> _Answers:
+def _kept_answers(view: View, own: own_input.OwnInput) -> _Answers:
     """The answers so far, found by what decides them; no model is kept with them."""
     kept = shared_answers()
     methods = tuple(method.name for method in live.compared_methods(view, own.data))
@@ -82,12 +83,12 @@ def _kept_answers(view: ui.View, own: own_input.OwnInput) -> _Answers:
     return kept.keep(key, kept.get(key) or _Answers())
 
 
-def _own_run(view: ui.View, own: own_input.OwnInput) -> OwnRun:
+def _own_run(view: View, own: own_input.OwnInput) -> OwnRun:
     methods = tuple(m for m in live.compared_methods(view, own.data) if not m.learned) if view.selection.chosen else ()
     return OwnRun(view.model, own, AblationSpec(view.selection, methods, view.bins, SEED), view.statistics)
 
 
-def _prompt(view: ui.View) -> own_input.OwnInput:
+def _prompt(view: View) -> own_input.OwnInput:
     masked = view.model.modality == "masked"
     text = st.text_area(
         "Prompt",
@@ -103,7 +104,7 @@ def _prompt(view: ui.View) -> own_input.OwnInput:
     return own_input.prompt(view.model, text or "", view.data_ref)
 
 
-def _image(view: ui.View) -> own_input.OwnInput | None:
+def _image(view: View) -> own_input.OwnInput | None:
     file = st.file_uploader(
         "Image",
         IMAGE_TYPES,
@@ -120,12 +121,12 @@ def _image(view: ui.View) -> own_input.OwnInput | None:
     return own
 
 
-def _classes(view: ui.View) -> str:
+def _classes(view: View) -> str:
     labels = view.model.labels
     return ", ".join(labels[:12]) + (f" and {len(labels) - 12:,} more" if len(labels) > 12 else "")
 
 
-def _probabilities(view: ui.View, own: own_input.OwnInput, answer: Answer) -> None:
+def _probabilities(view: View, own: own_input.OwnInput, answer: Answer) -> None:
     """For each place asked for, the most probable tokens or classes before and by each method."""
     for place in range(min(len(answer.before), 4)):
         if view.model.modality != "vision":
@@ -158,7 +159,7 @@ def _probabilities(view: ui.View, own: own_input.OwnInput, answer: Answer) -> No
         )
 
 
-def probability_frame(view: ui.View, answer: Answer, place: int) -> pd.DataFrame:
+def probability_frame(view: View, answer: Answer, place: int) -> pd.DataFrame:
     """One row a kind (clean and methods) and answer: the clean model's first ones, then what methods put first."""
     before = answer.before[place]
     chosen = list(np.argsort(-before, kind="stable")[:_SHOWN])
@@ -188,7 +189,7 @@ def _table(frame: pd.DataFrame, place: int) -> None:
         st.dataframe(wide, column_config=shares, width="stretch", row_height=28)
 
 
-def _continuations(view: ui.View, kept: _Answers, run: Callable[[], OwnRun]) -> None:
+def _continuations(view: View, kept: _Answers, run: Callable[[], OwnRun]) -> None:
     """What each model writes, the token that differs first marked; grows while one watches."""
     st.markdown(f"**What it would have written**: {own_input.NEW_TOKENS} tokens, always the most probable one")
     place = st.empty()
@@ -222,7 +223,7 @@ def continuation_html(model: LoadedModel, written: dict[str, list[int]]) -> str:
     return "".join(lines)
 
 
-def _own_tokens(view: ui.View, own: own_input.OwnInput, kept: _Answers, run: Callable[[], OwnRun]) -> None:
+def _own_tokens(view: View, own: own_input.OwnInput, kept: _Answers, run: Callable[[], OwnRun]) -> None:
     """The prompt's own tokens, shaded by what the chosen method does to each."""
     ids = own.asked.inputs["input_ids"][0].tolist()
     if len(ids) < 2 or not view.selection.chosen:

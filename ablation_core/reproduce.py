@@ -15,7 +15,8 @@ import torch
 from ablation_core import cache, engine
 from ablation_core.cards import Modality
 from ablation_core.collect import compute_statistics
-from ablation_core.curve import PERCENTS, SEEDS, CurveResult, CurveSpec, curve
+from ablation_core.curve import PERCENTS, SEEDS, CurveSpec, curve
+from ablation_core.curve_result import CurveResult
 from ablation_core.data import STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.engine import KEPT_BYTES, LOGIT_VALUES
 from ablation_core.engines import LOCAL, Engine

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablation_core.curve import TABLE_AT, CurveResult
+from ablation_core.curve_result import TABLE_AT, CurveResult
 from ablation_core.sweep import SweepResult
 
 Estimates = dict[str, tuple[float, float]]  # head → estimated change and its standard error

@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from ablation_core import charts, export, run_charts, run_frames, share
-from ablation_core.curve import CurveResult
+from ablation_core.curve_result import CurveResult
 from ablation_core.run_frames import Estimates
 from ablation_core.run_words import curve_levels, curve_sentence, estimate_sentence, shown_sentence, sweep_sentence
 from ablation_core.sweep import SweepResult

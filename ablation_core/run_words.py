@@ -4,7 +4,7 @@ import math
 from collections import Counter
 
 from ablation_core.agreement import rank_agreement
-from ablation_core.curve import CurveResult
+from ablation_core.curve_result import CurveResult
 from ablation_core.run_frames import Estimates, told_heads
 from ablation_core.sweep import SweepResult
 

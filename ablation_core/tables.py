@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ablation_core.adaptive import AdaptiveResult
 from ablation_core.calibration import Calibration
-from ablation_core.curve import CurveResult
+from ablation_core.curve_result import CurveResult
 from ablation_core.estimate import EstimateResult
 from ablation_core.metrics import Interval
 from ablation_core.reproduce import Part

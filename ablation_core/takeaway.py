@@ -17,7 +17,7 @@ import streamlit as st
 from ablation_core import charts, export, frames, share
 from ablation_core.reading import read_neuron
 from ablation_core.report import Picture, Report, result_table, to_html
-from ablation_core.ui import View
+from ablation_core.sidebar import View
 from ablation_core.verdict import comparison, verdict
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import vl_convert
 from ablation_core import load_model
 from ablation_core.bundled import NAMES
 from ablation_core.cache import list_statistics, load_statistics
-from ablation_core.curve import CurveResult, kept_curves
+from ablation_core.curve import kept_curves
+from ablation_core.curve_result import CurveResult
 from ablation_core.fetch import fetched_folder
 from ablation_core.folders import CACHE
 from ablation_core.methods import METHODS

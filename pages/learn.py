@@ -10,6 +10,7 @@ from ablation_core.glossary import words
 from ablation_core.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
 from ablation_core.links import page_link
 from ablation_core.reading import read_neuron
+from ablation_core.sidebar import BINS
 from ablation_core.toy import PRESETS, RANGE, Toy
 
 SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")
@@ -77,7 +78,7 @@ def real_neuron() -> None:
     )  # fmt: skip
     example = EXAMPLES[model][kind]
     bins = st.select_slider(
-        "Bins for the peak", ui.BINS, value=60, key="learn-bins", bind="query-params",
+        "Bins for the peak", BINS, value=60, key="learn-bins", bind="query-params",
         help="The peak is the middle of the fullest bin. Few bins: steady but coarse. Many: fine but shaky.",
     )  # fmt: skip
     reading = read_neuron(statistics, *example.neuron, bins)

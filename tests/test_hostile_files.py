@@ -22,13 +22,14 @@ from ablation_core.data import load_data
 from ablation_core.errors import DataError, ModelError, StatisticsError, as_markdown
 from ablation_core.folders import CACHE
 from ablation_core.frames import head_distances, neuron_frame
+from ablation_core.images import ImageItem
 from ablation_core.ledger import VERSION, find_runs
 from ablation_core.long_runs import _differences
 from ablation_core.models import LoadedModel
 from ablation_core.own_input import prompt, read_image
 from ablation_core.reading import read_neuron
 from ablation_core.selection import Shape
-from ablation_core.sources import ImageItem, decode_text, read_text, source_digest
+from ablation_core.sources import decode_text, read_text, source_digest
 from ablation_core.statistics import Statistics
 from ablation_core.sweep import kept_sweeps
 from ablation_core.tokens import encode, tokenizer_faults

@@ -9,8 +9,9 @@ from ablation_core import ablate, compute_statistics, counting, live, load_data,
 from ablation_core.cache import find_statistics
 from ablation_core.methods import METHODS
 from ablation_core.models import LoadedModel
+from ablation_core.newest import Newest
 from ablation_core.selection import Selection
-from ablation_core.ui import View
+from ablation_core.sidebar import View
 
 METHODS_COMPARED = ("mean", "peak")
 
@@ -75,7 +76,7 @@ def test_a_change_of_mind_stops_the_old_ablation_and_does_not_wait_for_it(opt_mi
 
 
 def test_one_estimate_serves_every_selection(opt_mini, monkeypatch) -> None:
-    estimates: dict = {}
+    estimates: Newest = Newest(4)
     heads = live._guess(question(opt_mini, "2.1"), estimates), live._guess(question(opt_mini, "2.2"), estimates)
     both = live._guess(question(opt_mini, "2.1 2.2"), estimates)
     assert len(estimates) == 1

@@ -18,7 +18,8 @@ from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
 from ablation_core.agreement import rank_agreement
 from ablation_core.cache import find_statistics, load_statistics
-from ablation_core.curve import CurveResult, CurveSpec, curve, curve_steps, kept_curves, pruned
+from ablation_core.curve import CurveSpec, curve, curve_steps, kept_curves, pruned
+from ablation_core.curve_result import CurveResult
 from ablation_core.data import Data
 from ablation_core.errors import StatisticsError
 from ablation_core.instant import head_estimates, refined_steps

@@ -19,9 +19,9 @@ from ablation_core.noise import NoiseFloor
 from ablation_core.report import Picture, Report, to_html
 from ablation_core.run_takeaway import Measure, curve_takeaway, sweep_takeaway
 from ablation_core.selection import Selection
+from ablation_core.sidebar import View
 from ablation_core.sweep import SweepSpec, sweep
 from ablation_core.takeaway import ablation_takeaway, neuron_takeaway
-from ablation_core.ui import View
 from ablation_core.verdict import verdict
 
 FLOOR = NoiseFloor(-0.001, 0.002, 8)

@@ -33,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         job.stop()
         job.wait(60)
     shared_estimates().clear()
+    shared_maps().clear()
 
 
 def measured(name: str, predictions: int = 40) -> tuple:
