@@ -144,4 +144,5 @@ def body() -> None:
 
 st.header("How a head's neurons are distributed", anchor=False)
 body()
-load_in_background(view.card.ref)
+with ui.sentences():  # the model may vanish at any moment
+    load_in_background(view.card.ref)

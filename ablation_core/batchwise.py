@@ -24,7 +24,6 @@ from ablation_core.ledger import Ledger
 from ablation_core.methods import METHODS, Method, constant_values
 from ablation_core.metrics import METRICS, Scores, sequence_sums
 from ablation_core.models import LoadedModel
-from ablation_core.passes import Room
 from ablation_core.products import Displacements
 from ablation_core.regression import drawing_order
 from ablation_core.selection import Head, Selection
@@ -157,14 +156,14 @@ class Batchwise:
             for number, methods in group:
                 for method in methods:
                     name = self._piece(batch, number, method)
-                    if name in self._there:
+                    if name in self._there and self._clean(batch) in self._there:
                         self.sums[method.name][:, number, places] = read(self._there[name]["sums"])
                         self.taken += sum(self._there[self._clean(batch)]["counts"])
                     else:
                         missing.append((number, method))
             if missing:
                 if recorded is None:
-                    recorded = replace(self._recording[batch], keeps=Room(engine.KEPT_CLEAN_BYTES))
+                    recorded = replace(self._recording[batch], keeps=engine.Room(engine.KEPT_CLEAN_BYTES))
                     donated = self._donated(places, wanted)
                 self._run(batch, recorded, missing, donated)
             clean = self._there[self._clean(batch)]

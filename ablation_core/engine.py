@@ -16,7 +16,7 @@ from torch import Tensor
 from ablation_core.data import Data
 from ablation_core.hooks import Replace, hidden_of, record_outputs, replace_pre_out, skip_blocks
 from ablation_core.models import LoadedModel
-from ablation_core.passes import Recorded, Room, first_row, pre_outs, record, record_graph, run_blocks
+from ablation_core.passes import Recorded, first_row, pre_outs, record, record_graph, run_blocks
 from ablation_core.scoring import LOGIT_VALUES, log_probabilities, log_probs_from, loss_gradient, score_outputs
 from ablation_core.selection import Selection
 from ablation_core.shortcuts import skip_attention
@@ -44,6 +44,23 @@ __all__ = [  # what others find here, wherever it is written
 
 KEPT_BYTES = 1 << 30  # recorded block outputs and pre-outs kept for further ablations of the same data
 KEPT_CLEAN_BYTES = 1 << 29  # clean probabilities kept for the same purpose
+
+
+class Room:
+    """So many bytes to keep things in: asked for more, it says whether they are there, and takes them.
+
+    Attributes:
+        full: whether something found none.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.left, self.full = limit, False
+
+    def __call__(self, more: int) -> bool:
+        there = more <= self.left
+        self.left -= more if there else 0
+        self.full |= not there
+        return there
 
 
 class Recording:
@@ -78,11 +95,11 @@ class Recording:
             self.model, self.data.rows(self.data.numbers(number)), self.pre_outs
         )
         kept = recorded if len(self.data) * recorded.bytes <= self.limit else replace(recorded, pre_outs={})
-        if self.bytes + kept.bytes <= self.limit:
-            recorded = self._kept[number] = replace(kept, keeps=self._room_for_clean)
-        else:
+        if number not in self._kept and self.bytes + kept.bytes > self.limit:
             self._spilled = True
-        return recorded
+            return recorded
+        # Another session may have recorded it meanwhile: then both use that one.
+        return self._kept.setdefault(number, replace(kept, keeps=self._room_for_clean))
 
     def donated(self, number: int, donor: Hashable, run: Callable[[], Mapping[int, Tensor]]) -> Mapping[int, Tensor]:
         """Every layer's pre-outs of what batch `number` takes values from; kept within the limit, and the latest always.

@@ -15,23 +15,6 @@ from ablation_core.models import LoadedModel
 from ablation_core.shortcuts import find_shortcuts
 
 
-class Room:
-    """So many bytes to keep things in: asked for more, it says whether they are there, and takes them.
-
-    Attributes:
-        full: whether something found none.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.left, self.full = limit, False
-
-    def __call__(self, more: int) -> bool:
-        there = more <= self.left
-        self.left -= more if there else 0
-        self.full |= not there
-        return there
-
-
 @dataclass(frozen=True, eq=False)
 class Recorded:
     """A clean pass over one batch: the batch on the model's device and each block's output.

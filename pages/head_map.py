@@ -121,7 +121,8 @@ if names and (estimate is None or estimate.share < 1):
 @long_runs.watched(own)
 def draw() -> None:
     kept = kept_runs()
-    name = f"Head map of {model.ref}{long_runs.words_of(place)}"
+    by = f" by {', '.join(names)}" if adaptive else ""
+    name = f"Head map of {model.ref}{by}{long_runs.words_of(place)}"
     lock = None if place else model.lock
     long_runs.controls(own, name, exact_steps, begin_words(kept.get(own)), lock)
     result = kept.get(shown) or empty_sweep(model, described, names)

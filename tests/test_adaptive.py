@@ -258,8 +258,8 @@ CHANGES = {
     "a number more": lambda record, field: record[field][0].append(0.0),
     "a text for a number": lambda record, field: record[field][0].__setitem__(0, "1"),
     "no numbers": lambda record, field: record.pop(field),
-    "no counts": lambda record, field: record.update(counts=None) if "counts" in record else record.clear(),
-    "a count less": lambda record, field: record["counts"].pop() if "counts" in record else record.clear(),
+    "no counts": lambda record, field: record.update(counts=None) if "counts" in record else None,
+    "a count less": lambda record, field: record["counts"].pop() if "counts" in record else None,
 }
 
 
