@@ -21,6 +21,12 @@ class Mark:
     shape: str
 
 
+# Shapes with an area: marks are filled, and Vega's own stroke, arrow and wedge then hardly show. Within -1 to 1.
+_X = "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z"
+_HEXAGON = "M-1,0L-.5,-.87L.5,-.87L1,0L.5,.87L-.5,.87Z"
+_STAR = "M0,-1.2L.3,-.3L1.2,0L.3,.3L0,1.2L-.3,.3L-1.2,0L-.3,-.3Z"
+_HOURGLASS = "M-.9,-.9L.9,-.9L-.9,.9L.9,.9Z"
+_BAR = "M-1,-.35L1,-.35L1,.35L-1,.35Z"
 MARKS = {
     "zero": Mark("#808792", (2, 3), "square"),
     "mean": Mark("#2f86c9", (7, 4), "circle"),
@@ -31,11 +37,11 @@ MARKS = {
     "peak-density": Mark("#dd6315", (6, 2, 2, 2), "triangle-right"),
     "peak-half-sample": Mark("#dd6315", (4, 4), "triangle"),
     "resample-dataset": Mark("#c56aa0", (4, 2, 1, 2), "cross"),
-    "resample-characters": Mark("#c56aa0", (1, 2), "M-1,-1L1,1M1,-1L-1,1"),
-    "resample-tokens": Mark("#c56aa0", (5, 2), "arrow"),
-    "resample-generated": Mark("#c56aa0", (8, 3, 1, 3), "wedge"),
-    "resample-pixels": Mark("#c56aa0", (3, 3), "arrow"),
-    "optimal": Mark("#b08a00", (12, 2), "stroke"),
+    "resample-characters": Mark("#c56aa0", (1, 2), _X),
+    "resample-tokens": Mark("#c56aa0", (5, 2), _HEXAGON),
+    "resample-generated": Mark("#c56aa0", (8, 3, 1, 3), _STAR),
+    "resample-pixels": Mark("#c56aa0", (3, 3), _HOURGLASS),
+    "optimal": Mark("#b08a00", (12, 2), _BAR),
 }
 _OTHER_COLORS = ("#8a6fd1", "#a08a1c", "#3d8f3d", "#b0506a")  # for kinds without a row of their own
 BARS = "#8fa3b8"
@@ -44,7 +50,7 @@ EMPHASIS = "#dd6315"
 
 def mark_of(kind: str) -> Mark:
     """How a kind is drawn; one without a row of its own gets the same colour of a few every time."""
-    return MARKS.get(kind) or Mark(_OTHER_COLORS[sum(kind.encode()) % len(_OTHER_COLORS)], (6, 2), "stroke")
+    return MARKS.get(kind) or Mark(_OTHER_COLORS[sum(kind.encode()) % len(_OTHER_COLORS)], (6, 2), _BAR)
 
 
 def mark_scales(names: Sequence[str]) -> dict:
