@@ -50,9 +50,10 @@ config = transformers.LlamaConfig(
 model = wrap("wide", transformers.LlamaForCausalLM(config).eval().requires_grad_(False), ARCHITECTURES["llama"])
 ids = torch.randint(0, 250_000, (4, 256))
 batch = Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, ids.roll(-1, 1))
-recorded = engine.record(model, batch)
-before = resident("VmHWM")
-engine.score_outputs(model, recorded, [engine.ablated_output(model, recorded, {0: torch.zeros_like})])
+for rows in (1, 1, 4):  # what libraries make at first use is there before the third
+    recorded = engine.record(model, Batch({name: x[:rows] for name, x in batch.inputs.items()}, batch.targets[:rows]))
+    before = resident("VmHWM")
+    engine.score_outputs(model, recorded, [engine.ablated_output(model, recorded, {0: torch.zeros_like})])
 print(resident("VmHWM") - before)
 """
 )
@@ -78,7 +79,7 @@ def test_switched_off_nothing_is_kept() -> None:
     assert int(free) < 0.2e9
 
 
-def test_scoring_takes_as_much_memory_whatever_the_vocabulary() -> None:
-    """All logits would be 1 GB; 128 MiB of them, and as much of the clean run's probabilities, are held at a time."""
+def test_scoring_takes_as_much_memory_for_four_windows_as_for_one() -> None:
+    """All logits of four would be 1 GB; 128 MiB of them, and as much of the clean run's probabilities, are held at a time."""
     (grown,) = run(WIDE)
-    assert int(grown) < 0.6e9
+    assert int(grown) < 0.3e9
