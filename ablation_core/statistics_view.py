@@ -13,7 +13,7 @@ from ablation_core.errors import as_markdown
 from ablation_core.fetch import PACKAGED, fetched_folder
 from ablation_core.links import page_link
 from ablation_core.page_actions import confirmed_delete, megabytes, show_outcome, take_in, tried
-from ablation_core.server import shared_data, shared_model
+from ablation_core.server import find_shared_statistics, shared_data, shared_model
 from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.statistics import BINNINGS, FINE_BINS, Binning
 
@@ -133,7 +133,7 @@ def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bo
         bar.progress(done / steps, f"{done} of {steps} batches")
 
     model = shared_model(ref)
-    if (here := cache.find_statistics(model, data_ref)) is None or not inventory.is_bundled(here):
+    if (here := find_shared_statistics(model, data_ref)) is None or not inventory.is_bundled(here):
         cache.check_can_save(model)  # better said now than after the work
     data = shared_data(model, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
     left_out = 0 if keep_first else model.left_out

@@ -166,7 +166,7 @@ def test_killed_in_the_middle_a_run_ends_with_the_same_file(run, tmp_path: Path)
     process = multiprocessing.get_context("spawn").Process(target=run, args=(tmp_path / "killed",))
     process.start()
     runs = tmp_path / "killed" / "runs"
-    for _ in range(6000):
+    for _ in range(24_000):  # at most two minutes
         if any(len(path.read_bytes().splitlines()) > 3 for path in runs.glob("*.jsonl")):
             break
         time.sleep(0.005)

@@ -15,7 +15,7 @@ def test_a_part_counted_by_hand() -> None:
     # zero, mean, median, peak, four resamplings, and the donors' own pass; 3 seeds, 10 steps above 0, a clean pass
     assert part.passes == 1 + 3 * 10 * (8 + 1)
     assert part.seconds(1e6) == pytest.approx(2 * 1000 * 1280 * 271 / 1e6)
-    assert part.memory == 4000 + 2 * 1280 * 2 * 16 * 4 + 3 * 4 * (1 << 24)
+    assert part.memory == 4000 + 2 * 1280 * 2 * 16 * 4 + 3 * 4 * (1 << 25)
 
 
 def test_images_have_their_own_resampling() -> None:
