@@ -19,24 +19,34 @@ def tried(action: Callable[[], str]) -> None:
     st.rerun()
 
 
-def take_in(key: str, action: Callable[[UploadedFile], str]) -> None:
-    """A file was chosen: taken in once, not again at every run while it stays in its box."""
-    file = st.session_state[key]
-    if file is not None:
-        try:
-            st.session_state[f"{key} outcome"] = (True, action(file))
-        except AblationError as error:
-            st.session_state[f"{key} outcome"] = (False, str(error))
+def file_box(
+    label: str, key: str, action: Callable[[UploadedFile], str], most: int, help: str, type: str | None = None
+) -> None:
+    """A box for a file that is taken in once, with what came of it below.
 
-
-def show_outcome(key: str) -> None:
-    """What came of a file, said once below its box."""
+    Args:
+        action: takes the file in, and says in a sentence what came of it.
+        most: bytes.
+    """
+    st.file_uploader(
+        label, type, key=key, on_change=_take_in, args=(key, action), max_upload_size=most // 1_000_000, help=help
+    )
     if outcome := st.session_state.pop(f"{key} outcome", None):
         done, sentence = outcome
         if done:
             st.success(sentence, icon="✅")
         else:
             st.error(as_markdown(sentence), icon="⚠️")
+
+
+def _take_in(key: str, action: Callable[[UploadedFile], str]) -> None:
+    """A file was chosen: taken in now, not again at every run while it stays in its box."""
+    file = st.session_state[key]
+    if file is not None:
+        try:
+            st.session_state[f"{key} outcome"] = (True, action(file))
+        except AblationError as error:
+            st.session_state[f"{key} outcome"] = (False, str(error))
 
 
 def show_said() -> None:

@@ -12,7 +12,7 @@ from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS
 from ablation_core.errors import as_markdown
 from ablation_core.fetch import PACKAGED, fetched_folder
 from ablation_core.links import page_link
-from ablation_core.page_actions import confirmed_delete, megabytes, show_outcome, take_in, tried
+from ablation_core.page_actions import confirmed_delete, file_box, megabytes, tried
 from ablation_core.server import find_shared_statistics, shared_data, shared_model
 from ablation_core.sources import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.statistics import BINNINGS, FINE_BINS, Binning
@@ -86,17 +86,15 @@ def one_entry(name: str, entry: CacheEntry) -> None:
 
 def import_form() -> None:
     """Statistics from another machine."""
-    st.file_uploader(
+    file_box(
         "Import a statistics file",
-        type="safetensors",
-        key="import",
-        on_change=take_in,
-        args=("import", bring_in),
-        max_upload_size=inventory.MAX_STATISTICS_BYTES // 1_000_000,
-        help="A file that this app exported or computed elsewhere. It is checked number by number against its digest; "
+        "import",
+        bring_in,
+        inventory.MAX_STATISTICS_BYTES,
+        "A file that this app exported or computed elsewhere. It is checked number by number against its digest; "
         "nothing in it is run.",
+        type="safetensors",
     )
-    show_outcome("import")
 
 
 def compute_form() -> None:

@@ -9,7 +9,7 @@ from ablation_core import access, cache, inventory, ui, uploads
 from ablation_core.bundled import fashion_mnist
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.links import page_link
-from ablation_core.page_actions import confirmed_delete, megabytes, show_outcome, show_said, take_in, tried
+from ablation_core.page_actions import confirmed_delete, file_box, megabytes, show_said, tried
 from ablation_core.statistics_view import compute_form, import_form, show_statistics
 
 ui.open_frame("Models and data", "📦")
@@ -80,16 +80,14 @@ def show_data() -> None:
         with st.spinner("Fetching Fashion-MNIST …"):
             tried(lambda: f"Fashion-MNIST is in {fashion_mnist.download()}.")
     st.markdown("**Your own text or images**")
-    st.file_uploader(
+    file_box(
         "A UTF-8 text file, or a zip with one folder of images for each class",
-        key="upload",
-        on_change=take_in,
-        args=("upload", keep),
-        max_upload_size=uploads.MAX_BYTES // 1_000_000,
-        help="Folders are matched to the model's classes by name, or by number. It stays on the machine that runs this "
+        "upload",
+        keep,
+        uploads.MAX_BYTES,
+        "Folders are matched to the model's classes by name, or by number. It stays on the machine that runs this "
         "app, for everyone who uses it there, until it is deleted.",
     )
-    show_outcome("upload")
     show_uploads()
 
 
