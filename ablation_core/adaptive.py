@@ -20,7 +20,7 @@ from ablation_core.describe import describe_run
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.ledger import open_ledger
-from ablation_core.looks import Looking, adjusted, error_shares, look_batches
+from ablation_core.looks import Looking, adjusted, plan_looks
 from ablation_core.methods import Method
 from ablation_core.metrics import METRICS
 from ablation_core.models import LoadedModel
@@ -143,8 +143,7 @@ class _Sweeping:
         self.heads = list(spec.heads or every_head(model))
         size = max(1, min(data.batch_size, max(FEWEST, data.sequences // 16)))
         self.runs = Batchwise(model, data, size, self.heads, spec.methods, statistics, spec.bins)
-        self.looks = look_batches(data.sequences, size)
-        self.shares = error_shares(len(self.looks))
+        self.looks, self.shares = plan_looks(data.sequences, size)
         self.most = max(1, len(self.heads) * len(spec.methods) * data.predictions)
         self.kept_as = describe_run(model, data, statistics) | {"bins": spec.bins, "sequences_at_once": size}
         self.looking = {method.name: Looking(len(self.heads), self.shares, spec.precision) for method in spec.methods}

@@ -1,6 +1,6 @@
 """Looking at a map of changes several times on the way, without being misled by it. Knows numbers only.
 
-**The looks** are fixed before the data are seen: after 1/16, 1/8, 1/4, 1/2 and all of the sequences.
+**The looks** are fixed before the data are seen: after 1/16, 1/8, 1/4, 1/2, 3/4 and all of the sequences.
 
 **Told from no effect.** A change that is looked at K times has K chances to look like an effect. Each look therefore
 spends its own share of the error (alpha spending, Lan and DeMets 1983; the shares here by Bonferroni's inequality,
@@ -9,8 +9,9 @@ which asks nothing of how the looks depend on one another): with p_k the p-value
     P = min over the looks so far of p_k / w_k
 
 is a p-value however the looking ends, for P(P ≤ a) ≤ Σ P(p_k ≤ a w_k) ≤ a. Each look has twice the share of the one
-before, so that half of the error is left for the last, as O'Brien and Fleming (1979) do. P only falls from look to
-look, so that Benjamini and Hochberg's (1995) choice over the map only grows: what is told early stays told, and the
+before, so that half of the error is left for the last, as O'Brien and Fleming (1979) do; only the look at three quarters,
+which is there to let go those that are settled or given up, has no more than the first. P only falls from look to look,
+so that Benjamini and Hochberg's (1995) choice over the map only grows: what is told early stays told, and the
 false-discovery rate holds at every look. The p-values are those of `regression`: what a look has measured is carried
 over to all sequences by estimates of each.
 
@@ -32,7 +33,7 @@ from scipy.stats import false_discovery_control
 
 from ablation_core.regression import FEWEST, Estimates
 
-SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+LOOKS = ((1 / 16, 1), (1 / 8, 2), (1 / 4, 4), (1 / 2, 8), (3 / 4, 1), (1.0, 16))  # after how much; parts of the error
 FALSE_DISCOVERIES = 0.05
 HARDLY = 0.05
 SETTLED = 0.2
@@ -40,16 +41,19 @@ SETTLED = 0.2
 Verdict = Literal["open", "told", "small", "unlikely", "not told", "no number"]
 
 
-def look_batches(sequences: int, batch_size: int) -> list[int]:
-    """After how many batches there is a look: fixed, growing, none before `FEWEST` sequences, the last after all."""
-    sizes = [min(max(share * sequences, FEWEST), sequences) for share in SHARES]
-    return sorted({max(1, int(np.ceil(size / batch_size - 1e-9))) for size in sizes})
+def plan_looks(sequences: int, batch_size: int) -> tuple[list[int], np.ndarray]:
+    """After how many batches there is a look, and the share of the error that it spends.
 
-
-def error_shares(looks: int) -> np.ndarray:
-    """The share of the error that each look spends, twice that of the one before; float64 (looks,), sum 1."""
-    shares = 2.0 ** np.arange(looks)
-    return shares / shares.sum()
+    Returns:
+        batches: fixed, growing, none before `FEWEST` sequences, the last after all.
+        shares: float64 (looks,), sum 1; looks that fall together spend theirs together.
+    """
+    parts: dict[int, int] = {}
+    for share, part in LOOKS:
+        size = min(max(share * sequences, FEWEST), sequences)
+        batches = max(1, int(np.ceil(size / batch_size - 1e-9)))
+        parts[batches] = parts.get(batches, 0) + part
+    return list(parts), np.array(list(parts.values())) / sum(parts.values())
 
 
 def told(p: np.ndarray) -> np.ndarray:

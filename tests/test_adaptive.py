@@ -17,7 +17,7 @@ from ablation_core.batchwise import Batchwise
 from ablation_core.data import Data
 from ablation_core.errors import DataError, MethodError
 from ablation_core.ledger import open_ledger
-from ablation_core.looks import SHARES, Looking, error_shares, look_batches
+from ablation_core.looks import Looking, plan_looks
 from ablation_core.methods import METHODS
 from ablation_core.models import LoadedModel
 from ablation_core.regression import Estimates
@@ -28,8 +28,8 @@ SOME_HEADS = ((0, 0), (0, 3), (2, 1), (3, 4), (5, 0), (5, 5))
 
 def looked_at(values: np.ndarray, guesses: np.ndarray | None = None, sizes: np.ndarray | None = None) -> Looking:
     """Looks at changes, (changes, sequences), as a sweep does: the open ones only, until none is."""
-    looks = look_batches(values.shape[1], 1)
-    looking = Looking(len(values), error_shares(len(looks)))
+    looks, shares = plan_looks(values.shape[1], 1)
+    looking = Looking(len(values), shares)
     for seen in looks:
         if len(looking.open):
             looking.look(values[looking.open, :seen], np.ones(values.shape[1]), guesses, sizes)
@@ -101,8 +101,8 @@ def test_strong_effects_and_none_take_fewer_predictions_than_doubtful_ones() -> 
 def test_what_was_told_stays_told() -> None:
     generator = np.random.default_rng(12)
     values = generator.normal(size=(20, SEQUENCES)) + np.linspace(0, 1.5, 20)[:, None]
-    sizes, told = look_batches(SEQUENCES, 1), set()
-    looking = Looking(20, error_shares(len(sizes)))
+    (sizes, shares), told = plan_looks(SEQUENCES, 1), set()
+    looking = Looking(20, shares)
     for size in sizes:
         looking.look(values[looking.open, :size], np.ones(SEQUENCES))
         now = {i for i, verdict in enumerate(looking.verdicts) if verdict == "told"}
@@ -129,12 +129,15 @@ def test_changes_that_never_vary_or_are_no_numbers() -> None:
 
 
 def test_looks_are_few_growing_and_spend_the_whole_error() -> None:
-    assert look_batches(64, 8) == [1, 2, 4, 8]
-    assert look_batches(2000, 64) == [2, 4, 8, 16, 32]
-    assert look_batches(20, 3) == [3, 4, 7]
-    assert look_batches(3, 8) == look_batches(3, 3) == [1]
-    for looks in range(1, len(SHARES) + 1):
-        assert error_shares(looks).sum() == pytest.approx(1)
+    for sequences, batch_size, batches, parts in [
+        (2000, 64, [2, 4, 8, 16, 24, 32], [1, 2, 4, 8, 1, 16]),
+        (64, 8, [1, 2, 4, 6, 8], [1 + 2, 4, 8, 1, 16]),
+        (20, 3, [3, 4, 5, 7], [1 + 2 + 4, 8, 1, 16]),
+        (3, 8, [1], [32]),
+    ]:
+        planned, shares = plan_looks(sequences, batch_size)
+        assert planned == batches
+        assert shares.tolist() == [part / 32 for part in parts]
 
 
 def test_the_chance_of_a_verdict_is_what_simulated_endings_give() -> None:
@@ -159,7 +162,11 @@ def spec(**options) -> AdaptiveSpec:
     return AdaptiveSpec(**{"methods": methods, "heads": SOME_HEADS} | options)
 
 
-def test_a_head_that_took_everything_is_its_own_ablation(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
+def test_a_head_that_took_everything_is_its_own_ablation(
+    opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for chance in ("HARDLY", "SETTLED"):  # none is let go untold
+        monkeypatch.setattr(f"ablation_core.looks.{chance}", 0.0)
     document = adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict()
     whole = [(h["head"], row) for h in document["heads"] for row in h["results"] if row["sequences"] == data.sequences]
     assert whole
