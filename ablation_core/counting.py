@@ -121,8 +121,7 @@ def _progress(key: str, model: LoadedModel) -> None:
             words = f"{job.result.tokens:,} positions counted"
         else:
             words = waiting_words(model.ref) if job.waiting else "counting the first positions"
-        left = "" if job.seconds_left is None else f", {job.seconds_left:.0f} s left"
-        st.progress(job.share, words + left)
+        st.progress(job.share, words + job.time_left)
         st.button("Cancel", key=f"cancel {key}", on_click=job.stop, help="What is counted so far is dropped.")
 
     st.fragment(look, run_every=0.7)()

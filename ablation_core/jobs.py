@@ -74,6 +74,15 @@ class Job:
         gained = self.share - share
         return None if gained <= 0 else (time.monotonic() - began) * (1 - self.share) / gained
 
+    @property
+    def time_left(self) -> str:
+        """The end of a sentence about its progress: ", 1 min 5 s left"; empty until there is a pace."""
+        left = self.seconds_left
+        if left is None:
+            return ""
+        minutes, seconds = divmod(round(left), 60)
+        return f", {minutes} min {seconds} s left" if minutes else f", {seconds} s left"
+
     def look(self, who: str | None = None) -> None:
         """Somebody is watching."""
         self._looked = time.monotonic()

@@ -267,8 +267,7 @@ def _controls(question: Question, job: Job, stopped: bool) -> None:
             st.session_state.pop(_STOPPED)
             st.rerun()
         return
-    left = "" if job.seconds_left is None else f", {job.seconds_left:.0f} s left"
-    bar_column.progress(job.share, f"{_words(question, job)}{left}")
+    bar_column.progress(job.share, f"{_words(question, job)}{job.time_left}")
     if button_column.button("Stop", key="stop the ablation", help="Keep what is measured so far."):
         st.session_state[_STOPPED] = question.key
         job.leave(_me())

@@ -213,13 +213,9 @@ def _show_progress(key: str) -> None:
     if job is None:  # it has just ended
         return
     job.look()
-    left = job.seconds_left
-    minutes, seconds = divmod(round(left or 0), 60)
-    time_left = "" if left is None else f", {minutes} min {seconds} s left" if minutes else f", {seconds} s left"
     progress_column, button_column = st.columns([4, 1], vertical_alignment="center")
-    state = (
-        "waiting for the model, which another computation is using" if job.waiting else f"{job.share:.0%}{time_left}"
-    )
+    waiting = "waiting for the model, which another computation is using"
+    state = waiting if job.waiting else f"{job.share:.0%}{job.time_left}"
     progress_column.progress(job.share, f"{job.name}: {state}")
     if access.ACCESS.shared and key != st.session_state.get(_MINE):
         return  # begun by another visitor, who may stop it

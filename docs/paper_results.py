@@ -68,18 +68,28 @@ def tables() -> None:
     for model in models():
         for result in runs(model):
             data = result.description["data"]
-            print(f"\n**{model.ref}, {data['predictions']:,} predictions of {data['ref']}**; unablated: ", end="")
+            print(f"\n### {model.ref}, {data['predictions']:,} predictions of {data['ref']}; unablated: ", end="")
             print(f"loss {result.baseline['loss']:.3f}, top-1 {result.baseline['top1']:.1%}\n")
             print("| method | loss at 50 % | at 90 % | top-1 at 50 % | at 90 % |\n|---|---|---|---|---|")
             names = [name for name in METHODS if name in result.description["methods"]]
             for name in names:
                 cells = [_cell(result, name, metric, percent) for metric in ("loss", "top1") for percent in (50, 90)]
                 print(f"| {name} | {' | '.join(cells)} |")
-            whole = only(result, [name for name in names if name not in WITHOUT and name != "optimal"])
-            ranks = whole.ranks("loss")
+            ranks = only(result, [name for name in names if name not in WITHOUT and name != "optimal"]).ranks("loss")
             if ranks["best"]:
-                order = sorted(ranks["mean_rank"].items(), key=lambda item: item[1])
-                print("\nMean rank over seeds by the whole curve: " + ", ".join(f"{n} {rank:.2f}" for n, rank in order))
+                print(f"\n{_ranked(ranks)}")
+
+
+def _ranked(ranks: dict) -> str:
+    """The ranks, and how far each method lies behind the first: loss averaged over the curve."""
+    order = sorted(ranks["mean_rank"], key=ranks["mean_rank"].__getitem__)
+    places = ", ".join(f"{name} {ranks['mean_rank'][name]:.2f}" for name in order)
+    behind = [(name, ranks["behind"][name]) for name in order if name != ranks["best"]]
+    costs = ", ".join(f"{name} {d['mean']:z.2f} ({d['low']:z.2f} to {d['high']:z.2f})" for name, d in behind)
+    return (
+        f"Mean rank over seeds by the whole curve: {places} (Friedman's p = {ranks['p']:.2g}). Behind {ranks['best']}, nats "
+        f"averaged over the curve, with 95 % intervals over the seeds: {costs}."
+    )
 
 
 def _cell(result: CurveResult, method: str, metric: str, percent: int) -> str:

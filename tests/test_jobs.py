@@ -132,6 +132,16 @@ def test_what_a_run_takes_to_begin_is_not_its_pace() -> None:
     ended(job)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(None, ""), (0.4, ", 0 s left"), (59.6, ", 1 min 0 s left"), (184.2, ", 3 min 4 s left")]
+)
+def test_the_time_left_in_words(seconds: float | None, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.Job, "seconds_left", seconds)
+    job = jobs.Jobs().start("a", "x", lambda: iter([SimpleNamespace(share=0.5)]))
+    assert job.time_left == words
+    ended(job)
+
+
 def test_a_job_ends_when_the_last_of_those_who_watch_it_goes() -> None:
     def endless() -> Iterator[SimpleNamespace]:
         while True:
