@@ -137,7 +137,7 @@ def test_what_a_run_takes_to_begin_is_not_its_pace() -> None:
 )
 def test_the_time_left_in_words(seconds: float | None, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs.Job, "seconds_left", seconds)
-    job = jobs.Jobs().start("a", "x", lambda: iter([SimpleNamespace(share=0.5)]))
+    job = jobs.Jobs().start("a", "x", lambda: (SimpleNamespace(share=share) for share in (0.5, 1.0)))
     assert job.time_left == words
     ended(job)
 
