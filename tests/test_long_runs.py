@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -161,7 +163,11 @@ def _curved(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [_swept, _curved])
-def test_killed_in_the_middle_a_run_ends_with_the_same_file(run, tmp_path: Path) -> None:
+def test_killed_in_the_middle_a_run_ends_with_the_same_file(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A page under test leaves itself as the main module, which the child would run first.
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     run(tmp_path / "whole")
     process = multiprocessing.get_context("spawn").Process(target=run, args=(tmp_path / "killed",))
     process.start()
