@@ -10,6 +10,7 @@ NAMES = ("opt-mini", "roberta-mini", "vit-mini")
 STATISTICS = (  # the statistics files that come with the project, in the cache folder
     "opt-mini/python-code-02297c26.safetensors",
     "opt-mini/python-docs-acd88b39.safetensors",
+    "roberta-mini/python-code-83fff0fb.safetensors",
     "roberta-mini/python-docs-cc4e43c7.safetensors",
     "vit-mini/fashion-mnist-be67effb.safetensors",
     "vit-mini/fashion-mnist-full-4bf7bc39.safetensors",
