@@ -20,11 +20,11 @@ from ablation_core.describe import describe_run
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.ledger import open_ledger
-from ablation_core.looks import Looking, adjusted, plan_looks
+from ablation_core.looks import Looking, adjusted, at_once, plan_looks
 from ablation_core.methods import Method
 from ablation_core.metrics import METRICS
 from ablation_core.models import LoadedModel
-from ablation_core.regression import FEWEST, Estimates
+from ablation_core.regression import Estimates
 from ablation_core.results import as_number
 from ablation_core.selection import Head
 from ablation_core.statistics import Statistics, check_made_from
@@ -141,7 +141,7 @@ class _Sweeping:
     def __init__(self, model: LoadedModel, data: Data, spec: AdaptiveSpec, statistics: Statistics | None) -> None:
         self.spec, self.data = spec, data
         self.heads = list(spec.heads or every_head(model))
-        size = max(1, min(data.batch_size, max(FEWEST, data.sequences // 16)))
+        size = at_once(data.sequences, data.batch_size)
         self.runs = Batchwise(model, data, size, self.heads, spec.methods, statistics, spec.bins)
         self.looks, self.shares = plan_looks(data.sequences, size)
         self.most = max(1, len(self.heads) * len(spec.methods) * data.predictions)

@@ -41,6 +41,11 @@ SETTLED = 0.2
 Verdict = Literal["open", "told", "small", "unlikely", "not told", "no number"]
 
 
+def at_once(sequences: int, most: int) -> int:
+    """How many sequences to run at once, `most` of them, so that a batch does not end behind the first look."""
+    return max(1, min(most, max(FEWEST, sequences // 16)))
+
+
 def plan_looks(sequences: int, batch_size: int) -> tuple[list[int], np.ndarray]:
     """After how many batches there is a look, and the share of the error that it spends.
 

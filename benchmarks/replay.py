@@ -18,10 +18,10 @@ from ablation_core.describe import describe_run
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.folders import CACHE
 from ablation_core.ledger import open_ledger
-from ablation_core.looks import Looking, plan_looks, told
+from ablation_core.looks import Looking, at_once, plan_looks, told
 from ablation_core.methods import choose_methods
 from ablation_core.metrics import METRICS
-from ablation_core.regression import FEWEST, Estimates, drawing_order
+from ablation_core.regression import Estimates, drawing_order
 from ablation_core.sweep import every_head
 from benchmarks.measure import write
 
@@ -34,7 +34,6 @@ def measured(ref: str, names: list[str], predictions: int, seq_len: int) -> tupl
     data = load_data(DEFAULT_DATA[model.modality], model, predictions, seq_len)
     statistics = load_statistics(find_statistics(model, data.ref).path, model)
     methods, heads = tuple(choose_methods(names, model.modality)), every_head(model)
-    at_once = max(1, min(data.batch_size, max(FEWEST, data.sequences // 16)))
     runs = Batchwise(model, data, data.batch_size, heads, methods, statistics, DEFAULT_BINS)
     description = describe_run(model, data, statistics) | {"bins": DEFAULT_BINS}
     with open_ledger(CACHE, "replay", description) as ledger:
@@ -44,21 +43,21 @@ def measured(ref: str, names: list[str], predictions: int, seq_len: int) -> tupl
         for batch in range(len(runs.data)):
             for _ in runs.measure(batch, [(number, methods) for number in range(len(heads))]):
                 pass
-    return runs, at_once
+    return runs, at_once(data.sequences, data.batch_size)
 
 
-def replayed(runs: Batchwise, at_once: int, method: str, order: np.ndarray, guessed: bool) -> dict:
+def replayed(runs: Batchwise, size: int, method: str, order: np.ndarray, guessed: bool) -> dict:
     """One map's looks, its sequences in this order; `guessed`: with the estimates of every sequence."""
     changes = (runs.sums[method] - runs.baseline[:, None])[METRICS.index("loss")][:, order]
     counts = runs.counts[order]
     guesses = runs.guesses[method][:, order] if guessed and runs.guesses is not None else None
     sizes = runs.sizes[order] if guessed else None
     whole = told(Estimates.make(changes, counts).p())
-    looks, shares = plan_looks(len(counts), at_once)
+    looks, shares = plan_looks(len(counts), size)
     looking = Looking(len(changes), shares)
     for look in looks:
         if len(looking.open):
-            seen = min(look * at_once, len(counts))
+            seen = min(look * size, len(counts))
             looking.look(changes[looking.open, :seen], counts, guesses, sizes)
     taken = np.cumsum(counts)[looking.seen - 1] / counts.sum()
     blocks = np.array([runs.model.num_layers - layer for layer, _ in runs.heads])
@@ -71,12 +70,12 @@ def replayed(runs: Batchwise, at_once: int, method: str, order: np.ndarray, gues
     }
 
 
-def replay(runs: Batchwise, at_once: int, method: str, orders: int, guessed: bool) -> dict:
+def replay(runs: Batchwise, size: int, method: str, orders: int, guessed: bool) -> dict:
     """Means over the orders, and the fewest same verdicts in any."""
     results = []
     for seed in range(orders):
         order = drawing_order(runs.sizes if guessed else np.ones_like(runs.sizes), seed)
-        results.append(replayed(runs, at_once, method, order, guessed))
+        results.append(replayed(runs, size, method, order, guessed))
     means = {name: float(np.mean([result[name] for result in results])) for name in results[0]}
     return means | {"same_verdict_in_the_worst_order": float(min(result["same_verdict"] for result in results))}
 
@@ -91,7 +90,7 @@ if __name__ == "__main__":
     parsed = parser.parse_args()
     keep_freed_memory()
     names = parsed.method or ["mean"]
-    runs, at_once = measured(
+    runs, size = measured(
         parsed.model, names, parsed.predictions or PREDICTIONS.get(parsed.model, 2048), parsed.seq_len
     )
     document = {
@@ -100,7 +99,7 @@ if __name__ == "__main__":
         "sequences": len(runs.counts),
         "predictions": int(runs.counts.sum()),
         "orders": parsed.orders,
-        "with_estimates": {name: replay(runs, at_once, name, parsed.orders, True) for name in names},
-        "looks_alone": {name: replay(runs, at_once, name, parsed.orders, False) for name in names},
+        "with_estimates": {name: replay(runs, size, name, parsed.orders, True) for name in names},
+        "looks_alone": {name: replay(runs, size, name, parsed.orders, False) for name in names},
     }
     write(f"replay-{parsed.model.replace('/', '-')}", document)
