@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ablation_core import bundled
 from ablation_core.errors import DataError, ModelError
-from ablation_core.folders import CACHE
 from ablation_core.sources import is_images, is_text
+from ablation_core.storage import CACHE
 
 DATA = ("python-docs", "python-code", "fashion-mnist")
 MOST_PREDICTIONS = 20_000  # as many as statistics take

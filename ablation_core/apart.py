@@ -27,11 +27,11 @@ from ablation_core.curve import CurveSpec, curve_steps
 from ablation_core.curve_result import CurveResult
 from ablation_core.data import Data, load_data
 from ablation_core.errors import AblationError, EngineError, StatisticsError
-from ablation_core.folders import CACHE
 from ablation_core.loading import load_model
 from ablation_core.methods import METHODS
 from ablation_core.models import LoadedModel
 from ablation_core.statistics import Statistics
+from ablation_core.storage import CACHE
 from ablation_core.sweep import SweepResult, SweepSpec, sweep_steps
 
 _LOOK = 0.5  # seconds to wait for a line before the caller is asked whether to go on

@@ -21,9 +21,9 @@ from safetensors.numpy import save
 
 from ablation_core.cards import ModelCard
 from ablation_core.errors import StatisticsError
-from ablation_core.folders import CACHE, check_writable, write_whole
 from ablation_core.sources import source_digest
 from ablation_core.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
+from ablation_core.storage import CACHE, check_writable, write_whole
 
 if TYPE_CHECKING:
     from ablation_core.models import LoadedModel

@@ -19,11 +19,11 @@ from ablation_core.cache import statistics_bytes
 from ablation_core.engine import Recording
 from ablation_core.engines import News, Task
 from ablation_core.errors import AblationError, EngineError, first_line
-from ablation_core.folders import CACHE
 from ablation_core.joining import AUTO, connected
 from ablation_core.loading import SPLIT
 from ablation_core.parcels import Parcel, pack_data, pack_model
 from ablation_core.statistics import Statistics
+from ablation_core.storage import CACHE
 from ablation_core.worker import Assignment, Order, Worker, assignment, statistics_parcel
 
 UNIT = 8  # tasks given out at once, at most: what a lost worker costs

@@ -23,7 +23,6 @@ from ablation_core.estimate import estimate
 from ablation_core.experiment import ablate
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.finite import not_finite_first, not_finite_sentence
-from ablation_core.folders import CACHE
 from ablation_core.joining import AUTO
 from ablation_core.loading import SPLIT, load_model
 from ablation_core.methods import Method, choose_methods
@@ -33,6 +32,7 @@ from ablation_core.reproduce import ORIGINALS, measured_speed, original_parts, p
 from ablation_core.selection import Selection
 from ablation_core.sources import Split
 from ablation_core.statistics import Statistics
+from ablation_core.storage import CACHE
 from ablation_core.sweep import SweepSpec, sweep
 from ablation_core.tables import (
     format_adaptive,

@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor
 
 from ablation_core import engine
-from ablation_core.allocator import give_back
 from ablation_core.data import IGNORED, Data, checked_seed, scored_rows
 from ablation_core.describe import describe_run
 from ablation_core.displacement import DisplacementGauge
@@ -26,6 +25,7 @@ from ablation_core.metrics import METRICS, Scores, mean_intervals
 from ablation_core.models import LoadedModel
 from ablation_core.optimal import OptimalRun, training_data
 from ablation_core.results import AblationResult, MethodResult, Performance
+from ablation_core.runtime import give_back
 from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics, check_made_from
 

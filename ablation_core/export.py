@@ -16,9 +16,9 @@ import pandas as pd
 import vl_convert
 
 from ablation_core.cards import ModelCard
-from ablation_core.folders import PROJECT
 from ablation_core.results import AblationResult
 from ablation_core.statistics import Statistics
+from ablation_core.storage import PROJECT
 
 PICTURE_WIDTH = 720
 _VEGALITE = ".".join(alt.VEGALITE_VERSION.split(".")[:2])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation_core.errors import ModelError
-from ablation_core.folders import CACHE, models_folder, working_folder
+from ablation_core.storage import CACHE, models_folder, working_folder
 
 Progress = Callable[[float, str], object]
 

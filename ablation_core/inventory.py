@@ -11,8 +11,8 @@ from ablation_core.bundled import fashion_mnist
 from ablation_core.cache import CacheEntry
 from ablation_core.errors import StatisticsError, first_line
 from ablation_core.fetch import PACKAGED, fetched_folder
-from ablation_core.folders import CACHE, working_folder
 from ablation_core.statistics import Statistics
+from ablation_core.storage import CACHE, working_folder
 from ablation_core.uploads import list_uploads, reference
 
 MAX_STATISTICS_BYTES = 50_000_000

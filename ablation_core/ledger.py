@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablation_core.errors import StatisticsError
-from ablation_core.folders import held, write_all, write_whole
+from ablation_core.storage import held, write_all, write_whole
 
 _log = logging.getLogger(__name__)
 VERSION = 2  # raised whenever the same run would give other numbers

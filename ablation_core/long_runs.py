@@ -14,9 +14,9 @@ import streamlit as st
 from ablation_core import access
 from ablation_core.choice import one_of
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.folders import CACHE
 from ablation_core.jobs import Job
 from ablation_core.server import shared_jobs
+from ablation_core.storage import CACHE
 from ablation_core.waiting import FairLock
 
 FOLDER = CACHE

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ablation_core import access, cache
 from ablation_core.cards import ModelCard
-from ablation_core.folders import CACHE, PROJECT
 from ablation_core.results import AblationResult
 from ablation_core.statistics import Statistics
+from ablation_core.storage import CACHE, PROJECT
 
 _NEURON_SCRIPT = '''\
 """A neuron's distribution in numbers, as JSON. Made by Ablation Explorer; run it in the project's folder."""
@@ -82,7 +82,7 @@ import json
 import sys
 
 from ablation_core import METHODS, load_data, load_model, load_statistics
-from ablation_core.folders import CACHE
+from ablation_core.storage import CACHE
 from ablation_core.{room} import {spec}, {function}
 
 model = load_model({model!r}, dtype={dtype!r})

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from ablation_core import cache
-from ablation_core.allocator import keep_freed_memory
 from ablation_core.data import Data, load_data
 from ablation_core.engine import Recording
 from ablation_core.engines import News, Task, measure_together
@@ -22,6 +21,7 @@ from ablation_core.methods import METHODS
 from ablation_core.models import LoadedModel
 from ablation_core.parcels import Parcel, unpack, unpacked_data_ref
 from ablation_core.pieces import Piece
+from ablation_core.runtime import keep_freed_memory
 from ablation_core.selection import Selection
 from ablation_core.sources import Split
 

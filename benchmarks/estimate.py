@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from ablation_core import ablate, find_statistics, load_data, load_model, load_statistics
-from ablation_core.allocator import keep_freed_memory
 from ablation_core.calibration import agreement
 from ablation_core.data import DEFAULT_DATA, Data
 from ablation_core.describe import describe_run
@@ -23,6 +22,7 @@ from ablation_core.engine import record, score_outputs
 from ablation_core.estimate import EstimateRun, MethodEstimate
 from ablation_core.methods import choose_methods
 from ablation_core.models import LoadedModel
+from ablation_core.runtime import keep_freed_memory
 from ablation_core.statistics import Statistics
 
 METHODS = ("zero", "mean", "median", "peak")

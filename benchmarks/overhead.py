@@ -18,8 +18,8 @@ import torch
 
 from ablation_core import load_data, load_model
 from ablation_core.accumulate import Accumulator
-from ablation_core.allocator import keep_freed_memory
 from ablation_core.collect import StatisticsRun
+from ablation_core.runtime import keep_freed_memory
 from ablation_core.statistics import Statistics
 from benchmarks.measure import interleaved, machine, seconds, write
 

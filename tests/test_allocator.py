@@ -18,7 +18,7 @@ GIVEN_BACK = (
     RESIDENT
     + """
 import numpy as np
-from ablation_core.allocator import LARGEST, KEPT_FREE, give_back, keep_freed_memory
+from ablation_core.runtime import LARGEST, KEPT_FREE, give_back, keep_freed_memory
 kept = keep_freed_memory()
 before = resident("VmRSS")
 large = np.ones(LARGEST // 4)  # twice the largest that is kept
@@ -39,7 +39,7 @@ WIDE = (
     + """
 import torch, transformers
 from ablation_core import engine
-from ablation_core.allocator import keep_freed_memory
+from ablation_core.runtime import keep_freed_memory
 from ablation_core.architectures import ARCHITECTURES
 from ablation_core.data import Batch
 from ablation_core.models import wrap

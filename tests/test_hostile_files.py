@@ -20,7 +20,6 @@ from ablation_core.cache import find_statistics, list_statistics, load_statistic
 from ablation_core.curve import kept_curves
 from ablation_core.data import load_data
 from ablation_core.errors import DataError, ModelError, StatisticsError, as_markdown
-from ablation_core.folders import CACHE
 from ablation_core.frames import head_distances, neuron_frame
 from ablation_core.images import ImageItem
 from ablation_core.ledger import VERSION, find_runs
@@ -31,6 +30,7 @@ from ablation_core.reading import read_neuron
 from ablation_core.selection import Shape
 from ablation_core.sources import decode_text, read_text, source_digest
 from ablation_core.statistics import Statistics
+from ablation_core.storage import CACHE
 from ablation_core.sweep import kept_sweeps
 from ablation_core.tokens import encode, tokenizer_faults
 from ablation_core.uploads import delete_upload, keep_upload, list_uploads

@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 
 from ablation_core import bundled, cache, inventory
 from ablation_core.errors import StatisticsError
-from ablation_core.folders import CACHE
 from ablation_core.inventory import delete_statistics, import_statistics, is_bundled, list_data, list_models
+from ablation_core.storage import CACHE
 
 ROOT = Path(__file__).parent.parent
 OURS = CACHE / bundled.STATISTICS[0]

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from ablation_core import ablate, bundled, fetch, hub, load_data, load_model
 from ablation_core.errors import ModelError
-from ablation_core.folders import models_folder
 from ablation_core.memory import weight_bytes
+from ablation_core.storage import models_folder
 
 
 def tokenizer() -> transformers.PreTrainedTokenizerFast:

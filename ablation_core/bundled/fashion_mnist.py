@@ -10,7 +10,7 @@ import numpy as np
 
 from ablation_core import bundled
 from ablation_core.errors import DataError, first_line
-from ablation_core.folders import CACHE
+from ablation_core.storage import CACHE
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 SAMPLE_FOLDER = bundled.FOLDER / "fashion-mnist"

@@ -21,8 +21,8 @@ import torch  # noqa: E402
 from contestants import CONTESTANTS, Task, score_exactly  # noqa: E402
 
 from ablation_core import find_statistics, load_data, load_model, load_statistics  # noqa: E402
-from ablation_core.allocator import keep_freed_memory  # noqa: E402
 from ablation_core.model_folders import find_folder  # noqa: E402
+from ablation_core.runtime import keep_freed_memory  # noqa: E402
 
 
 def main(settings: dict) -> None:
