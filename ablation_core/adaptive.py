@@ -23,7 +23,7 @@ from ablation_core.ledger import open_ledger
 from ablation_core.looks import Looking, adjusted, at_once, plan_looks
 from ablation_core.methods import Method
 from ablation_core.metrics import METRICS
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.regression import Estimates
 from ablation_core.results import as_number
 from ablation_core.selection import Head

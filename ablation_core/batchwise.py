@@ -23,7 +23,7 @@ from ablation_core.gradients import linearise
 from ablation_core.ledger import Ledger
 from ablation_core.methods import METHODS, Method, constant_values
 from ablation_core.metrics import METRICS, Scores, sequence_sums
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.products import Displacements
 from ablation_core.regression import drawing_order
 from ablation_core.selection import Head, Selection

@@ -19,14 +19,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ablation_core.cards import ModelCard
 from ablation_core.errors import StatisticsError
+from ablation_core.models.info import ModelCard
 from ablation_core.sources import source_digest
 from ablation_core.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
 from ablation_core.storage import CACHE, check_writable, write_whole
 
 if TYPE_CHECKING:
-    from ablation_core.models import LoadedModel
+    from ablation_core.models.loaded import LoadedModel
 
 _ARRAYS = ("count", "mean", "std", "minimum", "maximum", "not_finite", "low", "high", "counts")
 _TYPES = {"low": np.float64, "high": np.float64, "counts": np.uint64}  # the others: float32

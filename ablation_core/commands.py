@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from ablation_core import bundled, cache
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.architectures import family_table
 from ablation_core.bundled import fashion_mnist
 from ablation_core.calibration import calibrate, largest_heads
 from ablation_core.cluster import RayEngine
@@ -26,7 +25,8 @@ from ablation_core.finite import not_finite_first, not_finite_sentence
 from ablation_core.joining import AUTO
 from ablation_core.loading import SPLIT, load_model
 from ablation_core.methods import Method, choose_methods
-from ablation_core.models import LoadedModel
+from ablation_core.models.architectures import family_table
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.neurons import describe_neurons, format_neurons
 from ablation_core.reproduce import ORIGINALS, measured_speed, original_parts, parts_of, run_part
 from ablation_core.selection import Selection

@@ -7,7 +7,7 @@ from torch import Tensor
 from ablation_core import engine
 from ablation_core.data import Batch
 from ablation_core.errors import ModelError, first_line
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 TOKENS = 8
 

@@ -22,9 +22,9 @@ from ablation_core.statistics import Statistics
 from ablation_core.waiting import waiting_words
 
 if TYPE_CHECKING:
-    from ablation_core.cards import ModelCard
     from ablation_core.data import Data
-    from ablation_core.models import LoadedModel
+    from ablation_core.models.info import ModelCard
+    from ablation_core.models.loaded import LoadedModel
 
 EVERY = 1.5  # seconds between two pictures of what is counted so far
 

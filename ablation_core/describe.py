@@ -1,7 +1,7 @@
 """What every result says of the model, the data and the statistics it was made with."""
 
 from ablation_core.data import Data
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.statistics import Statistics
 
 

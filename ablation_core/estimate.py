@@ -25,7 +25,7 @@ from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.gradients import linearise
 from ablation_core.means import SequenceMeans
 from ablation_core.methods import Method, choose_methods
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.products import Displacements
 from ablation_core.results import as_number
 from ablation_core.selection import Head, Shape

@@ -22,7 +22,7 @@ from ablation_core.finite import no_numbers
 from ablation_core.hooks import Replace
 from ablation_core.methods import METHODS, Method, check_statistics, choose_methods, constant_values
 from ablation_core.metrics import METRICS, Scores, mean_intervals
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.optimal import OptimalRun, training_data
 from ablation_core.results import AblationResult, MethodResult, Performance
 from ablation_core.runtime import give_back

@@ -15,7 +15,7 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from ablation_core.cards import ModelCard
+from ablation_core.models.info import ModelCard
 from ablation_core.results import AblationResult
 from ablation_core.statistics import Statistics
 from ablation_core.storage import PROJECT

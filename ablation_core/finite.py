@@ -11,7 +11,7 @@ from ablation_core.errors import ModelError
 from ablation_core.statistics import Statistics
 
 if TYPE_CHECKING:
-    from ablation_core.models import LoadedModel
+    from ablation_core.models.loaded import LoadedModel
 
 
 def first_broken(outputs: Sequence[Any]) -> int | None:

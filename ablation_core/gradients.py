@@ -21,7 +21,7 @@ from torch import Tensor
 from ablation_core import engine
 from ablation_core.data import IGNORED, Batch
 from ablation_core.finite import no_numbers
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 LABELS = 32
 

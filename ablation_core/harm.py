@@ -16,7 +16,7 @@ from ablation_core import engine
 from ablation_core.data import IGNORED, Batch, Data
 from ablation_core.experiment import AblationRun
 from ablation_core.methods import Method
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 TOP = 5
 _CONTEXT = 4  # tokens before one that decide how it is written

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 Replace = Callable[[Tensor], Tensor]
 

@@ -16,10 +16,10 @@ from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.hub import find_on_hub
 from ablation_core.memory import check_fits, weight_bytes
 from ablation_core.model_folders import check_files, find_folder, folder_options, is_timm_folder
-from ablation_core.models import LoadedModel, wrap
+from ablation_core.models.loaded import LoadedModel, wrap
+from ablation_core.models.structure import find_by_structure, known_architecture, modality_of, supported
+from ablation_core.models.tokenizer import encode, tokenizer_faults
 from ablation_core.storage import CACHE
-from ablation_core.structure import find_by_structure, known_architecture, modality_of, supported
-from ablation_core.tokens import encode, tokenizer_faults
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPLIT = "split"

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ablation_core import modes
-from ablation_core.cards import Modality
 from ablation_core.errors import MethodError
+from ablation_core.models.info import Modality
 from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics
 
 if TYPE_CHECKING:
     from ablation_core.data import Batch, Data
-    from ablation_core.models import LoadedModel
+    from ablation_core.models.loaded import LoadedModel
 
 Constant = Callable[[Statistics, int], np.ndarray | np.float32]
 Donor = Callable[["LoadedModel", "Data", Sequence[int], int], "Batch"]

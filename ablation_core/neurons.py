@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict
 
 from ablation_core.describe import describe_model, describe_statistics
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.reading import read_neuron
 from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics

@@ -17,7 +17,7 @@ from ablation_core import engine
 from ablation_core.data import IGNORED, Data, load_data
 from ablation_core.engine import Recording
 from ablation_core.hooks import Replace
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
 TRAINING_PREDICTIONS = {"causal": 8000, "masked": 2000, "vision": 1000}

@@ -17,8 +17,8 @@ from torch import Tensor
 from ablation_core.data import IGNORED, Batch, Data, load_data, special_tokens
 from ablation_core.errors import DataError
 from ablation_core.images import eight_bit, opened_image
-from ablation_core.models import LoadedModel
-from ablation_core.tokens import check_known, encode
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.tokenizer import check_known, encode
 
 NEW_TOKENS = 20
 MOST_TOKENS = 256

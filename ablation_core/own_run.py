@@ -11,7 +11,7 @@ from ablation_core import engine
 from ablation_core.data import IGNORED, Batch
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import Method
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.own_input import NEW_TOKENS, OwnInput, text_inputs
 from ablation_core.statistics import Statistics
 

@@ -14,7 +14,7 @@ from ablation_core.charts import mark_of
 from ablation_core.draw import draw
 from ablation_core.experiment import AblationSpec
 from ablation_core.harm import class_name, token_texts
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.own_run import Answer, OwnRun
 from ablation_core.server import SEED, shared_answers
 from ablation_core.shading import ShadedToken, as_seen, full_scale, scale_legend, shaded_text

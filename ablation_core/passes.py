@@ -11,7 +11,7 @@ from torch import Tensor
 from ablation_core.data import Batch
 from ablation_core.hooks import capture_pre_out, hidden_of, join_pre_out, record_outputs
 from ablation_core.metrics import Clean
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.shortcuts import find_shortcuts
 
 

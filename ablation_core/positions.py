@@ -9,7 +9,7 @@ import numpy as np
 
 from ablation_core import engine
 from ablation_core.data import Data
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 SEQUENCES = 64
 QUANTILES = (0.1, 0.5, 0.9)

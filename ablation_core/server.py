@@ -14,10 +14,10 @@ import streamlit as st
 
 from ablation_core import access, bundled, cache
 from ablation_core.cache import CacheEntry
-from ablation_core.cards import ModelCard
 from ablation_core.errors import AblationError, StatisticsError
 from ablation_core.jobs import Jobs
 from ablation_core.model_folders import folder_state
+from ablation_core.models.info import ModelCard
 from ablation_core.newest import Newest
 from ablation_core.sources import Split, source_digest
 from ablation_core.statistics import Statistics
@@ -25,7 +25,7 @@ from ablation_core.statistics import Statistics
 if TYPE_CHECKING:
     from ablation_core.data import Data
     from ablation_core.engine import Recording
-    from ablation_core.models import LoadedModel
+    from ablation_core.models.loaded import LoadedModel
     from ablation_core.positions import ByPosition
     from ablation_core.shapes import Shapes
 

@@ -12,7 +12,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 WORSE, BETTER = (221, 74, 30), (47, 134, 201)
 _DEEPEST = 0.62

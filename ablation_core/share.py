@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablation_core import access, cache
-from ablation_core.cards import ModelCard
+from ablation_core.models.info import ModelCard
 from ablation_core.results import AblationResult
 from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE, PROJECT

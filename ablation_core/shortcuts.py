@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ablation_core.hooks import forward_replaced, hidden_of, record_outputs
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ablation_core import access, bundled, counting
-from ablation_core.cards import ModelCard
 from ablation_core.errors import as_markdown
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.finite import not_finite_sentence
 from ablation_core.methods import METHODS
+from ablation_core.models.info import ModelCard
 from ablation_core.reading import peak_distance
 from ablation_core.selection import Selection
 from ablation_core.server import find_shared_statistics, is_loaded, known_card, shared_model, shared_statistics
@@ -25,7 +25,7 @@ from ablation_core.statistics import Statistics
 from ablation_core.uploads import references
 
 if TYPE_CHECKING:
-    from ablation_core.models import LoadedModel
+    from ablation_core.models.loaded import LoadedModel
 
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)

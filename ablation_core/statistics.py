@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ablation_core.accumulate import Accumulator
-    from ablation_core.cards import ModelCard
-    from ablation_core.models import LoadedModel
+    from ablation_core.models.info import ModelCard
+    from ablation_core.models.loaded import LoadedModel
 
 FINE_BINS = 600  # divisible by 100, 50, 200, 60, …: those coarser bins are equally wide
 Binning = Literal["robust", "min-max"]

@@ -23,7 +23,7 @@ from ablation_core.ledger import open_ledger
 from ablation_core.looks import FALSE_DISCOVERIES, adjusted
 from ablation_core.methods import Method
 from ablation_core.metrics import METRICS
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.noise import random_head
 from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, kept_runs
 from ablation_core.results import as_number

@@ -18,7 +18,7 @@ from ablation_core.waiting import turn
 
 if TYPE_CHECKING:
     from ablation_core.metrics import Interval
-    from ablation_core.models import LoadedModel
+    from ablation_core.models.loaded import LoadedModel
 
 PAGES = {
     "app.py": "Distributions",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from ablation_core.models import LoadedModel
+    from ablation_core.models.loaded import LoadedModel
 
 T = TypeVar("T")
 _PATIENCE = 0.4  # seconds of waiting before it is said (again)

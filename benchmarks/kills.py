@@ -32,7 +32,7 @@ from ablation_core.curve import CurveSpec, curve
 from ablation_core.data import Data
 from ablation_core.ledger import KeptRun, find_runs
 from ablation_core.methods import METHODS
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.statistics import Statistics
 from ablation_core.sweep import SweepSpec, every_head, sweep
 

@@ -27,7 +27,7 @@ def serve(port: int, report: Path) -> None:
 def _watch(report: Path) -> None:
     from ablation_core.data import Data
     from ablation_core.engine import Recording
-    from ablation_core.models import LoadedModel
+    from ablation_core.models.loaded import LoadedModel
 
     process, rows = psutil.Process(), []
     while True:

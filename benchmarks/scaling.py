@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from ablation_core import load_data, load_model
-from ablation_core.architectures import ARCHITECTURES
 from ablation_core.data import Batch
 from ablation_core.engine import ablated_output, constant_replacements, record, score_outputs
-from ablation_core.models import LoadedModel, wrap
+from ablation_core.models.architectures import ARCHITECTURES
+from ablation_core.models.loaded import LoadedModel, wrap
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.selection import Selection
 from benchmarks.measure import interleaved, machine, seconds, write

@@ -18,7 +18,7 @@ from ablation_core.curve import kept_curves
 from ablation_core.curve_result import CurveResult
 from ablation_core.fetch import fetched_folder
 from ablation_core.methods import METHODS
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.reproduce import WITHOUT
 from ablation_core.run_charts import pruning_curves
 from ablation_core.run_frames import curve_frame, point_frame

@@ -13,7 +13,7 @@ import torch
 from hypothesis import settings
 
 from ablation_core import load_model
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from benchmarks.browser import served
 
 # The same examples in every run, so that a red run is about the change; a deeper fuzz draws fresh ones each time.

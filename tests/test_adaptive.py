@@ -19,7 +19,7 @@ from ablation_core.errors import DataError, MethodError
 from ablation_core.ledger import open_ledger
 from ablation_core.looks import Looking, plan_looks
 from ablation_core.methods import METHODS
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.regression import Estimates
 
 SEQUENCES = 48

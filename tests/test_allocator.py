@@ -40,9 +40,9 @@ WIDE = (
 import torch, transformers
 from ablation_core import engine
 from ablation_core.runtime import keep_freed_memory
-from ablation_core.architectures import ARCHITECTURES
+from ablation_core.models.architectures import ARCHITECTURES
 from ablation_core.data import Batch
-from ablation_core.models import wrap
+from ablation_core.models.loaded import wrap
 keep_freed_memory()
 config = transformers.LlamaConfig(
     vocab_size=250_000, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16

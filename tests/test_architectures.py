@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
-from ablation_core.architectures import Architecture, find_modules, find_projections, find_shape, input_width
 from ablation_core.errors import ModelError
-from ablation_core.models import wrap
-from ablation_core.structure import find_by_structure
+from ablation_core.models.architectures import Architecture, find_modules, find_projections, find_shape, input_width
+from ablation_core.models.loaded import wrap
+from ablation_core.models.structure import find_by_structure
 
 
 class Attention(nn.Module):

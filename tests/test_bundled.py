@@ -13,7 +13,7 @@ from ablation_core.bundled import corpus, fashion_mnist, recipes
 from ablation_core.bundled.ngrams import Neighbours, Trigram
 from ablation_core.bundled.train import rate
 from ablation_core.cache import find_statistics, load_statistics
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 
 @pytest.mark.parametrize("name", bundled.NAMES)

@@ -13,7 +13,7 @@ from ablation_core import load_data, load_model
 from ablation_core.data import IGNORED
 from ablation_core.errors import DataError
 from ablation_core.images import eight_bit, find_images
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from ablation_core.estimate import EstimateResult, EstimateRun, estimate
 from ablation_core.gradients import linearise
 from ablation_core.means import SequenceMeans
 from ablation_core.methods import METHODS, Method
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 ZERO = [METHODS["zero"]]
 OWN = Method("own", "Its own activation.", donor=lambda model, data, numbers, seed: data.rows(numbers))

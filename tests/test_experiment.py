@@ -13,7 +13,7 @@ from ablation_core.data import Data
 from ablation_core.errors import MethodError, ModelError, SelectionError, StatisticsError
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import METHODS
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ablation_core import engine
 from ablation_core.accumulate import Accumulator
-from ablation_core.architectures import ARCHITECTURES, input_width
 from ablation_core.data import IGNORED, Batch
 from ablation_core.hooks import replace_pre_out
-from ablation_core.models import LoadedModel
+from ablation_core.models.architectures import ARCHITECTURES, input_width
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics
 

@@ -11,7 +11,7 @@ from ablation_core.engine import Recording
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import Harm, class_name, find_harm, predict, token_texts, window_texts
 from ablation_core.methods import METHODS
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
 SELECT = "0.1 2.*"

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ablation_core.architectures import ARCHITECTURES
 from ablation_core.hooks import (
     capture_pre_out,
     hidden_of,
@@ -16,7 +15,8 @@ from ablation_core.hooks import (
     replace_pre_out,
     skip_blocks,
 )
-from ablation_core.models import LoadedModel
+from ablation_core.models.architectures import ARCHITECTURES
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Shape
 
 

@@ -28,7 +28,7 @@ from ablation_core.collect import compute_statistics
 from ablation_core.curve import read_seeds
 from ablation_core.data import DEFAULT_DATA, load_data
 from ablation_core.errors import AblationError, ModelError, SelectionError, StatisticsError
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection, Shape
 from ablation_core.storage import CACHE
 

@@ -24,7 +24,8 @@ from ablation_core.frames import head_distances, neuron_frame
 from ablation_core.images import ImageItem
 from ablation_core.ledger import VERSION, find_runs
 from ablation_core.long_runs import _differences
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.tokenizer import encode, tokenizer_faults
 from ablation_core.own_input import prompt, read_image
 from ablation_core.reading import read_neuron
 from ablation_core.selection import Shape
@@ -32,7 +33,6 @@ from ablation_core.sources import decode_text, read_text, source_digest
 from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE
 from ablation_core.sweep import kept_sweeps
-from ablation_core.tokens import encode, tokenizer_faults
 from ablation_core.uploads import delete_upload, keep_upload, list_uploads
 
 QUIET = {
@@ -281,7 +281,7 @@ def test_a_damaged_tokenizer_gets_a_sentence(case: str, tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_another_model_is_refused_for_a_prompt_too(opt_mini: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr("ablation_core.tokens.known_tokens", lambda model: 10)
+    monkeypatch.setattr("ablation_core.models.tokenizer.known_tokens", lambda model: 10)
     with pytest.raises(ModelError, match="not this model's"):
         prompt(opt_mini, "a few words", "python-docs")
 

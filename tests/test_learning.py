@@ -13,7 +13,7 @@ from ablation_core import METHODS, ablate, load_data, load_statistics
 from ablation_core.engine import Recording
 from ablation_core.glossary import explained, words
 from ablation_core.lessons import DATA, DATA_OF, EXAMPLES, EXPERIMENTS, MODEL, PREDICTIONS, REFERENCES, query
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.noise import noise_floor
 from ablation_core.reading import read_neuron
 from ablation_core.selection import Selection

@@ -30,7 +30,7 @@ from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import find_harm
 from ablation_core.jobs import Jobs
 from ablation_core.methods import METHODS, USUAL, usable_methods
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
 from ablation_core.noise import noise_floor
 from ablation_core.own_input import prompt

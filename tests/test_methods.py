@@ -18,7 +18,7 @@ from ablation_core.donors import generated_text, random_characters, random_pixel
 from ablation_core.engine import Recording, ablated_output, constant_replacements
 from ablation_core.errors import MethodError
 from ablation_core.methods import METHODS, USUAL, check_statistics, choose_methods, constant_values, usable_methods
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.optimal import OptimalRun
 from ablation_core.selection import Selection, Shape
 from ablation_core.statistics import Statistics

@@ -27,7 +27,7 @@ from ablation_core.errors import DataError, ModelError
 from ablation_core.estimate import estimate
 from ablation_core.finite import first_broken, not_finite_first, not_finite_sentence
 from ablation_core.methods import METHODS
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.own_input import MOST_TOKENS, NEW_TOKENS, prompt
 from ablation_core.statistics import Statistics
 from ablation_core.sweep import SweepSpec, sweep
@@ -258,8 +258,8 @@ def wide() -> LoadedModel:
     torch.manual_seed(0)
     config = transformers.OPTConfig(**(tiny.TRANSFORMERS["opt"][1] | {"vocab_size": 250_000}))
     module = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    from ablation_core.architectures import ARCHITECTURES
-    from ablation_core.models import wrap
+    from ablation_core.models.architectures import ARCHITECTURES
+    from ablation_core.models.loaded import wrap
 
     return wrap("wide", module, ARCHITECTURES["opt"])
 

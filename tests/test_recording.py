@@ -10,7 +10,7 @@ from ablation_core.data import Data
 from ablation_core.engine import Recording, ablated_output, constant_replacements, score_outputs
 from ablation_core.methods import METHODS
 from ablation_core.metrics import METRICS
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.sweep import SweepSpec, sweep_steps
 

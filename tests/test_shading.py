@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ablation_core import load_data
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.shading import Card, ShadedToken, as_seen, colour, full_scale, gallery, shaded_text
 
 

@@ -14,7 +14,7 @@ from ablation_core.distribution_frames import (
     position_frame,
     two_sets_frames,
 )
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.positions import by_position
 from ablation_core.reading import read_neuron
 from ablation_core.shapes import find_shapes, peak_ranges

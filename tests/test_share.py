@@ -14,7 +14,7 @@ from ablation_core import METHODS, ablate, find_statistics, load_data, load_mode
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.curve import CurveSpec, curve
 from ablation_core.engine import Recording
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.neurons import describe_neurons
 from ablation_core.noise import noise_floor
 from ablation_core.selection import Selection

@@ -18,7 +18,7 @@ from ablation_core import uploads
 from ablation_core.bundled import fashion_mnist
 from ablation_core.data import load_data
 from ablation_core.errors import DataError
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.sources import read_text
 from ablation_core.uploads import delete_upload, keep_upload, list_uploads, reference, references
 

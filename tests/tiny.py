@@ -4,9 +4,9 @@ import timm
 import torch
 import transformers
 
-from ablation_core.architectures import ARCHITECTURES
 from ablation_core.data import Batch
-from ablation_core.models import LoadedModel, wrap
+from ablation_core.models.architectures import ARCHITECTURES
+from ablation_core.models.loaded import LoadedModel, wrap
 
 VOCAB = 99
 TEXT = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ablation_core.cards import ModelCard
+from ablation_core.models.info import ModelCard
 from ablation_core.selection import Shape
 
 FOLDER = Path(__file__).parent

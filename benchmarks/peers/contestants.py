@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ablation_core import engine
 from ablation_core.data import Data
 from ablation_core.metrics import METRICS, Scores
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
 Means = dict[str, float]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ablation_core.errors import AblationError, ModelError, first_line
-from ablation_core.models import LoadedModel
+from ablation_core.models.loaded import LoadedModel
 
 
 @contextmanager

@@ -4,9 +4,9 @@ import re
 
 from torch import nn
 
-from ablation_core.architectures import ARCHITECTURES, REFUSED, Architecture, input_width
-from ablation_core.cards import Modality
 from ablation_core.errors import ModelError
+from ablation_core.models.architectures import ARCHITECTURES, REFUSED, Architecture, input_width
+from ablation_core.models.info import Modality
 
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _READS_RESIDUAL = re.compile(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablation_core.cards import Modality
 from ablation_core.errors import ModelError
+from ablation_core.models.info import Modality
 from ablation_core.selection import Shape
 
 if TYPE_CHECKING:

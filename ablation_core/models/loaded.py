@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ablation_core.architectures import Architecture, find_projections, find_shape, input_width
-from ablation_core.cards import Modality, ModelCard
 from ablation_core.errors import ModelError
+from ablation_core.models.architectures import Architecture, find_projections, find_shape, input_width
+from ablation_core.models.info import Modality, ModelCard
 from ablation_core.selection import Shape
 from ablation_core.waiting import FairLock
 
