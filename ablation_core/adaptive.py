@@ -20,14 +20,14 @@ from ablation_core.describe import describe_run
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.ledger import open_ledger
-from ablation_core.looks import Looking, adjusted, at_once, plan_looks
 from ablation_core.methods import Method
 from ablation_core.metrics import METRICS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.regression import Estimates
 from ablation_core.results import as_number
 from ablation_core.selection import Head
 from ablation_core.statistics import Statistics, check_made_from
+from ablation_core.stats.regression_estimator import Estimates
+from ablation_core.stats.sequential import Looking, adjusted, at_once, plan_looks
 from ablation_core.sweep import every_head
 
 

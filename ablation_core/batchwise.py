@@ -25,9 +25,9 @@ from ablation_core.methods import METHODS, Method, constant_values
 from ablation_core.metrics import METRICS, Scores, sequence_sums
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.products import Displacements
-from ablation_core.regression import drawing_order
 from ablation_core.selection import Head, Selection
 from ablation_core.statistics import Statistics
+from ablation_core.stats.regression_estimator import drawing_order
 from ablation_core.sweep import every_head
 
 LEAST_SIZE = 0.2  # of a sequence, against a mean of 1

@@ -23,13 +23,13 @@ from ablation_core.describe import describe_run
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.gradients import linearise
-from ablation_core.means import SequenceMeans
 from ablation_core.methods import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.products import Displacements
 from ablation_core.results import as_number
 from ablation_core.selection import Head, Shape
 from ablation_core.statistics import Statistics
+from ablation_core.stats.clustered_mean import SequenceMeans
 
 PASSES = 7
 NEURONS_LISTED = 20

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ablation_core.agreement import rank_agreement
 from ablation_core.data import Data
 from ablation_core.describe import describe_run
 from ablation_core.engine import Recording
 from ablation_core.engines import LOCAL, Engine, measure_pieces
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.ledger import open_ledger
-from ablation_core.looks import FALSE_DISCOVERIES, adjusted
 from ablation_core.methods import Method
 from ablation_core.metrics import METRICS
 from ablation_core.models.loaded import LoadedModel
@@ -29,6 +27,8 @@ from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, kept_run
 from ablation_core.results import as_number
 from ablation_core.selection import Head, Selection
 from ablation_core.statistics import Statistics
+from ablation_core.stats.correlation import rank_agreement
+from ablation_core.stats.sequential import FALSE_DISCOVERIES, adjusted
 
 RANDOM_SETS = 24
 

@@ -17,10 +17,10 @@ from ablation_core.batchwise import Batchwise
 from ablation_core.data import Data
 from ablation_core.errors import DataError, MethodError
 from ablation_core.ledger import open_ledger
-from ablation_core.looks import Looking, plan_looks
 from ablation_core.methods import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.regression import Estimates
+from ablation_core.stats.regression_estimator import Estimates
+from ablation_core.stats.sequential import Looking, plan_looks
 
 SEQUENCES = 48
 SOME_HEADS = ((0, 0), (0, 3), (2, 1), (3, 4), (5, 0), (5, 5))
@@ -166,7 +166,7 @@ def test_a_head_that_took_everything_is_its_own_ablation(
     opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for chance in ("HARDLY", "SETTLED"):  # none is let go untold
-        monkeypatch.setattr(f"ablation_core.looks.{chance}", 0.0)
+        monkeypatch.setattr(f"ablation_core.stats.sequential.{chance}", 0.0)
     document = adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict()
     whole = [(h["head"], row) for h in document["heads"] for row in h["results"] if row["sequences"] == data.sequences]
     assert whole

@@ -18,9 +18,9 @@ from ablation_core.data import IGNORED, Batch, Data
 from ablation_core.errors import DataError, MethodError, ModelError
 from ablation_core.estimate import EstimateResult, EstimateRun, estimate
 from ablation_core.gradients import linearise
-from ablation_core.means import SequenceMeans
 from ablation_core.methods import METHODS, Method
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.stats.clustered_mean import SequenceMeans
 
 ZERO = [METHODS["zero"]]
 OWN = Method("own", "Its own activation.", donor=lambda model, data, numbers, seed: data.rows(numbers))

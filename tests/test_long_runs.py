@@ -18,7 +18,6 @@ from scipy.stats import spearmanr, ttest_1samp, ttest_rel
 
 from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
-from ablation_core.agreement import rank_agreement
 from ablation_core.cache import find_statistics, load_statistics
 from ablation_core.curve import CurveSpec, curve, curve_steps, kept_curves, pruned
 from ablation_core.curve_result import CurveResult
@@ -33,6 +32,7 @@ from ablation_core.noise import random_head
 from ablation_core.pieces import p_value
 from ablation_core.run_frames import map_frame
 from ablation_core.selection import Shape
+from ablation_core.stats.correlation import rank_agreement
 from ablation_core.sweep import SweepResult, SweepSpec, kept_sweeps, sweep, sweep_steps
 
 ZERO = SweepSpec((METHODS["zero"],), random_sets=2)

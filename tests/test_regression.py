@@ -5,7 +5,7 @@ import pytest
 from numpy.polynomial import Polynomial
 from test_adaptive import draw, looked_at, told_in
 
-from ablation_core.regression import Estimates, chances, drawing_order
+from ablation_core.stats.regression_estimator import Estimates, chances, drawing_order
 
 ALL, DRAWN = 64, 16
 LIKENESS = [0.0, 0.5, 0.96, 1.0]  # correlation of estimates and exact changes

@@ -31,7 +31,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from ablation_core.regression import FEWEST, Estimates
+from ablation_core.stats.regression_estimator import FEWEST, Estimates
 
 LOOKS = ((1 / 16, 1), (1 / 8, 2), (1 / 4, 4), (1 / 2, 8), (3 / 4, 1), (1.0, 16))  # after how much; parts of the error
 FALSE_DISCOVERIES = 0.05
