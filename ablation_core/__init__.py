@@ -8,7 +8,7 @@ from ablation_core.spinning import spin_briefly
 if TYPE_CHECKING:
     from ablation_core.cache import find_statistics, load_statistics, save_statistics
     from ablation_core.collect import compute_statistics
-    from ablation_core.data import load_data
+    from ablation_core.data.dataset import load_data
     from ablation_core.errors import AblationError
     from ablation_core.experiment import AblationSpec, ablate
     from ablation_core.loading import load_model

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablation_core import bundled
+from ablation_core.data.references import is_images, is_text
 from ablation_core.errors import DataError, ModelError
-from ablation_core.sources import is_images, is_text
 from ablation_core.storage import CACHE
 
 DATA = ("python-docs", "python-code", "fashion-mnist")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ablation_core.batchwise import Batchwise, Wanted
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.describe import describe_run
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.forms import MAYBE, fits
 from ablation_core.metrics import METRICS
 from ablation_core.results import as_number

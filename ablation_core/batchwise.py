@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ablation_core import engine
 from ablation_core.batch_records import fits_batch, read, written
-from ablation_core.data import IGNORED, Data, scored_rows
+from ablation_core.data.dataset import IGNORED, Data, scored_rows
 from ablation_core.errors import DataError
 from ablation_core.experiment import WAITING_BYTES
 from ablation_core.finite import no_numbers

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.engine import Recording
 from ablation_core.estimate import QUANTITIES, EstimateResult
 from ablation_core.experiment import AblationRun, AblationSpec

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ablation_core import engine
 from ablation_core.accumulate import Accumulator
-from ablation_core.data import Batch, Data
+from ablation_core.data.dataset import Batch, Data
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning, Statistics

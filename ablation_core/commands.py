@@ -14,7 +14,8 @@ from ablation_core.calibration import calibrate, largest_heads
 from ablation_core.cluster import RayEngine
 from ablation_core.collect import compute_statistics
 from ablation_core.curve import CurveSpec, curve
-from ablation_core.data import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
+from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
+from ablation_core.data.references import Split
 from ablation_core.describe import describe_model, describe_statistics
 from ablation_core.engines import LOCAL, Engine
 from ablation_core.errors import DataError, EngineError, MethodError, StatisticsError
@@ -30,7 +31,6 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.neurons import describe_neurons, format_neurons
 from ablation_core.reproduce import ORIGINALS, measured_speed, original_parts, parts_of, run_part
 from ablation_core.selection import Selection
-from ablation_core.sources import Split
 from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE
 from ablation_core.sweep import SweepSpec, sweep

@@ -5,7 +5,7 @@ from PIL import Image
 from torch import Tensor
 
 from ablation_core import engine
-from ablation_core.data import Batch
+from ablation_core.data.dataset import Batch
 from ablation_core.errors import ModelError, first_line
 from ablation_core.models.loaded import LoadedModel
 

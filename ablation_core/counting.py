@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ablation_core import cache
+from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import AblationError
 from ablation_core.server import shared_data, shared_jobs
-from ablation_core.sources import STATISTICS_PREDICTIONS
 from ablation_core.statistics import Statistics
 from ablation_core.waiting import waiting_words
 
 if TYPE_CHECKING:
-    from ablation_core.data import Data
+    from ablation_core.data.dataset import Data
     from ablation_core.models.info import ModelCard
     from ablation_core.models.loaded import LoadedModel
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ablation_core.curve_result import CurveResult
-from ablation_core.data import Data, checked_seed
+from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.describe import describe_run
 from ablation_core.engine import Recording
 from ablation_core.engines import LOCAL, Engine, measure_pieces

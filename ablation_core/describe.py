@@ -1,6 +1,6 @@
 """What every result says of the model, the data and the statistics it was made with."""
 
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.statistics import Statistics
 

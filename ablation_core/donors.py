@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ablation_core.data import Batch, Data, ordinary_tokens, special_tokens
+from ablation_core.data.dataset import Batch, Data, ordinary_tokens, special_tokens
 from ablation_core.errors import MethodError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import encode

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.hooks import Replace, hidden_of, record_outputs, replace_pre_out, skip_blocks
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.passes import Recorded, first_row, pre_outs, record, record_graph, run_blocks

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablation_core.data import IGNORED, Data, checked_seed
+from ablation_core.data.dataset import IGNORED, Data, checked_seed
 from ablation_core.describe import describe_run
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS

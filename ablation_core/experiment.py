@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ablation_core import engine
-from ablation_core.data import IGNORED, Data, checked_seed, scored_rows
+from ablation_core.data.dataset import IGNORED, Data, checked_seed, scored_rows
 from ablation_core.describe import describe_run
 from ablation_core.displacement import DisplacementGauge
 from ablation_core.errors import DataError

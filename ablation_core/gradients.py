@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ablation_core import engine
-from ablation_core.data import IGNORED, Batch
+from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.finite import no_numbers
 from ablation_core.models.loaded import LoadedModel
 

@@ -13,7 +13,7 @@ import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ablation_core import engine
-from ablation_core.data import IGNORED, Batch, Data
+from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.experiment import AblationRun
 from ablation_core.methods import Method
 from ablation_core.models.loaded import LoadedModel

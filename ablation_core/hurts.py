@@ -6,7 +6,7 @@ import streamlit as st
 
 from ablation_core import harm as harming
 from ablation_core import ui
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import Harm, Predicted, class_name
 from ablation_core.live import Outcome

@@ -9,11 +9,11 @@ from huggingface_hub.errors import CacheNotFound
 from ablation_core import bundled, cache
 from ablation_core.bundled import fashion_mnist
 from ablation_core.cache import CacheEntry
+from ablation_core.data.uploads import list_uploads, reference
 from ablation_core.errors import StatisticsError, first_line
 from ablation_core.fetch import PACKAGED, fetched_folder
 from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE, working_folder
-from ablation_core.uploads import list_uploads, reference
 
 MAX_STATISTICS_BYTES = 50_000_000
 

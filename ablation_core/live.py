@@ -14,7 +14,7 @@ from hashlib import sha256
 
 import streamlit as st
 
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.errors import AblationError
 from ablation_core.estimate import Estimated, EstimateRun
 from ablation_core.experiment import AblationRun, AblationSpec

@@ -19,7 +19,7 @@ from ablation_core.selection import Selection
 from ablation_core.statistics import Statistics
 
 if TYPE_CHECKING:
-    from ablation_core.data import Batch, Data
+    from ablation_core.data.dataset import Batch, Data
     from ablation_core.models.loaded import LoadedModel
 
 Constant = Callable[[Statistics, int], np.ndarray | np.float32]

@@ -5,11 +5,11 @@ import streamlit as st
 
 from ablation_core import access, charts, charts_distribution, counting, distribution_frames, frames, ui
 from ablation_core.choice import one_of
+from ablation_core.data.references import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
 from ablation_core.draw import draw
 from ablation_core.reading import Reading, read_neuron
 from ablation_core.server import find_shared_statistics, shared_data, shared_positions, shared_statistics
 from ablation_core.sidebar import View
-from ablation_core.sources import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
 from ablation_core.statistics import Statistics
 
 SHOWN = ("histogram", "two data sets", "by position")

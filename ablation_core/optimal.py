@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ablation_core import engine
-from ablation_core.data import IGNORED, Data, load_data
+from ablation_core.data.dataset import IGNORED, Data, load_data
 from ablation_core.engine import Recording
 from ablation_core.hooks import Replace
 from ablation_core.models.loaded import LoadedModel

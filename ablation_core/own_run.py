@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ablation_core import engine
-from ablation_core.data import IGNORED, Batch
+from ablation_core.data.dataset import IGNORED, Batch
+from ablation_core.data.user_input import NEW_TOKENS, OwnInput, text_inputs
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import Method
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.own_input import NEW_TOKENS, OwnInput, text_inputs
 from ablation_core.statistics import Statistics
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ablation_core import charts_own, live, own_input, ui
+from ablation_core import charts_own, live, ui
 from ablation_core.charts import mark_of
+from ablation_core.data import user_input
 from ablation_core.draw import draw
 from ablation_core.experiment import AblationSpec
 from ablation_core.harm import class_name, token_texts
@@ -68,7 +69,7 @@ class _Answers:
     losses: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
 
 
-def _kept_answers(view: View, own: own_input.OwnInput) -> _Answers:
+def _kept_answers(view: View, own: user_input.OwnInput) -> _Answers:
     """The answers so far, found by what decides them; no model is kept with them."""
     kept = shared_answers()
     methods = tuple(method.name for method in live.compared_methods(view, own.data))
@@ -83,12 +84,12 @@ def _kept_answers(view: View, own: own_input.OwnInput) -> _Answers:
     return kept.keep(key, kept.get(key) or _Answers())
 
 
-def _own_run(view: View, own: own_input.OwnInput) -> OwnRun:
+def _own_run(view: View, own: user_input.OwnInput) -> OwnRun:
     methods = tuple(m for m in live.compared_methods(view, own.data) if not m.learned) if view.selection.chosen else ()
     return OwnRun(view.model, own, AblationSpec(view.selection, methods, view.bins, SEED), view.statistics)
 
 
-def _prompt(view: View) -> own_input.OwnInput:
+def _prompt(view: View) -> user_input.OwnInput:
     masked = view.model.modality == "masked"
     text = st.text_area(
         "Prompt",
@@ -101,21 +102,21 @@ def _prompt(view: View) -> own_input.OwnInput:
         if masked
         else "The model goes on from here: what comes next, and its own continuation.",
     )
-    return own_input.prompt(view.model, text or "", view.data_ref)
+    return user_input.prompt(view.model, text or "", view.data_ref)
 
 
-def _image(view: View) -> own_input.OwnInput | None:
+def _image(view: View) -> user_input.OwnInput | None:
     file = st.file_uploader(
         "Image",
         IMAGE_TYPES,
         key="own image",
-        max_upload_size=own_input.MOST_BYTES // 1_000_000,
+        max_upload_size=user_input.MOST_BYTES // 1_000_000,
         help="It stays on this machine, and is forgotten when the page is closed.",
     )
     if file is None:
         st.caption(f"Upload a picture to see it classified before and after. The classes: {_classes(view)}.")
         return None
-    own = own_input.image(view.model, file.getvalue(), view.data_ref)
+    own = user_input.image(view.model, file.getvalue(), view.data_ref)
     pixels = own.asked.inputs[view.model.input_name].float().numpy()
     st.image(as_seen(view.model, pixels)[0], caption="As the model is given it", width=160)
     return own
@@ -126,7 +127,7 @@ def _classes(view: View) -> str:
     return ", ".join(labels[:12]) + (f" and {len(labels) - 12:,} more" if len(labels) > 12 else "")
 
 
-def _probabilities(view: View, own: own_input.OwnInput, answer: Answer) -> None:
+def _probabilities(view: View, own: user_input.OwnInput, answer: Answer) -> None:
     """For each place asked for, the most probable tokens or classes before and by each method."""
     for place in range(min(len(answer.before), 4)):
         if view.model.modality != "vision":
@@ -223,7 +224,7 @@ def continuation_html(model: LoadedModel, written: dict[str, list[int]]) -> str:
     return "".join(lines)
 
 
-def _own_tokens(view: View, own: own_input.OwnInput, kept: _Answers, run: Callable[[], OwnRun]) -> None:
+def _own_tokens(view: View, own: user_input.OwnInput, kept: _Answers, run: Callable[[], OwnRun]) -> None:
     """The prompt's own tokens, shaded by what the chosen method does to each."""
     ids = own.asked.inputs["input_ids"][0].tolist()
     if len(ids) < 2 or not view.selection.chosen:

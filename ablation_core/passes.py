@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablation_core.data import Batch
+from ablation_core.data.dataset import Batch
 from ablation_core.hooks import capture_pre_out, hidden_of, join_pre_out, record_outputs
 from ablation_core.metrics import Clean
 from ablation_core.models.loaded import LoadedModel

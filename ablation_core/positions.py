@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablation_core import engine
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.models.loaded import LoadedModel
 
 SEQUENCES = 64

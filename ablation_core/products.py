@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import Method
 from ablation_core.models.loaded import LoadedModel

@@ -16,13 +16,13 @@ from ablation_core import cache, engine
 from ablation_core.collect import compute_statistics
 from ablation_core.curve import PERCENTS, SEEDS, CurveSpec, curve
 from ablation_core.curve_result import CurveResult
-from ablation_core.data import STATISTICS_PREDICTIONS, Data, load_data
+from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data, load_data
+from ablation_core.data.references import is_images
 from ablation_core.engine import KEPT_BYTES, LOGIT_VALUES
 from ablation_core.engines import LOCAL, Engine
 from ablation_core.methods import Method, choose_methods
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.sources import is_images
 
 WITHOUT = ("peak-own-range", "peak-whole-range", "peak-density", "peak-half-sample")  # not the paper's question
 DATA: dict[Modality, tuple[str, ...]] = {

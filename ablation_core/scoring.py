@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablation_core.data import IGNORED
+from ablation_core.data.dataset import IGNORED
 from ablation_core.hooks import hidden_of, skip_blocks
 from ablation_core.metrics import Clean, Scores, score, score_clean
 from ablation_core.models.loaded import LoadedModel

@@ -14,16 +14,16 @@ import streamlit as st
 
 from ablation_core import access, bundled, cache
 from ablation_core.cache import CacheEntry
+from ablation_core.data.references import Split, source_digest
 from ablation_core.errors import AblationError, StatisticsError
 from ablation_core.jobs import Jobs
 from ablation_core.model_folders import folder_state
 from ablation_core.models.info import ModelCard
 from ablation_core.newest import Newest
-from ablation_core.sources import Split, source_digest
 from ablation_core.statistics import Statistics
 
 if TYPE_CHECKING:
-    from ablation_core.data import Data
+    from ablation_core.data.dataset import Data
     from ablation_core.engine import Recording
     from ablation_core.models.loaded import LoadedModel
     from ablation_core.positions import ByPosition
@@ -175,7 +175,7 @@ def _models_in_use() -> WeakValueDictionary:
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _data(_model: LoadedModel, fingerprint: str, ref: str, source: str, predictions: int, split: Split) -> Data:
-    from ablation_core.data import load_data
+    from ablation_core.data.dataset import load_data
 
     return load_data(ref, _model, predictions, seed=SEED, split=split)
 

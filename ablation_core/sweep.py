@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.describe import describe_run
 from ablation_core.engine import Recording
 from ablation_core.engines import LOCAL, Engine, measure_pieces

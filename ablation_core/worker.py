@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ablation_core import cache
-from ablation_core.data import Data, load_data
+from ablation_core.data.dataset import Data, load_data
+from ablation_core.data.references import Split
 from ablation_core.engine import Recording
 from ablation_core.engines import News, Task, measure_together
 from ablation_core.errors import AblationError, DataError, ModelError
@@ -23,7 +24,6 @@ from ablation_core.parcels import Parcel, unpack, unpacked_data_ref
 from ablation_core.pieces import Piece
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.selection import Selection
-from ablation_core.sources import Split
 
 SECONDS_BETWEEN_NEWS = 0.5
 _STATISTICS = "statistics.safetensors"

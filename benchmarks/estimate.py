@@ -16,7 +16,7 @@ import torch
 
 from ablation_core import ablate, find_statistics, load_data, load_model, load_statistics
 from ablation_core.calibration import agreement
-from ablation_core.data import DEFAULT_DATA, Data
+from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.describe import describe_run
 from ablation_core.engine import record, score_outputs
 from ablation_core.estimate import EstimateRun, MethodEstimate

@@ -29,7 +29,7 @@ from ablation_core import compute_statistics, load_data, load_model, load_statis
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.cache import list_statistics, save_statistics
 from ablation_core.curve import CurveSpec, curve
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.ledger import KeptRun, find_runs
 from ablation_core.methods import METHODS
 from ablation_core.models.loaded import LoadedModel

@@ -34,7 +34,7 @@ def compute_alone(requests: Iterator[Request]) -> Iterator[tuple[Request, dict]]
     """The tables of these requests, from the core, with nothing else running."""
     from ablation_core import ablate, frames, load_data, load_model, load_statistics
     from ablation_core.cache import find_statistics
-    from ablation_core.data import DEFAULT_DATA
+    from ablation_core.data.dataset import DEFAULT_DATA
     from ablation_core.methods import USUAL, usable_methods
     from ablation_core.server import SEED
 

@@ -25,7 +25,7 @@ def serve(port: int, report: Path) -> None:
 
 
 def _watch(report: Path) -> None:
-    from ablation_core.data import Data
+    from ablation_core.data.dataset import Data
     from ablation_core.engine import Recording
     from ablation_core.models.loaded import LoadedModel
 

@@ -12,7 +12,7 @@ import numpy as np
 from ablation_core import load_data, load_model, load_statistics
 from ablation_core.batchwise import Batchwise
 from ablation_core.cache import find_statistics
-from ablation_core.data import DEFAULT_DATA
+from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.describe import describe_run
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.ledger import open_ledger

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ablation_core import load_data, load_model
-from ablation_core.data import Batch
+from ablation_core.data.dataset import Batch
 from ablation_core.engine import ablated_output, constant_replacements, record, score_outputs
 from ablation_core.models.architectures import ARCHITECTURES
 from ablation_core.models.loaded import LoadedModel, wrap

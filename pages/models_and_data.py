@@ -5,8 +5,9 @@ from functools import partial
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from ablation_core import access, cache, inventory, ui, uploads
+from ablation_core import access, cache, inventory, ui
 from ablation_core.bundled import fashion_mnist
+from ablation_core.data import uploads
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.links import page_link
 from ablation_core.page_actions import confirmed_delete, file_box, megabytes, show_said, tried

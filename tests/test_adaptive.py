@@ -14,7 +14,7 @@ from ablation_core import ablate, load_data
 from ablation_core.__main__ import main
 from ablation_core.adaptive import AdaptiveSpec, adaptive_steps, adaptive_sweep
 from ablation_core.batchwise import Batchwise
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, MethodError
 from ablation_core.ledger import open_ledger
 from ablation_core.methods import METHODS

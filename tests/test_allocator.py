@@ -41,7 +41,7 @@ import torch, transformers
 from ablation_core import engine
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.models.architectures import ARCHITECTURES
-from ablation_core.data import Batch
+from ablation_core.data.dataset import Batch
 from ablation_core.models.loaded import wrap
 keep_freed_memory()
 config = transformers.LlamaConfig(

@@ -10,9 +10,9 @@ from conftest import UNUSABLE_TEXT
 from PIL import Image
 
 from ablation_core import load_data, load_model
-from ablation_core.data import IGNORED
+from ablation_core.data.dataset import IGNORED
+from ablation_core.data.images import eight_bit, find_images
 from ablation_core.errors import DataError
-from ablation_core.images import eight_bit, find_images
 from ablation_core.models.loaded import LoadedModel
 
 

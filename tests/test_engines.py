@@ -17,7 +17,7 @@ from ablation_core.__main__ import main
 from ablation_core.bundled import fashion_mnist
 from ablation_core.cache import find_statistics, load_statistics, save_statistics, statistics_bytes
 from ablation_core.cluster import UNIT, UNITS_A_WORKER, RayEngine, units_of
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.engines import LOCAL, Task, measure_together
 from ablation_core.errors import AblationError, DataError, EngineError, ModelError
 from ablation_core.joining import check_answers

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
 from ablation_core.calibration import agreement
-from ablation_core.data import IGNORED, Batch, Data
+from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.errors import DataError, MethodError, ModelError
 from ablation_core.estimate import EstimateResult, EstimateRun, estimate
 from ablation_core.gradients import linearise

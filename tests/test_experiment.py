@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ablation_core import ablate, compute_statistics, load_data, load_model, modes
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.errors import MethodError, ModelError, SelectionError, StatisticsError
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import METHODS

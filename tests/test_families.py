@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ablation_core import engine
 from ablation_core.accumulate import Accumulator
-from ablation_core.data import IGNORED, Batch
+from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.hooks import replace_pre_out
 from ablation_core.models.architectures import ARCHITECTURES, input_width
 from ablation_core.models.loaded import LoadedModel

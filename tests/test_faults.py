@@ -27,7 +27,7 @@ from ablation_core import __main__ as cli
 from ablation_core import ablate, bundled, cache, compute_statistics, load_data, load_model, load_statistics
 from ablation_core.cache import check_can_save, list_statistics, other_statistics, save_statistics
 from ablation_core.curve import CurveSpec, curve
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, ModelError, StatisticsError
 from ablation_core.ledger import find_runs, open_ledger
 from ablation_core.methods import METHODS

@@ -6,7 +6,7 @@ import torch
 from test_own_input import plain_logits
 
 from ablation_core import load_data
-from ablation_core.data import DEFAULT_DATA
+from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.engine import Recording
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import Harm, class_name, find_harm, predict, token_texts, window_texts

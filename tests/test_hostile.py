@@ -22,11 +22,12 @@ from safetensors.numpy import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
-from ablation_core import access, bundled, commands, load_model, long_runs, own_input, server
+from ablation_core import access, bundled, commands, load_model, long_runs, server
 from ablation_core.cache import list_statistics, load_statistics, save_statistics
 from ablation_core.collect import compute_statistics
 from ablation_core.curve import read_seeds
-from ablation_core.data import DEFAULT_DATA, load_data
+from ablation_core.data import user_input
+from ablation_core.data.dataset import DEFAULT_DATA, load_data
 from ablation_core.errors import AblationError, ModelError, SelectionError, StatisticsError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection, Shape
@@ -376,7 +377,7 @@ def test_whatever_an_address_says_is_read_or_refused_with_a_sentence(place: Path
         said(lambda: read_seeds(parameters.get("seeds", "")))
         if kind == "text":
             text = parameters.get("gaps" if model.modality == "masked" else "prompt", "")
-            said(lambda: own_input.prompt(model, text, DEFAULT_DATA[model.modality]))
+            said(lambda: user_input.prompt(model, text, DEFAULT_DATA[model.modality]))
         access.decide({"ABLATION_SHARED": "1"}, CACHE).refusals(parameters)
     assert seen.written == [path for path in seen.written if "__pycache__" in path or path.startswith("/dev/")]
     assert time.monotonic() - started < SECONDS

@@ -24,6 +24,7 @@ from torch import nn
 
 from ablation_core import bundled, instant, live, load_data, load_model, server, waiting
 from ablation_core.cache import find_statistics, load_statistics
+from ablation_core.data.user_input import prompt
 from ablation_core.engine import Recording
 from ablation_core.estimate import EstimateRun
 from ablation_core.experiment import AblationRun, AblationSpec
@@ -33,7 +34,6 @@ from ablation_core.methods import METHODS, USUAL, usable_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
 from ablation_core.noise import noise_floor
-from ablation_core.own_input import prompt
 from ablation_core.own_run import OwnRun
 from ablation_core.positions import by_position
 from ablation_core.selection import Selection

@@ -21,7 +21,7 @@ from ablation_core.__main__ import main
 from ablation_core.cache import find_statistics, load_statistics
 from ablation_core.curve import CurveSpec, curve, curve_steps, kept_curves, pruned
 from ablation_core.curve_result import CurveResult
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.errors import StatisticsError
 from ablation_core.instant import head_estimates, refined_steps
 from ablation_core.ledger import find_runs, open_ledger

@@ -12,7 +12,7 @@ from scipy.stats import gaussian_kde
 from ablation_core import ablate, compute_statistics, donors, load_data, load_model, modes
 from ablation_core.accumulate import Accumulator
 from ablation_core.curve import pruned
-from ablation_core.data import Data, special_tokens
+from ablation_core.data.dataset import Data, special_tokens
 from ablation_core.displacement import DisplacementGauge
 from ablation_core.donors import generated_text, random_characters, random_pixels, random_tokens
 from ablation_core.engine import Recording, ablated_output, constant_replacements

@@ -22,13 +22,13 @@ from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.cache import list_statistics, save_statistics
 from ablation_core.collect import counted_positions
 from ablation_core.curve import CurveSpec, curve
-from ablation_core.data import IGNORED, Batch, Data
+from ablation_core.data.dataset import IGNORED, Batch, Data
+from ablation_core.data.user_input import MOST_TOKENS, NEW_TOKENS, prompt
 from ablation_core.errors import DataError, ModelError
 from ablation_core.estimate import estimate
 from ablation_core.finite import first_broken, not_finite_first, not_finite_sentence
 from ablation_core.methods import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.own_input import MOST_TOKENS, NEW_TOKENS, prompt
 from ablation_core.statistics import Statistics
 from ablation_core.sweep import SweepSpec, sweep
 

@@ -9,12 +9,12 @@ from PIL import Image
 
 from ablation_core import load_statistics
 from ablation_core.cache import find_statistics
-from ablation_core.data import DEFAULT_DATA
+from ablation_core.data.dataset import DEFAULT_DATA
+from ablation_core.data.user_input import OwnInput, image, prompt, read_image
 from ablation_core.errors import DataError
 from ablation_core.experiment import AblationSpec
 from ablation_core.methods import METHODS, constant_values
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.own_input import OwnInput, image, prompt, read_image
 from ablation_core.own_run import OwnRun
 from ablation_core.selection import Selection
 

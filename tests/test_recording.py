@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ablation_core import engine, load_data
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.engine import Recording, ablated_output, constant_replacements, score_outputs
 from ablation_core.methods import METHODS
 from ablation_core.metrics import METRICS

@@ -13,7 +13,7 @@ from test_load import held_elsewhere
 from ablation_core import apart, find_statistics, load_data, load_model, load_statistics, long_runs
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.curve import CurveSpec, curve
-from ablation_core.data import DEFAULT_DATA, Data
+from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.estimate import estimate
 from ablation_core.methods import METHODS
 from ablation_core.models.loaded import LoadedModel

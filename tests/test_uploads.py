@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ablation_core import uploads
 from ablation_core.bundled import fashion_mnist
-from ablation_core.data import load_data
+from ablation_core.data import uploads
+from ablation_core.data.dataset import load_data
+from ablation_core.data.references import read_text
+from ablation_core.data.uploads import delete_upload, keep_upload, list_uploads, reference, references
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.sources import read_text
-from ablation_core.uploads import delete_upload, keep_upload, list_uploads, reference, references
 
 
 def picture(shade: int = 0, size: tuple[int, int] = (28, 28), form: str = "PNG") -> bytes:

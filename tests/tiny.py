@@ -4,7 +4,7 @@ import timm
 import torch
 import transformers
 
-from ablation_core.data import Batch
+from ablation_core.data.dataset import Batch
 from ablation_core.models.architectures import ARCHITECTURES
 from ablation_core.models.loaded import LoadedModel, wrap
 

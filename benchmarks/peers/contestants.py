@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablation_core import engine
-from ablation_core.data import Data
+from ablation_core.data.dataset import Data
 from ablation_core.metrics import METRICS, Scores
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection

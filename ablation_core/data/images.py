@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ablation_core.bundled import fashion_mnist
+from ablation_core.data.references import IMAGE_SUFFIXES, SPLITS, Split
 from ablation_core.errors import DataError, first_line
-from ablation_core.sources import IMAGE_SUFFIXES, SPLITS, Split
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # other decoders may run programs, or are seldom tried
 _MAX_PIXELS = 100_000_000

@@ -17,9 +17,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 
+from ablation_core.data.images import eight_bit, opened_image
+from ablation_core.data.references import IMAGE_SUFFIXES, decode_text
 from ablation_core.errors import DataError, first_line
-from ablation_core.images import eight_bit, opened_image
-from ablation_core.sources import IMAGE_SUFFIXES, decode_text
 from ablation_core.storage import CACHE, uploads_folder, working_folder
 
 MAX_BYTES = 50_000_000  # of an upload, as in .streamlit/config.toml

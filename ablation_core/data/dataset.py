@@ -22,12 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.errors import DataError
-from ablation_core.images import ImageItem, find_images
-from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import check_known, encode, known_tokens
-from ablation_core.sources import DEFAULT_DATA as DEFAULT_DATA
-from ablation_core.sources import (
+from ablation_core.data.images import ImageItem, find_images
+from ablation_core.data.references import DEFAULT_DATA as DEFAULT_DATA
+from ablation_core.data.references import (
     IMAGE_NAMES,
     TEXT_NAMES,
     Split,
@@ -36,7 +33,10 @@ from ablation_core.sources import (
     read_text,
     source_digest,
 )
-from ablation_core.sources import STATISTICS_PREDICTIONS as STATISTICS_PREDICTIONS
+from ablation_core.data.references import STATISTICS_PREDICTIONS as STATISTICS_PREDICTIONS
+from ablation_core.errors import DataError
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.tokenizer import check_known, encode, known_tokens
 
 IGNORED = -100
 CHOSEN_SHARE, MASKED_SHARE, RANDOM_SHARE = 0.15, 0.8, 0.1
