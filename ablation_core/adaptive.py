@@ -17,11 +17,11 @@ import numpy as np
 from ablation_core.batchwise import Batchwise, Wanted
 from ablation_core.data.dataset import Data
 from ablation_core.describe import describe_run
+from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.ledger import open_ledger
 from ablation_core.methods import Method
-from ablation_core.metrics import METRICS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.results import as_number
 from ablation_core.selection import Head

@@ -13,16 +13,16 @@ from itertools import groupby
 import numpy as np
 from torch import Tensor
 
-from ablation_core import engine
 from ablation_core.batch_records import fits_batch, read, written
 from ablation_core.data.dataset import IGNORED, Data, scored_rows
+from ablation_core.engine import clean_passes
+from ablation_core.engine.gradients import linearise
+from ablation_core.engine.metrics import METRICS, Scores, sequence_sums
+from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import DataError
 from ablation_core.experiment import WAITING_BYTES
-from ablation_core.finite import no_numbers
-from ablation_core.gradients import linearise
 from ablation_core.ledger import Ledger
 from ablation_core.methods import METHODS, Method, constant_values
-from ablation_core.metrics import METRICS, Scores, sequence_sums
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.products import Displacements
 from ablation_core.selection import Head, Selection
@@ -73,7 +73,7 @@ class Batchwise:
         self.counts = np.zeros(data.sequences)
         self.guesses: dict[str, np.ndarray] | None = None
         self.taken = 0
-        self._recording = engine.Recording(model, self.data, limit=0)  # no batch is asked for twice
+        self._recording = clean_passes.Recording(model, self.data, limit=0)  # no batch is asked for twice
         self._ledger: Ledger | None = None
         self._there: dict[str, dict] = {}  # what the ledger has, by head and method
 
@@ -149,7 +149,7 @@ class Batchwise:
             DataError: a sequence has no prediction.
         """
         places = list(self.data.numbers(batch))
-        recorded: engine.Recorded | None = None
+        recorded: clean_passes.Recorded | None = None
         donated: dict[str, Mapping[int, Tensor]] = {}
         for _, group in groupby(sorted(wanted, key=lambda row: self.heads[row[0]]), lambda row: self.heads[row[0]][0]):
             missing = []
@@ -163,7 +163,7 @@ class Batchwise:
                         missing.append((number, method))
             if missing:
                 if recorded is None:
-                    recorded = replace(self._recording[batch], keeps=engine.Room(engine.KEPT_CLEAN_BYTES))
+                    recorded = replace(self._recording[batch], keeps=clean_passes.Room(clean_passes.KEPT_CLEAN_BYTES))
                     donated = self._donated(places, wanted)
                 self._run(batch, recorded, missing, donated)
             clean = self._there[self._clean(batch)]
@@ -178,7 +178,7 @@ class Batchwise:
         def pre_outs(method: Method) -> Mapping[int, Tensor]:
             assert method.donor is not None
             donor = method.donor(self.model, self.original, numbers, self.original.seed)
-            return engine.pre_outs(self.model, donor, layers)
+            return clean_passes.pre_outs(self.model, donor, layers)
 
         def once(method: Method) -> Mapping[int, Tensor]:
             return self._recording.once(method.name, lambda: pre_outs(method))
@@ -189,7 +189,7 @@ class Batchwise:
     def _run(
         self,
         batch: int,
-        recorded: engine.Recorded,
+        recorded: clean_passes.Recorded,
         missing: Sequence[tuple[int, Method]],
         donated: Mapping[str, Mapping[int, Tensor]],
     ) -> None:
@@ -201,14 +201,14 @@ class Batchwise:
                 f"Nothing is scored in a sequence of {self.data.ref}: every target is {IGNORED}, which stands for ignored. "
                 f"An adaptive sweep needs a prediction in each; sweep without --adaptive."
             )
-        at_once = max(1, WAITING_BYTES // engine.hidden_of(recorded.outputs[-1]).nbytes)
+        at_once = max(1, WAITING_BYTES // clean_passes.hidden_of(recorded.outputs[-1]).nbytes)
         for first in range(0, len(missing), at_once):
             part = missing[first : first + at_once]
             outputs = [
-                engine.ablated_output(self.model, recorded, self._replacements(number, method, donated))
+                clean_passes.ablated_output(self.model, recorded, self._replacements(number, method, donated))
                 for number, method in part
             ]
-            clean, *ablated = engine.score_outputs(self.model, recorded, outputs)
+            clean, *ablated = clean_passes.score_outputs(self.model, recorded, outputs)
             if not np.isfinite(clean.loss).all():
                 raise no_numbers(self.model, self.data.ref, recorded.outputs)
             record = {self._clean(batch): {"sums": written(_sums(clean, sequences)), "counts": counts}}
@@ -221,12 +221,12 @@ class Batchwise:
 
     def _replacements(
         self, number: int, method: Method, donated: Mapping[str, Mapping[int, Tensor]]
-    ) -> dict[int, engine.Replace]:
+    ) -> dict[int, clean_passes.Replace]:
         selection = Selection.of_heads([self.heads[number]], self.model.shape)
         if method.donor:
-            return engine.donor_replacements(selection, donated[method.name])
+            return clean_passes.donor_replacements(selection, donated[method.name])
         values = constant_values(method, self.statistics, selection, self.bins)
-        return engine.constant_replacements(selection, values, self.model)
+        return clean_passes.constant_replacements(selection, values, self.model)
 
     def _piece(self, batch: int, number: int, method: Method) -> str:
         layer, head = self.heads[number]

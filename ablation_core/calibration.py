@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from ablation_core.data.dataset import Data
-from ablation_core.engine import Recording
+from ablation_core.engine.clean_passes import Recording
 from ablation_core.estimate import QUANTITIES, EstimateResult
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import choose_methods

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ablation_core.cache import statistics_bytes
-from ablation_core.engine import Recording
+from ablation_core.engine.clean_passes import Recording
 from ablation_core.engines import News, Task
 from ablation_core.errors import AblationError, EngineError, first_line
 from ablation_core.joining import AUTO, connected

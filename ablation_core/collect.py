@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core import engine
 from ablation_core.accumulate import Accumulator
 from ablation_core.data.dataset import Batch, Data
+from ablation_core.engine import clean_passes
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning, Statistics
@@ -53,7 +53,7 @@ class StatisticsRun:
         """Count the next batch."""
         first = self.steps_done * self.data.batch_size
         batch = self.data.rows(self._order[first : first + self.data.batch_size].tolist())
-        captured = engine.pre_outs(self.model, batch, range(self.model.num_layers))
+        captured = clean_passes.pre_outs(self.model, batch, range(self.model.num_layers))
         for layer, accumulator in enumerate(self.layers):
             pre_out = captured.pop(layer)  # layers done with make room
             counted = counted_positions(batch, pre_out, self.positions_left_out).flatten().nonzero()[:, 0]

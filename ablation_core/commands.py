@@ -17,12 +17,12 @@ from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.data.references import Split
 from ablation_core.describe import describe_model, describe_statistics
+from ablation_core.engine.nonfinite import not_finite_first, not_finite_sentence
 from ablation_core.engines import LOCAL, Engine
 from ablation_core.errors import DataError, EngineError, MethodError, StatisticsError
 from ablation_core.estimate import estimate
 from ablation_core.experiment import ablate
 from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
-from ablation_core.finite import not_finite_first, not_finite_sentence
 from ablation_core.joining import AUTO
 from ablation_core.loading import SPLIT, load_model
 from ablation_core.methods import Method, choose_methods

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 from scipy.stats import friedmanchisquare, rankdata, t, ttest_rel
 
-from ablation_core.metrics import CONFIDENCE
+from ablation_core.engine.metrics import CONFIDENCE
 from ablation_core.results import as_number
 
 TABLE_AT = (50, 90)

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ablation_core.engine import Recording
+from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiment import AblationRun, AblationSpec, step_together
 from ablation_core.ledger import Ledger
 from ablation_core.methods import Method

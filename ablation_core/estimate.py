@@ -20,9 +20,9 @@ import numpy as np
 
 from ablation_core.data.dataset import IGNORED, Data, checked_seed
 from ablation_core.describe import describe_run
+from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS
-from ablation_core.gradients import linearise
 from ablation_core.methods import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.products import Displacements

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ablation_core import engine
 from ablation_core.data.dataset import IGNORED, Data, checked_seed, scored_rows
 from ablation_core.describe import describe_run
 from ablation_core.displacement import DisplacementGauge
+from ablation_core.engine import clean_passes
+from ablation_core.engine.hooks import Replace
+from ablation_core.engine.metrics import METRICS, Scores, mean_intervals
+from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import DataError
-from ablation_core.finite import no_numbers
-from ablation_core.hooks import Replace
 from ablation_core.methods import METHODS, Method, check_statistics, choose_methods, constant_values
-from ablation_core.metrics import METRICS, Scores, mean_intervals
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.optimal import OptimalRun, training_data
 from ablation_core.results import AblationResult, MethodResult, Performance
@@ -58,13 +58,13 @@ class AblationRun:
         data: Data,
         spec: AblationSpec,
         statistics: Statistics | None = None,
-        recording: engine.Recording | None = None,
+        recording: clean_passes.Recording | None = None,
         learned: Mapping[str, dict[int, Replace]] | None = None,
     ) -> None:
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
         if statistics is not None:
             check_made_from(statistics.provenance, model, "These statistics")
-        self.recording = recording or engine.Recording(model, data)
+        self.recording = recording or clean_passes.Recording(model, data)
         std = None if statistics is None else statistics.std
         self._constants, self._learners = {}, {}
         for method in spec.methods:
@@ -112,7 +112,7 @@ class AblationRun:
                 return True
         return False
 
-    def _take(self, recorded: engine.Recorded, baseline: Scores, scores: Sequence[Scores]) -> None:
+    def _take(self, recorded: clean_passes.Recorded, baseline: Scores, scores: Sequence[Scores]) -> None:
         """Add the next batch's scores, of the clean run and of each method."""
         self._baseline.append(baseline)
         for method, part in zip(self.spec.methods, scores, strict=True):
@@ -122,11 +122,11 @@ class AblationRun:
         self._sequences.append(first + scored_rows(self.targets[-1]))
         self.batches_done += 1
 
-    def _ablated_output(self, method: Method, recorded: engine.Recorded) -> Any:
+    def _ablated_output(self, method: Method, recorded: clean_passes.Recorded) -> Any:
         """The last block's output of the next batch with the selection ablated by a method."""
         gauge, number = self._gauges[method.name], self.batches_done
         replacements = gauge.watched(self.replacements(method, self.data.numbers(number), number))
-        outputs = engine.ablated_outputs(self.model, recorded, replacements)
+        outputs = clean_passes.ablated_outputs(self.model, recorded, replacements)
         gauge.compare(recorded.outputs, outputs)
         return outputs[-1]
 
@@ -144,7 +144,7 @@ class AblationRun:
             return self._constants[method.name]
 
         def donated(layers: Sequence[int]) -> dict[int, Tensor]:
-            return engine.pre_outs(self.model, donor(self.model, self.data, rows, seed), layers)
+            return clean_passes.pre_outs(self.model, donor(self.model, self.data, rows, seed), layers)
 
         every = range(self.model.num_layers)
         if method.one_donor:
@@ -153,15 +153,15 @@ class AblationRun:
             values = self.recording.donated(number, (method.name, seed), lambda: donated(every))
         else:
             values = donated(selection.layers)
-        return engine.donor_replacements(selection, values, self.spec.spared)
+        return clean_passes.donor_replacements(selection, values, self.spec.spared)
 
     def _constant_replacements(self, values: np.ndarray) -> dict[int, Replace]:
-        return engine.constant_replacements(self.spec.selection, values, self.model, self.spec.spared)
+        return clean_passes.constant_replacements(self.spec.selection, values, self.model, self.spec.spared)
 
     def _learner(self) -> OptimalRun:
         assert self.statistics is not None  # checked for every method that learns
         training = self.recording.once(
-            OptimalRun, lambda: engine.Recording(self.model, training_data(self.model, self.data))
+            OptimalRun, lambda: clean_passes.Recording(self.model, training_data(self.model, self.data))
         )
         starts = {
             name: constant_values(METHODS[name], self.statistics, self.spec.selection, self.spec.bins)
@@ -243,11 +243,13 @@ def step_together(runs: Sequence[AblationRun]) -> None:
         return
     one = runs[0]
     recorded = one.recording[one.batches_done]
-    at_once = max(1, WAITING_BYTES // (engine.hidden_of(recorded.outputs[-1]).nbytes * len(one.spec.methods)))
+    at_once = max(1, WAITING_BYTES // (clean_passes.hidden_of(recorded.outputs[-1]).nbytes * len(one.spec.methods)))
     for first in range(0, len(runs), at_once):
         part = runs[first : first + at_once]
         ablated = [[run._ablated_output(method, recorded) for method in run.spec.methods] for run in part]
-        baseline, *scores = engine.score_outputs(one.model, recorded, [output for row in ablated for output in row])
+        baseline, *scores = clean_passes.score_outputs(
+            one.model, recorded, [output for row in ablated for output in row]
+        )
         if not np.isfinite(baseline.loss).all():
             raise no_numbers(one.model, one.data.ref, recorded.outputs)
         for run, row in zip(part, ablated, strict=True):

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from ablation_core import engine
 from ablation_core.data.dataset import IGNORED, Batch, Data
+from ablation_core.engine import clean_passes
 from ablation_core.experiment import AblationRun
 from ablation_core.methods import Method
 from ablation_core.models.loaded import LoadedModel
@@ -114,9 +114,9 @@ def predict(
         places = torch.tensor([position - int(run.model.modality == "causal") for position in positions])[:, None]
         only = torch.full_like(batch.targets, IGNORED).scatter(1, places, batch.targets.gather(1, places))
         batch = Batch(batch.inputs, only)
-    recorded = engine.record(run.model, batch)
-    ablated = engine.ablated_output(run.model, recorded, run.replacements(method, sequences))
-    clean, changed = engine.log_probabilities(run.model, recorded, [recorded.outputs[-1], ablated])
+    recorded = clean_passes.record(run.model, batch)
+    ablated = clean_passes.ablated_output(run.model, recorded, run.replacements(method, sequences))
+    clean, changed = clean_passes.log_probabilities(run.model, recorded, [recorded.outputs[-1], ablated])
     targets = recorded.batch.targets
     right = targets[targets != IGNORED].cpu()[:, None]
     count = min(TOP, clean.shape[1])

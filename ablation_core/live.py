@@ -15,11 +15,11 @@ from hashlib import sha256
 import streamlit as st
 
 from ablation_core.data.dataset import Data
+from ablation_core.engine.hooks import Replace
 from ablation_core.errors import AblationError
 from ablation_core.estimate import Estimated, EstimateRun
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import Harm, find_harm
-from ablation_core.hooks import Replace
 from ablation_core.jobs import Job
 from ablation_core.methods import METHODS, USUAL, Method, usable_methods
 from ablation_core.newest import Newest

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablation_core.engine import Recording
+from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import METHODS
 from ablation_core.selection import Selection, Shape

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core import engine
 from ablation_core.data.dataset import IGNORED, Data, load_data
-from ablation_core.engine import Recording
-from ablation_core.hooks import Replace
+from ablation_core.engine import clean_passes
+from ablation_core.engine.clean_passes import Recording
+from ablation_core.engine.hooks import Replace
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
@@ -135,21 +135,21 @@ class OptimalRun:
         for number in range(len(self.recording.data)):
             recorded = self.recording[number]
             replacements = {} if values is None else self._replacements(values)
-            output = engine.ablated_output(self.model, recorded, replacements)
-            total += engine.loss_gradient(self.model, recorded, output, needed=False)[0]
+            output = clean_passes.ablated_output(self.model, recorded, replacements)
+            total += clean_passes.loss_gradient(self.model, recorded, output, needed=False)[0]
         return total / self.recording.data.predictions
 
     def _gradient(self, values: Tensor, number: int) -> tuple[float, Tensor]:
         """A batch's summed loss, and the gradient of its mean by the constants."""
         recorded, values = self.recording[number], values.clone().requires_grad_()
         with torch.enable_grad():
-            output = engine.resume(self.model, recorded, self._replacements(values))[-1]
-        loss, gradient = engine.loss_gradient(self.model, recorded, output)
-        (gradient,) = torch.autograd.grad(engine.hidden_of(output), values, gradient)
+            output = clean_passes.resume(self.model, recorded, self._replacements(values))[-1]
+        loss, gradient = clean_passes.loss_gradient(self.model, recorded, output)
+        (gradient,) = torch.autograd.grad(clean_passes.hidden_of(output), values, gradient)
         return loss, gradient / max(1, int((recorded.batch.targets != IGNORED).sum()))
 
     def _replacements(self, values: Tensor) -> dict[int, Replace]:
-        return engine.donor_replacements(self.selection, self._scattered(values, 0.0), self.spared)
+        return clean_passes.donor_replacements(self.selection, self._scattered(values, 0.0), self.spared)
 
     def _gathered(self, array: np.ndarray) -> Tensor:
         """The selected neurons' entries, (neurons,), in order of layer, head and neuron."""

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core import engine
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.data.user_input import NEW_TOKENS, OwnInput, text_inputs
+from ablation_core.engine import clean_passes
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import Method
 from ablation_core.models.loaded import LoadedModel
@@ -43,11 +43,11 @@ class OwnRun:
         self.run = AblationRun(model, own.data, spec, statistics)
         self._replacements = {method.name: self._fitting(method) for method in spec.methods}
 
-    def _fitting(self, method: Method) -> dict[int, engine.Replace]:
+    def _fitting(self, method: Method) -> dict[int, clean_passes.Replace]:
         """The method's replacements for an input of any length up to the donors'."""
         length = None if self.model.modality == "vision" else self.own.data.seq_len
 
-        def fitted(swap: engine.Replace) -> engine.Replace:
+        def fitted(swap: clean_passes.Replace) -> clean_passes.Replace:
             if length is None:
                 return swap
 
@@ -61,9 +61,9 @@ class OwnRun:
 
     def answer(self) -> Answer:
         """What the model predicts at the places asked for."""
-        recorded = engine.record(self.model, self.own.asked)
-        outputs = [engine.ablated_output(self.model, recorded, swaps) for swaps in self._replacements.values()]
-        before, *after = engine.log_probabilities(self.model, recorded, [recorded.outputs[-1], *outputs])
+        recorded = clean_passes.record(self.model, self.own.asked)
+        outputs = [clean_passes.ablated_output(self.model, recorded, swaps) for swaps in self._replacements.values()]
+        before, *after = clean_passes.log_probabilities(self.model, recorded, [recorded.outputs[-1], *outputs])
         shares = [log_probs.exp().numpy() for log_probs in after]
         return Answer(before.exp().numpy(), dict(zip(self._replacements, shares, strict=True)))
 
@@ -87,9 +87,11 @@ class OwnRun:
         for _ in range(new_tokens):
             targets = torch.full_like(ids, IGNORED)
             targets[:, -1] = 0
-            recorded = engine.Recorded(Batch(text_inputs(ids), targets), [])  # nothing recorded: the whole model runs
-            output = engine.ablated_output(self.model, recorded, swaps)
-            following = engine.log_probabilities(self.model, recorded, [output])[0].argmax(1)
+            recorded = clean_passes.Recorded(
+                Batch(text_inputs(ids), targets), []
+            )  # nothing recorded: the whole model runs
+            output = clean_passes.ablated_output(self.model, recorded, swaps)
+            following = clean_passes.log_probabilities(self.model, recorded, [output])[0].argmax(1)
             ids = torch.cat([ids, following.to(ids.device)[:, None]], dim=1)
             ended |= {name for name, token in zip(names, following.tolist(), strict=True) if token in ends}
             for row, name in enumerate(names):
@@ -107,10 +109,10 @@ class OwnRun:
         return {end for end in ends if end is not None}
 
 
-def _stacked(rows: list[dict[int, engine.Replace]]) -> dict[int, engine.Replace]:
+def _stacked(rows: list[dict[int, clean_passes.Replace]]) -> dict[int, clean_passes.Replace]:
     """Replacements for a batch that has a row for each of these."""
 
-    def swap_rows(layer: int) -> engine.Replace:
+    def swap_rows(layer: int) -> clean_passes.Replace:
         def swap(pre_out: Tensor) -> Tensor:
             parts = zip(rows, pre_out.split(1), strict=True)
             return torch.cat([swaps[layer](part) if layer in swaps else part for swaps, part in parts])

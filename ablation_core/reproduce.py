@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 
-from ablation_core import cache, engine
+from ablation_core import cache
 from ablation_core.collect import compute_statistics
 from ablation_core.curve import PERCENTS, SEEDS, CurveSpec, curve
 from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.data.references import is_images
-from ablation_core.engine import KEPT_BYTES, LOGIT_VALUES
+from ablation_core.engine import clean_passes
+from ablation_core.engine.clean_passes import KEPT_BYTES, LOGIT_VALUES
 from ablation_core.engines import LOCAL, Engine
 from ablation_core.methods import Method, choose_methods
 from ablation_core.models.info import Modality
@@ -48,7 +49,7 @@ class Size:
     @classmethod
     def of(cls, model: LoadedModel, data: Data) -> "Size":
         weights = list(model.module.parameters())
-        positions, width = engine.pre_outs(model, data.rows([0]), [0])[0].shape[1:]
+        positions, width = clean_passes.pre_outs(model, data.rows([0]), [0])[0].shape[1:]
         count = sum(weight.numel() for weight in weights)
         return cls(model.modality, count, model.num_layers, width, positions, weights[0].element_size())
 
@@ -153,7 +154,7 @@ def fitting_data(data: Sequence[str], ref: str, modality: Modality) -> tuple[str
 
 
 def run_part(
-    part: Part, model: LoadedModel, folder: Path, progress: Callable[[float], None], engine: Engine = LOCAL
+    part: Part, model: LoadedModel, folder: Path, progress: Callable[[float], None], clean_passes: Engine = LOCAL
 ) -> CurveResult:
     """Statistics, where there are none yet (always in this process), and the curves; kept in the cache folder."""
     data = load_data(part.data, model, part.predictions)
@@ -164,4 +165,4 @@ def run_part(
         cache.save_statistics(statistics, folder)
     else:
         statistics = cache.load_statistics(entry.path, model)
-    return curve(model, data, CurveSpec(part.methods), statistics, folder, progress, engine)
+    return curve(model, data, CurveSpec(part.methods), statistics, folder, progress, clean_passes)

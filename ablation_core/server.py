@@ -24,7 +24,7 @@ from ablation_core.statistics import Statistics
 
 if TYPE_CHECKING:
     from ablation_core.data.dataset import Data
-    from ablation_core.engine import Recording
+    from ablation_core.engine.clean_passes import Recording
     from ablation_core.models.loaded import LoadedModel
     from ablation_core.positions import ByPosition
     from ablation_core.shapes import Shapes
@@ -182,7 +182,7 @@ def _data(_model: LoadedModel, fingerprint: str, ref: str, source: str, predicti
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _recording(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str, batch_size: int) -> Recording:
-    from ablation_core.engine import Recording
+    from ablation_core.engine.clean_passes import Recording
 
     return Recording(_model, _data)
 

@@ -39,7 +39,7 @@ import json
 import sys
 
 from ablation_core import ablate, load_data, load_model, load_statistics
-from ablation_core.engine import Recording
+from ablation_core.engine.clean_passes import Recording
 from ablation_core.noise import noise_floor
 from ablation_core.selection import Selection
 from ablation_core.verdict import comparison, verdict

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ablation_core.adaptive import AdaptiveResult
 from ablation_core.calibration import Calibration
 from ablation_core.curve_result import CurveResult
+from ablation_core.engine.metrics import Interval
 from ablation_core.estimate import EstimateResult
-from ablation_core.metrics import Interval
 from ablation_core.reproduce import Part
 from ablation_core.results import AblationResult
 from ablation_core.sweep import SweepResult

@@ -17,7 +17,7 @@ from ablation_core.sidebar import View, read_view
 from ablation_core.waiting import turn
 
 if TYPE_CHECKING:
-    from ablation_core.metrics import Interval
+    from ablation_core.engine.metrics import Interval
     from ablation_core.models.loaded import LoadedModel
 
 PAGES = {

@@ -14,7 +14,7 @@ import torch
 from ablation_core import cache
 from ablation_core.data.dataset import Data, load_data
 from ablation_core.data.references import Split
-from ablation_core.engine import Recording
+from ablation_core.engine.clean_passes import Recording
 from ablation_core.engines import News, Task, measure_together
 from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading import load_model

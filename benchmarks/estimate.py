@@ -18,7 +18,7 @@ from ablation_core import ablate, find_statistics, load_data, load_model, load_s
 from ablation_core.calibration import agreement
 from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.describe import describe_run
-from ablation_core.engine import record, score_outputs
+from ablation_core.engine.clean_passes import record, score_outputs
 from ablation_core.estimate import EstimateRun, MethodEstimate
 from ablation_core.methods import choose_methods
 from ablation_core.models.loaded import LoadedModel

@@ -26,7 +26,7 @@ def serve(port: int, report: Path) -> None:
 
 def _watch(report: Path) -> None:
     from ablation_core.data.dataset import Data
-    from ablation_core.engine import Recording
+    from ablation_core.engine.clean_passes import Recording
     from ablation_core.models.loaded import LoadedModel
 
     process, rows = psutil.Process(), []

@@ -18,7 +18,7 @@ import torch
 
 from ablation_core import load_data, load_model
 from ablation_core.data.dataset import Batch
-from ablation_core.engine import ablated_output, constant_replacements, record, score_outputs
+from ablation_core.engine.clean_passes import ablated_output, constant_replacements, record, score_outputs
 from ablation_core.models.architectures import ARCHITECTURES
 from ablation_core.models.loaded import LoadedModel, wrap
 from ablation_core.runtime import keep_freed_memory
@@ -31,7 +31,7 @@ BASE = {"tokens": 1024, "layers": 4, "heads": 4, "vocabulary": 2000}
 MEMORY = """
 import resource, sys
 from ablation_core import load_data, load_model
-from ablation_core.engine import Recording
+from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import METHODS
 from ablation_core.selection import Selection

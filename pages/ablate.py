@@ -7,8 +7,8 @@ import streamlit as st
 from ablation_core import charts, frames, live, takeaway, ui
 from ablation_core.choice import one_of
 from ablation_core.draw import as_tables, draw
+from ablation_core.engine.metrics import Interval
 from ablation_core.hurts import show_harm
-from ablation_core.metrics import Interval
 from ablation_core.noise import NoiseFloor
 from ablation_core.own_view import show_own_input
 from ablation_core.results import AblationResult, MethodResult

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ablation_core import bundled, engine, load_data, load_model
+from ablation_core import bundled, load_data, load_model
 from ablation_core.__main__ import main
 from ablation_core.bundled import fashion_mnist
 from ablation_core.cache import find_statistics, load_statistics, save_statistics, statistics_bytes
 from ablation_core.cluster import UNIT, UNITS_A_WORKER, RayEngine, units_of
 from ablation_core.data.dataset import Data
+from ablation_core.engine import clean_passes
 from ablation_core.engines import LOCAL, Task, measure_together
 from ablation_core.errors import AblationError, DataError, EngineError, ModelError
 from ablation_core.joining import check_answers
@@ -43,11 +44,11 @@ def test_tasks_measured_together_share_each_clean_pass_and_give_the_same(
     opt_mini: LoadedModel, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks = tasks_of(opt_mini, (3, 1), (3, 4), (5, 0))
-    alone = [news for news in LOCAL.measure(tasks, 100, None, engine.Recording(opt_mini, data)) if news.record]
-    assert engine.Recording(opt_mini, data).keeps_all
-    passes, record = Counter(), engine.record
-    monkeypatch.setattr(engine, "record", lambda *given: passes.update(["clean"]) or record(*given))
-    sharing = engine.Recording(opt_mini, data, limit=0)
+    alone = [news for news in LOCAL.measure(tasks, 100, None, clean_passes.Recording(opt_mini, data)) if news.record]
+    assert clean_passes.Recording(opt_mini, data).keeps_all
+    passes, record = Counter(), clean_passes.record
+    monkeypatch.setattr(clean_passes, "record", lambda *given: passes.update(["clean"]) or record(*given))
+    sharing = clean_passes.Recording(opt_mini, data, limit=0)
     assert not sharing.keeps_all
     together = [news for news in measure_together(tasks, 100, None, sharing) if news.record]
     assert json.dumps([news.record for news in together]) == json.dumps([news.record for news in alone])
@@ -75,7 +76,7 @@ def test_a_worker_gives_what_this_process_gives(opt_mini: LoadedModel, data: Dat
     assert name
     orders = [Order.of(7 + number, task) for number, task in enumerate(tasks)]
     elsewhere = {news.task - 7: news.record for news in worker.measure(orders) if news.record}
-    here = LOCAL.measure(tasks, 50, statistics, engine.Recording(opt_mini, data))
+    here = LOCAL.measure(tasks, 50, statistics, clean_passes.Recording(opt_mini, data))
     assert elsewhere == {news.task: news.record for news in here if news.record}
 
 
@@ -144,7 +145,7 @@ def test_without_ray_a_sentence_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(EngineError, match=r"pip install -r requirements-cluster\.txt"):
-        next(RayEngine().measure(tasks_of(opt_mini, (0, 0)), 100, None, engine.Recording(opt_mini, data)))
+        next(RayEngine().measure(tasks_of(opt_mini, (0, 0)), 100, None, clean_passes.Recording(opt_mini, data)))
 
 
 @pytest.mark.parametrize(

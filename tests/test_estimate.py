@@ -15,9 +15,9 @@ from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
 from ablation_core.calibration import agreement
 from ablation_core.data.dataset import IGNORED, Batch, Data
+from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError, ModelError
 from ablation_core.estimate import EstimateResult, EstimateRun, estimate
-from ablation_core.gradients import linearise
 from ablation_core.methods import METHODS, Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.stats.clustered_mean import SequenceMeans

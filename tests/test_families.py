@@ -9,10 +9,10 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from ablation_core import engine
 from ablation_core.accumulate import Accumulator
 from ablation_core.data.dataset import IGNORED, Batch
-from ablation_core.hooks import replace_pre_out
+from ablation_core.engine import clean_passes
+from ablation_core.engine.hooks import replace_pre_out
 from ablation_core.models.architectures import ARCHITECTURES, input_width
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
@@ -52,15 +52,15 @@ def test_every_row_has_a_tiny_model() -> None:
 
 
 def test_the_site_is_heads_times_head_dim_wide(model: LoadedModel) -> None:
-    captured = engine.pre_outs(model, tiny.batch(model), range(model.num_layers))
+    captured = clean_passes.pre_outs(model, tiny.batch(model), range(model.num_layers))
     for layer, heads in enumerate(model.shape.heads):
         assert captured[layer].shape[-1] == heads * model.head_dim == input_width(model.projections[layer])
 
 
 def test_zeroing_a_head_is_zeroing_its_columns(model: LoadedModel) -> None:
     batch, selection = tiny.batch(model), middle_head(model)
-    recorded = engine.record(model, batch)
-    replacements = engine.constant_replacements(selection, zeros(model), model)
+    recorded = clean_passes.record(model, batch)
+    replacements = clean_passes.constant_replacements(selection, zeros(model), model)
     with replace_pre_out(model, replacements):
         hooked = whole_logits(model, batch)
 
@@ -77,14 +77,16 @@ def test_zeroing_a_head_is_zeroing_its_columns(model: LoadedModel) -> None:
 
     torch.testing.assert_close(hooked, expected, rtol=1e-5, atol=1e-5)
     assert not torch.equal(hooked, whole_logits(model, batch))
-    scores = engine.score_outputs(model, recorded, [engine.ablated_output(model, recorded, replacements)])[1]
+    scores = clean_passes.score_outputs(model, recorded, [clean_passes.ablated_output(model, recorded, replacements)])[
+        1
+    ]
     np.testing.assert_allclose(scores.loss, scored_cross_entropy(expected, batch.targets), rtol=1e-4, atol=1e-5)
 
 
 def test_the_clean_score_is_the_models_own(model: LoadedModel) -> None:
     batch = tiny.batch(model)
-    recorded = engine.record(model, batch)
-    scores, again = engine.score_outputs(model, recorded, [recorded.outputs[-1]])
+    recorded = clean_passes.record(model, batch)
+    scores, again = clean_passes.score_outputs(model, recorded, [recorded.outputs[-1]])
     assert (scores.loss == again.loss).all() and not again.kl.any()
     np.testing.assert_allclose(
         scores.loss, scored_cross_entropy(whole_logits(model, batch), batch.targets), rtol=1e-4, atol=1e-5
@@ -94,34 +96,34 @@ def test_the_clean_score_is_the_models_own(model: LoadedModel) -> None:
 def test_resuming_equals_the_whole_forward_bit_for_bit(model: LoadedModel) -> None:
     """At the block, and behind its attention; by a constant, and position by position in several layers."""
     batch = tiny.batch(model)
-    recorded = engine.record(model, batch)
-    assert engine.record(model, batch, pre_outs=False).pre_outs == {}
-    donated = engine.pre_outs(model, tiny.batch(model, seed=1), range(model.num_layers))
+    recorded = clean_passes.record(model, batch)
+    assert clean_passes.record(model, batch, pre_outs=False).pre_outs == {}
+    donated = clean_passes.pre_outs(model, tiny.batch(model, seed=1), range(model.num_layers))
     for layer in range(model.num_layers):
         selection = Selection.parse(f"{layer}.0", model.shape)
         several = Selection.parse(f"{layer}.0 {model.num_layers - 1}.*", model.shape)
         for replacements in (
-            engine.constant_replacements(selection, zeros(model) + 0.3, model),
-            engine.donor_replacements(several, donated, spared=1),
+            clean_passes.constant_replacements(selection, zeros(model) + 0.3, model),
+            clean_passes.donor_replacements(several, donated, spared=1),
         ):
             with replace_pre_out(model, replacements):
-                whole = engine.record(model, batch, pre_outs=False).outputs
+                whole = clean_passes.record(model, batch, pre_outs=False).outputs
             for begin in (recorded, replace(recorded, pre_outs={})):
-                resumed = engine.ablated_outputs(model, begin, replacements)
+                resumed = clean_passes.ablated_outputs(model, begin, replacements)
                 for one, other in zip(resumed, whole, strict=True):
-                    assert torch.equal(engine.hidden_of(one), engine.hidden_of(other)), f"layer {layer}"
+                    assert torch.equal(clean_passes.hidden_of(one), clean_passes.hidden_of(other)), f"layer {layer}"
 
 
 def test_attention_behind_which_an_ablation_begins_is_not_computed(model: LoadedModel) -> None:
     """No module of the first ablated block but the projection sees the attention's inputs; later blocks run whole."""
     batch = tiny.batch(model)
-    recorded = engine.record(model, batch)
+    recorded = clean_passes.record(model, batch)
     if model.family == "bloom":  # whose attention adds the residual stream itself
         assert not recorded.pre_outs
         return
     assert list(recorded.pre_outs) == [*range(model.num_layers)]
     selection = Selection.parse("1.0", model.shape)
-    replacements = engine.constant_replacements(selection, zeros(model), model)
+    replacements = clean_passes.constant_replacements(selection, zeros(model), model)
     ran: dict[bool, list[int]] = {True: [], False: []}
     for skipped, begin in ((True, recorded), (False, replace(recorded, pre_outs={}))):
         handles = [
@@ -129,7 +131,7 @@ def test_attention_behind_which_an_ablation_begins_is_not_computed(model: Loaded
             for place, block in enumerate(model.blocks)
             for module in block.modules()
         ]
-        engine.ablated_output(model, begin, replacements)
+        clean_passes.ablated_output(model, begin, replacements)
         for handle in handles:
             handle.remove()
     assert ran[True].count(1) < ran[False].count(1)
@@ -139,15 +141,17 @@ def test_attention_behind_which_an_ablation_begins_is_not_computed(model: Loaded
 
 def test_empty_selection_and_own_activations_change_no_bit(model: LoadedModel) -> None:
     batch = tiny.batch(model)
-    recorded = engine.record(model, batch)
+    recorded = clean_passes.record(model, batch)
     everything = Selection.parse("*.*", model.shape)
-    own = engine.donor_replacements(everything, engine.pre_outs(model, batch, everything.layers))
+    own = clean_passes.donor_replacements(everything, clean_passes.pre_outs(model, batch, everything.layers))
     # an empty selection puts no hook in; hooks whose masks choose nothing must not change anything either
-    nothing = engine.constant_replacements(Selection.parse("", model.shape), zeros(model), model)
-    unchosen = {layer: engine._swapper(Selection(model.shape), layer, torch.zeros(1), 0) for layer in everything.layers}
+    nothing = clean_passes.constant_replacements(Selection.parse("", model.shape), zeros(model), model)
+    unchosen = {
+        layer: clean_passes._swapper(Selection(model.shape), layer, torch.zeros(1), 0) for layer in everything.layers
+    }
     for replacements in (own, nothing, unchosen):
-        output = engine.ablated_output(model, recorded, replacements)
-        assert torch.equal(engine.hidden_of(output), engine.hidden_of(recorded.outputs[-1]))
+        output = clean_passes.ablated_output(model, recorded, replacements)
+        assert torch.equal(clean_passes.hidden_of(output), clean_passes.hidden_of(recorded.outputs[-1]))
 
 
 def test_statistics_equal_numpy_on_raw_activations(model: LoadedModel) -> None:
@@ -158,7 +162,7 @@ def test_statistics_equal_numpy_on_raw_activations(model: LoadedModel) -> None:
     ]
     accumulators = [Accumulator(heads * model.head_dim) for heads in model.shape.heads]
     for seed in range(3):
-        captured = engine.pre_outs(model, tiny.batch(model, seed=seed), range(model.num_layers))
+        captured = clean_passes.pre_outs(model, tiny.batch(model, seed=seed), range(model.num_layers))
         for layer, accumulator in enumerate(accumulators):
             accumulator.update(captured[layer].flatten(0, -2))
     for hook in hooks:
@@ -177,10 +181,14 @@ def test_rows_of_a_batch_do_not_leak_into_each_other(model: LoadedModel) -> None
     batch = tiny.batch(model)
     alone = Batch({name: tensor[1:2] for name, tensor in batch.inputs.items()}, batch.targets[1:2])
     torch.testing.assert_close(whole_logits(model, batch)[1:2], whole_logits(model, alone), rtol=1e-4, atol=1e-5)
-    replacements = engine.constant_replacements(middle_head(model), zeros(model), model)
-    together, single = engine.record(model, batch), engine.record(model, alone)
-    ours = engine.score_outputs(model, together, [engine.ablated_output(model, together, replacements)])[1].loss
-    theirs = engine.score_outputs(model, single, [engine.ablated_output(model, single, replacements)])[1].loss
+    replacements = clean_passes.constant_replacements(middle_head(model), zeros(model), model)
+    together, single = clean_passes.record(model, batch), clean_passes.record(model, alone)
+    ours = clean_passes.score_outputs(model, together, [clean_passes.ablated_output(model, together, replacements)])[
+        1
+    ].loss
+    theirs = clean_passes.score_outputs(model, single, [clean_passes.ablated_output(model, single, replacements)])[
+        1
+    ].loss
     first = int((batch.targets[0] != IGNORED).sum())
     np.testing.assert_allclose(ours[first : first + len(theirs)], theirs, rtol=1e-4, atol=1e-5)
 
@@ -194,11 +202,11 @@ def test_padding_changes_nothing(model: LoadedModel) -> None:
         "attention_mask": nn.functional.pad(batch.inputs["attention_mask"], (0, 4), value=0),
     }
     targets = nn.functional.pad(batch.targets, (0, 4), value=IGNORED)
-    replacements = engine.constant_replacements(middle_head(model), zeros(model), model)
+    replacements = clean_passes.constant_replacements(middle_head(model), zeros(model), model)
     losses = []
-    for recorded in (engine.record(model, batch), engine.record(model, Batch(padded, targets))):
-        output = engine.ablated_output(model, recorded, replacements)
-        losses.append(engine.score_outputs(model, recorded, [output])[1].loss)
+    for recorded in (clean_passes.record(model, batch), clean_passes.record(model, Batch(padded, targets))):
+        output = clean_passes.ablated_output(model, recorded, replacements)
+        losses.append(clean_passes.score_outputs(model, recorded, [output])[1].loss)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3, atol=1e-4)
 
 
@@ -210,10 +218,10 @@ def test_hooks_are_gone_after_use_and_after_an_exception(model: LoadedModel) -> 
         raise Fault
 
     before, batch = hooks_of(model.module), tiny.batch(model)
-    recorded = engine.record(model, batch)
+    recorded = clean_passes.record(model, batch)
     fault: dict[int, Callable[[Tensor], Tensor]] = {model.num_layers - 1: fail}
     with pytest.raises(Fault):
-        engine.ablated_output(model, recorded, fault)
+        clean_passes.ablated_output(model, recorded, fault)
     assert hooks_of(model.module) == before
     assert not any("forward" in vars(module) for module in model.module.modules())
 
@@ -221,8 +229,8 @@ def test_hooks_are_gone_after_use_and_after_an_exception(model: LoadedModel) -> 
 def test_bfloat16_runs(model: LoadedModel) -> None:
     low = tiny.build(model.family)
     low.module.to(torch.bfloat16)
-    recorded = engine.record(low, tiny.batch(low))
-    assert engine.hidden_of(recorded.outputs[-1]).dtype == torch.bfloat16
-    replacements = engine.constant_replacements(middle_head(low), zeros(low), low)
-    scores = engine.score_outputs(low, recorded, [engine.ablated_output(low, recorded, replacements)])[1]
+    recorded = clean_passes.record(low, tiny.batch(low))
+    assert clean_passes.hidden_of(recorded.outputs[-1]).dtype == torch.bfloat16
+    replacements = clean_passes.constant_replacements(middle_head(low), zeros(low), low)
+    scores = clean_passes.score_outputs(low, recorded, [clean_passes.ablated_output(low, recorded, replacements)])[1]
     assert np.isfinite(scores.loss).all()

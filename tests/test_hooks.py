@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ablation_core.hooks import (
+from ablation_core.engine.hooks import (
     capture_pre_out,
     hidden_of,
     join_pre_out,

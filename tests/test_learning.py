@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm, skewnorm
 
 from ablation_core import METHODS, ablate, load_data, load_statistics
-from ablation_core.engine import Recording
+from ablation_core.engine.clean_passes import Recording
 from ablation_core.glossary import explained, words
 from ablation_core.lessons import DATA, DATA_OF, EXAMPLES, EXPERIMENTS, MODEL, PREDICTIONS, REFERENCES, query
 from ablation_core.models.loaded import LoadedModel
@@ -119,11 +119,11 @@ def test_the_band_of_the_second_experiment(opt_mini: LoadedModel) -> None:
 
 def test_position_explains_nine_tenths_of_the_third_experiments_head(opt_mini: LoadedModel) -> None:
     """The share of variance that the position alone explains, by numpy on raw activations."""
-    from ablation_core import engine
+    from ablation_core.engine import clean_passes
 
     values = []
     for batch in load_data(DATA, opt_mini, 6000):
-        values.append(engine.pre_outs(opt_mini, batch, [0])[0][:, 1:, 4 * 32 : 5 * 32].numpy())
+        values.append(clean_passes.pre_outs(opt_mini, batch, [0])[0][:, 1:, 4 * 32 : 5 * 32].numpy())
     values = np.concatenate(values).astype(np.float64)
     share = values.mean(axis=0).var(axis=0).sum() / values.var(axis=(0, 1)).sum()
     assert round(float(share), 1) == 0.9

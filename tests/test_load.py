@@ -25,7 +25,7 @@ from torch import nn
 from ablation_core import bundled, instant, live, load_data, load_model, server, waiting
 from ablation_core.cache import find_statistics, load_statistics
 from ablation_core.data.user_input import prompt
-from ablation_core.engine import Recording
+from ablation_core.engine.clean_passes import Recording
 from ablation_core.estimate import EstimateRun
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import find_harm

@@ -15,7 +15,7 @@ from ablation_core.curve import pruned
 from ablation_core.data.dataset import Data, special_tokens
 from ablation_core.displacement import DisplacementGauge
 from ablation_core.donors import generated_text, random_characters, random_pixels, random_tokens
-from ablation_core.engine import Recording, ablated_output, constant_replacements
+from ablation_core.engine.clean_passes import Recording, ablated_output, constant_replacements
 from ablation_core.errors import MethodError
 from ablation_core.methods import METHODS, USUAL, check_statistics, choose_methods, constant_values, usable_methods
 from ablation_core.models.loaded import LoadedModel

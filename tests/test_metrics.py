@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core.metrics import (
+from ablation_core.engine.metrics import (
     CONFIDENCE,
     FEWEST_SEQUENCES,
     METRICS,
@@ -158,7 +158,7 @@ def plainly(logits: torch.Tensor, targets: torch.Tensor, clean: torch.Tensor) ->
 @pytest.mark.parametrize("noise", [2.0, 3e-3])
 def test_many_rows_at_once_are_a_plain_loop(dtype, noise, monkeypatch):
     """Large and small changes, ties by the dozen, excluded classes, blocks that do not divide the rows."""
-    monkeypatch.setattr("ablation_core.metrics._BLOCK_VALUES", 7 * 3000)
+    monkeypatch.setattr("ablation_core.engine.metrics._BLOCK_VALUES", 7 * 3000)
     generator = torch.Generator().manual_seed(1)
     clean = torch.randn(60, 3000, generator=generator) * 4
     clean[:20] = clean[:20].round()  # ties in single precision too

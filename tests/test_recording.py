@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablation_core import engine, load_data
+from ablation_core import load_data
 from ablation_core.data.dataset import Data
-from ablation_core.engine import Recording, ablated_output, constant_replacements, score_outputs
+from ablation_core.engine import clean_passes
+from ablation_core.engine.clean_passes import Recording, ablated_output, constant_replacements, score_outputs
+from ablation_core.engine.metrics import METRICS
 from ablation_core.methods import METHODS
-from ablation_core.metrics import METRICS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.sweep import SweepSpec, sweep_steps
@@ -72,8 +73,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The clean passes and donors' passes that are made, by name."""
     made: list[str] = []
     for name in ("record", "pre_outs"):
-        own = getattr(engine, name)
-        monkeypatch.setattr(engine, name, lambda *args, own=own, name=name: (made.append(name), own(*args))[1])
+        own = getattr(clean_passes, name)
+        monkeypatch.setattr(clean_passes, name, lambda *args, own=own, name=name: (made.append(name), own(*args))[1])
     return made
 
 

@@ -13,7 +13,7 @@ import pytest
 from ablation_core import METHODS, ablate, find_statistics, load_data, load_model, load_statistics, share
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.curve import CurveSpec, curve
-from ablation_core.engine import Recording
+from ablation_core.engine.clean_passes import Recording
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.neurons import describe_neurons
 from ablation_core.noise import noise_floor

@@ -7,8 +7,8 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from ablation_core import engine
-from ablation_core.shortcuts import find_shortcuts
+from ablation_core.engine import clean_passes
+from ablation_core.engine.shortcuts import find_shortcuts
 
 WIDTH = 6
 
@@ -101,11 +101,11 @@ def test_what_other_tools_put_on_the_attention_stays() -> None:
     attention.forward = lambda *args, **kwargs: own(*args, **kwargs)  # as accelerate, or a profiler, does
     theirs = attention.forward
     handle = attention.q_proj.register_forward_hook(lambda *_: ran.append(1))
-    recorded = engine.record(model, batch)
+    recorded = clean_passes.record(model, batch)
     assert 1 in recorded.pre_outs
     ran.clear()
-    engine.ablated_output(model, recorded, {1: torch.zeros_like})
+    clean_passes.ablated_output(model, recorded, {1: torch.zeros_like})
     assert not ran and attention.forward is theirs
-    engine.record(model, batch)
+    clean_passes.record(model, batch)
     assert ran == [1]
     handle.remove()

@@ -3,7 +3,7 @@
 import pytest
 
 from ablation_core.displacement import Displacement
-from ablation_core.metrics import Interval
+from ablation_core.engine.metrics import Interval
 from ablation_core.noise import SETS, NoiseFloor
 from ablation_core.results import AblationResult, MethodResult, Performance
 from ablation_core.verdict import comparison, verdict

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablation_core import engine
 from ablation_core.data.dataset import Data
-from ablation_core.metrics import METRICS, Scores
+from ablation_core.engine import clean_passes
+from ablation_core.engine.metrics import METRICS, Scores
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
@@ -52,17 +52,17 @@ def ours(task: Task) -> Contestant:
         return {name: float(getattr(whole, name).mean()) for name in METRICS}
 
     def clean() -> Means:
-        state["recording"] = engine.Recording(model, task.data)
-        return means([engine.score_outputs(model, state["recording"][n], [])[0] for n in range(len(task.data))])
+        state["recording"] = clean_passes.Recording(model, task.data)
+        return means([clean_passes.score_outputs(model, state["recording"][n], [])[0] for n in range(len(task.data))])
 
     def head(layer: int, number: int) -> Means:
         selection = Selection.of_heads([(layer, number)], model.shape)
-        replacements = engine.constant_replacements(selection, task.values.numpy(), model)
+        replacements = clean_passes.constant_replacements(selection, task.values.numpy(), model)
         parts = []
         for batch in range(len(task.data)):
             recorded = state["recording"][batch]
-            output = engine.ablated_output(model, recorded, replacements)
-            parts.append(engine.score_outputs(model, recorded, [output])[1])
+            output = clean_passes.ablated_output(model, recorded, replacements)
+            parts.append(clean_passes.score_outputs(model, recorded, [output])[1])
         return means(parts)
 
     return Contestant(clean, head)

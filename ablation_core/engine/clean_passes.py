@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Data
-from ablation_core.hooks import Replace, hidden_of, record_outputs, replace_pre_out, skip_blocks
+from ablation_core.engine.forward import Recorded, first_row, pre_outs, record, record_graph, run_blocks
+from ablation_core.engine.hooks import Replace, hidden_of, record_outputs, replace_pre_out, skip_blocks
+from ablation_core.engine.scoring import LOGIT_VALUES, log_probabilities, log_probs_from, loss_gradient, score_outputs
+from ablation_core.engine.shortcuts import skip_attention
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.passes import Recorded, first_row, pre_outs, record, record_graph, run_blocks
-from ablation_core.scoring import LOGIT_VALUES, log_probabilities, log_probs_from, loss_gradient, score_outputs
 from ablation_core.selection import Selection
-from ablation_core.shortcuts import skip_attention
 
 __all__ = [  # what others find here, wherever it is written
     "KEPT_BYTES",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def first_broken(outputs: Sequence[Any]) -> int | None:
     """The first block whose output, as recorded by the engine, holds NaN or infinity; None where all are finite."""
-    from ablation_core.hooks import hidden_of
+    from ablation_core.engine.hooks import hidden_of
 
     return next((layer for layer, output in enumerate(outputs) if not hidden_of(output).isfinite().all()), None)
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Batch
-from ablation_core.hooks import capture_pre_out, hidden_of, join_pre_out, record_outputs
-from ablation_core.metrics import Clean
+from ablation_core.engine.hooks import capture_pre_out, hidden_of, join_pre_out, record_outputs
+from ablation_core.engine.metrics import Clean
+from ablation_core.engine.shortcuts import find_shortcuts
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.shortcuts import find_shortcuts
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED
-from ablation_core.hooks import hidden_of, skip_blocks
-from ablation_core.metrics import Clean, Scores, score, score_clean
+from ablation_core.engine.forward import Recorded, first_row, options
+from ablation_core.engine.hooks import hidden_of, skip_blocks
+from ablation_core.engine.metrics import Clean, Scores, score, score_clean
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.passes import Recorded, first_row, options
 
 LOGIT_VALUES = 1 << 25  # at most this many logits at once (128 MiB in float32): fewer make the unembedding slower
 
