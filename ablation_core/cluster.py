@@ -20,7 +20,7 @@ from ablation_core.engine.clean_passes import Recording
 from ablation_core.engines import News, Task
 from ablation_core.errors import AblationError, EngineError, first_line
 from ablation_core.joining import AUTO, connected
-from ablation_core.loading import SPLIT
+from ablation_core.loading.load import SPLIT
 from ablation_core.parcels import Parcel, pack_data, pack_model
 from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE

@@ -22,9 +22,9 @@ from ablation_core.engines import LOCAL, Engine
 from ablation_core.errors import DataError, EngineError, MethodError, StatisticsError
 from ablation_core.estimate import estimate
 from ablation_core.experiment import ablate
-from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.joining import AUTO
-from ablation_core.loading import SPLIT, load_model
+from ablation_core.loading.load import SPLIT, load_model
+from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods import Method, choose_methods
 from ablation_core.models.architectures import family_table
 from ablation_core.models.loaded import LoadedModel

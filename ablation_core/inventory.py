@@ -11,7 +11,7 @@ from ablation_core.bundled import fashion_mnist
 from ablation_core.cache import CacheEntry
 from ablation_core.data.uploads import list_uploads, reference
 from ablation_core.errors import StatisticsError, first_line
-from ablation_core.fetch import PACKAGED, fetched_folder
+from ablation_core.loading.packaged import PACKAGED, fetched_folder
 from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE, working_folder
 

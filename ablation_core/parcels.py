@@ -12,7 +12,7 @@ from pathlib import Path
 from ablation_core import bundled
 from ablation_core.data.references import IMAGE_SUFFIXES
 from ablation_core.errors import EngineError
-from ablation_core.model_folders import find_folder
+from ablation_core.loading.folders import find_folder
 from ablation_core.storage import CACHE, working_folder
 
 MOST_BYTES = 1 << 29  # larger folders belong on every machine, under the same path

@@ -17,7 +17,7 @@ from ablation_core.cache import CacheEntry
 from ablation_core.data.references import Split, source_digest
 from ablation_core.errors import AblationError, StatisticsError
 from ablation_core.jobs import Jobs
-from ablation_core.model_folders import folder_state
+from ablation_core.loading.folders import folder_state
 from ablation_core.models.info import ModelCard
 from ablation_core.newest import Newest
 from ablation_core.statistics import Statistics
@@ -160,7 +160,7 @@ def _loading() -> set[str]:
 
 @st.cache_resource(max_entries=3, show_spinner=False)
 def _model(ref: str, state: str) -> LoadedModel:
-    from ablation_core.loading import load_model
+    from ablation_core.loading.load import load_model
 
     model = _models_in_use().get((ref, state)) or load_model(ref)
     _models_in_use()[ref, state] = model

@@ -16,7 +16,7 @@ from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, TEXT_NAMES
 from ablation_core.data.uploads import references
 from ablation_core.engine.nonfinite import not_finite_sentence
 from ablation_core.errors import as_markdown
-from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
+from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods import METHODS
 from ablation_core.models.info import ModelCard
 from ablation_core.reading import peak_distance

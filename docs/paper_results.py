@@ -16,7 +16,7 @@ from ablation_core.bundled import NAMES
 from ablation_core.cache import list_statistics, load_statistics
 from ablation_core.curve import kept_curves
 from ablation_core.curve_result import CurveResult
-from ablation_core.fetch import fetched_folder
+from ablation_core.loading.packaged import fetched_folder
 from ablation_core.methods import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.reproduce import WITHOUT

@@ -8,8 +8,8 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from ablation_core import access, cache, inventory, ui
 from ablation_core.bundled import fashion_mnist
 from ablation_core.data import uploads
-from ablation_core.fetch import PACKAGED, fetch_model, fetched_folder
 from ablation_core.links import page_link
+from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.page_actions import confirmed_delete, file_box, megabytes, show_said, tried
 from ablation_core.statistics_view import compute_form, import_form, show_statistics
 

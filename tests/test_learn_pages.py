@@ -43,7 +43,7 @@ def test_learn_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_model(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("ablation_core.loading.load_model", no_model)
+    monkeypatch.setattr("ablation_core.loading.load.load_model", no_model)
     at = opened("learn")
     assert not at.exception and not at.error
     assert len(at.get("vega_lite_chart")) == 2
@@ -176,7 +176,9 @@ def test_a_model_that_cannot_be_had_gets_a_sentence(own_cache: Path, monkeypatch
     def missing(ref: str) -> None:
         raise ModelError(f"There is no model {ref!r}.")
 
-    monkeypatch.setattr("ablation_core.loading.load_model", missing)  # the harness cannot type what is not in the list
+    monkeypatch.setattr(
+        "ablation_core.loading.load.load_model", missing
+    )  # the harness cannot type what is not in the list
     from ablation_core import server
 
     server._model.clear()

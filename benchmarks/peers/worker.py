@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from contestants import CONTESTANTS, Task, score_exactly  # noqa: E402
 
 from ablation_core import find_statistics, load_data, load_model, load_statistics  # noqa: E402
-from ablation_core.model_folders import find_folder  # noqa: E402
+from ablation_core.loading.folders import find_folder  # noqa: E402
 from ablation_core.runtime import keep_freed_memory  # noqa: E402
 
 

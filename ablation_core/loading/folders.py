@@ -10,7 +10,7 @@ from typing import Any
 
 from ablation_core import bundled
 from ablation_core.errors import ModelError, first_line
-from ablation_core.fetch import PACKAGED, fetched_folder
+from ablation_core.loading.packaged import PACKAGED, fetched_folder
 from ablation_core.storage import CACHE
 
 MOST_LAYERS = 2_000

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from ablation_core.conformance import check_by_running
 from ablation_core.errors import AblationError, ModelError, first_line
-from ablation_core.hub import find_on_hub
-from ablation_core.memory import check_fits, weight_bytes
-from ablation_core.model_folders import check_files, find_folder, folder_options, is_timm_folder
+from ablation_core.loading.folders import check_files, find_folder, folder_options, is_timm_folder
+from ablation_core.loading.hub import find_on_hub
+from ablation_core.loading.memory import check_fits, weight_bytes
+from ablation_core.loading.verification import check_by_running
 from ablation_core.models.loaded import LoadedModel, wrap
 from ablation_core.models.structure import find_by_structure, known_architecture, modality_of, supported
 from ablation_core.models.tokenizer import encode, tokenizer_faults
