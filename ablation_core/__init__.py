@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from ablation_core.spinning import spin_briefly
 
 if TYPE_CHECKING:
-    from ablation_core.cache import find_statistics, load_statistics, save_statistics
-    from ablation_core.collect import compute_statistics
+    from ablation_core.activations.collect import compute_statistics
+    from ablation_core.activations.files import find_statistics, load_statistics, save_statistics
+    from ablation_core.activations.statistics import Statistics
     from ablation_core.data.dataset import load_data
     from ablation_core.errors import AblationError
     from ablation_core.experiment import AblationSpec, ablate
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ablation_core.methods import METHODS
     from ablation_core.results import AblationResult
     from ablation_core.selection import Selection
-    from ablation_core.statistics import Statistics
 
 __all__ = [
     "METHODS",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ablation_core.activations.statistics import Statistics, check_made_from
 from ablation_core.batchwise import Batchwise, Wanted
 from ablation_core.data.dataset import Data
 from ablation_core.describe import describe_run
@@ -25,7 +26,6 @@ from ablation_core.methods import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.results import as_number
 from ablation_core.selection import Head
-from ablation_core.statistics import Statistics, check_made_from
 from ablation_core.stats.regression_estimator import Estimates
 from ablation_core.stats.sequential import Looking, adjusted, at_once, plan_looks
 from ablation_core.sweep import every_head

@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from ablation_core import cache
+from ablation_core.activations import files
+from ablation_core.activations.statistics import Statistics
 from ablation_core.cluster import RayEngine
 from ablation_core.curve import CurveSpec, curve_steps
 from ablation_core.curve_result import CurveResult
@@ -30,7 +31,6 @@ from ablation_core.errors import AblationError, EngineError, StatisticsError
 from ablation_core.loading.load import load_model
 from ablation_core.methods import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE
 from ablation_core.sweep import SweepResult, SweepSpec, sweep_steps
 
@@ -100,7 +100,7 @@ def steps_apart(
 
 def _file_of(statistics: Statistics, folder: Path) -> str:
     """Where the cache folder, or the project's own, has these statistics."""
-    found = [entry for place in (folder, CACHE) for entry in cache.list_statistics(place)[0]]
+    found = [entry for place in (folder, CACHE) for entry in files.list_statistics(place)[0]]
     for entry in found:
         if entry.digest == statistics.digest:
             return str(entry.path)
@@ -182,7 +182,7 @@ def _run(order: dict) -> None:
     model = load_model(order["model"], dtype=order["dtype"])
     torch.set_num_threads(order["threads"])
     data, place = load_data(model=model, **order["data"]), order["statistics"]
-    statistics = None if place is None else cache.load_statistics(place, model)
+    statistics = None if place is None else files.load_statistics(place, model)
     engine, folder, spec = RayEngine(order["address"]), Path(order["folder"]), dict(order["spec"])
     spec["methods"] = tuple(METHODS[name] for name in spec["methods"])
     run: Generator[Any]

@@ -13,6 +13,7 @@ from itertools import groupby
 import numpy as np
 from torch import Tensor
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.batch_records import fits_batch, read, written
 from ablation_core.data.dataset import IGNORED, Data, scored_rows
 from ablation_core.engine import clean_passes
@@ -26,7 +27,6 @@ from ablation_core.methods import METHODS, Method, constant_values
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.products import Displacements
 from ablation_core.selection import Head, Selection
-from ablation_core.statistics import Statistics
 from ablation_core.stats.regression_estimator import drawing_order
 from ablation_core.sweep import every_head
 

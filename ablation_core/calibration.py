@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.estimate import QUANTITIES, EstimateResult
@@ -14,7 +15,6 @@ from ablation_core.methods import choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.results import as_number
 from ablation_core.selection import Head, Selection
-from ablation_core.statistics import Statistics
 
 TOP = 10
 

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from ablation_core import bundled, cache
+from ablation_core import bundled
+from ablation_core.activations import files
+from ablation_core.activations.collect import compute_statistics
+from ablation_core.activations.statistics import Statistics
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.bundled import fashion_mnist
 from ablation_core.calibration import calibrate, largest_heads
 from ablation_core.cluster import RayEngine
-from ablation_core.collect import compute_statistics
 from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.data.references import Split
@@ -31,7 +33,6 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.neurons import describe_neurons, format_neurons
 from ablation_core.reproduce import ORIGINALS, measured_speed, original_parts, parts_of, run_part
 from ablation_core.selection import Selection
-from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE
 from ablation_core.sweep import SweepSpec, sweep
 from ablation_core.tables import (
@@ -61,7 +62,7 @@ def models_command(parsed: argparse.Namespace) -> tuple[dict, str]:
         rows = family_table()
         lines = [f"| {' | '.join(row.values())} |" for row in rows]
         return {"families": rows}, "\n".join([f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|", *lines])
-    entries, problems = cache.list_statistics(parsed.cache_dir)
+    entries, problems = files.list_statistics(parsed.cache_dir)
     for problem in problems:
         print(problem, file=sys.stderr)
     listed = []
@@ -90,11 +91,11 @@ def get_command(parsed: argparse.Namespace) -> tuple[dict, str]:
 
 def stats_command(parsed: argparse.Namespace) -> tuple[dict, str]:
     model, data = _load(parsed, "statistics")
-    cache.check_can_save(model, parsed.cache_dir)
+    files.check_can_save(model, parsed.cache_dir)
     left_out = 0 if parsed.keep_first else None
     with _bar("statistics", "batch") as progress:
         statistics = compute_statistics(model, data, parsed.bins, left_out, parsed.binning, progress)
-    path = cache.save_statistics(statistics, parsed.cache_dir)
+    path = files.save_statistics(statistics, parsed.cache_dir)
     document = {
         "model": describe_model(model),
         "statistics": describe_statistics(statistics),
@@ -116,10 +117,10 @@ def stats_command(parsed: argparse.Namespace) -> tuple[dict, str]:
 def _load_measured(parsed: argparse.Namespace) -> tuple[LoadedModel, Data, list[Method], Statistics | None]:
     model, data = _load(parsed, "evaluation")
     path = parsed.statistics
-    if path is None and (entry := cache.find_statistics(model, data.ref, parsed.cache_dir, data.source)):
+    if path is None and (entry := files.find_statistics(model, data.ref, parsed.cache_dir, data.source)):
         path = entry.path
-    statistics = cache.load_statistics(path, model) if path else None
-    if statistics is None and (others := cache.other_statistics(model, data.ref, parsed.cache_dir)):
+    statistics = files.load_statistics(path, model) if path else None
+    if statistics is None and (others := files.other_statistics(model, data.ref, parsed.cache_dir)):
         print(f"note: {others}", file=sys.stderr)
     if statistics is not None and (broken := not_finite_sentence(statistics)):
         print(f"warning: of the statistics in {path}, {broken}", file=sys.stderr)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ablation_core import cache
+from ablation_core.activations import files
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import AblationError
 from ablation_core.server import shared_data, shared_jobs
-from ablation_core.statistics import Statistics
 from ablation_core.waiting import waiting_words
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Counted:
 
 def counting_steps(model: LoadedModel, data: Data, folder: Path | None = None) -> Generator[Counted]:
     """Count batch after batch, and keep the whole in the cache folder."""
-    from ablation_core.collect import StatisticsRun
+    from ablation_core.activations.collect import StatisticsRun
 
     run, counted, looked = StatisticsRun(model, data), None, 0.0
     while run.steps_done < run.steps:
@@ -54,7 +54,7 @@ def counting_steps(model: LoadedModel, data: Data, folder: Path | None = None) -
         if run.tokens and (counted is None or whole or time.monotonic() - looked > EVERY):
             counted, looked = run.result(), time.monotonic()
             if whole:
-                cache.save_statistics(counted, *([folder] if folder else []))
+                files.save_statistics(counted, *([folder] if folder else []))
         if counted is not None:
             yield Counted(run.steps_done / run.steps, run.tokens, counted)
 
@@ -75,7 +75,7 @@ def offer(card: ModelCard, ref: str, model: LoadedModel) -> Statistics | None:
         jobs.forget(key)
         raise AblationError(job.error)
     st.info(f"There are no statistics of {card.ref} on {ref} yet.")
-    if others := cache.other_statistics(model, ref):
+    if others := files.other_statistics(model, ref):
         st.caption(others[0].upper() + others[1:])
     data = shared_data(model, ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
     st.button(
@@ -97,7 +97,7 @@ _REFUSED = "count refused"
 
 def _begin(key: str, model: LoadedModel, data: Data) -> None:
     try:
-        cache.check_can_save(model)
+        files.check_can_save(model)
         shared_jobs().start(
             key, f"statistics of {model.ref} on {data.ref}", lambda: counting_steps(model, data), model.lock
         )

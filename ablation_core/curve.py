@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.describe import describe_run
@@ -24,7 +25,6 @@ from ablation_core.methods import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, kept_runs
 from ablation_core.selection import Selection, Shape
-from ablation_core.statistics import Statistics
 
 SEEDS = (42, 123, 456)
 PERCENTS = tuple(range(0, 101, 10))

@@ -1,8 +1,8 @@
 """What every result says of the model, the data and the statistics it was made with."""
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.statistics import Statistics
 
 
 def describe_run(model: LoadedModel, data: Data, statistics: Statistics | None) -> dict:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.selection import Shape
-from ablation_core.statistics import Statistics
 
 if TYPE_CHECKING:
-    from ablation_core.positions import ByPosition
-    from ablation_core.shapes import Shapes
+    from ablation_core.activations.all_neurons import Shapes
+    from ablation_core.activations.by_position import ByPosition
 
 ODDITIES = {
     "peak from mean": ("peak_mean", "peak − mean, std"),

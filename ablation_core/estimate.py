@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, checked_seed
 from ablation_core.describe import describe_run
 from ablation_core.engine.gradients import linearise
@@ -28,7 +29,6 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.products import Displacements
 from ablation_core.results import as_number
 from ablation_core.selection import Head, Shape
-from ablation_core.statistics import Statistics
 from ablation_core.stats.clustered_mean import SequenceMeans
 
 PASSES = 7

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ablation_core.activations.statistics import Statistics, check_made_from
 from ablation_core.data.dataset import IGNORED, Data, checked_seed, scored_rows
 from ablation_core.describe import describe_run
 from ablation_core.displacement import DisplacementGauge
@@ -27,7 +28,6 @@ from ablation_core.optimal import OptimalRun, training_data
 from ablation_core.results import AblationResult, MethodResult, Performance
 from ablation_core.runtime import give_back
 from ablation_core.selection import Selection
-from ablation_core.statistics import Statistics, check_made_from
 
 DEFAULT_BINS = 100
 WAITING_BYTES = 1 << 28  # ablated outputs that wait to be scored together

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
 from ablation_core.apart import Progress, steps_at
 from ablation_core.curve_result import CurveResult
@@ -19,7 +20,6 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
 from ablation_core.run_frames import Estimates
 from ablation_core.selection import Head
-from ablation_core.statistics import Statistics
 from ablation_core.sweep import SweepResult, SweepSpec, every_head
 
 

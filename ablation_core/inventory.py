@@ -6,13 +6,14 @@ from pathlib import Path
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
-from ablation_core import bundled, cache
+from ablation_core import bundled
+from ablation_core.activations import files
+from ablation_core.activations.files import CacheEntry
+from ablation_core.activations.statistics import Statistics
 from ablation_core.bundled import fashion_mnist
-from ablation_core.cache import CacheEntry
 from ablation_core.data.uploads import list_uploads, reference
 from ablation_core.errors import StatisticsError, first_line
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
-from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE, working_folder
 
 MAX_STATISTICS_BYTES = 50_000_000
@@ -84,18 +85,18 @@ def import_statistics(content: bytes, folder: Path = CACHE) -> Path:
             uploaded = temporary / "uploaded"  # without the ending by which statistics are listed
             uploaded.write_bytes(content)
             try:
-                statistics = cache.load_statistics(uploaded)
+                statistics = files.load_statistics(uploaded)
             except StatisticsError as error:
                 raise StatisticsError(str(error).replace(str(uploaded), "that was uploaded")) from error
     except OSError as error:
         raise StatisticsError(f"The file cannot be looked at: {first_line(error)}") from error
-    path = cache.statistics_path(statistics, folder)
+    path = files.statistics_path(statistics, folder)
     if path.exists() and not _same(path, statistics):
         raise StatisticsError(
             "Other statistics made from the same model, data and settings are here already; delete those first, if "
             "these are the right ones."
         )
-    return cache.save_statistics(statistics, folder)
+    return files.save_statistics(statistics, folder)
 
 
 def delete_statistics(path: Path, folder: Path = CACHE) -> None:
@@ -104,7 +105,7 @@ def delete_statistics(path: Path, folder: Path = CACHE) -> None:
     Raises:
         StatisticsError: it came with the project, or is no statistics file of this folder.
     """
-    entry = next((entry for entry in cache.list_statistics(folder)[0] if entry.path == path), None)
+    entry = next((entry for entry in files.list_statistics(folder)[0] if entry.path == path), None)
     if entry is None or entry.path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
         raise StatisticsError(f"{path.name} is no statistics file of the cache folder; nothing was deleted.")
     if is_bundled(entry, folder):
@@ -117,7 +118,7 @@ def delete_statistics(path: Path, folder: Path = CACHE) -> None:
 
 def _same(path: Path, statistics: Statistics) -> bool:
     try:
-        return cache.load_statistics(path).digest == statistics.digest
+        return files.load_statistics(path).digest == statistics.digest
     except StatisticsError:  # a damaged file may be replaced
         return True
 

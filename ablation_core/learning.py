@@ -3,12 +3,13 @@
 import pandas as pd
 import streamlit as st
 
-from ablation_core import cache, inventory
+from ablation_core import inventory
+from ablation_core.activations import files
+from ablation_core.activations.neuron_summary import Reading
+from ablation_core.activations.statistics import FINE_BINS, Statistics
 from ablation_core.charts import MARKS
 from ablation_core.errors import StatisticsError
 from ablation_core.lessons import DATA_OF
-from ablation_core.reading import Reading
-from ablation_core.statistics import FINE_BINS, Statistics
 from ablation_core.toy import Toy
 
 _COLUMN = """<style>
@@ -45,7 +46,7 @@ def diagram() -> None:
 
 @st.cache_resource(max_entries=3, show_spinner=False)
 def _statistics(path: str, changed: int) -> Statistics:
-    return cache.load_statistics(path)
+    return files.load_statistics(path)
 
 
 def bundled_statistics(model: str) -> Statistics:
@@ -54,7 +55,7 @@ def bundled_statistics(model: str) -> Statistics:
     Raises:
         StatisticsError: they are gone.
     """
-    entries, _ = cache.list_statistics()
+    entries, _ = files.list_statistics()
     fitting = [
         entry
         for entry in entries

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ablation_core import modes
+from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import MethodError
 from ablation_core.models.info import Modality
 from ablation_core.selection import Selection
-from ablation_core.statistics import Statistics
 
 if TYPE_CHECKING:
     from ablation_core.data.dataset import Batch, Data

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ablation_core.statistics import Statistics
+from ablation_core.activations.statistics import Statistics
 
 _remember = lru_cache(maxsize=8)  # a sweep asks for the same modes once a head
 _HALVINGS = 40  # far more than a histogram can take; a halving that changes nothing ends it earlier

@@ -4,13 +4,13 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core import access, charts, charts_distribution, counting, distribution_frames, frames, ui
+from ablation_core.activations.neuron_summary import Reading, read_neuron
+from ablation_core.activations.statistics import Statistics
 from ablation_core.choice import one_of
 from ablation_core.data.references import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
 from ablation_core.draw import draw
-from ablation_core.reading import Reading, read_neuron
 from ablation_core.server import find_shared_statistics, shared_data, shared_positions, shared_statistics
 from ablation_core.sidebar import View
-from ablation_core.statistics import Statistics
 
 SHOWN = ("histogram", "two data sets", "by position")
 DENSITIES = ("smoothed", "normal")
@@ -113,7 +113,7 @@ def _other_statistics(view: View, ref: str) -> Statistics:
 
 
 def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
-    from ablation_core.positions import SEQUENCES
+    from ablation_core.activations.by_position import SEQUENCES
 
     with ui.sentences():
         data = shared_data(view.model, view.data_ref, STATISTICS_PREDICTIONS[view.model.modality], "statistics")

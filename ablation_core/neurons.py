@@ -3,11 +3,11 @@
 import math
 from dataclasses import asdict
 
+from ablation_core.activations.neuron_summary import read_neuron
+from ablation_core.activations.statistics import Statistics
 from ablation_core.describe import describe_model, describe_statistics
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.reading import read_neuron
 from ablation_core.selection import Selection
-from ablation_core.statistics import Statistics
 
 
 def describe_neurons(model: LoadedModel, statistics: Statistics, selection: Selection, bins: int) -> dict:

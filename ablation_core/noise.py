@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import METHODS
 from ablation_core.selection import Selection, Shape
-from ablation_core.statistics import Statistics
 
 SETS = 8
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.data.user_input import NEW_TOKENS, OwnInput, text_inputs
 from ablation_core.engine import clean_passes
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.methods import Method
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.statistics import Statistics
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from ablation_core import cache
-from ablation_core.collect import compute_statistics
+from ablation_core.activations import files
+from ablation_core.activations.collect import compute_statistics
 from ablation_core.curve import PERCENTS, SEEDS, CurveSpec, curve
 from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data, load_data
@@ -158,11 +158,11 @@ def run_part(
 ) -> CurveResult:
     """Statistics, where there are none yet (always in this process), and the curves; kept in the cache folder."""
     data = load_data(part.data, model, part.predictions)
-    entry = cache.find_statistics(model, part.data, folder, data.source)
+    entry = files.find_statistics(model, part.data, folder, data.source)
     if entry is None:
         count = STATISTICS_PREDICTIONS[model.modality]
         statistics = compute_statistics(model, load_data(part.data, model, count, split="statistics"))
-        cache.save_statistics(statistics, folder)
+        files.save_statistics(statistics, folder)
     else:
-        statistics = cache.load_statistics(entry.path, model)
+        statistics = files.load_statistics(entry.path, model)
     return curve(model, data, CurveSpec(part.methods), statistics, folder, progress, clean_passes)

@@ -12,22 +12,23 @@ from weakref import WeakValueDictionary
 
 import streamlit as st
 
-from ablation_core import access, bundled, cache
-from ablation_core.cache import CacheEntry
+from ablation_core import access, bundled
+from ablation_core.activations import files
+from ablation_core.activations.files import CacheEntry
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import Split, source_digest
 from ablation_core.errors import AblationError, StatisticsError
 from ablation_core.jobs import Jobs
 from ablation_core.loading.folders import folder_state
 from ablation_core.models.info import ModelCard
 from ablation_core.newest import Newest
-from ablation_core.statistics import Statistics
 
 if TYPE_CHECKING:
+    from ablation_core.activations.all_neurons import Shapes
+    from ablation_core.activations.by_position import ByPosition
     from ablation_core.data.dataset import Data
     from ablation_core.engine.clean_passes import Recording
     from ablation_core.models.loaded import LoadedModel
-    from ablation_core.positions import ByPosition
-    from ablation_core.shapes import Shapes
 
 SEED = 0
 AFTER_FIRST_PICTURE = 1.0  # seconds until a model is loaded in the background: the browser draws meanwhile
@@ -85,7 +86,7 @@ def find_shared_statistics(model: LoadedModel | ModelCard, ref: str) -> CacheEnt
     Raises:
         StatisticsError: there is none, and computing is for whoever runs the server.
     """
-    entry = cache.find_statistics(model, access.ACCESS.check_data(ref))
+    entry = files.find_statistics(model, access.ACCESS.check_data(ref))
     if entry is None and access.ACCESS.shared:
         raise StatisticsError(
             f"There are no statistics of {model.ref} on {ref} here. Whoever runs this server can compute them: "
@@ -189,18 +190,18 @@ def _recording(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerpr
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _statistics(path: str, changed: int, _model: LoadedModel | ModelCard, fingerprint: str) -> Statistics:
-    return cache.load_statistics(path, _model)
+    return files.load_statistics(path, _model)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _shapes(_statistics: Statistics, digest: str, bins: int) -> Shapes:
-    from ablation_core.shapes import find_shapes
+    from ablation_core.activations.all_neurons import find_shapes
 
     return find_shapes(_statistics, bins)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
 def _positions(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str, layer: int) -> ByPosition:
-    from ablation_core.positions import by_position
+    from ablation_core.activations.by_position import by_position
 
     return by_position(_model, _data, layer)

@@ -11,10 +11,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablation_core import access, cache
+from ablation_core import access
+from ablation_core.activations import files
+from ablation_core.activations.statistics import Statistics
 from ablation_core.models.info import ModelCard
 from ablation_core.results import AblationResult
-from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE, PROJECT
 
 _NEURON_SCRIPT = '''\
@@ -107,7 +108,7 @@ def statistics_file(statistics: Statistics, folder: Path = CACHE) -> str:
 
     On a shared server: where the visitor's own project keeps it, once it is computed or imported there.
     """
-    usual = cache.statistics_path(statistics, folder)
+    usual = files.statistics_path(statistics, folder)
     if not usual.exists() and (found := _file_of(statistics.digest, folder)):
         return found
     return _from_project(usual, folder)
@@ -115,7 +116,7 @@ def statistics_file(statistics: Statistics, folder: Path = CACHE) -> str:
 
 def _file_of(digest: str, folder: Path) -> str | None:
     """The same by the digest alone; None where no file has it."""
-    entries, _ = cache.list_statistics(folder)
+    entries, _ = files.list_statistics(folder)
     return next((_from_project(entry.path, folder) for entry in entries if entry.digest == digest), None)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ablation_core import access, bundled, counting
+from ablation_core.activations.neuron_summary import peak_distance
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, TEXT_NAMES
 from ablation_core.data.uploads import references
 from ablation_core.engine.nonfinite import not_finite_sentence
@@ -19,10 +21,8 @@ from ablation_core.errors import as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods import METHODS
 from ablation_core.models.info import ModelCard
-from ablation_core.reading import peak_distance
 from ablation_core.selection import Selection
 from ablation_core.server import find_shared_statistics, is_loaded, known_card, shared_model, shared_statistics
-from ablation_core.statistics import Statistics
 
 if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel

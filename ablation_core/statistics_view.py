@@ -5,9 +5,11 @@ from functools import partial
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from ablation_core import access, bundled, cache, inventory
-from ablation_core.cache import CacheEntry
-from ablation_core.collect import compute_statistics
+from ablation_core import access, bundled, inventory
+from ablation_core.activations import files
+from ablation_core.activations.collect import compute_statistics
+from ablation_core.activations.files import CacheEntry
+from ablation_core.activations.statistics import BINNINGS, FINE_BINS, Binning
 from ablation_core.data import uploads
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS
 from ablation_core.data.references import IMAGE_NAMES, TEXT_NAMES
@@ -16,7 +18,6 @@ from ablation_core.links import page_link
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
 from ablation_core.page_actions import confirmed_delete, file_box, megabytes, tried
 from ablation_core.server import find_shared_statistics, shared_data, shared_model
-from ablation_core.statistics import BINNINGS, FINE_BINS, Binning
 
 FINE = (300, FINE_BINS, 1200)
 
@@ -27,7 +28,7 @@ def show_statistics() -> None:
     st.markdown(
         "What every neuron's distribution, mean, median and peak come from: made once for a model and a data set, then kept."
     )
-    entries, problems = cache.list_statistics()
+    entries, problems = files.list_statistics()
     if access.ACCESS.shared:  # the others are the operator's own affair, and so are damaged files with their paths
         entries, problems = [entry for entry in entries if is_offered(entry)], []
     for problem in problems:
@@ -133,12 +134,12 @@ def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bo
 
     model = shared_model(ref)
     if (here := find_shared_statistics(model, data_ref)) is None or not inventory.is_bundled(here):
-        cache.check_can_save(model)  # better said now than after the work
+        files.check_can_save(model)  # better said now than after the work
     data = shared_data(model, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
     left_out = 0 if keep_first else model.left_out
     statistics = compute_statistics(model, data, bins, left_out, binning, progress)
-    path = cache.statistics_path(statistics)
-    before = next((entry for entry in cache.list_statistics()[0] if entry.path == path), None)
+    path = files.statistics_path(statistics)
+    before = next((entry for entry in files.list_statistics()[0] if entry.path == path), None)
     made = f"Statistics of {ref} on {data_ref}, {statistics.provenance['tokens']:,} positions"
     if before is not None and before.digest == statistics.digest:
         return f"{made}: the same numbers as before, digest {statistics.digest}."
@@ -147,7 +148,7 @@ def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bo
             f"{made}, computed here: digest {statistics.digest}, that of the bundled ones is {before.digest}. They "
             f"differ by rounding between machines; the bundled ones stay."
         )
-    cache.save_statistics(statistics)
+    files.save_statistics(statistics)
     return f"{made}: kept, digest {statistics.digest}."
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.describe import describe_run
 from ablation_core.engine.clean_passes import Recording
@@ -26,7 +27,6 @@ from ablation_core.noise import random_head
 from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, kept_runs
 from ablation_core.results import as_number
 from ablation_core.selection import Head, Selection
-from ablation_core.statistics import Statistics
 from ablation_core.stats.correlation import rank_agreement
 from ablation_core.stats.sequential import FALSE_DISCOVERIES, adjusted
 

@@ -15,7 +15,7 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core import charts, export, frames, share
-from ablation_core.reading import read_neuron
+from ablation_core.activations.neuron_summary import read_neuron
 from ablation_core.report import Picture, Report, result_table, to_html
 from ablation_core.sidebar import View
 from ablation_core.verdict import comparison, verdict

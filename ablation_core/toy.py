@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import ndtr, owens_t
 from scipy.stats import norm
 
-from ablation_core.reading import Reading
+from ablation_core.activations.neuron_summary import Reading
 
 RANGE = (-6.0, 10.0)  # activations shown; holds nearly everything that the sliders allow
 ACTIVATIONS = 10_000  # how many the picture stands for

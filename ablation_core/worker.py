@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ablation_core import cache
+from ablation_core.activations import files
 from ablation_core.data.dataset import Data, load_data
 from ablation_core.data.references import Split
 from ablation_core.engine.clean_passes import Recording
@@ -121,7 +121,7 @@ class Worker:
         )
         statistics = None
         if "statistics" in places:
-            statistics = cache.load_statistics(places["statistics"] / _STATISTICS, model)
+            statistics = files.load_statistics(places["statistics"] / _STATISTICS, model)
         self._bins, self._statistics, self._recording = given.bins, statistics, Recording(model, data)
 
     def measure(self, orders: Sequence[Order]) -> Iterator[News]:

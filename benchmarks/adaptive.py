@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from ablation_core import load_data, load_model, load_statistics
+from ablation_core.activations.files import find_statistics
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.cache import find_statistics
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.methods import choose_methods
 from ablation_core.runtime import keep_freed_memory

@@ -27,7 +27,7 @@ import torch
 
 import ablation_core
 from ablation_core import load_data, load_model
-from ablation_core.cache import find_statistics, load_statistics, statistics_bytes
+from ablation_core.activations.files import find_statistics, load_statistics, statistics_bytes
 from ablation_core.cluster import RayEngine
 from ablation_core.engines import LOCAL, Engine
 from ablation_core.ledger import find_runs

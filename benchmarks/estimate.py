@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ablation_core import ablate, find_statistics, load_data, load_model, load_statistics
+from ablation_core.activations.statistics import Statistics
 from ablation_core.calibration import agreement
 from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.describe import describe_run
@@ -23,7 +24,6 @@ from ablation_core.estimate import EstimateRun, MethodEstimate
 from ablation_core.methods import choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runtime import keep_freed_memory
-from ablation_core.statistics import Statistics
 
 METHODS = ("zero", "mean", "median", "peak")
 VARIANTS: dict[str, Callable[[MethodEstimate, str], np.ndarray]] = {

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from ablation_core import load_data, load_model
-from ablation_core.accumulate import Accumulator
-from ablation_core.collect import StatisticsRun
+from ablation_core.activations.accumulator import Accumulator
+from ablation_core.activations.collect import StatisticsRun
+from ablation_core.activations.statistics import Statistics
 from ablation_core.runtime import keep_freed_memory
-from ablation_core.statistics import Statistics
 from benchmarks.measure import interleaved, machine, seconds, write
 
 RUNS, BINS = 5, (128, 512, 600)

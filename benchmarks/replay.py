@@ -10,8 +10,8 @@ import argparse
 import numpy as np
 
 from ablation_core import load_data, load_model, load_statistics
+from ablation_core.activations.files import find_statistics
 from ablation_core.batchwise import Batchwise
-from ablation_core.cache import find_statistics
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.describe import describe_run
 from ablation_core.engine.metrics import METRICS

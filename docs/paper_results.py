@@ -12,8 +12,8 @@ import numpy as np
 import vl_convert
 
 from ablation_core import load_model
+from ablation_core.activations.files import list_statistics, load_statistics
 from ablation_core.bundled import NAMES
-from ablation_core.cache import list_statistics, load_statistics
 from ablation_core.curve import kept_curves
 from ablation_core.curve_result import CurveResult
 from ablation_core.loading.packaged import fetched_folder

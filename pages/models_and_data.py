@@ -5,7 +5,8 @@ from functools import partial
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from ablation_core import access, cache, inventory, ui
+from ablation_core import access, inventory, ui
+from ablation_core.activations import files
 from ablation_core.bundled import fashion_mnist
 from ablation_core.data import uploads
 from ablation_core.links import page_link

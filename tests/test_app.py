@@ -11,7 +11,7 @@ from conftest import UNUSABLE_TEXT
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from ablation_core.collect import StatisticsRun
+from ablation_core.activations.collect import StatisticsRun
 from ablation_core.server import shared_ablations, shared_model
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
@@ -153,7 +153,7 @@ def test_a_folder_without_images_gets_a_sentence(tmp_path: Path) -> None:
 
 
 def test_no_statistics_are_offered_to_be_computed(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("ablation_core.cache.find_statistics", lambda *_, **__: None)
+    monkeypatch.setattr("ablation_core.activations.files.find_statistics", lambda *_, **__: None)
     at = opened("distributions", model="opt-mini")
     assert not at.exception
     assert "no statistics" in text_of(at)
@@ -168,8 +168,8 @@ def test_statistics_are_drawn_while_they_are_counted_and_can_be_cancelled(monkey
         step(run)
 
     monkeypatch.setattr(StatisticsRun, "step", slow_step)
-    monkeypatch.setattr("ablation_core.cache.find_statistics", lambda *_, **__: None)
-    monkeypatch.setattr("ablation_core.cache.save_statistics", lambda *_: None)
+    monkeypatch.setattr("ablation_core.activations.files.find_statistics", lambda *_, **__: None)
+    monkeypatch.setattr("ablation_core.activations.files.save_statistics", lambda *_: None)
     at = opened("distributions", model="opt-mini")
     at.button[0].click().run()
     for _ in range(100):

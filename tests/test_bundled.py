@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ablation_core import ablate, bundled, load_data
+from ablation_core.activations.files import find_statistics, load_statistics
 from ablation_core.bundled import corpus, fashion_mnist, recipes
 from ablation_core.bundled.ngrams import Neighbours, Trigram
 from ablation_core.bundled.train import rate
-from ablation_core.cache import find_statistics, load_statistics
 from ablation_core.models.loaded import LoadedModel
 
 

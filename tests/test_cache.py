@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from ablation_core.accumulate import Accumulator
-from ablation_core.cache import find_statistics, list_statistics, load_statistics, save_statistics
+from ablation_core.activations.accumulator import Accumulator
+from ablation_core.activations.files import find_statistics, list_statistics, load_statistics, save_statistics
+from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import StatisticsError
 from ablation_core.selection import Shape
-from ablation_core.statistics import Statistics
 
 ARRAYS = ("count", "mean", "std", "minimum", "maximum", "not_finite", "low", "high", "counts")
 PROVENANCE = {
@@ -376,7 +376,7 @@ def test_find_takes_the_most_tokens_of_this_model_and_data(tmp_path):
 
 
 def test_find_prefers_ordinary_settings_to_more_tokens(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablation_core.cache.FINE_BINS", 20)
+    monkeypatch.setattr("ablation_core.activations.files.FINE_BINS", 20)
     for odd in ({"binning": "min-max"}, {"positions_left_out": 0}):
         save_statistics(made(tokens=999, **odd), tmp_path)
     ordinary = save_statistics(made(tokens=50), tmp_path)

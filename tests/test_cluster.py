@@ -25,8 +25,8 @@ import torch
 import transformers
 
 from ablation_core import bundled, load_data, load_model
+from ablation_core.activations.files import find_statistics, load_statistics
 from ablation_core.apart import Progress, steps_apart
-from ablation_core.cache import find_statistics, load_statistics
 from ablation_core.cluster import RayEngine
 from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, EngineError

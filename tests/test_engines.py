@@ -14,8 +14,8 @@ from PIL import Image
 
 from ablation_core import bundled, load_data, load_model
 from ablation_core.__main__ import main
+from ablation_core.activations.files import find_statistics, load_statistics, save_statistics, statistics_bytes
 from ablation_core.bundled import fashion_mnist
-from ablation_core.cache import find_statistics, load_statistics, save_statistics, statistics_bytes
 from ablation_core.cluster import UNIT, UNITS_A_WORKER, RayEngine, units_of
 from ablation_core.data.dataset import Data
 from ablation_core.engine import clean_passes

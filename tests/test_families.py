@@ -9,14 +9,14 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from ablation_core.accumulate import Accumulator
+from ablation_core.activations.accumulator import Accumulator
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.engine import clean_passes
 from ablation_core.engine.hooks import replace_pre_out
 from ablation_core.models.architectures import ARCHITECTURES, input_width
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
-from ablation_core.statistics import Statistics
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)

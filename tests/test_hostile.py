@@ -23,8 +23,8 @@ from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
 from ablation_core import access, bundled, commands, load_model, long_runs, server
-from ablation_core.cache import list_statistics, load_statistics, save_statistics
-from ablation_core.collect import compute_statistics
+from ablation_core.activations.collect import compute_statistics
+from ablation_core.activations.files import list_statistics, load_statistics, save_statistics
 from ablation_core.curve import read_seeds
 from ablation_core.data import user_input
 from ablation_core.data.dataset import DEFAULT_DATA, load_data

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ablation_core import bundled, load_model
-from ablation_core.cache import find_statistics, list_statistics, load_statistics, save_statistics
+from ablation_core.activations.files import find_statistics, list_statistics, load_statistics, save_statistics
+from ablation_core.activations.neuron_summary import read_neuron
+from ablation_core.activations.statistics import Statistics
 from ablation_core.curve import kept_curves
 from ablation_core.data.dataset import load_data
 from ablation_core.data.images import ImageItem
@@ -29,9 +31,7 @@ from ablation_core.ledger import VERSION, find_runs
 from ablation_core.long_runs import _differences
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import encode, tokenizer_faults
-from ablation_core.reading import read_neuron
 from ablation_core.selection import Shape
-from ablation_core.statistics import Statistics
 from ablation_core.storage import CACHE
 from ablation_core.sweep import kept_sweeps
 

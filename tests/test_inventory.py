@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ablation_core import bundled, cache, inventory
+from ablation_core import bundled, inventory
+from ablation_core.activations import files
 from ablation_core.errors import StatisticsError
 from ablation_core.inventory import delete_statistics, import_statistics, is_bundled, list_data, list_models
 from ablation_core.storage import CACHE
@@ -36,21 +37,21 @@ def test_models_and_data_are_listed_with_their_origin(tmp_path: Path) -> None:
 def test_statistics_travel_and_come_back_the_same(tmp_path: Path) -> None:
     path = import_statistics(OURS.read_bytes(), tmp_path)
     assert path == tmp_path / bundled.STATISTICS[0]
-    assert cache.load_statistics(path).digest == cache.load_statistics(OURS).digest
+    assert files.load_statistics(path).digest == files.load_statistics(OURS).digest
     assert import_statistics(OURS.read_bytes(), tmp_path) == path, "a second time changes nothing"
     delete_statistics(path, tmp_path)
-    assert cache.list_statistics(tmp_path) == ([], [])
+    assert files.list_statistics(tmp_path) == ([], [])
 
 
 def test_other_numbers_under_the_same_provenance_are_not_imported_over_them(tmp_path: Path) -> None:
-    statistics = cache.load_statistics(OURS)
+    statistics = files.load_statistics(OURS)
     forged = type(statistics)(**{name: getattr(statistics, name) for name in statistics.__dataclass_fields__})
     forged.mean[0, 0, 0] += 1
-    content = cache.save_statistics(forged, tmp_path / "elsewhere").read_bytes()
+    content = files.save_statistics(forged, tmp_path / "elsewhere").read_bytes()
     kept = import_statistics(OURS.read_bytes(), tmp_path)
     with pytest.raises(StatisticsError, match="here already"):
         import_statistics(content, tmp_path)
-    assert cache.load_statistics(kept).mean[0, 0, 0] != forged.mean[0, 0, 0]
+    assert files.load_statistics(kept).mean[0, 0, 0] != forged.mean[0, 0, 0]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04\x95 a pickle", b"{}", OURS.read_bytes()[:-100]], ids=range(4))
@@ -87,7 +88,7 @@ def test_only_statistics_of_the_folder_are_deleted(tmp_path: Path) -> None:
 
 
 def test_bundled_statistics_stay() -> None:
-    entry = next(entry for entry in cache.list_statistics()[0] if entry.path == OURS)
+    entry = next(entry for entry in files.list_statistics()[0] if entry.path == OURS)
     assert is_bundled(entry)
     with pytest.raises(StatisticsError, match="stays"):
         delete_statistics(OURS)

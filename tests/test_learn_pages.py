@@ -99,11 +99,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in bundled.STATISTICS:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "cached_stats" / name, tmp_path / name)
-    from ablation_core import cache, inventory
+    from ablation_core import inventory
+    from ablation_core.activations import files
 
     for function in (
         uploads.keep_upload, uploads.list_uploads, uploads.reference, uploads.references, uploads.delete_upload,
-        cache.list_statistics, cache.save_statistics, cache.statistics_path, cache.find_statistics,
+        files.list_statistics, files.save_statistics, files.statistics_path, files.find_statistics,
         inventory.list_models, inventory.list_data, inventory.is_bundled, inventory.import_statistics,
         inventory.delete_statistics,
     ):  # fmt: skip

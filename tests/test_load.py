@@ -23,7 +23,9 @@ from streamlit.testing.v1 import AppTest
 from torch import nn
 
 from ablation_core import bundled, instant, live, load_data, load_model, server, waiting
-from ablation_core.cache import find_statistics, load_statistics
+from ablation_core.activations.by_position import by_position
+from ablation_core.activations.files import find_statistics, load_statistics
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.user_input import prompt
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.estimate import EstimateRun
@@ -35,10 +37,8 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
 from ablation_core.noise import noise_floor
 from ablation_core.own_run import OwnRun
-from ablation_core.positions import by_position
 from ablation_core.selection import Selection
 from ablation_core.server import SEED
-from ablation_core.statistics import Statistics
 from ablation_core.sweep import SweepSpec, sweep_steps
 
 THREADS = 12

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr, ttest_1samp, ttest_rel
 
 from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
-from ablation_core.cache import find_statistics, load_statistics
+from ablation_core.activations.files import find_statistics, load_statistics
 from ablation_core.curve import CurveSpec, curve, curve_steps, kept_curves, pruned
 from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import Data

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import gaussian_kde
 
 from ablation_core import ablate, compute_statistics, donors, load_data, load_model, modes
-from ablation_core.accumulate import Accumulator
+from ablation_core.activations.accumulator import Accumulator
+from ablation_core.activations.statistics import Statistics
 from ablation_core.curve import pruned
 from ablation_core.data.dataset import Data, special_tokens
 from ablation_core.displacement import DisplacementGauge
@@ -21,7 +22,6 @@ from ablation_core.methods import METHODS, USUAL, check_statistics, choose_metho
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.optimal import OptimalRun
 from ablation_core.selection import Selection, Shape
-from ablation_core.statistics import Statistics
 
 
 def of_values(values: np.ndarray) -> Statistics:

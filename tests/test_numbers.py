@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablation_core import __main__ as cli
 from ablation_core import ablate, bundled, compute_statistics, load_data, load_model
+from ablation_core.activations.collect import counted_positions
+from ablation_core.activations.files import list_statistics, save_statistics
+from ablation_core.activations.statistics import Statistics
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.cache import list_statistics, save_statistics
-from ablation_core.collect import counted_positions
 from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.data.user_input import MOST_TOKENS, NEW_TOKENS, prompt
@@ -30,7 +31,6 @@ from ablation_core.errors import DataError, ModelError
 from ablation_core.estimate import estimate
 from ablation_core.methods import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.statistics import Statistics
 from ablation_core.sweep import SweepSpec, sweep
 
 ROOT = Path(__file__).parent.parent
@@ -147,7 +147,7 @@ def test_the_pages_warn_of_values_that_are_no_numbers(
     computed = some_not_finite(compute_statistics(opt_mini, text(opt_mini, 300, "statistics", 128)))
     path = save_statistics(computed, tmp_path)
     (found,) = (entry for entry in list_statistics(tmp_path)[0] if entry.path == path)
-    monkeypatch.setattr("ablation_core.cache.find_statistics", lambda *_, **__: found)
+    monkeypatch.setattr("ablation_core.activations.files.find_statistics", lambda *_, **__: found)
     page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     page.query_params["model"] = "opt-mini"
     page.run()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ablation_core import load_statistics
-from ablation_core.cache import find_statistics
+from ablation_core.activations.files import find_statistics
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.data.user_input import OwnInput, image, prompt, read_image
 from ablation_core.errors import DataError

@@ -5,9 +5,9 @@ import pytest
 import scipy.stats
 import torch
 
-from ablation_core.accumulate import Accumulator
-from ablation_core.reading import Reading, peak_distance, read_neuron
-from ablation_core.statistics import Statistics
+from ablation_core.activations.accumulator import Accumulator
+from ablation_core.activations.neuron_summary import Reading, peak_distance, read_neuron
+from ablation_core.activations.statistics import Statistics
 
 
 def statistics_of(*samples: np.ndarray) -> Statistics:

@@ -6,7 +6,10 @@ import torch
 from test_reading import normal, statistics_of, two_bumps
 
 from ablation_core import load_data, load_statistics
-from ablation_core.cache import find_statistics
+from ablation_core.activations.all_neurons import find_shapes, peak_ranges
+from ablation_core.activations.by_position import by_position
+from ablation_core.activations.files import find_statistics
+from ablation_core.activations.neuron_summary import read_neuron
 from ablation_core.distribution_frames import (
     ODDITIES,
     all_neurons_frame,
@@ -15,9 +18,6 @@ from ablation_core.distribution_frames import (
     two_sets_frames,
 )
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.positions import by_position
-from ablation_core.reading import read_neuron
-from ablation_core.shapes import find_shapes, peak_ranges
 
 SAMPLES = (normal(), np.random.default_rng(1).gamma(4, size=20_000), two_bumps(0.4), np.full(500, 2.5), normal(300, 3))
 
@@ -58,8 +58,8 @@ def test_the_peaks_range_is_that_of_plain_resampling(bins: int) -> None:
 
 
 def test_a_layer_with_fewer_heads_has_no_figures_for_the_missing_ones() -> None:
-    from ablation_core.accumulate import Accumulator
-    from ablation_core.statistics import Statistics
+    from ablation_core.activations.accumulator import Accumulator
+    from ablation_core.activations.statistics import Statistics
 
     layers = [Accumulator(4), Accumulator(2)]
     for layer in layers:

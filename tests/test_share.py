@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ablation_core import METHODS, ablate, find_statistics, load_data, load_model, load_statistics, share
+from ablation_core.activations.statistics import Statistics
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.curve import CurveSpec, curve
 from ablation_core.engine.clean_passes import Recording
@@ -18,7 +19,6 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.neurons import describe_neurons
 from ablation_core.noise import noise_floor
 from ablation_core.selection import Selection
-from ablation_core.statistics import Statistics
 from ablation_core.sweep import SweepSpec, sweep
 from ablation_core.tables import format_result
 from ablation_core.verdict import comparison, verdict

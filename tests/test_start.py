@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from ablation_core import bundled, load_model
-from ablation_core.cache import find_statistics, load_statistics
+from ablation_core.activations.files import find_statistics, load_statistics
 
 ROOT = Path(__file__).parent.parent
 _FIRST_VISIT = """

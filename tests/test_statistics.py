@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablation_core.accumulate import CALIBRATION, MARGIN, ROWS_AT_ONCE, Accumulator, _fine_bins, _quantiles
+from ablation_core.activations.accumulator import CALIBRATION, MARGIN, ROWS_AT_ONCE, Accumulator, _fine_bins, _quantiles
+from ablation_core.activations.statistics import BINNINGS as WAYS
+from ablation_core.activations.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
 from ablation_core.errors import StatisticsError
-from ablation_core.statistics import BINNINGS as WAYS
-from ablation_core.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
 
 BINNINGS = (600, 100, 64, 7)
 CHUNKS = (1, 333, 7, 1023, 64, 2)

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from ablation_core import charts, charts_distribution, charts_own, frames, load_model, load_statistics
-from ablation_core.cache import find_statistics
+from ablation_core.activations.files import find_statistics
+from ablation_core.activations.neuron_summary import read_neuron
 from ablation_core.distribution_frames import density_frame, two_sets_frames
-from ablation_core.reading import read_neuron
 from ablation_core.templates import chart_spec
 
 MODEL = load_model("opt-mini")

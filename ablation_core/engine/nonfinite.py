@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import ModelError
-from ablation_core.statistics import Statistics
 
 if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel

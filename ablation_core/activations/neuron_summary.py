@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablation_core.statistics import Statistics
+from ablation_core.activations.statistics import Statistics
 
 DRAWS = 200
 MODE_BINS = 60  # coarse enough that sampling noise does not make modes

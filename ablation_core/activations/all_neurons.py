@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 from scipy.special import log_ndtr
 
-from ablation_core.reading import MODE_BINS, MODE_PROMINENCE, peak_distance
-from ablation_core.statistics import Statistics
+from ablation_core.activations.neuron_summary import MODE_BINS, MODE_PROMINENCE, peak_distance
+from ablation_core.activations.statistics import Statistics
 
 _LEVELS = 48  # places at which the fullest bin's height is integrated
 _NEURONS_AT_ONCE = 1024

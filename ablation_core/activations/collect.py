@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.accumulate import Accumulator
+from ablation_core.activations.accumulator import Accumulator
+from ablation_core.activations.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning, Statistics
 from ablation_core.data.dataset import Batch, Data
 from ablation_core.engine import clean_passes
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning, Statistics
 
 
 class StatisticsRun:

@@ -19,7 +19,7 @@ from ablation_core.errors import StatisticsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ablation_core.accumulate import Accumulator
+    from ablation_core.activations.accumulator import Accumulator
     from ablation_core.models.info import ModelCard
     from ablation_core.models.loaded import LoadedModel
 

@@ -19,10 +19,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ablation_core.activations.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
 from ablation_core.data.references import source_digest
 from ablation_core.errors import StatisticsError
 from ablation_core.models.info import ModelCard
-from ablation_core.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
 from ablation_core.storage import CACHE, check_writable, write_whole
 
 if TYPE_CHECKING:
