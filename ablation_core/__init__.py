@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ablation_core.errors import AblationError
     from ablation_core.experiment import AblationSpec, ablate
     from ablation_core.loading.load import load_model
-    from ablation_core.methods import METHODS
+    from ablation_core.methods.registry import METHODS
     from ablation_core.results import AblationResult
     from ablation_core.selection import Selection
 

@@ -22,7 +22,7 @@ from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.ledger import open_ledger
-from ablation_core.methods import Method
+from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.results import as_number
 from ablation_core.selection import Head

@@ -29,7 +29,7 @@ from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import Data, load_data
 from ablation_core.errors import AblationError, EngineError, StatisticsError
 from ablation_core.loading.load import load_model
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.storage import CACHE
 from ablation_core.sweep import SweepResult, SweepSpec, sweep_steps

@@ -23,7 +23,7 @@ from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import DataError
 from ablation_core.experiment import WAITING_BYTES
 from ablation_core.ledger import Ledger
-from ablation_core.methods import METHODS, Method, constant_values
+from ablation_core.methods.registry import METHODS, Method, constant_values
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.products import Displacements
 from ablation_core.selection import Head, Selection

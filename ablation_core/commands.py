@@ -27,7 +27,7 @@ from ablation_core.experiment import ablate
 from ablation_core.joining import AUTO
 from ablation_core.loading.load import SPLIT, load_model
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
-from ablation_core.methods import Method, choose_methods
+from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.architectures import family_table
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.neurons import describe_neurons, format_neurons

@@ -21,7 +21,7 @@ from ablation_core.errors import DataError
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.forms import fits
 from ablation_core.ledger import open_ledger
-from ablation_core.methods import Method
+from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, kept_runs
 from ablation_core.selection import Selection, Shape

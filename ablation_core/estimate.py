@@ -24,7 +24,7 @@ from ablation_core.describe import describe_run
 from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiment import DEFAULT_BINS
-from ablation_core.methods import Method, choose_methods
+from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.products import Displacements
 from ablation_core.results import as_number

@@ -22,9 +22,9 @@ from ablation_core.engine.hooks import Replace
 from ablation_core.engine.metrics import METRICS, Scores, mean_intervals
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import DataError
-from ablation_core.methods import METHODS, Method, check_statistics, choose_methods, constant_values
+from ablation_core.methods.optimal import OptimalRun, training_data
+from ablation_core.methods.registry import METHODS, Method, check_statistics, choose_methods, constant_values
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.optimal import OptimalRun, training_data
 from ablation_core.results import AblationResult, MethodResult, Performance
 from ablation_core.runtime import give_back
 from ablation_core.selection import Selection

@@ -10,7 +10,7 @@ from ablation_core.data.dataset import Data
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import Harm, Predicted, class_name
 from ablation_core.live import Outcome
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.server import SEED, shared_data
 from ablation_core.shading import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
 from ablation_core.sidebar import View

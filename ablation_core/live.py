@@ -21,7 +21,7 @@ from ablation_core.estimate import Estimated, EstimateRun
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import Harm, find_harm
 from ablation_core.jobs import Job
-from ablation_core.methods import METHODS, USUAL, Method, usable_methods
+from ablation_core.methods.registry import METHODS, USUAL, Method, usable_methods
 from ablation_core.newest import Newest
 from ablation_core.noise import SETS, NoiseFloor, noise_floor
 from ablation_core.results import AblationResult

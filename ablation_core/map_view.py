@@ -6,7 +6,7 @@ import streamlit as st
 from ablation_core import charts, run_charts, run_frames
 from ablation_core.estimate import QUANTITIES
 from ablation_core.links import page_link
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.run_frames import Estimates
 from ablation_core.run_takeaway import Measure
 from ablation_core.run_words import estimate_sentence

@@ -11,7 +11,7 @@ import numpy as np
 from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiment import AblationRun, AblationSpec
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.selection import Selection, Shape
 
 SETS = 8

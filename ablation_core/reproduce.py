@@ -21,7 +21,7 @@ from ablation_core.data.references import is_images
 from ablation_core.engine import clean_passes
 from ablation_core.engine.clean_passes import KEPT_BYTES, LOGIT_VALUES
 from ablation_core.engines import LOCAL, Engine
-from ablation_core.methods import Method, choose_methods
+from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
 

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ablation_core.displacement import Displacement
     from ablation_core.engine.metrics import Interval
-    from ablation_core.optimal import Learning
+    from ablation_core.methods.optimal import Learning
 
 
 @dataclass(frozen=True)

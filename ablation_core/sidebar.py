@@ -19,7 +19,7 @@ from ablation_core.data.uploads import references
 from ablation_core.engine.nonfinite import not_finite_sentence
 from ablation_core.errors import as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.info import ModelCard
 from ablation_core.selection import Selection
 from ablation_core.server import find_shared_statistics, is_loaded, known_card, shared_model, shared_statistics

@@ -18,7 +18,7 @@ from ablation_core.engine.clean_passes import Recording
 from ablation_core.engines import News, Task, measure_together
 from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading.load import load_model
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.parcels import Parcel, unpack, unpacked_data_ref
 from ablation_core.pieces import Piece

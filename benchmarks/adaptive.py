@@ -14,7 +14,7 @@ from ablation_core import load_data, load_model, load_statistics
 from ablation_core.activations.files import find_statistics
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.data.dataset import DEFAULT_DATA
-from ablation_core.methods import choose_methods
+from ablation_core.methods.registry import choose_methods
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.sweep import SweepSpec, every_head, sweep
 from benchmarks.measure import machine, seconds, write

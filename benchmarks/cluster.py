@@ -31,7 +31,7 @@ from ablation_core.activations.files import find_statistics, load_statistics, st
 from ablation_core.cluster import RayEngine
 from ablation_core.engines import LOCAL, Engine
 from ablation_core.ledger import find_runs
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.sweep import SweepSpec, sweep_steps
 from benchmarks.measure import machine, write
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ablation_core import AblationSpec, find_statistics, load_data, load_model, load_statistics
 from ablation_core.experiment import AblationRun
-from ablation_core.methods import METHODS, USUAL
+from ablation_core.methods.registry import METHODS, USUAL
 from ablation_core.selection import Selection
 from ablation_core.spinning import SPINS
 from benchmarks.measure import machine, write

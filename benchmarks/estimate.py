@@ -21,7 +21,7 @@ from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.describe import describe_run
 from ablation_core.engine.clean_passes import record, score_outputs
 from ablation_core.estimate import EstimateRun, MethodEstimate
-from ablation_core.methods import choose_methods
+from ablation_core.methods.registry import choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runtime import keep_freed_memory
 

@@ -32,7 +32,7 @@ from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import Data
 from ablation_core.ledger import KeptRun, find_runs
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.sweep import SweepSpec, every_head, sweep
 

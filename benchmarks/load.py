@@ -35,7 +35,7 @@ def compute_alone(requests: Iterator[Request]) -> Iterator[tuple[Request, dict]]
     from ablation_core import ablate, frames, load_data, load_model, load_statistics
     from ablation_core.activations.files import find_statistics
     from ablation_core.data.dataset import DEFAULT_DATA
-    from ablation_core.methods import USUAL, usable_methods
+    from ablation_core.methods.registry import USUAL, usable_methods
     from ablation_core.server import SEED
 
     models = {name: load_model(name) for name in MODELS}

@@ -17,7 +17,7 @@ from ablation_core.describe import describe_run
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiment import DEFAULT_BINS
 from ablation_core.ledger import open_ledger
-from ablation_core.methods import choose_methods
+from ablation_core.methods.registry import choose_methods
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.stats.regression_estimator import Estimates, drawing_order
 from ablation_core.stats.sequential import Looking, at_once, plan_looks, told

@@ -33,7 +33,7 @@ import resource, sys
 from ablation_core import load_data, load_model
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiment import AblationRun, AblationSpec
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.selection import Selection
 import torch
 ref, kind = sys.argv[1:]

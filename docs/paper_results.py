@@ -17,7 +17,7 @@ from ablation_core.bundled import NAMES
 from ablation_core.curve import kept_curves
 from ablation_core.curve_result import CurveResult
 from ablation_core.loading.packaged import fetched_folder
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.reproduce import WITHOUT
 from ablation_core.run_charts import pruning_curves

@@ -9,7 +9,7 @@ from ablation_core import instant, long_runs, run_charts, run_frames, takeaway, 
 from ablation_core.apart import Progress
 from ablation_core.ledger import run_path
 from ablation_core.map_view import dark_page, show_agreement, show_estimates, show_head
-from ablation_core.methods import METHODS, USUAL, usable_methods
+from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.run_takeaway import Measure, head_table, sweep_takeaway
 from ablation_core.run_words import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.selection import Selection

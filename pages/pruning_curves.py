@@ -10,7 +10,7 @@ from ablation_core.apart import steps_at
 from ablation_core.curve import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
 from ablation_core.curve_result import CurveResult
 from ablation_core.ledger import run_path
-from ablation_core.methods import METHODS, USUAL, usable_methods
+from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.run_takeaway import Measure, curve_takeaway
 from ablation_core.run_words import curve_levels, curve_sentence, shown_sentence
 from ablation_core.server import shared_data

@@ -17,7 +17,7 @@ from ablation_core.batchwise import Batchwise
 from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, MethodError
 from ablation_core.ledger import open_ledger
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.stats.regression_estimator import Estimates
 from ablation_core.stats.sequential import Looking, plan_looks

@@ -54,7 +54,7 @@ def test_ablate_shows_all_methods_without_a_click(model: str) -> None:
 
 def test_learned_constants_are_shown_down_to_the_single_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "ablation_core.optimal.TRAINING_PREDICTIONS", dict.fromkeys(("causal", "masked", "vision"), 200)
+        "ablation_core.methods.optimal.TRAINING_PREDICTIONS", dict.fromkeys(("causal", "masked", "vision"), 200)
     )
     at = opened("ablate", model="vit-mini", predictions="500", method="optimal", select="2.1")
     assert not at.exception and not at.error

@@ -22,7 +22,7 @@ from ablation_core.engine import clean_passes
 from ablation_core.engines import LOCAL, Task, measure_together
 from ablation_core.errors import AblationError, DataError, EngineError, ModelError
 from ablation_core.joining import check_answers
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.parcels import Parcel, pack_data, pack_model, unpack, unpacked_data_ref
 from ablation_core.pieces import Piece

@@ -18,7 +18,7 @@ from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError, ModelError
 from ablation_core.estimate import EstimateResult, EstimateRun, estimate
-from ablation_core.methods import METHODS, Method
+from ablation_core.methods.registry import METHODS, Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.stats.clustered_mean import SequenceMeans
 

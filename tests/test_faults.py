@@ -32,7 +32,7 @@ from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, ModelError, StatisticsError
 from ablation_core.ledger import find_runs, open_ledger
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.storage import held, working_folder, write_whole
 from ablation_core.sweep import SweepSpec, sweep

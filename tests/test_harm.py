@@ -10,7 +10,7 @@ from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import Harm, class_name, find_harm, predict, token_texts, window_texts
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 

@@ -7,7 +7,7 @@ import pytest
 
 from ablation_core import ablate, compute_statistics, counting, live, load_data, load_statistics
 from ablation_core.activations.files import find_statistics
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
 from ablation_core.selection import Selection

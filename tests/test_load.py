@@ -32,7 +32,7 @@ from ablation_core.estimate import EstimateRun
 from ablation_core.experiment import AblationRun, AblationSpec
 from ablation_core.harm import find_harm
 from ablation_core.jobs import Jobs
-from ablation_core.methods import METHODS, USUAL, usable_methods
+from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
 from ablation_core.noise import noise_floor

@@ -25,7 +25,7 @@ from ablation_core.data.dataset import Data
 from ablation_core.errors import StatisticsError
 from ablation_core.instant import head_estimates, refined_steps
 from ablation_core.ledger import find_runs, open_ledger
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
 from ablation_core.noise import random_head

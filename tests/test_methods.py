@@ -9,18 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import gaussian_kde
 
-from ablation_core import ablate, compute_statistics, donors, load_data, load_model, modes
+from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.statistics import Statistics
 from ablation_core.curve import pruned
 from ablation_core.data.dataset import Data, special_tokens
 from ablation_core.displacement import DisplacementGauge
-from ablation_core.donors import generated_text, random_characters, random_pixels, random_tokens
 from ablation_core.engine.clean_passes import Recording, ablated_output, constant_replacements
 from ablation_core.errors import MethodError
-from ablation_core.methods import METHODS, USUAL, check_statistics, choose_methods, constant_values, usable_methods
+from ablation_core.methods import modes, resampling
+from ablation_core.methods.optimal import OptimalRun
+from ablation_core.methods.registry import (
+    METHODS,
+    USUAL,
+    check_statistics,
+    choose_methods,
+    constant_values,
+    usable_methods,
+)
+from ablation_core.methods.resampling import generated_text, random_characters, random_pixels, random_tokens
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.optimal import OptimalRun
 from ablation_core.selection import Selection, Shape
 
 
@@ -228,7 +236,7 @@ def test_optimal_in_an_experiment_splits_the_harm(
     bundled_model: LoadedModel, data: Data, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "ablation_core.optimal.TRAINING_PREDICTIONS", dict.fromkeys(("causal", "masked", "vision"), 200)
+        "ablation_core.methods.optimal.TRAINING_PREDICTIONS", dict.fromkeys(("causal", "masked", "vision"), 200)
     )
     result = ablate(bundled_model, data, "2.1", ["mean", "optimal"], statistics).to_dict()
     mean, optimal = result["results"]
@@ -334,7 +342,7 @@ def test_table_of_methods() -> None:
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row[0]])
 def test_table_names_the_donors_by_what_makes_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(donors, TABLE[name][0], lambda *asked: asked)
+    monkeypatch.setattr(resampling, TABLE[name][0], lambda *asked: asked)
     assert METHODS[name].donor("model", "data", [3, 1], 5) == ("model", "data", [3, 1], 5)
 
 
@@ -442,14 +450,14 @@ def test_table_of_methods_refuses(chosen: list[str], words: str) -> None:
 
 def test_a_single_sequence_has_no_other_to_resample_from() -> None:
     with pytest.raises(MethodError, match=r"needs at least two of them; python-docs holds one\.$"):
-        donors.other_sequences(None, SimpleNamespace(pool=1, ref="python-docs"), [0], 0)
+        resampling.other_sequences(None, SimpleNamespace(pool=1, ref="python-docs"), [0], 0)
 
 
 def test_another_sequence_is_a_random_distance_on_and_never_the_same() -> None:
     data = SimpleNamespace(pool=5, rows=lambda numbers: list(numbers))
     for seed in range(20):
-        others = donors.other_sequences(None, data, range(5), seed)
+        others = resampling.other_sequences(None, data, range(5), seed)
         distance = others[0]
         assert 1 <= distance <= 4
         assert others == [(number + distance) % 5 for number in range(5)]
-    assert {donors.other_sequences(None, data, [0], seed)[0] for seed in range(20)} == {1, 2, 3, 4}
+    assert {resampling.other_sequences(None, data, [0], seed)[0] for seed in range(20)} == {1, 2, 3, 4}

@@ -29,7 +29,7 @@ from ablation_core.engine import clean_passes
 from ablation_core.engine.nonfinite import first_broken, not_finite_first, not_finite_sentence
 from ablation_core.errors import DataError, ModelError
 from ablation_core.estimate import estimate
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.sweep import SweepSpec, sweep
 

@@ -10,7 +10,7 @@ from ablation_core.data.dataset import Data
 from ablation_core.engine import clean_passes
 from ablation_core.engine.clean_passes import Recording, ablated_output, constant_replacements, score_outputs
 from ablation_core.engine.metrics import METRICS
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.sweep import SweepSpec, sweep_steps

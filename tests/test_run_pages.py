@@ -15,7 +15,7 @@ from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.estimate import estimate
-from ablation_core.methods import METHODS
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.server import shared_estimates, shared_jobs, shared_maps, shared_model

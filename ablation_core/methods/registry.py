@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from ablation_core import modes
 from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import MethodError
+from ablation_core.methods import modes
 from ablation_core.models.info import Modality
 from ablation_core.selection import Selection
 
@@ -61,9 +61,9 @@ def _donor(name: str) -> Donor:
     """A function of `donors`, which is imported, with torch, when it is first called."""
 
     def call(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
-        from ablation_core import donors
+        from ablation_core.methods import resampling
 
-        return getattr(donors, name)(model, data, numbers, seed)
+        return getattr(resampling, name)(model, data, numbers, seed)
 
     return call
 
