@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from ablation_core.activations.statistics import Statistics
     from ablation_core.data.dataset import load_data
     from ablation_core.errors import AblationError
-    from ablation_core.experiment import AblationSpec, ablate
+    from ablation_core.experiments.ablation import AblationSpec, ablate
+    from ablation_core.experiments.results import AblationResult
     from ablation_core.loading.load import load_model
     from ablation_core.methods.registry import METHODS
-    from ablation_core.results import AblationResult
     from ablation_core.selection import Selection
 
 __all__ = [

@@ -14,7 +14,7 @@ from ablation_core import commands
 from ablation_core.activations.statistics import BINNINGS, FINE_BINS
 from ablation_core.curve import PERCENTS, SEEDS
 from ablation_core.errors import AblationError
-from ablation_core.estimate import PASSES
+from ablation_core.experiments.estimate import PASSES
 from ablation_core.loading.packaged import PACKAGED
 from ablation_core.methods.registry import METHODS
 from ablation_core.runtime import keep_freed_memory

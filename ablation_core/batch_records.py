@@ -12,8 +12,8 @@ import numpy as np
 
 from ablation_core.data.dataset import Data
 from ablation_core.engine.metrics import METRICS
+from ablation_core.experiments.results import as_number
 from ablation_core.forms import MAYBE, fits
-from ablation_core.results import as_number
 
 _NAME = re.compile(r"batch ([0-9]{1,9}) (guess )?")
 

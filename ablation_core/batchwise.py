@@ -21,11 +21,11 @@ from ablation_core.engine.gradients import linearise
 from ablation_core.engine.metrics import METRICS, Scores, sequence_sums
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import DataError
-from ablation_core.experiment import WAITING_BYTES
+from ablation_core.experiments.ablation import WAITING_BYTES
+from ablation_core.experiments.head_displacements import Displacements
 from ablation_core.ledger import Ledger
 from ablation_core.methods.registry import METHODS, Method, constant_values
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.products import Displacements
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.regression_estimator import drawing_order
 from ablation_core.sweep import every_head

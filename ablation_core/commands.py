@@ -13,17 +13,17 @@ from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.bundled import fashion_mnist
-from ablation_core.calibration import calibrate, largest_heads
 from ablation_core.cluster import RayEngine
 from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.data.references import Split
-from ablation_core.describe import describe_model, describe_statistics
 from ablation_core.engine.nonfinite import not_finite_first, not_finite_sentence
 from ablation_core.engines import LOCAL, Engine
 from ablation_core.errors import DataError, EngineError, MethodError, StatisticsError
-from ablation_core.estimate import estimate
-from ablation_core.experiment import ablate
+from ablation_core.experiments.ablation import ablate
+from ablation_core.experiments.estimate import estimate
+from ablation_core.experiments.estimate_validation import calibrate, largest_heads
+from ablation_core.experiments.provenance import describe_model, describe_statistics
 from ablation_core.joining import AUTO
 from ablation_core.loading.load import SPLIT, load_model
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder

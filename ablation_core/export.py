@@ -16,8 +16,8 @@ import pandas as pd
 import vl_convert
 
 from ablation_core.activations.statistics import Statistics
+from ablation_core.experiments.results import AblationResult
 from ablation_core.models.info import ModelCard
-from ablation_core.results import AblationResult
 from ablation_core.storage import PROJECT
 
 PICTURE_WIDTH = 720

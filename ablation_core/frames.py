@@ -5,8 +5,8 @@ import pandas as pd
 
 from ablation_core.activations.neuron_summary import Reading, peak_distance
 from ablation_core.activations.statistics import Statistics
+from ablation_core.experiments.results import AblationResult, Performance
 from ablation_core.methods.registry import METHODS, constant_values
-from ablation_core.results import AblationResult, Performance
 from ablation_core.selection import Selection, Shape
 
 GRID_BINS = 40

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ablation_core import harm as harming
 from ablation_core import ui
 from ablation_core.data.dataset import Data
-from ablation_core.experiment import AblationRun, AblationSpec
-from ablation_core.harm import Harm, Predicted, class_name
+from ablation_core.experiments import per_prediction as harming
+from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.per_prediction import Harm, Predicted, class_name
 from ablation_core.live import Outcome
 from ablation_core.methods.registry import METHODS
 from ablation_core.server import SEED, shared_data

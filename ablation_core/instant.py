@@ -15,7 +15,7 @@ from ablation_core.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
 from ablation_core.apart import Progress, steps_at
 from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import Data
-from ablation_core.estimate import QUANTITIES, Estimated, EstimateResult, EstimateRun
+from ablation_core.experiments.estimate import QUANTITIES, Estimated, EstimateResult, EstimateRun
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
 from ablation_core.run_frames import Estimates

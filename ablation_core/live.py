@@ -17,14 +17,14 @@ import streamlit as st
 from ablation_core.data.dataset import Data
 from ablation_core.engine.hooks import Replace
 from ablation_core.errors import AblationError
-from ablation_core.estimate import Estimated, EstimateRun
-from ablation_core.experiment import AblationRun, AblationSpec
-from ablation_core.harm import Harm, find_harm
+from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.estimate import Estimated, EstimateRun
+from ablation_core.experiments.noise_floor import SETS, NoiseFloor, noise_floor
+from ablation_core.experiments.per_prediction import Harm, find_harm
+from ablation_core.experiments.results import AblationResult
 from ablation_core.jobs import Job
 from ablation_core.methods.registry import METHODS, USUAL, Method, usable_methods
 from ablation_core.newest import Newest
-from ablation_core.noise import SETS, NoiseFloor, noise_floor
-from ablation_core.results import AblationResult
 from ablation_core.selection import Selection
 from ablation_core.server import (
     SEED,

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core import charts, run_charts, run_frames
-from ablation_core.estimate import QUANTITIES
+from ablation_core.experiments.estimate import QUANTITIES
 from ablation_core.links import page_link
 from ablation_core.methods.registry import METHODS
 from ablation_core.run_frames import Estimates

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from ablation_core.activations.neuron_summary import read_neuron
 from ablation_core.activations.statistics import Statistics
-from ablation_core.describe import describe_model, describe_statistics
+from ablation_core.experiments.provenance import describe_model, describe_statistics
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 

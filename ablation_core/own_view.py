@@ -13,10 +13,10 @@ from ablation_core import charts_own, live, ui
 from ablation_core.charts import mark_of
 from ablation_core.data import user_input
 from ablation_core.draw import draw
-from ablation_core.experiment import AblationSpec
-from ablation_core.harm import class_name, token_texts
+from ablation_core.experiments.ablation import AblationSpec
+from ablation_core.experiments.per_prediction import class_name, token_texts
+from ablation_core.experiments.user_input import Answer, OwnRun
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.own_run import Answer, OwnRun
 from ablation_core.server import SEED, shared_answers
 from ablation_core.shading import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 from ablation_core.sidebar import View

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import t
 
 from ablation_core.engine.metrics import METRICS, Scores, sequence_sums
-from ablation_core.experiment import AblationRun
+from ablation_core.experiments.ablation import AblationRun
 from ablation_core.forms import MAYBE, fits
 from ablation_core.ledger import KeptRun, find_runs
 from ablation_core.selection import Selection

@@ -14,8 +14,8 @@ from pathlib import Path
 from ablation_core import access
 from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
+from ablation_core.experiments.results import AblationResult
 from ablation_core.models.info import ModelCard
-from ablation_core.results import AblationResult
 from ablation_core.storage import CACHE, PROJECT
 
 _NEURON_SCRIPT = '''\
@@ -41,7 +41,7 @@ import sys
 
 from ablation_core import ablate, load_data, load_model, load_statistics
 from ablation_core.engine.clean_passes import Recording
-from ablation_core.noise import noise_floor
+from ablation_core.experiments.noise_floor import noise_floor
 from ablation_core.selection import Selection
 from ablation_core.verdict import comparison, verdict
 

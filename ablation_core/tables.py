@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ablation_core.adaptive import AdaptiveResult
-from ablation_core.calibration import Calibration
 from ablation_core.curve_result import CurveResult
 from ablation_core.engine.metrics import Interval
-from ablation_core.estimate import EstimateResult
+from ablation_core.experiments.estimate import EstimateResult
+from ablation_core.experiments.estimate_validation import Calibration
+from ablation_core.experiments.results import AblationResult
 from ablation_core.reproduce import Part
-from ablation_core.results import AblationResult
 from ablation_core.sweep import SweepResult
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ablation_core.results import AblationResult, MethodResult
+from ablation_core.experiments.results import AblationResult, MethodResult
 
 if TYPE_CHECKING:
-    from ablation_core.noise import NoiseFloor
+    from ablation_core.experiments.noise_floor import NoiseFloor
 
 
 def verdict(result: AblationResult, method: str, floor: NoiseFloor | None = None) -> str:

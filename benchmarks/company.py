@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ablation_core import AblationSpec, find_statistics, load_data, load_model, load_statistics
-from ablation_core.experiment import AblationRun
+from ablation_core.experiments.ablation import AblationRun
 from ablation_core.methods.registry import METHODS, USUAL
 from ablation_core.selection import Selection
 from ablation_core.spinning import SPINS

@@ -16,11 +16,11 @@ import torch
 
 from ablation_core import ablate, find_statistics, load_data, load_model, load_statistics
 from ablation_core.activations.statistics import Statistics
-from ablation_core.calibration import agreement
 from ablation_core.data.dataset import DEFAULT_DATA, Data
-from ablation_core.describe import describe_run
 from ablation_core.engine.clean_passes import record, score_outputs
-from ablation_core.estimate import EstimateRun, MethodEstimate
+from ablation_core.experiments.estimate import EstimateRun, MethodEstimate
+from ablation_core.experiments.estimate_validation import agreement
+from ablation_core.experiments.provenance import describe_run
 from ablation_core.methods.registry import choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runtime import keep_freed_memory

@@ -13,9 +13,9 @@ from ablation_core import load_data, load_model, load_statistics
 from ablation_core.activations.files import find_statistics
 from ablation_core.batchwise import Batchwise
 from ablation_core.data.dataset import DEFAULT_DATA
-from ablation_core.describe import describe_run
 from ablation_core.engine.metrics import METRICS
-from ablation_core.experiment import DEFAULT_BINS
+from ablation_core.experiments.ablation import DEFAULT_BINS
+from ablation_core.experiments.provenance import describe_run
 from ablation_core.ledger import open_ledger
 from ablation_core.methods.registry import choose_methods
 from ablation_core.runtime import keep_freed_memory

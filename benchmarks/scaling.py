@@ -32,7 +32,7 @@ MEMORY = """
 import resource, sys
 from ablation_core import load_data, load_model
 from ablation_core.engine.clean_passes import Recording
-from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.selection import Selection
 import torch

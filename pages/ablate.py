@@ -8,10 +8,10 @@ from ablation_core import charts, frames, live, takeaway, ui
 from ablation_core.choice import one_of
 from ablation_core.draw import as_tables, draw
 from ablation_core.engine.metrics import Interval
+from ablation_core.experiments.noise_floor import NoiseFloor
+from ablation_core.experiments.results import AblationResult, MethodResult
 from ablation_core.hurts import show_harm
-from ablation_core.noise import NoiseFloor
 from ablation_core.own_view import show_own_input
-from ablation_core.results import AblationResult, MethodResult
 from ablation_core.selection import Selection
 from ablation_core.verdict import comparison, harm_split, verdict
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
-from ablation_core.calibration import agreement
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError, ModelError
-from ablation_core.estimate import EstimateResult, EstimateRun, estimate
+from ablation_core.experiments.estimate import EstimateResult, EstimateRun, estimate
+from ablation_core.experiments.estimate_validation import agreement
 from ablation_core.methods.registry import METHODS, Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.stats.clustered_mean import SequenceMeans

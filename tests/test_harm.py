@@ -8,8 +8,8 @@ from test_own_input import plain_logits
 from ablation_core import load_data
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.engine.clean_passes import Recording
-from ablation_core.experiment import AblationRun, AblationSpec
-from ablation_core.harm import Harm, class_name, find_harm, predict, token_texts, window_texts
+from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.per_prediction import Harm, class_name, find_harm, predict, token_texts, window_texts
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection

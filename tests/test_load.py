@@ -28,15 +28,15 @@ from ablation_core.activations.files import find_statistics, load_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.user_input import prompt
 from ablation_core.engine.clean_passes import Recording
-from ablation_core.estimate import EstimateRun
-from ablation_core.experiment import AblationRun, AblationSpec
-from ablation_core.harm import find_harm
+from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.estimate import EstimateRun
+from ablation_core.experiments.noise_floor import noise_floor
+from ablation_core.experiments.per_prediction import find_harm
+from ablation_core.experiments.user_input import OwnRun
 from ablation_core.jobs import Jobs
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
-from ablation_core.noise import noise_floor
-from ablation_core.own_run import OwnRun
 from ablation_core.selection import Selection
 from ablation_core.server import SEED
 from ablation_core.sweep import SweepSpec, sweep_steps

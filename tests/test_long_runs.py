@@ -23,12 +23,12 @@ from ablation_core.curve import CurveSpec, curve, curve_steps, kept_curves, prun
 from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import Data
 from ablation_core.errors import StatisticsError
+from ablation_core.experiments.noise_floor import random_head
 from ablation_core.instant import head_estimates, refined_steps
 from ablation_core.ledger import find_runs, open_ledger
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
-from ablation_core.noise import random_head
 from ablation_core.pieces import p_value
 from ablation_core.run_frames import map_frame
 from ablation_core.selection import Shape

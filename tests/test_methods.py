@@ -14,9 +14,9 @@ from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.statistics import Statistics
 from ablation_core.curve import pruned
 from ablation_core.data.dataset import Data, special_tokens
-from ablation_core.displacement import DisplacementGauge
 from ablation_core.engine.clean_passes import Recording, ablated_output, constant_replacements
 from ablation_core.errors import MethodError
+from ablation_core.experiments.displacement import DisplacementGauge
 from ablation_core.methods import modes, resampling
 from ablation_core.methods.optimal import OptimalRun
 from ablation_core.methods.registry import (

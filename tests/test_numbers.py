@@ -28,7 +28,7 @@ from ablation_core.data.user_input import MOST_TOKENS, NEW_TOKENS, prompt
 from ablation_core.engine import clean_passes
 from ablation_core.engine.nonfinite import first_broken, not_finite_first, not_finite_sentence
 from ablation_core.errors import DataError, ModelError
-from ablation_core.estimate import estimate
+from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.sweep import SweepSpec, sweep

@@ -12,10 +12,10 @@ from ablation_core.activations.files import find_statistics
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.data.user_input import OwnInput, image, prompt, read_image
 from ablation_core.errors import DataError
-from ablation_core.experiment import AblationSpec
+from ablation_core.experiments.ablation import AblationSpec
+from ablation_core.experiments.user_input import OwnRun
 from ablation_core.methods.registry import METHODS, constant_values
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.own_run import OwnRun
 from ablation_core.selection import Selection
 
 SELECT = "1.2 3.0:1-9 4.*"

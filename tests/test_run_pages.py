@@ -14,7 +14,7 @@ from ablation_core import apart, find_statistics, load_data, load_model, load_st
 from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import DEFAULT_DATA, Data
-from ablation_core.estimate import estimate
+from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection

@@ -2,10 +2,10 @@
 
 import pytest
 
-from ablation_core.displacement import Displacement
 from ablation_core.engine.metrics import Interval
-from ablation_core.noise import SETS, NoiseFloor
-from ablation_core.results import AblationResult, MethodResult, Performance
+from ablation_core.experiments.displacement import Displacement
+from ablation_core.experiments.noise_floor import SETS, NoiseFloor
+from ablation_core.experiments.results import AblationResult, MethodResult, Performance
 from ablation_core.verdict import comparison, verdict
 
 NO_EFFECT = "indistinguishable from no effect at this sample size"

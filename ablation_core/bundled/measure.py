@@ -16,7 +16,7 @@ from ablation_core import bundled
 from ablation_core.bundled.ngrams import Neighbours, Trigram
 from ablation_core.bundled.recipes import VOCAB_SIZE, text_tokens
 from ablation_core.data.dataset import IGNORED, Data, load_data
-from ablation_core.experiment import ablate
+from ablation_core.experiments.ablation import ablate
 from ablation_core.loading.load import load_model
 from ablation_core.models.loaded import LoadedModel
 

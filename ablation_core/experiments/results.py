@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from ablation_core.displacement import Displacement
     from ablation_core.engine.metrics import Interval
+    from ablation_core.experiments.displacement import Displacement
     from ablation_core.methods.optimal import Learning
 
 

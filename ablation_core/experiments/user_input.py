@@ -11,7 +11,7 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.data.user_input import NEW_TOKENS, OwnInput, text_inputs
 from ablation_core.engine import clean_passes
-from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 

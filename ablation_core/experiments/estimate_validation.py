@@ -9,11 +9,11 @@ from scipy.stats import spearmanr
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.engine.clean_passes import Recording
-from ablation_core.estimate import QUANTITIES, EstimateResult
-from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.estimate import QUANTITIES, EstimateResult
+from ablation_core.experiments.results import as_number
 from ablation_core.methods.registry import choose_methods
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.results import as_number
 from ablation_core.selection import Head, Selection
 
 TOP = 10

@@ -20,14 +20,14 @@ import numpy as np
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, checked_seed
-from ablation_core.describe import describe_run
 from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError
-from ablation_core.experiment import DEFAULT_BINS
+from ablation_core.experiments.ablation import DEFAULT_BINS
+from ablation_core.experiments.head_displacements import Displacements
+from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.results import as_number
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.products import Displacements
-from ablation_core.results import as_number
 from ablation_core.selection import Head, Shape
 from ablation_core.stats.clustered_mean import SequenceMeans
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.clean_passes import Recording
-from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.selection import Selection, Shape
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
-from ablation_core.experiment import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection

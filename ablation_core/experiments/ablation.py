@@ -15,17 +15,17 @@ from torch import Tensor
 
 from ablation_core.activations.statistics import Statistics, check_made_from
 from ablation_core.data.dataset import IGNORED, Data, checked_seed, scored_rows
-from ablation_core.describe import describe_run
-from ablation_core.displacement import DisplacementGauge
 from ablation_core.engine import clean_passes
 from ablation_core.engine.hooks import Replace
 from ablation_core.engine.metrics import METRICS, Scores, mean_intervals
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import DataError
+from ablation_core.experiments.displacement import DisplacementGauge
+from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.results import AblationResult, MethodResult, Performance
 from ablation_core.methods.optimal import OptimalRun, training_data
 from ablation_core.methods.registry import METHODS, Method, check_statistics, choose_methods, constant_values
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.results import AblationResult, MethodResult, Performance
 from ablation_core.runtime import give_back
 from ablation_core.selection import Selection
 

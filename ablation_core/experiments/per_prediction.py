@@ -14,7 +14,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.engine import clean_passes
-from ablation_core.experiment import AblationRun
+from ablation_core.experiments.ablation import AblationRun
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 
