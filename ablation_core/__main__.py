@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ablation_core import commands
 from ablation_core.activations.statistics import BINNINGS, FINE_BINS
-from ablation_core.curve import PERCENTS, SEEDS
 from ablation_core.errors import AblationError
 from ablation_core.experiments.estimate import PASSES
 from ablation_core.loading.packaged import PACKAGED
 from ablation_core.methods.registry import METHODS
+from ablation_core.runs.pruning import PERCENTS, SEEDS
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.storage import CACHE
 

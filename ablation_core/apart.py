@@ -24,15 +24,15 @@ import torch
 from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cluster import RayEngine
-from ablation_core.curve import CurveSpec, curve_steps
-from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import Data, load_data
 from ablation_core.errors import AblationError, EngineError, StatisticsError
 from ablation_core.loading.load import load_model
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.pruning import CurveSpec, curve_steps
+from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.sweep import SweepResult, SweepSpec, sweep_steps
 from ablation_core.storage import CACHE
-from ablation_core.sweep import SweepResult, SweepSpec, sweep_steps
 
 _LOOK = 0.5  # seconds to wait for a line before the caller is asked whether to go on
 _ENDING = 20.0  # seconds for the process to let go of the cluster

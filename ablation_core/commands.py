@@ -11,14 +11,11 @@ from ablation_core import bundled
 from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.statistics import Statistics
-from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.bundled import fashion_mnist
 from ablation_core.cluster import RayEngine
-from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.data.references import Split
 from ablation_core.engine.nonfinite import not_finite_first, not_finite_sentence
-from ablation_core.engines import LOCAL, Engine
 from ablation_core.errors import DataError, EngineError, MethodError, StatisticsError
 from ablation_core.experiments.ablation import ablate
 from ablation_core.experiments.estimate import estimate
@@ -31,10 +28,13 @@ from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.architectures import family_table
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.neurons import describe_neurons, format_neurons
-from ablation_core.reproduce import ORIGINALS, measured_speed, original_parts, parts_of, run_part
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
+from ablation_core.runs.backends import LOCAL, Engine
+from ablation_core.runs.paper import ORIGINALS, measured_speed, original_parts, parts_of, run_part
+from ablation_core.runs.pruning import CurveSpec, curve
+from ablation_core.runs.sweep import SweepSpec, sweep
 from ablation_core.selection import Selection
 from ablation_core.storage import CACHE
-from ablation_core.sweep import SweepSpec, sweep
 from ablation_core.tables import (
     format_adaptive,
     format_curve,

@@ -10,7 +10,7 @@ from ablation_core.methods.registry import METHODS
 from ablation_core.run_frames import Estimates
 from ablation_core.run_takeaway import Measure
 from ablation_core.run_words import estimate_sentence
-from ablation_core.sweep import SweepResult
+from ablation_core.runs.sweep import SweepResult
 
 LARGEST = 20  # neurons listed
 

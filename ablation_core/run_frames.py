@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from ablation_core.curve_result import TABLE_AT, CurveResult
-from ablation_core.sweep import SweepResult
+from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
+from ablation_core.runs.sweep import SweepResult
 
 Estimates = dict[str, tuple[float, float]]  # head → estimated change and its standard error
 

@@ -7,10 +7,10 @@ import altair as alt
 import pandas as pd
 
 from ablation_core import charts, export, run_charts, run_frames, share
-from ablation_core.curve_result import CurveResult
 from ablation_core.run_frames import Estimates
 from ablation_core.run_words import curve_levels, curve_sentence, estimate_sentence, shown_sentence, sweep_sentence
-from ablation_core.sweep import SweepResult
+from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.sweep import SweepResult
 from ablation_core.takeaway import Chart, Takeaway
 
 

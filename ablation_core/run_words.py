@@ -3,10 +3,10 @@
 import math
 from collections import Counter
 
-from ablation_core.curve_result import CurveResult
 from ablation_core.run_frames import Estimates, told_heads
+from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.sweep import SweepResult
 from ablation_core.stats.correlation import rank_agreement
-from ablation_core.sweep import SweepResult
 
 _UNITS = {"loss": ("the loss", " nats", "+.4f"), "top1": ("top-1", "", "+.2%"), "top10": ("top-10", "", "+.2%")}
 _KL = ("the predictions", " nats", ".5f")

@@ -4,14 +4,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from ablation_core.adaptive import AdaptiveResult
-from ablation_core.curve_result import CurveResult
 from ablation_core.engine.metrics import Interval
 from ablation_core.experiments.estimate import EstimateResult
 from ablation_core.experiments.estimate_validation import Calibration
 from ablation_core.experiments.results import AblationResult
-from ablation_core.reproduce import Part
-from ablation_core.sweep import SweepResult
+from ablation_core.runs.adaptive import AdaptiveResult
+from ablation_core.runs.paper import Part
+from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.sweep import SweepResult
 
 
 def format_sweep(result: SweepResult) -> str:

@@ -15,13 +15,13 @@ from ablation_core.activations import files
 from ablation_core.data.dataset import Data, load_data
 from ablation_core.data.references import Split
 from ablation_core.engine.clean_passes import Recording
-from ablation_core.engines import News, Task, measure_together
 from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading.load import load_model
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.parcels import Parcel, unpack, unpacked_data_ref
-from ablation_core.pieces import Piece
+from ablation_core.runs.backends import News, Task, measure_together
+from ablation_core.runs.units import Piece
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.selection import Selection
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ablation_core import load_data, load_model, load_statistics
 from ablation_core.activations.files import find_statistics
-from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.methods.registry import choose_methods
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
+from ablation_core.runs.sweep import SweepSpec, every_head, sweep
 from ablation_core.runtime import keep_freed_memory
-from ablation_core.sweep import SweepSpec, every_head, sweep
 from benchmarks.measure import machine, seconds, write
 
 PREDICTIONS = {"opt-mini": 8128, "roberta-mini": 8000, "vit-mini": 4000}  # and of any other model 8,128

@@ -29,10 +29,10 @@ import ablation_core
 from ablation_core import load_data, load_model
 from ablation_core.activations.files import find_statistics, load_statistics, statistics_bytes
 from ablation_core.cluster import RayEngine
-from ablation_core.engines import LOCAL, Engine
-from ablation_core.ledger import find_runs
 from ablation_core.methods.registry import METHODS
-from ablation_core.sweep import SweepSpec, sweep_steps
+from ablation_core.runs.backends import LOCAL, Engine
+from ablation_core.runs.ledger import find_runs
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from benchmarks.measure import machine, write
 
 ADDRESS = "127.0.0.2"

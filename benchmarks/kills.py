@@ -28,13 +28,13 @@ import torch
 from ablation_core import compute_statistics, load_data, load_model, load_statistics
 from ablation_core.activations.files import list_statistics, save_statistics
 from ablation_core.activations.statistics import Statistics
-from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import Data
-from ablation_core.ledger import KeptRun, find_runs
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.sweep import SweepSpec, every_head, sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
+from ablation_core.runs.ledger import KeptRun, find_runs
+from ablation_core.runs.pruning import CurveSpec, curve
+from ablation_core.runs.sweep import SweepSpec, every_head, sweep
 
 BY = (METHODS["mean"], METHODS["peak"])
 _BATCH = 2  # small, so that there are many moments between two writes

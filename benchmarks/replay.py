@@ -11,18 +11,18 @@ import numpy as np
 
 from ablation_core import load_data, load_model, load_statistics
 from ablation_core.activations.files import find_statistics
-from ablation_core.batchwise import Batchwise
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run
-from ablation_core.ledger import open_ledger
 from ablation_core.methods.registry import choose_methods
+from ablation_core.runs.adaptive_batches import Batchwise
+from ablation_core.runs.ledger import open_ledger
+from ablation_core.runs.sweep import every_head
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.stats.regression_estimator import Estimates, drawing_order
 from ablation_core.stats.sequential import Looking, at_once, plan_looks, told
 from ablation_core.storage import CACHE
-from ablation_core.sweep import every_head
 from benchmarks.measure import write
 
 PREDICTIONS = {"opt-mini": 8128, "roberta-mini": 8000, "vit-mini": 2000}  # and of any other model 2,048

@@ -14,14 +14,14 @@ import vl_convert
 from ablation_core import load_model
 from ablation_core.activations.files import list_statistics, load_statistics
 from ablation_core.bundled import NAMES
-from ablation_core.curve import kept_curves
-from ablation_core.curve_result import CurveResult
 from ablation_core.loading.packaged import fetched_folder
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.reproduce import WITHOUT
 from ablation_core.run_charts import pruning_curves
 from ablation_core.run_frames import curve_frame, point_frame
+from ablation_core.runs.paper import WITHOUT
+from ablation_core.runs.pruning import kept_curves
+from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.storage import CACHE
 
 FOLDER = Path(__file__).parent

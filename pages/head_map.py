@@ -7,14 +7,14 @@ import streamlit as st
 
 from ablation_core import instant, long_runs, run_charts, run_frames, takeaway, ui
 from ablation_core.apart import Progress
-from ablation_core.ledger import run_path
 from ablation_core.map_view import dark_page, show_agreement, show_estimates, show_head
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.run_takeaway import Measure, head_table, sweep_takeaway
 from ablation_core.run_words import adaptive_sentence, shown_sentence, sweep_sentence
+from ablation_core.runs.ledger import run_path
+from ablation_core.runs.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
 from ablation_core.selection import Selection
 from ablation_core.server import shared_data, shared_estimates, shared_jobs, shared_maps
-from ablation_core.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
 
 MEASURES = {
     "loss": Measure("change of loss, nats", "+.3f", 1),

@@ -7,12 +7,12 @@ import streamlit as st
 
 from ablation_core import long_runs, run_charts, run_frames, takeaway, ui
 from ablation_core.apart import steps_at
-from ablation_core.curve import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
-from ablation_core.curve_result import CurveResult
-from ablation_core.ledger import run_path
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.run_takeaway import Measure, curve_takeaway
 from ablation_core.run_words import curve_levels, curve_sentence, shown_sentence
+from ablation_core.runs.ledger import run_path
+from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
+from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.server import shared_data
 
 MEASURES = {"loss": Measure("loss, nats a prediction", ".2f"), "top1": Measure("top-1, share right", ".0%", -1)}

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ablation_core import ablate, load_data
 from ablation_core.__main__ import main
-from ablation_core.adaptive import AdaptiveSpec, adaptive_steps, adaptive_sweep
-from ablation_core.batchwise import Batchwise
 from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, MethodError
-from ablation_core.ledger import open_ledger
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps, adaptive_sweep
+from ablation_core.runs.adaptive_batches import Batchwise
+from ablation_core.runs.ledger import open_ledger
 from ablation_core.stats.regression_estimator import Estimates
 from ablation_core.stats.sequential import Looking, plan_looks
 
@@ -207,7 +207,7 @@ def test_without_gradients_it_ends_all_the_same(
     def no_gradient(*_args: object) -> None:
         raise RuntimeError("derivative for aten::_int_mm is not implemented")
 
-    monkeypatch.setattr("ablation_core.batchwise.linearise", no_gradient)
+    monkeypatch.setattr("ablation_core.runs.adaptive_batches.linearise", no_gradient)
     plain = adaptive_sweep(opt_mini, data, spec(), None, tmp_path / "plain")
     assert [r.description["first_order_estimates"] for r in (guided, plain)] == [True, False]
     assert plain.open == 0

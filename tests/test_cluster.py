@@ -31,10 +31,10 @@ from ablation_core.cluster import RayEngine
 from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, EngineError
 from ablation_core.joining import connected
-from ablation_core.ledger import find_runs
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.sweep import SweepSpec, sweep, sweep_steps
+from ablation_core.runs.ledger import find_runs
+from ablation_core.runs.sweep import SweepSpec, sweep, sweep_steps
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

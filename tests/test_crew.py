@@ -7,9 +7,9 @@ import pytest
 
 from ablation_core import cluster
 from ablation_core.cluster import LOSSES, RayEngine, _Crew
-from ablation_core.engines import News, Task
 from ablation_core.errors import DataError, EngineError
-from ablation_core.pieces import Piece
+from ablation_core.runs.backends import News, Task
+from ablation_core.runs.units import Piece
 from ablation_core.selection import Selection, Shape
 
 SHAPE = Shape((4,) * 6, 8)

@@ -19,9 +19,9 @@ from ablation_core import __main__ as cli
 from ablation_core import access, bundled, jobs, long_runs, server, share
 from ablation_core.access import Access, decide
 from ablation_core.activations import files as cache
-from ablation_core.curve import read_seeds
 from ablation_core.errors import AblationError, DataError
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.pruning import read_seeds
 from ablation_core.storage import CACHE
 
 OFFERED = Access(True, ("opt-mini", "vit-mini"), ("python-docs", "fashion-mnist"), keeps_runs=True)

@@ -19,13 +19,13 @@ from ablation_core.bundled import fashion_mnist
 from ablation_core.cluster import UNIT, UNITS_A_WORKER, RayEngine, units_of
 from ablation_core.data.dataset import Data
 from ablation_core.engine import clean_passes
-from ablation_core.engines import LOCAL, Task, measure_together
 from ablation_core.errors import AblationError, DataError, EngineError, ModelError
 from ablation_core.joining import check_answers
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.parcels import Parcel, pack_data, pack_model, unpack, unpacked_data_ref
-from ablation_core.pieces import Piece
+from ablation_core.runs.backends import LOCAL, Task, measure_together
+from ablation_core.runs.units import Piece
 from ablation_core.selection import Selection, Shape
 from ablation_core.worker import Order, Worker, assignment, statistics_parcel
 

@@ -28,14 +28,14 @@ from ablation_core import ablate, bundled, compute_statistics, load_data, load_m
 from ablation_core.activations import files as cache
 from ablation_core.activations.files import check_can_save, list_statistics, other_statistics, save_statistics
 from ablation_core.activations.statistics import FORMAT_VERSION, Statistics
-from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, ModelError, StatisticsError
-from ablation_core.ledger import find_runs, open_ledger
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.ledger import find_runs, open_ledger
+from ablation_core.runs.pruning import CurveSpec, curve
+from ablation_core.runs.sweep import SweepSpec, sweep
 from ablation_core.storage import held, working_folder, write_whole
-from ablation_core.sweep import SweepSpec, sweep
 
 ROOT = Path(__file__).parent.parent
 ZERO = (METHODS["zero"],)

@@ -25,11 +25,11 @@ from ablation_core import __main__ as cli
 from ablation_core import access, bundled, commands, load_model, long_runs, server
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import list_statistics, load_statistics, save_statistics
-from ablation_core.curve import read_seeds
 from ablation_core.data import user_input
 from ablation_core.data.dataset import DEFAULT_DATA, load_data
 from ablation_core.errors import AblationError, ModelError, SelectionError, StatisticsError
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.pruning import read_seeds
 from ablation_core.selection import Selection, Shape
 from ablation_core.storage import CACHE
 

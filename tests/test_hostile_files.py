@@ -19,7 +19,6 @@ from ablation_core import bundled, load_model
 from ablation_core.activations.files import find_statistics, list_statistics, load_statistics, save_statistics
 from ablation_core.activations.neuron_summary import read_neuron
 from ablation_core.activations.statistics import Statistics
-from ablation_core.curve import kept_curves
 from ablation_core.data.dataset import load_data
 from ablation_core.data.images import ImageItem
 from ablation_core.data.references import decode_text, read_text, source_digest
@@ -27,13 +26,14 @@ from ablation_core.data.uploads import delete_upload, keep_upload, list_uploads
 from ablation_core.data.user_input import prompt, read_image
 from ablation_core.errors import DataError, ModelError, StatisticsError, as_markdown
 from ablation_core.frames import head_distances, neuron_frame
-from ablation_core.ledger import VERSION, find_runs
 from ablation_core.long_runs import _differences
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import encode, tokenizer_faults
+from ablation_core.runs.ledger import VERSION, find_runs
+from ablation_core.runs.pruning import kept_curves
+from ablation_core.runs.sweep import kept_sweeps
 from ablation_core.selection import Shape
 from ablation_core.storage import CACHE
-from ablation_core.sweep import kept_sweeps
 
 QUIET = {
     "deadline": None,

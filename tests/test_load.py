@@ -37,9 +37,9 @@ from ablation_core.jobs import Jobs
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.selection import Selection
 from ablation_core.server import SEED
-from ablation_core.sweep import SweepSpec, sweep_steps
 
 THREADS = 12
 PREDICTIONS = 150  # two windows of text

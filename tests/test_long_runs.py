@@ -19,21 +19,21 @@ from scipy.stats import spearmanr, ttest_1samp, ttest_rel
 from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
 from ablation_core.activations.files import find_statistics, load_statistics
-from ablation_core.curve import CurveSpec, curve, curve_steps, kept_curves, pruned
-from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import Data
 from ablation_core.errors import StatisticsError
 from ablation_core.experiments.noise_floor import random_head
 from ablation_core.instant import head_estimates, refined_steps
-from ablation_core.ledger import find_runs, open_ledger
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
-from ablation_core.pieces import p_value
 from ablation_core.run_frames import map_frame
+from ablation_core.runs.ledger import find_runs, open_ledger
+from ablation_core.runs.pruning import CurveSpec, curve, curve_steps, kept_curves, pruned
+from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.sweep import SweepResult, SweepSpec, kept_sweeps, sweep, sweep_steps
+from ablation_core.runs.units import p_value
 from ablation_core.selection import Shape
 from ablation_core.stats.correlation import rank_agreement
-from ablation_core.sweep import SweepResult, SweepSpec, kept_sweeps, sweep, sweep_steps
 
 ZERO = SweepSpec((METHODS["zero"],), random_sets=2)
 HALVES = CurveSpec((METHODS["zero"],), seeds=(1, 2), percents=(0, 50, 100))

@@ -12,7 +12,6 @@ from scipy.stats import gaussian_kde
 from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.statistics import Statistics
-from ablation_core.curve import pruned
 from ablation_core.data.dataset import Data, special_tokens
 from ablation_core.engine.clean_passes import Recording, ablated_output, constant_replacements
 from ablation_core.errors import MethodError
@@ -29,6 +28,7 @@ from ablation_core.methods.registry import (
 )
 from ablation_core.methods.resampling import generated_text, random_characters, random_pixels, random_tokens
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.pruning import pruned
 from ablation_core.selection import Selection, Shape
 
 

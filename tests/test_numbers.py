@@ -21,8 +21,6 @@ from ablation_core import ablate, bundled, compute_statistics, load_data, load_m
 from ablation_core.activations.collect import counted_positions
 from ablation_core.activations.files import list_statistics, save_statistics
 from ablation_core.activations.statistics import Statistics
-from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.data.user_input import MOST_TOKENS, NEW_TOKENS, prompt
 from ablation_core.engine import clean_passes
@@ -31,7 +29,9 @@ from ablation_core.errors import DataError, ModelError
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.sweep import SweepSpec, sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
+from ablation_core.runs.pruning import CurveSpec, curve
+from ablation_core.runs.sweep import SweepSpec, sweep
 
 ROOT = Path(__file__).parent.parent
 MEAN = (METHODS["mean"],)

@@ -12,8 +12,8 @@ from ablation_core.engine.clean_passes import Recording, ablated_output, constan
 from ablation_core.engine.metrics import METRICS
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.selection import Selection
-from ablation_core.sweep import SweepSpec, sweep_steps
 
 HEADS = ((0, 1), (2, 0), (2, 3), (5, 4))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ablation_core.__main__ import main
-from ablation_core.reproduce import ORIGINALS, Part, Size, original_parts
+from ablation_core.runs.paper import ORIGINALS, Part, Size, original_parts
 
 
 def test_a_part_counted_by_hand() -> None:

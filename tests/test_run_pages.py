@@ -11,15 +11,15 @@ from test_app import charts, text_of
 from test_load import held_elsewhere
 
 from ablation_core import apart, find_statistics, load_data, load_model, load_statistics, long_runs
-from ablation_core.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.curve import CurveSpec, curve
 from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
+from ablation_core.runs.pruning import CurveSpec, curve
+from ablation_core.runs.sweep import SweepSpec, kept_sweeps, sweep
 from ablation_core.selection import Selection
 from ablation_core.server import shared_estimates, shared_jobs, shared_maps, shared_model
-from ablation_core.sweep import SweepSpec, kept_sweeps, sweep
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 TWO = (METHODS["zero"], METHODS["mean"])

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from ablation_core.activations.statistics import Statistics
-from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.engine.clean_passes import Recording
-from ablation_core.engines import LOCAL, Engine, measure_pieces
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.forms import fits
-from ablation_core.ledger import open_ledger
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.pieces import Piece, Rows, kept_baseline, kept_rows, kept_runs
+from ablation_core.runs.backends import LOCAL, Engine, measure_pieces
+from ablation_core.runs.ledger import open_ledger
+from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.units import Piece, Rows, kept_baseline, kept_rows, kept_runs
 from ablation_core.selection import Selection, Shape
 
 SEEDS = (42, 123, 456)

@@ -16,7 +16,7 @@ from scipy.stats import t
 from ablation_core.engine.metrics import METRICS, Scores, sequence_sums
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.forms import MAYBE, fits
-from ablation_core.ledger import KeptRun, find_runs
+from ablation_core.runs.ledger import KeptRun, find_runs
 from ablation_core.selection import Selection
 
 TESTED = ("loss", "top1", "top10")  # a KL is never negative: whether it differs from 0 is no question

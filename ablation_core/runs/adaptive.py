@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 
 from ablation_core.activations.statistics import Statistics, check_made_from
-from ablation_core.batchwise import Batchwise, Wanted
 from ablation_core.data.dataset import Data
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.experiments.results import as_number
-from ablation_core.ledger import open_ledger
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.adaptive_batches import Batchwise, Wanted
+from ablation_core.runs.ledger import open_ledger
+from ablation_core.runs.sweep import every_head
 from ablation_core.selection import Head
 from ablation_core.stats.regression_estimator import Estimates
 from ablation_core.stats.sequential import Looking, adjusted, at_once, plan_looks
-from ablation_core.sweep import every_head
 
 
 @dataclass(frozen=True)

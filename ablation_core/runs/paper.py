@@ -14,16 +14,16 @@ import torch
 
 from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
-from ablation_core.curve import PERCENTS, SEEDS, CurveSpec, curve
-from ablation_core.curve_result import CurveResult
 from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.data.references import is_images
 from ablation_core.engine import clean_passes
 from ablation_core.engine.clean_passes import KEPT_BYTES, LOGIT_VALUES
-from ablation_core.engines import LOCAL, Engine
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.backends import LOCAL, Engine
+from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, curve
+from ablation_core.runs.pruning_result import CurveResult
 
 WITHOUT = ("peak-own-range", "peak-whole-range", "peak-density", "peak-half-sample")  # not the paper's question
 DATA: dict[Modality, tuple[str, ...]] = {

@@ -12,9 +12,9 @@ from typing import Protocol
 from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiments.ablation import AblationRun, AblationSpec, step_together
-from ablation_core.ledger import Ledger
 from ablation_core.methods.registry import Method
-from ablation_core.pieces import Piece, kept_rows, record_of
+from ablation_core.runs.ledger import Ledger
+from ablation_core.runs.units import Piece, kept_rows, record_of
 
 TOGETHER = 9  # pieces that share what a recording has no room for
 

@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor
 
 from ablation_core.activations.statistics import Statistics
-from ablation_core.batch_records import fits_batch, read, written
 from ablation_core.data.dataset import IGNORED, Data, scored_rows
 from ablation_core.engine import clean_passes
 from ablation_core.engine.gradients import linearise
@@ -23,12 +22,13 @@ from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import WAITING_BYTES
 from ablation_core.experiments.head_displacements import Displacements
-from ablation_core.ledger import Ledger
 from ablation_core.methods.registry import METHODS, Method, constant_values
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.batch_records import fits_batch, read, written
+from ablation_core.runs.ledger import Ledger
+from ablation_core.runs.sweep import every_head
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.regression_estimator import drawing_order
-from ablation_core.sweep import every_head
 
 LEAST_SIZE = 0.2  # of a sequence, against a mean of 1
 
