@@ -12,7 +12,8 @@ from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.bundled import fashion_mnist
-from ablation_core.cluster import RayEngine
+from ablation_core.cluster.backend import RayEngine
+from ablation_core.cluster.connection import AUTO
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.data.references import Split
 from ablation_core.engine.nonfinite import not_finite_first, not_finite_sentence
@@ -21,7 +22,6 @@ from ablation_core.experiments.ablation import ablate
 from ablation_core.experiments.estimate import estimate
 from ablation_core.experiments.estimate_validation import calibrate, largest_heads
 from ablation_core.experiments.provenance import describe_model, describe_statistics
-from ablation_core.joining import AUTO
 from ablation_core.loading.load import SPLIT, load_model
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods.registry import Method, choose_methods

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ablation_core.activations.statistics import Statistics
-from ablation_core.apart import Progress, steps_at
+from ablation_core.cluster.driver import Progress, steps_at
 from ablation_core.data.dataset import Data
 from ablation_core.experiments.estimate import QUANTITIES, Estimated, EstimateResult, EstimateRun
 from ablation_core.models.loaded import LoadedModel

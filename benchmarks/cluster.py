@@ -28,7 +28,7 @@ import torch
 import ablation_core
 from ablation_core import load_data, load_model
 from ablation_core.activations.files import find_statistics, load_statistics, statistics_bytes
-from ablation_core.cluster import RayEngine
+from ablation_core.cluster.backend import RayEngine
 from ablation_core.methods.registry import METHODS
 from ablation_core.runs.backends import LOCAL, Engine
 from ablation_core.runs.ledger import find_runs

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from ablation_core import instant, long_runs, run_charts, run_frames, takeaway, ui
-from ablation_core.apart import Progress
+from ablation_core.cluster.driver import Progress
 from ablation_core.map_view import dark_page, show_agreement, show_estimates, show_head
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.run_takeaway import Measure, head_table, sweep_takeaway

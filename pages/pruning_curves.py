@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from ablation_core import long_runs, run_charts, run_frames, takeaway, ui
-from ablation_core.apart import steps_at
+from ablation_core.cluster.driver import steps_at
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.run_takeaway import Measure, curve_takeaway
 from ablation_core.run_words import curve_levels, curve_sentence, shown_sentence

@@ -26,11 +26,11 @@ import transformers
 
 from ablation_core import bundled, load_data, load_model
 from ablation_core.activations.files import find_statistics, load_statistics
-from ablation_core.apart import Progress, steps_apart
-from ablation_core.cluster import RayEngine
+from ablation_core.cluster.backend import RayEngine
+from ablation_core.cluster.connection import connected
+from ablation_core.cluster.driver import Progress, steps_apart
 from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, EngineError
-from ablation_core.joining import connected
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.ledger import find_runs
@@ -80,7 +80,7 @@ def _title(process: psutil.Process) -> str:
 
 
 def drivers() -> list[psutil.Process]:
-    return [process for process in psutil.Process().children() if "ablation_core.apart" in _title(process)]
+    return [process for process in psutil.Process().children() if "ablation_core.cluster.driver" in _title(process)]
 
 
 class TwoMachines:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ablation_core import cluster
-from ablation_core.cluster import LOSSES, RayEngine, _Crew
+from ablation_core.cluster import backend
+from ablation_core.cluster.backend import LOSSES, RayEngine, _Crew
 from ablation_core.errors import DataError, EngineError
 from ablation_core.runs.backends import News, Task
 from ablation_core.runs.units import Piece
@@ -19,7 +19,7 @@ TASKS = [Task(Piece(f"{at}.{n}", Selection.of_heads([(at, n)], SHAPE)), ()) for 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No waiting before the stand-in is asked again."""
-    monkeypatch.setattr(cluster, "_ROOM_EVERY", 0.0)
+    monkeypatch.setattr(backend, "_ROOM_EVERY", 0.0)
 
 
 class Died(Exception):

@@ -16,18 +16,18 @@ from ablation_core import bundled, load_data, load_model
 from ablation_core.__main__ import main
 from ablation_core.activations.files import find_statistics, load_statistics, save_statistics, statistics_bytes
 from ablation_core.bundled import fashion_mnist
-from ablation_core.cluster import UNIT, UNITS_A_WORKER, RayEngine, units_of
+from ablation_core.cluster.backend import UNIT, UNITS_A_WORKER, RayEngine, units_of
+from ablation_core.cluster.connection import check_answers
+from ablation_core.cluster.payload import Parcel, pack_data, pack_model, unpack, unpacked_data_ref
+from ablation_core.cluster.worker import Order, Worker, assignment, statistics_parcel
 from ablation_core.data.dataset import Data
 from ablation_core.engine import clean_passes
 from ablation_core.errors import AblationError, DataError, EngineError, ModelError
-from ablation_core.joining import check_answers
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.parcels import Parcel, pack_data, pack_model, unpack, unpacked_data_ref
 from ablation_core.runs.backends import LOCAL, Task, measure_together
 from ablation_core.runs.units import Piece
 from ablation_core.selection import Selection, Shape
-from ablation_core.worker import Order, Worker, assignment, statistics_parcel
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from streamlit.testing.v1 import AppTest
 from test_app import charts, text_of
 from test_load import held_elsewhere
 
-from ablation_core import apart, find_statistics, load_data, load_model, load_statistics, long_runs
+from ablation_core import find_statistics, load_data, load_model, load_statistics, long_runs
+from ablation_core.cluster import driver
 from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
@@ -286,11 +287,11 @@ def test_a_run_is_given_to_the_cluster_that_the_operator_names(
     monkeypatch.setenv("ABLATION_RAY_ADDRESS", "127.0.0.2:6379")
     given = []
 
-    def steps(model: LoadedModel, data: Data, spec: SweepSpec | CurveSpec, *rest: object) -> Iterator[apart.Progress]:
+    def steps(model: LoadedModel, data: Data, spec: SweepSpec | CurveSpec, *rest: object) -> Iterator[driver.Progress]:
         given.append((model.ref, data.predictions, [method.name for method in spec.methods], rest[-1]))
-        yield apart.Progress(1.0)
+        yield driver.Progress(1.0)
 
-    monkeypatch.setattr(apart, "steps_apart", steps)
+    monkeypatch.setattr(driver, "steps_apart", steps)
     at = opened(page)
     assert at.pills(key="place").value == "this machine"
     at.pills(key="place").set_value("the cluster at 127.0.0.2:6379").run()

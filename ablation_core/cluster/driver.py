@@ -23,7 +23,7 @@ import torch
 
 from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
-from ablation_core.cluster import RayEngine
+from ablation_core.cluster.backend import RayEngine
 from ablation_core.data.dataset import Data, load_data
 from ablation_core.errors import AblationError, EngineError, StatisticsError
 from ablation_core.loading.load import load_model
@@ -113,7 +113,7 @@ def _watched(order: dict) -> Generator[Progress]:
     project = str(Path(__file__).parent.parent)
     paths = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        [sys.executable, "-m", "ablation_core.apart"],
+        [sys.executable, "-m", "ablation_core.cluster.driver"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -17,14 +17,14 @@ import torch
 
 from ablation_core.activations.files import statistics_bytes
 from ablation_core.activations.statistics import Statistics
+from ablation_core.cluster.connection import AUTO, connected
+from ablation_core.cluster.payload import Parcel, pack_data, pack_model
+from ablation_core.cluster.worker import Assignment, Order, Worker, assignment, statistics_parcel
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.errors import AblationError, EngineError, first_line
-from ablation_core.joining import AUTO, connected
 from ablation_core.loading.load import SPLIT
-from ablation_core.parcels import Parcel, pack_data, pack_model
 from ablation_core.runs.backends import News, Task
 from ablation_core.storage import CACHE
-from ablation_core.worker import Assignment, Order, Worker, assignment, statistics_parcel
 
 UNIT = 8  # tasks given out at once, at most: what a lost worker costs
 UNITS_A_WORKER = 8  # so many at least where there are enough tasks, so that no worker waits long for the last

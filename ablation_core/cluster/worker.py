@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ablation_core.activations import files
+from ablation_core.cluster.payload import Parcel, unpack, unpacked_data_ref
 from ablation_core.data.dataset import Data, load_data
 from ablation_core.data.references import Split
 from ablation_core.engine.clean_passes import Recording
@@ -19,7 +20,6 @@ from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading.load import load_model
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.parcels import Parcel, unpack, unpacked_data_ref
 from ablation_core.runs.backends import News, Task, measure_together
 from ablation_core.runs.units import Piece
 from ablation_core.runtime import keep_freed_memory
