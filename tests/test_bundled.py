@@ -10,10 +10,11 @@ import pytest
 
 from ablation_core import ablate, bundled, load_data
 from ablation_core.activations.files import find_statistics, load_statistics
-from ablation_core.bundled import corpus, fashion_mnist, recipes
-from ablation_core.bundled.ngrams import Neighbours, Trigram
-from ablation_core.bundled.train import rate
+from ablation_core.bundled import fashion_mnist
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.training import corpus, recipes
+from ablation_core.training.ngrams import Neighbours, Trigram
+from ablation_core.training.train import rate
 
 
 @pytest.mark.parametrize("name", bundled.NAMES)

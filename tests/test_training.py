@@ -10,7 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 from ablation_core import bundled, load_data, load_model
-from ablation_core.bundled import corpus, fashion_mnist, measure, recipes, train
+from ablation_core.bundled import fashion_mnist
+from ablation_core.training import corpus, measure, recipes, train
 
 RECIPES = {"opt-mini": recipes.OptMini, "roberta-mini": recipes.RobertaMini, "vit-mini": recipes.VitMini}
 

@@ -25,7 +25,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from ablation_core.bundled import corpus
+from ablation_core.training import corpus
 
 VOCAB_SIZE = 4096
 PAD, END, MASK, FIRST_WORD = 1, 2, 4, len(corpus.SPECIAL_TOKENS)

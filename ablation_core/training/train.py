@@ -1,4 +1,4 @@
-"""Train a bundled model: `python -m ablation_core.bundled.train opt-mini`.
+"""Train a bundled model: `python -m ablation_core.training.train opt-mini`.
 
 The run can be interrupted at any time; the same command goes on from the last checkpoint in `--work` and ends with the
 same weights. The learning rate stays level and falls to zero over the last quarter of the steps, so that a run may
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ablation_core.bundled import FOLDER, NAMES, recipes
+from ablation_core.bundled import FOLDER, NAMES
+from ablation_core.training import recipes
 
 WARM_UP_STEPS, DECAY_SHARE = 100, 0.25
 CHECKPOINT_EVERY = 200
@@ -96,7 +97,7 @@ def train(recipe: recipes.Recipe, steps: int, seed: int, checkpoint: Path) -> fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m ablation_core.bundled.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ablation_core.training.train", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--steps", type=int, help="training steps in all (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=0)

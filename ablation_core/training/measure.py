@@ -1,4 +1,4 @@
-"""The held-out figures of a bundled model: `python -m ablation_core.bundled.measure opt-mini`.
+"""The held-out figures of a bundled model: `python -m ablation_core.training.measure opt-mini`.
 
 Prints them as JSON beside what counting alone reaches on the same predictions. `--card` writes the model's card.
 The n-gram models count the same tokens that the language models were trained on, which are collected into `--work`
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from ablation_core import bundled
-from ablation_core.bundled.ngrams import Neighbours, Trigram
-from ablation_core.bundled.recipes import VOCAB_SIZE, text_tokens
 from ablation_core.data.dataset import IGNORED, Data, load_data
 from ablation_core.experiments.ablation import ablate
 from ablation_core.loading.load import load_model
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.training.ngrams import Neighbours, Trigram
+from ablation_core.training.recipes import VOCAB_SIZE, text_tokens
 
 EVERYTHING = 10**9
 
@@ -70,10 +70,10 @@ CARD = """# {name}
 
 | | |
 |---|---|
-| training | `python -m ablation_core.bundled.train {name} --steps {run[steps]}`: {run[steps]:,} steps, seed {run[seed]}, {run[minutes]:.0f} minutes on one busy processor core, torch {run[torch]} |
+| training | `python -m ablation_core.training.train {name} --steps {run[steps]}`: {run[steps]:,} steps, seed {run[seed]}, {run[minutes]:.0f} minutes on one busy processor core, torch {run[torch]} |
 | data | {data} |
 | held out | {held} |
-| figures measured by | `python -m ablation_core.bundled.measure {name}` |
+| figures measured by | `python -m ablation_core.training.measure {name}` |
 | licence of the weights | MIT, as the project |
 
 {limits}
@@ -116,7 +116,7 @@ def write_card(name: str, figures: dict, work: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m ablation_core.bundled.measure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ablation_core.training.measure", description=__doc__)
     parser.add_argument("name", choices=bundled.NAMES)
     parser.add_argument("--work", type=Path, default=Path(".training"), help="folder of the training tokens")
     parser.add_argument("--card", action="store_true", help="write the figures into the model's card")
