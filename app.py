@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from ablation_core import charts, frames, takeaway, ui
+from ablation_core import takeaway, ui
 from ablation_core.choice import one_of
 from ablation_core.draw import as_tables, draw
 from ablation_core.neuron_table import show_all_neurons
 from ablation_core.neuron_view import show_neuron
+from ablation_core.report import charts, frames
 from ablation_core.selection import Selection
 from ablation_core.server import load_in_background
 

@@ -27,7 +27,7 @@ from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.architectures import family_table
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.neurons import describe_neurons, format_neurons
+from ablation_core.report.neurons import describe_neurons, format_neurons
 from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.runs.backends import LOCAL, Engine
 from ablation_core.runs.paper import ORIGINALS, measured_speed, original_parts, parts_of, run_part

@@ -7,7 +7,7 @@ import altair
 import pandas as pd
 import streamlit as st
 
-from ablation_core.templates import chart_spec
+from ablation_core.report.chart_cache import chart_spec
 
 
 def draw(

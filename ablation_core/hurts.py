@@ -11,8 +11,8 @@ from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.experiments.per_prediction import Harm, Predicted, class_name
 from ablation_core.live import Outcome
 from ablation_core.methods.registry import METHODS
+from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
 from ablation_core.server import SEED, shared_data
-from ablation_core.shading import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
 from ablation_core.sidebar import View
 
 WINDOWS, IMAGES, TOKENS = 2, 12, 15

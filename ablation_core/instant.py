@@ -16,7 +16,7 @@ from ablation_core.data.dataset import Data
 from ablation_core.experiments.estimate import QUANTITIES, Estimated, EstimateResult, EstimateRun
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
-from ablation_core.run_frames import Estimates
+from ablation_core.report.run_frames import Estimates
 from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult, SweepSpec, every_head

@@ -7,9 +7,9 @@ from ablation_core import inventory
 from ablation_core.activations import files
 from ablation_core.activations.neuron_summary import Reading
 from ablation_core.activations.statistics import FINE_BINS, Statistics
-from ablation_core.charts import MARKS
 from ablation_core.errors import StatisticsError
 from ablation_core.lessons import DATA_OF
+from ablation_core.report.charts import MARKS
 from ablation_core.toy import Toy
 
 _COLUMN = """<style>

@@ -3,12 +3,13 @@
 import pandas as pd
 import streamlit as st
 
-from ablation_core import access, charts, charts_distribution, counting, distribution_frames, frames, ui
+from ablation_core import access, counting, ui
 from ablation_core.activations.neuron_summary import Reading, read_neuron
 from ablation_core.activations.statistics import Statistics
 from ablation_core.choice import one_of
 from ablation_core.data.references import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
 from ablation_core.draw import draw
+from ablation_core.report import charts, distribution_charts, distribution_frames, frames
 from ablation_core.server import find_shared_statistics, shared_data, shared_positions, shared_statistics
 from ablation_core.sidebar import View
 
@@ -50,7 +51,7 @@ def _histogram(
     if density:
         pieces.append(distribution_frames.density_frame(view.statistics, layer, head, neuron, view.bins, density))
     draw(
-        charts_distribution.histogram_with_density if density else charts.neuron_histogram,
+        distribution_charts.histogram_with_density if density else charts.neuron_histogram,
         *pieces,
         unit=f"activation of neuron {name}",
         log=log,
@@ -83,7 +84,7 @@ def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
     name = f"{layer}.{head}:{neuron}"
     one, two = (read_neuron(s, layer, head, neuron, view.bins) for s in (view.statistics, other))
     draw(
-        charts_distribution.two_sets,
+        distribution_charts.two_sets,
         bars,
         marks,
         unit=f"activation of neuron {name}",
@@ -125,7 +126,7 @@ def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame
         "Without the first position", value=True, key="skip first", help="Its values are often far from all others."
     )
     draw(
-        charts_distribution.positions,
+        distribution_charts.positions,
         frame.iloc[1:] if skip else frame,
         unit=f"activation of neuron {name}",
         key="position picture",

@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ablation_core import charts_own, live, ui
-from ablation_core.charts import mark_of
+from ablation_core import live, ui
 from ablation_core.data import user_input
 from ablation_core.draw import draw
 from ablation_core.experiments.ablation import AblationSpec
 from ablation_core.experiments.per_prediction import class_name, token_texts
 from ablation_core.experiments.user_input import Answer, OwnRun
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.report import user_input_charts
+from ablation_core.report.charts import mark_of
+from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 from ablation_core.server import SEED, shared_answers
-from ablation_core.shading import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 from ablation_core.sidebar import View
 from ablation_core.waiting import in_turns
 
@@ -140,7 +141,7 @@ def _probabilities(view: View, own: user_input.OwnInput, answer: Answer) -> None
         frame = probability_frame(view, answer, place)
         kinds = tuple(answer.after)
         draw(
-            charts_own.probabilities,
+            user_input_charts.probabilities,
             frame[frame["kind"] == "clean"],
             frame[frame["kind"] != "clean"],
             kinds=kinds,

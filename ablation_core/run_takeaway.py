@@ -6,9 +6,15 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
-from ablation_core import charts, export, run_charts, run_frames, share
-from ablation_core.run_frames import Estimates
-from ablation_core.run_words import curve_levels, curve_sentence, estimate_sentence, shown_sentence, sweep_sentence
+from ablation_core.report import charts, code, export, run_charts, run_frames
+from ablation_core.report.run_frames import Estimates
+from ablation_core.report.run_sentences import (
+    curve_levels,
+    curve_sentence,
+    estimate_sentence,
+    shown_sentence,
+    sweep_sentence,
+)
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
 from ablation_core.takeaway import Chart, Takeaway
@@ -83,8 +89,8 @@ def sweep_takeaway(
     findings = [first, estimate_sentence(result, method, metric, estimates), shown_sentence(described)]
     return Takeaway(
         name,
-        share.sweep_script(described, result.methods, adaptive),
-        share.sweep_command(described, result.methods, adaptive),
+        code.sweep_script(described, result.methods, adaptive),
+        code.sweep_command(described, result.methods, adaptive),
         drawn,
         tables,
         export.run_provenance(described),
@@ -120,8 +126,8 @@ def curve_takeaway(result: CurveResult, metric: str, measure: Measure) -> Takeaw
     findings = [_plain(sentence), shown_sentence(described)]
     return Takeaway(
         name,
-        share.curve_script(described),
-        share.curve_command(described),
+        code.curve_script(described),
+        code.curve_command(described),
         drawn,
         tables,
         export.run_provenance(described),

@@ -14,11 +14,12 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ablation_core import charts, export, frames, share
 from ablation_core.activations.neuron_summary import read_neuron
-from ablation_core.report import Picture, Report, result_table, to_html
+from ablation_core.report import charts, export, frames
+from ablation_core.report import code as share
+from ablation_core.report.html import Picture, Report, result_table, to_html
+from ablation_core.report.sentences import comparison, verdict
 from ablation_core.sidebar import View
-from ablation_core.verdict import comparison, verdict
 
 if TYPE_CHECKING:
     from ablation_core.live import Outcome

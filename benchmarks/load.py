@@ -32,10 +32,11 @@ FORGOTTEN = 130.0  # seconds: Streamlit keeps a closed tab's session for two min
 
 def compute_alone(requests: Iterator[Request]) -> Iterator[tuple[Request, dict]]:
     """The tables of these requests, from the core, with nothing else running."""
-    from ablation_core import ablate, frames, load_data, load_model, load_statistics
+    from ablation_core import ablate, load_data, load_model, load_statistics
     from ablation_core.activations.files import find_statistics
     from ablation_core.data.dataset import DEFAULT_DATA
     from ablation_core.methods.registry import USUAL, usable_methods
+    from ablation_core.report import frames
     from ablation_core.server import SEED
 
     models = {name: load_model(name) for name in MODELS}

@@ -4,7 +4,7 @@ import math
 
 import streamlit as st
 
-from ablation_core import charts, frames, live, takeaway, ui
+from ablation_core import live, takeaway, ui
 from ablation_core.choice import one_of
 from ablation_core.draw import as_tables, draw
 from ablation_core.engine.metrics import Interval
@@ -12,8 +12,9 @@ from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult, MethodResult
 from ablation_core.hurts import show_harm
 from ablation_core.own_view import show_own_input
+from ablation_core.report import charts, frames
+from ablation_core.report.sentences import comparison, harm_split, verdict
 from ablation_core.selection import Selection
-from ablation_core.verdict import comparison, harm_split, verdict
 
 METRICS = {"loss": "change of loss, nats a prediction", "top1": "change of top-1", "top10": "change of top-10", "kl": "KL from the baseline, nats"}  # fmt: skip
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from ablation_core import instant, long_runs, run_charts, run_frames, takeaway, ui
+from ablation_core import instant, long_runs, takeaway, ui
 from ablation_core.cluster.driver import Progress
 from ablation_core.map_view import dark_page, show_agreement, show_estimates, show_head
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
+from ablation_core.report import run_charts, run_frames
+from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.run_takeaway import Measure, head_table, sweep_takeaway
-from ablation_core.run_words import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
 from ablation_core.selection import Selection

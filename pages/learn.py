@@ -4,12 +4,13 @@ from dataclasses import astuple
 
 import streamlit as st
 
-from ablation_core import charts, frames, learning, ui
+from ablation_core import learning, ui
 from ablation_core.activations.neuron_summary import read_neuron
 from ablation_core.choice import one_of
 from ablation_core.glossary import words
 from ablation_core.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
 from ablation_core.links import page_link
+from ablation_core.report import charts, frames
 from ablation_core.sidebar import BINS
 from ablation_core.toy import PRESETS, RANGE, Toy
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from ablation_core import long_runs, run_charts, run_frames, takeaway, ui
+from ablation_core import long_runs, takeaway, ui
 from ablation_core.cluster.driver import steps_at
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
+from ablation_core.report import run_charts, run_frames
+from ablation_core.report.run_sentences import curve_levels, curve_sentence, shown_sentence
 from ablation_core.run_takeaway import Measure, curve_takeaway
-from ablation_core.run_words import curve_levels, curve_sentence, shown_sentence
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
 from ablation_core.runs.pruning_result import CurveResult

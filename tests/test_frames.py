@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ablation_core.frames import text_places
+from ablation_core.report.frames import text_places
 
 TEXT = 0.25  # of the axis
 

@@ -25,10 +25,10 @@ from ablation_core.data.references import decode_text, read_text, source_digest
 from ablation_core.data.uploads import delete_upload, keep_upload, list_uploads
 from ablation_core.data.user_input import prompt, read_image
 from ablation_core.errors import DataError, ModelError, StatisticsError, as_markdown
-from ablation_core.frames import head_distances, neuron_frame
 from ablation_core.long_runs import _differences
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import encode, tokenizer_faults
+from ablation_core.report.frames import head_distances, neuron_frame
 from ablation_core.runs.ledger import VERSION, find_runs
 from ablation_core.runs.pruning import kept_curves
 from ablation_core.runs.sweep import kept_sweeps

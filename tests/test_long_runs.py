@@ -26,7 +26,7 @@ from ablation_core.instant import head_estimates, refined_steps
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
-from ablation_core.run_frames import map_frame
+from ablation_core.report.run_frames import map_frame
 from ablation_core.runs.ledger import find_runs, open_ledger
 from ablation_core.runs.pruning import CurveSpec, curve, curve_steps, kept_curves, pruned
 from ablation_core.runs.pruning_result import CurveResult

@@ -11,18 +11,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ablation_core import METHODS, ablate, charts, export, find_statistics, frames, load_data, load_statistics
+from ablation_core import METHODS, ablate, find_statistics, load_data, load_statistics
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.live import Outcome
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report import Picture, Report, to_html
+from ablation_core.report import charts, export, frames
+from ablation_core.report.html import Picture, Report, to_html
+from ablation_core.report.sentences import verdict
 from ablation_core.run_takeaway import Measure, curve_takeaway, sweep_takeaway
 from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
 from ablation_core.selection import Selection
 from ablation_core.sidebar import View
 from ablation_core.takeaway import ablation_takeaway, neuron_takeaway
-from ablation_core.verdict import verdict
 
 FLOOR = NoiseFloor(-0.001, 0.002, 8)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ablation_core import load_data
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.shading import Card, ShadedToken, as_seen, colour, full_scale, gallery, shaded_text
+from ablation_core.report.token_html import Card, ShadedToken, as_seen, colour, full_scale, gallery, shaded_text
 
 
 def alpha(css: str) -> float:

@@ -10,14 +10,14 @@ from ablation_core.activations.all_neurons import find_shapes, peak_ranges
 from ablation_core.activations.by_position import by_position
 from ablation_core.activations.files import find_statistics
 from ablation_core.activations.neuron_summary import read_neuron
-from ablation_core.distribution_frames import (
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.report.distribution_frames import (
     ODDITIES,
     all_neurons_frame,
     density_frame,
     position_frame,
     two_sets_frames,
 )
-from ablation_core.models.loaded import LoadedModel
 
 SAMPLES = (normal(), np.random.default_rng(1).gamma(4, size=20_000), two_bumps(0.4), np.full(500, 2.5), normal(300, 3))
 

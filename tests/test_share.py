@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from ablation_core import METHODS, ablate, find_statistics, load_data, load_model, load_statistics, share
+from ablation_core import METHODS, ablate, find_statistics, load_data, load_model, load_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiments.noise_floor import noise_floor
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.neurons import describe_neurons
+from ablation_core.report import code
+from ablation_core.report.neurons import describe_neurons
+from ablation_core.report.sentences import comparison, verdict
 from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
 from ablation_core.selection import Selection
 from ablation_core.tables import format_result
-from ablation_core.verdict import comparison, verdict
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,7 +70,7 @@ def test_script_and_command_of_an_ablation(
     *_, floor = noise_floor(Recording(model, data), Selection.parse(select, model.shape), statistics, 0)
 
     script = tmp_path / "script.py"
-    script.write_text(share.ablation_script(result, statistics, "mean"), encoding="utf-8")
+    script.write_text(code.ablation_script(result, statistics, "mean"), encoding="utf-8")
     done = run(["python", "-c", f"import runpy, sys; sys.path.insert(0, ''); runpy.run_path({str(script)!r})"])
     document = json.loads(done.stdout)
     shown = json.loads(json.dumps(result.to_dict()))
@@ -79,7 +80,7 @@ def test_script_and_command_of_an_ablation(
     assert printed(document["comparison"])[0] == printed(comparison(result))[0]
     assert "note:" not in done.stderr
 
-    command = shlex.split(share.ablation_command(result, statistics))
+    command = shlex.split(code.ablation_command(result, statistics))
     (words, numbers), (expected, values) = printed(run(command).stdout), printed(format_result(result))
     assert words == expected and numbers == pytest.approx(values, abs=2e-4)
     assert agree(json.loads(run([*command, "--json"]).stdout), shown)
@@ -90,10 +91,10 @@ def test_script_and_command_of_a_neuron(tmp_path: Path) -> None:
     model, statistics = loaded("roberta-mini", "python-docs")
     expected = json.loads(json.dumps(describe_neurons(model, statistics, Selection.parse("1.2:3", model.shape), 50)))
     script = tmp_path / "script.py"
-    script.write_text(share.neuron_script(model, statistics, "1.2:3", 50), encoding="utf-8")
+    script.write_text(code.neuron_script(model, statistics, "1.2:3", 50), encoding="utf-8")
     done = run(["python", "-c", f"import runpy, sys; sys.path.insert(0, ''); runpy.run_path({str(script)!r})"])
     assert json.loads(done.stdout) == expected
-    command = shlex.split(share.neuron_command(model, statistics, "1.2:3", 50))
+    command = shlex.split(code.neuron_command(model, statistics, "1.2:3", 50))
     assert json.loads(run([*command, "--json"]).stdout) == expected
     assert expected["neurons"][0]["sentence"] in run(command).stdout
 
@@ -105,13 +106,13 @@ def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = sweep(model, data, SweepSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
     described, shown = result.description, json.loads(json.dumps(result.to_dict()))
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))  # an empty one: measured anew
-    done = run_script(share.sweep_script(described, result.methods), tmp_path)
+    done = run_script(code.sweep_script(described, result.methods), tmp_path)
     assert agree(json.loads(done.stdout), shown) and "note:" not in done.stderr
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "command"))
-    command = shlex.split(share.sweep_command(described, result.methods))
+    command = shlex.split(code.sweep_command(described, result.methods))
     assert agree(json.loads(run([*command, "--json"]).stdout), shown)
-    assert "--adaptive" in share.sweep_command(described, result.methods, adaptive=True)
-    adaptive = json.loads(run_script(share.sweep_script(described, result.methods, True), tmp_path).stdout)
+    assert "--adaptive" in code.sweep_command(described, result.methods, adaptive=True)
+    adaptive = json.loads(run_script(code.sweep_script(described, result.methods, True), tmp_path).stdout)
     expected = adaptive_sweep(model, data, AdaptiveSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
     assert agree(adaptive, json.loads(json.dumps(expected.to_dict())))
 
@@ -124,10 +125,10 @@ def test_script_and_command_of_curves(whole_heads: bool, tmp_path: Path, monkeyp
     result = curve(model, load_data("python-docs", model, 60), spec, statistics, tmp_path / "page")
     shown = json.loads(json.dumps(result.to_dict()))
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))
-    done = run_script(share.curve_script(result.description), tmp_path)
+    done = run_script(code.curve_script(result.description), tmp_path)
     assert agree(json.loads(done.stdout), shown) and "note:" not in done.stderr
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "command"))
-    assert agree(json.loads(run([*shlex.split(share.curve_command(result.description)), "--json"]).stdout), shown)
+    assert agree(json.loads(run([*shlex.split(code.curve_command(result.description)), "--json"]).stdout), shown)
 
 
 def run_script(text: str, folder: Path) -> subprocess.CompletedProcess:
@@ -145,11 +146,11 @@ def small() -> tuple:
 def test_what_decides_a_number_is_named(small: tuple) -> None:
     result, statistics = small
     spared = replace(result, positions_spared=1, bins=30)
-    command = share.ablation_command(spared, statistics)
+    command = code.ablation_command(spared, statistics)
     for words in ("--dtype float32", "--predictions 200", "--seq-len 128", "--batch-size 8", "--seed 0", "--bins 30"):
         assert words in command
     assert "--spare-first" in command and "--statistics cached_stats/opt-mini/" in command
-    script = share.ablation_script(spared, statistics, "peak")
+    script = code.ablation_script(spared, statistics, "peak")
     assert "spared=1" in script and "bins=30" in script and statistics.digest in script
 
 
@@ -159,9 +160,9 @@ def test_what_decides_a_number_is_named(small: tuple) -> None:
 def test_a_hostile_reference_stays_one_word(ref: str, small: tuple) -> None:
     result, statistics = small
     hostile = replace(result, data=result.data | {"ref": ref})
-    words = shlex.split(share.ablation_command(hostile, statistics))
+    words = shlex.split(code.ablation_command(hostile, statistics))
     assert words[words.index("--data") + 1] == ref
-    script = share.ablation_script(hostile, statistics, "peak")
+    script = code.ablation_script(hostile, statistics, "peak")
     calls: list[str] = []
     lines = [line for line in script.splitlines() if line.startswith("data = ")]
     exec(lines[0], {"load_data": lambda ref, *_, **__: calls.append(ref), "model": None})
@@ -171,6 +172,6 @@ def test_a_hostile_reference_stays_one_word(ref: str, small: tuple) -> None:
 
 def test_a_changed_model_or_data_is_said(small: tuple) -> None:
     result, statistics = small
-    script = share.ablation_script(replace(result, data=result.data | {"fingerprint": "0" * 16}), statistics, "peak")
+    script = code.ablation_script(replace(result, data=result.data | {"fingerprint": "0" * 16}), statistics, "peak")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "the page showed 0000000000000000" in done.stderr

@@ -6,11 +6,12 @@ import altair as alt
 import pandas as pd
 import pytest
 
-from ablation_core import charts, charts_distribution, charts_own, frames, load_model, load_statistics
+from ablation_core import load_model, load_statistics
 from ablation_core.activations.files import find_statistics
 from ablation_core.activations.neuron_summary import read_neuron
-from ablation_core.distribution_frames import density_frame, two_sets_frames
-from ablation_core.templates import chart_spec
+from ablation_core.report import charts, distribution_charts, frames, user_input_charts
+from ablation_core.report.chart_cache import chart_spec
+from ablation_core.report.distribution_frames import density_frame, two_sets_frames
 
 MODEL = load_model("opt-mini")
 STATISTICS = load_statistics(find_statistics(MODEL, "python-docs").path, MODEL)
@@ -31,18 +32,18 @@ def drawings(layer: int, head: int, neuron: int, bins: int) -> dict[str, tuple]:
         "grid": (charts.neuron_grid, grid, (len(grid[2]), kinds), {"columns": 8}),
         "histogram": (charts.neuron_histogram, (bars, marks), len(marks), {"unit": "u", "log": bins > 50}),
         "density": (
-            charts_distribution.histogram_with_density,
+            distribution_charts.histogram_with_density,
             (bars, marks, density_frame(*at, "smoothed")),
             len(marks),
             {"unit": "u", "log": False},
         ),
         "two sets": (
-            charts_distribution.two_sets,
+            distribution_charts.two_sets,
             two_sets_frames(STATISTICS, *at),
             (),
             {"unit": "u", "up": "python-docs", "down": "python-docs"},
         ),
-        "answers": (charts_own.probabilities, (answers, answers.assign(kind="peak")), 2, {"kinds": ("mean",)}),
+        "answers": (user_input_charts.probabilities, (answers, answers.assign(kind="peak")), 2, {"kinds": ("mean",)}),
     }  # fmt: skip
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ablation_core.charts import EMPHASIS, MARKS
-from ablation_core.run_frames import STATES
+from ablation_core.report.charts import EMPHASIS, MARKS
+from ablation_core.report.run_frames import STATES
 
 HARM, HELP = "#dd6315", "#2f86c9"
 FADED = {HARM: "rgba(221,99,21,0.03)", HELP: "rgba(47,134,201,0.03)"}  # to nothing, on white as on black

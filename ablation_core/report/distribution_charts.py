@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from ablation_core.charts import BARS, MARKS, mark_scales, neuron_histogram
+from ablation_core.report.charts import BARS, MARKS, mark_scales, neuron_histogram
 
 OTHER_BARS = "#b7a3c9"
 

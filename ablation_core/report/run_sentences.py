@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 
-from ablation_core.run_frames import Estimates, told_heads
+from ablation_core.report.run_frames import Estimates, told_heads
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
 from ablation_core.stats.correlation import rank_agreement

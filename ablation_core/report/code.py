@@ -24,7 +24,7 @@ _NEURON_SCRIPT = '''\
 import json
 
 from ablation_core import load_model, load_statistics
-from ablation_core.neurons import describe_neurons
+from ablation_core.report.neurons import describe_neurons
 from ablation_core.selection import Selection
 
 model = load_model({model!r}, dtype={dtype!r})
@@ -43,7 +43,7 @@ from ablation_core import ablate, load_data, load_model, load_statistics
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiments.noise_floor import noise_floor
 from ablation_core.selection import Selection
-from ablation_core.verdict import comparison, verdict
+from ablation_core.report.sentences import comparison, verdict
 
 model = load_model({model!r}, dtype={dtype!r})
 data = load_data({data!r}, model, predictions={predictions}, seq_len={seq_len}, batch_size={batch_size}, seed={seed})
