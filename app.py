@@ -2,19 +2,19 @@
 
 import streamlit as st
 
-from ablation_core import takeaway, ui
-from ablation_core.choice import one_of
-from ablation_core.draw import as_tables, draw
-from ablation_core.neuron_table import show_all_neurons
-from ablation_core.neuron_view import show_neuron
 from ablation_core.report import charts, frames
 from ablation_core.selection import Selection
-from ablation_core.server import load_in_background
+from ablation_core.ui import export_row, page
+from ablation_core.ui.choice import one_of
+from ablation_core.ui.neuron import show_neuron
+from ablation_core.ui.neuron_table import show_all_neurons
+from ablation_core.ui.shared import load_in_background
+from ablation_core.ui.widgets import as_tables, draw
 
 COLUMNS = 8
 LISTS = ("this head", "whole model")
 
-view = ui.open_page("Distributions", "📊", runs_model=False)
+view = page.open_page("Distributions", "📊", runs_model=False)
 statistics, shape = view.statistics, view.card.shape
 
 
@@ -84,7 +84,7 @@ def show_head(layer: int, head: int, neuron: int) -> None:
         on_pick=pick_neuron,
         alt=f"Small histograms of the neurons of head {layer}.{head} with zero, mean, median and peak marked.",
     )
-    ui.legend(("zero", "mean", "median", "peak"))
+    page.legend(("zero", "mean", "median", "peak"))
     st.caption(
         f"The {shape.head_dim} neurons of head {layer}.{head}, those with the peak farthest from the mean first, each over "
         f"its own range; zero is left out where it lies beyond. Click one to see it large."
@@ -105,7 +105,7 @@ def body() -> None:
             bind="query-params",
             help="Click a head on the map, a small histogram or a row on the right, or type it.",
         )
-        with ui.sentences():
+        with page.sentences():
             shown = Selection.parse(text or "0.0", shape)
         (layer, head), picked = shown.chosen[0] if shown.chosen else ((0, 0), tuple(range(shape.head_dim)))
         oddest = frames.neuron_frame(statistics, layer, head, view.bins)["neuron"].iloc[0]
@@ -140,10 +140,10 @@ def body() -> None:
     }
     as_tables(tables, key="tables of distributions")
     if view.whole:
-        takeaway.of_neuron(view, layer, head, neuron)
+        export_row.of_neuron(view, layer, head, neuron)
 
 
 st.header("How a head's neurons are distributed", anchor=False)
 body()
-with ui.sentences():  # the model may vanish at any moment
+with page.sentences():  # the model may vanish at any moment
     load_in_background(view.card.ref)

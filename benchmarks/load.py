@@ -37,7 +37,7 @@ def compute_alone(requests: Iterator[Request]) -> Iterator[tuple[Request, dict]]
     from ablation_core.data.dataset import DEFAULT_DATA
     from ablation_core.methods.registry import USUAL, usable_methods
     from ablation_core.report import frames
-    from ablation_core.server import SEED
+    from ablation_core.ui.shared import SEED
 
     models = {name: load_model(name) for name in MODELS}
     for request in requests:

@@ -4,17 +4,17 @@ import math
 
 import streamlit as st
 
-from ablation_core import live, takeaway, ui
-from ablation_core.choice import one_of
-from ablation_core.draw import as_tables, draw
 from ablation_core.engine.metrics import Interval
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult, MethodResult
-from ablation_core.hurts import show_harm
-from ablation_core.own_view import show_own_input
 from ablation_core.report import charts, frames
 from ablation_core.report.sentences import comparison, harm_split, verdict
 from ablation_core.selection import Selection
+from ablation_core.ui import ablation_job, export_row, page
+from ablation_core.ui.choice import one_of
+from ablation_core.ui.token_view import show_harm
+from ablation_core.ui.user_input import show_own_input
+from ablation_core.ui.widgets import as_tables, draw
 
 METRICS = {"loss": "change of loss, nats a prediction", "top1": "change of top-1", "top10": "change of top-10", "kl": "KL from the baseline, nats"}  # fmt: skip
 
@@ -32,7 +32,7 @@ _COLUMNS = {
     ),
 }
 
-view = ui.open_page("Ablate", "✂️")
+view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
 
 
@@ -48,11 +48,11 @@ def show_numbers(result: AblationResult) -> None:
     row = next((row for row in result.results if row.method == view.method), result.results[0])
     before, after, change = result.baseline, row.performance, row.change
     figures = (
-        ("Loss, nats", f"{before.loss:.4f}", f"{after.loss:.4f}", ui.interval_text(change["loss"], "+.4f"), "loss"),
+        ("Loss, nats", f"{before.loss:.4f}", f"{after.loss:.4f}", page.interval_text(change["loss"], "+.4f"), "loss"),
         ("Perplexity", f"{before.perplexity:.2f}", f"{after.perplexity:.2f}", _ratio(row), "loss"),
-        ("Top-1", f"{before.top1:.1%}", f"{after.top1:.1%}", ui.interval_text(change["top1"], "+.2%"), "top1"),
-        ("Top-10", f"{before.top10:.1%}", f"{after.top10:.1%}", ui.interval_text(change["top10"], "+.2%"), "top10"),
-        ("KL, nats", "0", f"{after.kl:.5f}", ui.interval_text(change["kl"], ".5f"), "kl"),
+        ("Top-1", f"{before.top1:.1%}", f"{after.top1:.1%}", page.interval_text(change["top1"], "+.2%"), "top1"),
+        ("Top-10", f"{before.top10:.1%}", f"{after.top10:.1%}", page.interval_text(change["top10"], "+.2%"), "top10"),
+        ("KL, nats", "0", f"{after.kl:.5f}", page.interval_text(change["kl"], ".5f"), "kl"),
     )
     for column, (name, baseline, ablated, text, metric) in zip(st.columns(5), figures, strict=True):
         worse = change[metric].mean > 0 if metric in ("loss", "kl") else change[metric].mean < 0
@@ -64,7 +64,7 @@ def _ratio(row: MethodResult) -> str:
     """The change of perplexity as a factor: the change of loss, exponentiated."""
     loss = row.change["loss"]
     bounds = (None, None) if loss.low is None else (_factor(loss.low), _factor(loss.high))
-    return "× " + ui.interval_text(Interval(_factor(loss.mean), *bounds), ".4f")
+    return "× " + page.interval_text(Interval(_factor(loss.mean), *bounds), ".4f")
 
 
 def _factor(nats: float) -> float:
@@ -94,7 +94,7 @@ def show_comparison(result: AblationResult, floor: NoiseFloor | None) -> None:
     st.dataframe(frames.result_frame(result), column_config=_COLUMNS, hide_index=True, width="stretch")
 
 
-def show_answer(outcome: live.Outcome) -> None:
+def show_answer(outcome: ablation_job.Outcome) -> None:
     """The answer so far: an estimate, or what is measured and on how much."""
     result = outcome.result
     if outcome.guess and result is None:
@@ -113,7 +113,7 @@ def show_answer(outcome: live.Outcome) -> None:
         st.caption(more if done < wanted else f"All {done:,} predictions are measured; the noise floor follows.")
 
 
-def show_methods(outcome: live.Outcome) -> None:
+def show_methods(outcome: ablation_job.Outcome) -> None:
     """All methods side by side, as far as they are measured."""
     if outcome.result is None:
         st.caption("All methods side by side, once the first predictions are measured.")
@@ -121,7 +121,7 @@ def show_methods(outcome: live.Outcome) -> None:
         show_comparison(outcome.result, outcome.floor)
 
 
-def show_guess(guess: live.Guess) -> None:
+def show_guess(guess: ablation_job.Guess) -> None:
     """The estimate, of the chosen method first, with the count it was made from."""
     changes = guess.changes
     first = view.method if view.method in changes else next(iter(changes))
@@ -176,13 +176,13 @@ with result_column:
         bind="query-params",
         help="Compare also the other ways to find the peak and to resample. They take as much longer as they are more.",
     )
-    outcome = live.Outcome(None, share=0.0)
-    with ui.sentences():
-        question = live.asked(view)
+    outcome = ablation_job.Outcome(None, share=0.0)
+    with page.sentences():
+        question = ablation_job.asked(view)
         for note in question.data.notes:
             st.caption(note)
         place, growing_methods = st.empty(), st.container()
-        for outcome in live.watched(question):
+        for outcome in ablation_job.watched(question):
             with answer.container():
                 show_answer(outcome)
             with place.container():
@@ -191,9 +191,9 @@ with result_column:
             answer.empty()
             place.empty()
             with growing_answer:
-                live.keep_watching(question, show_answer)
+                ablation_job.keep_watching(question, show_answer)
             with growing_methods:
-                live.keep_watching(question, show_methods, controls=True)
+                ablation_job.keep_watching(question, show_methods, controls=True)
 st.divider()
 show_harm(view, outcome)
 st.divider()
@@ -206,4 +206,4 @@ as_tables(
     key="tables of the ablation",
 )
 if outcome.whole:
-    takeaway.of_ablation(view, outcome)
+    export_row.of_ablation(view, outcome)

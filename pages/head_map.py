@@ -5,17 +5,18 @@ from pathlib import Path
 
 import streamlit as st
 
-from ablation_core import instant, long_runs, takeaway, ui
+from ablation_core import instant
 from ablation_core.cluster.driver import Progress
-from ablation_core.map_view import dark_page, show_agreement, show_estimates, show_head
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence, sweep_sentence
-from ablation_core.run_takeaway import Measure, head_table, sweep_takeaway
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
 from ablation_core.selection import Selection
-from ablation_core.server import shared_data, shared_estimates, shared_jobs, shared_maps
+from ablation_core.ui import export_row, page, run_controls
+from ablation_core.ui.head_map import dark_page, show_agreement, show_estimates, show_head
+from ablation_core.ui.run_export_row import Measure, head_table, sweep_takeaway
+from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 
 MEASURES = {
     "loss": Measure("change of loss, nats", "+.3f", 1),
@@ -28,7 +29,7 @@ ADAPTIVE = (
     "or to see that this will hardly succeed. Quicker; wider intervals; for the loss only."
 )
 
-view = ui.open_page("Head map", "🗺️")
+view = page.open_page("Head map", "🗺️")
 model, shape = view.model, view.model.shape
 
 
@@ -43,10 +44,10 @@ measure_column, adaptive_column = st.columns([3, 2], gap="large", vertical_align
 with adaptive_column:
     adaptive = st.toggle("Adaptive", key="adaptive", bind="query-params", help=ADAPTIVE)
 with measure_column:
-    metric = long_runs.choose_measure(
+    metric = run_controls.choose_measure(
         ["loss"] if adaptive else list(MEASURES), "What the colours show. Orange is harm, blue the opposite."
     )
-with ui.sentences():
+with page.sentences():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 usable = usable_methods(data, model.modality)
 methods = st.pills(
@@ -61,9 +62,9 @@ methods = st.pills(
 names = [name for name in usable if name in {*methods, view.method} and not (adaptive and METHODS[name].learned)]
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins)
 described = describe_sweep(model, data, view.statistics, view.bins)
-exact = run_path(long_runs.FOLDER, "sweep", described)
+exact = run_path(run_controls.FOLDER, "sweep", described)
 # Adaptive maps by other methods share a ledger, so that one runs at a time; what each shows is its own.
-own = run_path(long_runs.FOLDER, "adaptive", described) if adaptive else exact
+own = run_path(run_controls.FOLDER, "adaptive", described) if adaptive else exact
 store, maps, estimate_key = shared_estimates(), shared_maps(), f"estimate for {exact.name} {' '.join(names)}"
 adaptive_key = f"{own.name} {' '.join(names)}"
 measure = MEASURES[metric]
@@ -74,7 +75,7 @@ def kept_runs() -> dict[Path, SweepResult]:
     if adaptive:
         found = maps.get(adaptive_key)  # read once: others may displace it
         return {} if found is None else {own: found}
-    return kept_sweeps(model, long_runs.FOLDER, names)
+    return kept_sweeps(model, run_controls.FOLDER, names)
 
 
 def measured(result: SweepResult) -> tuple[int, int]:
@@ -96,8 +97,8 @@ def estimate_steps() -> Generator[instant.Instant]:
 
 def exact_steps() -> Generator[instant.Instant | SweepResult | Progress]:
     if adaptive:
-        return instant.adaptive_sweeps(model, data, spec, view.statistics, maps, adaptive_key, long_runs.FOLDER)
-    return instant.refined_steps(model, data, spec, view.statistics, store, estimate_key, long_runs.FOLDER, place)
+        return instant.adaptive_sweeps(model, data, spec, view.statistics, maps, adaptive_key, run_controls.FOLDER)
+    return instant.refined_steps(model, data, spec, view.statistics, store, estimate_key, run_controls.FOLDER, place)
 
 
 def begin_words(mine: SweepResult | None) -> str | None:
@@ -112,20 +113,20 @@ def begin_words(mine: SweepResult | None) -> str | None:
     return f"{verb} {left} head{'s' * (left != 1)} × {words} on {data.predictions:,} predictions" if left else None
 
 
-place = None if adaptive else long_runs.choose_place()
-shown = long_runs.choose_run(own, kept_runs(), described, measured, "heads")
+place = None if adaptive else run_controls.choose_place()
+shown = run_controls.choose_run(own, kept_runs(), described, measured, "heads")
 estimate = store.get(estimate_key)
 if names and (estimate is None or estimate.share < 1):
-    long_runs.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps, model.lock)
+    run_controls.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps, model.lock)
 
 
-@long_runs.watched(own)
+@run_controls.watched(own)
 def draw() -> None:
     kept = kept_runs()
     by = f" by {', '.join(names)}" if adaptive else ""
     name = f"Head map of {model.ref}{by}{long_runs.words_of(place)}"
     lock = None if place else model.lock
-    long_runs.controls(own, name, exact_steps, begin_words(kept.get(own)), lock)
+    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock)
     result = kept.get(shown) or empty_sweep(model, described, names)
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)
@@ -146,7 +147,7 @@ def draw() -> None:
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2; or one of its neurons: 3.2:5.",
         )
-        with ui.sentences():
+        with page.sentences():
             chosen = Selection.parse(text or first, shape).chosen
         (layer, number), picked = chosen[0] if chosen else (tuple(map(int, first.split("."))), ())
         head = f"{layer}.{number}"
@@ -174,7 +175,7 @@ def draw() -> None:
     show_agreement(result, metric, measure)
     counted = instant.predictions(store.get(estimate_key))
     show_estimates(result, estimated, neurons, head, term, view.method, metric, measure, counted, no_estimate())
-    takeaway.row(sweep_takeaway(result, view.method, metric, measure, head, estimated, neurons, adaptive))
+    export_row.row(sweep_takeaway(result, view.method, metric, measure, head, estimated, neurons, adaptive))
 
 
 draw()

@@ -4,20 +4,21 @@ from dataclasses import astuple
 
 import streamlit as st
 
-from ablation_core import learning, ui
 from ablation_core.activations.neuron_summary import read_neuron
-from ablation_core.choice import one_of
-from ablation_core.glossary import words
-from ablation_core.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
-from ablation_core.links import page_link
 from ablation_core.report import charts, frames
-from ablation_core.sidebar import BINS
-from ablation_core.toy import PRESETS, RANGE, Toy
+from ablation_core.ui import page
+from ablation_core.ui.choice import one_of
+from ablation_core.ui.learn import parts
+from ablation_core.ui.learn.glossary import words
+from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
+from ablation_core.ui.learn.toy import PRESETS, RANGE, Toy
+from ablation_core.ui.links import page_link
+from ablation_core.ui.sidebar import BINS
 
 SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")
 
-ui.open_frame("Learn", "🎓")
-learning.narrow_column()
+page.open_frame("Learn", "🎓")
+parts.narrow_column()
 
 
 def take_preset() -> None:
@@ -61,7 +62,7 @@ def toy_neuron() -> None:
         "*Near* means within a quarter of a standard deviation (std). The picture stands for 10,000 activations."
     )
     with st.expander("The same as a table"):
-        st.table(learning.candidates(toy))
+        st.table(parts.candidates(toy))
 
 
 @st.fragment
@@ -71,8 +72,8 @@ def real_neuron() -> None:
         "A model that …", list(MODELS), default=MODEL, key="learn-model", format_func=MODELS.get, required=True,
         help="Three small models come with the project: opt-mini, roberta-mini and vit-mini.",
     )  # fmt: skip
-    with ui.sentences():
-        statistics = learning.bundled_statistics(model)
+    with page.sentences():
+        statistics = parts.bundled_statistics(model)
     kind = one_of(
         st.segmented_control, "One of its neurons", list(KINDS), default="Far from zero", key="kind",
         help=f"Each is one of the {statistics.mean.size:,} attention neurons of {model}.",
@@ -91,7 +92,7 @@ def real_neuron() -> None:
     made = statistics.provenance
     st.caption(f"Neuron {example.name} of {model}, at {made['tokens']:,} positions of {made['data']}.")
     with st.expander("Its values as a table"):
-        st.table(learning.values(reading))
+        st.table(parts.values(reading))
     page_link(
         "app.py",
         f"Open neuron {example.name} on the Distributions page",
@@ -118,7 +119,7 @@ st.markdown(
     "numbers. One such number is a **neuron**; its value at one place of a text is an **activation**.  \n"
     "To find out what a head is for, take it out and see what gets worse. That is **ablation**."
 )
-learning.diagram()
+parts.diagram()
 st.markdown(
     "But a neuron cannot be left empty: the next part of the model expects a number. "
     "**Which number means *nothing*?** That is what all of this is about."

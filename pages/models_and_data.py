@@ -5,16 +5,17 @@ from functools import partial
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from ablation_core import access, inventory, ui
+from ablation_core import access, inventory
 from ablation_core.activations import files
 from ablation_core.bundled import fashion_mnist
 from ablation_core.data import uploads
-from ablation_core.links import page_link
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
-from ablation_core.page_actions import confirmed_delete, file_box, megabytes, show_said, tried
-from ablation_core.statistics_view import compute_form, import_form, show_statistics
+from ablation_core.ui import page
+from ablation_core.ui.links import page_link
+from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, show_said, tried
+from ablation_core.ui.statistics import compute_form, import_form, show_statistics
 
-ui.open_frame("Models and data", "📦")
+page.open_frame("Models and data", "📦")
 
 
 def keep(file: UploadedFile) -> str:

@@ -5,21 +5,21 @@ from pathlib import Path
 
 import streamlit as st
 
-from ablation_core import long_runs, takeaway, ui
 from ablation_core.cluster.driver import steps_at
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.run_sentences import curve_levels, curve_sentence, shown_sentence
-from ablation_core.run_takeaway import Measure, curve_takeaway
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.server import shared_data
+from ablation_core.ui import export_row, page, run_controls
+from ablation_core.ui.run_export_row import Measure, curve_takeaway
+from ablation_core.ui.shared import shared_data
 
 MEASURES = {"loss": Measure("loss, nats a prediction", ".2f"), "top1": Measure("top-1, share right", ".0%", -1)}
 STEPS = (5, 10, 20, 25, 50)
 
-view = ui.open_page("Pruning curves", "📉")
+view = page.open_page("Pruning curves", "📉")
 model = view.model
 
 
@@ -43,8 +43,8 @@ def show_tables(result: CurveResult, metric: str) -> None:
 
 
 st.header("Without more and more neurons", anchor=False)
-metric = long_runs.choose_measure(list(MEASURES), "What is drawn.")
-with ui.sentences():
+metric = run_controls.choose_measure(list(MEASURES), "What is drawn.")
+with page.sentences():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 usable = usable_methods(data, model.modality)
 methods = st.pills(
@@ -74,17 +74,17 @@ names = [name for name in usable if name in methods]
 if not names:
     st.info("Choose at least one method.")
     st.stop()
-with ui.sentences():
+with page.sentences():
     chosen = tuple(METHODS[name] for name in names)
     spec = CurveSpec(chosen, view.bins, read_seeds(seeds or ""), tuple(range(0, 101, step)), whole_heads)
 described = describe_curve(model, data, view.statistics, view.bins, whole_heads)
-own = run_path(long_runs.FOLDER, "curve", described)
+own = run_path(run_controls.FOLDER, "curve", described)
 
 
 def kept_of_this_kind() -> dict[Path, CurveResult]:
     """The kept curves of neurons or of whole heads: the view's own with its steps and seeds, others with all they have."""
-    kept = {path: _of_methods(result) for path, result in kept_curves(model, long_runs.FOLDER).items()}
-    kept |= {path: result for path, result in kept_curves(model, long_runs.FOLDER, spec).items() if path == own}
+    kept = {path: _of_methods(result) for path, result in kept_curves(model, run_controls.FOLDER).items()}
+    kept |= {path: result for path, result in kept_curves(model, run_controls.FOLDER, spec).items() if path == own}
     return {path: result for path, result in kept.items() if result.description["whole_heads"] == whole_heads}
 
 
@@ -101,20 +101,20 @@ def measured(result: CurveResult) -> tuple[int, int]:
 
 
 wanted = len(names) * len(spec.seeds) * len(spec.percents)
-place = long_runs.choose_place()
-shown = long_runs.choose_run(own, kept_of_this_kind(), described, measured, "points")
+place = run_controls.choose_place()
+shown = run_controls.choose_run(own, kept_of_this_kind(), described, measured, "points")
 
 
-@long_runs.watched(own)
+@run_controls.watched(own)
 def draw() -> None:
     kept = kept_of_this_kind()
     mine, result = kept.get(own), kept.get(shown)
     left = wanted - (measured(mine)[0] if mine else 0)
     begin = f"{'Go on with' if mine else 'Measure'} {left} points on {data.predictions:,} predictions" if left else None
-    long_runs.controls(
+    run_controls.controls(
         own,
         f"Pruning curves of {model.ref}{long_runs.words_of(place)}",
-        lambda: steps_at(place, model, data, spec, view.statistics, long_runs.FOLDER),
+        lambda: steps_at(place, model, data, spec, view.statistics, run_controls.FOLDER),
         begin,
         None if place else model.lock,
     )
@@ -136,7 +136,7 @@ def draw() -> None:
         f"seeds. Every method ablates the same {units}, drawn in each layer."
     )
     show_tables(result, metric)
-    takeaway.row(curve_takeaway(result, metric, measure))
+    export_row.row(curve_takeaway(result, metric, measure))
 
 
 draw()

@@ -61,8 +61,8 @@ def address() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def pages_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streamlit's test harness runs a page once: it waits there for the whole answer, and nothing is loaded behind it."""
-    monkeypatch.setattr("ablation_core.live.PROMPT", 200.0)
-    monkeypatch.setattr("ablation_core.server.load_in_background", lambda ref: None)
+    monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 200.0)
+    monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda ref: None)
 
 
 _watched: list[Callable[[str, tuple], None]] = []

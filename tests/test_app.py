@@ -12,7 +12,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ablation_core.activations.collect import StatisticsRun
-from ablation_core.server import shared_ablations, shared_model
+from ablation_core.ui.shared import shared_ablations, shared_model
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 
@@ -198,8 +198,8 @@ def test_a_packaged_model_is_offered_by_a_button_that_fetches_it(monkeypatch: py
         progress(0.5, "half way")
         fetched.append(name)
 
-    monkeypatch.setattr("ablation_core.sidebar.fetched_folder", lambda _name: None)
-    monkeypatch.setattr("ablation_core.sidebar.fetch_model", fetch)
+    monkeypatch.setattr("ablation_core.ui.sidebar.fetched_folder", lambda _name: None)
+    monkeypatch.setattr("ablation_core.ui.sidebar.fetch_model", fetch)
     at = opened("distributions", model="smollm2-135m")
     assert not at.exception and "not here yet" in text_of(at)
     button = next(button for button in at.button if button.label.startswith("Fetch it"))
@@ -209,7 +209,7 @@ def test_a_packaged_model_is_offered_by_a_button_that_fetches_it(monkeypatch: py
 
 
 def test_a_page_whose_model_is_in_use_says_so_and_is_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablation_core.live.PROMPT", 1.0)
+    monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 1.0)
     opened("ablate", select="0.1", predictions="500")  # loads what there is to load
     model = shared_model("opt-mini")
     with model.lock:  # this thread holds it, the page runs in another

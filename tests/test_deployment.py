@@ -16,7 +16,7 @@ from conftest import watching
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
-from ablation_core import access, bundled, jobs, long_runs, server
+from ablation_core import access, bundled, jobs
 from ablation_core.access import Access, decide
 from ablation_core.activations import files as cache
 from ablation_core.errors import AblationError, DataError
@@ -24,6 +24,8 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import code as share
 from ablation_core.runs.pruning import read_seeds
 from ablation_core.storage import CACHE
+from ablation_core.ui import run_controls
+from ablation_core.ui import shared as server
 
 OFFERED = Access(True, ("opt-mini", "vit-mini"), ("python-docs", "fashion-mnist"), keeps_runs=True)
 PAGES = ("app.py", "pages/ablate.py", "pages/head_map.py", "pages/pruning_curves.py", "pages/models_and_data.py")
@@ -247,7 +249,7 @@ def test_a_read_only_cache_is_only_read(page: str, monkeypatch: pytest.MonkeyPat
 
 def test_a_run_is_stopped_by_the_visitor_who_began_it(shared: Access, monkeypatch: pytest.MonkeyPatch) -> None:
     running = jobs.Jobs()
-    monkeypatch.setattr(long_runs, "shared_jobs", lambda: running)
+    monkeypatch.setattr(run_controls, "shared_jobs", lambda: running)
     going = [True]
 
     def steps() -> Iterator[SimpleNamespace]:
@@ -255,15 +257,15 @@ def test_a_run_is_stopped_by_the_visitor_who_began_it(shared: Access, monkeypatc
             yield SimpleNamespace(share=0.5)
 
     def page() -> None:
-        from ablation_core import long_runs
+        from ablation_core.ui import run_controls
 
-        long_runs._show_progress("a run")
+        run_controls._show_progress("a run")
 
     running.start("a run", "Head map", steps)
     try:
         at = AppTest.from_function(page).run()
         assert not at.exception and not at.button
-        at.session_state[long_runs._MINE] = "a run"
+        at.session_state[run_controls._MINE] = "a run"
         assert [button.label for button in at.run().button] == ["Stop"]
     finally:
         going[0] = False
@@ -285,9 +287,9 @@ def test_kept_runs_of_what_is_not_offered_are_not_listed(
 ) -> None:
     made = None if statistics is None else {"data": statistics}
     described = {"model": {"ref": model}, "data": {"ref": data}, "statistics": made}
-    assert long_runs.may_be_shown(described), "on one's own machine all are"
+    assert run_controls.may_be_shown(described), "on one's own machine all are"
     monkeypatch.setattr(access, "ACCESS", OFFERED)
-    assert long_runs.may_be_shown(described) is fine
+    assert run_controls.may_be_shown(described) is fine
 
 
 def test_runs_seeds_and_predictions_are_bounded(shared: Access, opt_mini: LoadedModel) -> None:

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
-from ablation_core import access, bundled, commands, load_model, long_runs, server
+from ablation_core import access, bundled, commands, load_model
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import list_statistics, load_statistics, save_statistics
 from ablation_core.data import user_input
@@ -32,6 +32,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.pruning import read_seeds
 from ablation_core.selection import Selection, Shape
 from ablation_core.storage import CACHE
+from ablation_core.ui import run_controls, shared
 
 DEPTH = int(os.environ.get("ABLATION_FUZZ", "1"))
 SECONDS = 60  # longer than any of these may take, however busy the machine
@@ -364,14 +365,14 @@ def test_whatever_an_address_says_is_read_or_refused_with_a_sentence(place: Path
     """What the pages do with an address's free texts, without drawing: models, data, selections, seeds, prompts."""
     started = time.monotonic()
     with watching() as seen:
-        model = said(lambda: server.shared_model(parameters.get("model", "opt-mini"))) or server.shared_model(
+        model = said(lambda: shared.shared_model(parameters.get("model", "opt-mini"))) or shared.shared_model(
             "opt-mini"
         )
         kind = "images" if model.modality == "vision" else "text"
         ref = parameters.get(kind, DEFAULT_DATA[model.modality])
         for other in (ref, parameters.get("beside", ref)):
-            if said(lambda other=other: server.shared_data(model, other, 500, "evaluation")):
-                said(lambda other=other: server.find_shared_statistics(model, other))
+            if said(lambda other=other: shared.shared_data(model, other, 500, "evaluation")):
+                said(lambda other=other: shared.find_shared_statistics(model, other))
         for name in ("select", "neuron", "head"):
             said(lambda name=name: Selection.parse(parameters.get(name, ""), model.shape))
         said(lambda: read_seeds(parameters.get("seeds", "")))
@@ -421,7 +422,9 @@ def test_any_address_opens_with_a_page_or_a_sentence(page: str, parameters: dict
 @given(st.sampled_from(PAGES), addresses())
 def test_any_address_of_every_page_opens_it_or_says_a_sentence(page: str, parameters: dict[str, str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(long_runs, "begin_once", lambda *_: None)  # an estimate of every odd view would be another test's
+        patch.setattr(
+            run_controls, "begin_once", lambda *_: None
+        )  # an estimate of every odd view would be another test's
         check_page(page, parameters)
 
 
@@ -435,5 +438,5 @@ def test_any_address_of_every_page_opens_it_or_says_a_sentence(page: str, parame
     ],
 )  # fmt: skip
 def test_an_empty_value_in_the_address_is_no_choice(page: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_runs, "begin_once", lambda *_: None)
+    monkeypatch.setattr(run_controls, "begin_once", lambda *_: None)
     check_page(page, {"list": "whole model", key: ""} if key == "odd" else {key: ""})

@@ -25,7 +25,6 @@ from ablation_core.data.references import decode_text, read_text, source_digest
 from ablation_core.data.uploads import delete_upload, keep_upload, list_uploads
 from ablation_core.data.user_input import prompt, read_image
 from ablation_core.errors import DataError, ModelError, StatisticsError, as_markdown
-from ablation_core.long_runs import _differences
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import encode, tokenizer_faults
 from ablation_core.report.frames import head_distances, neuron_frame
@@ -34,6 +33,7 @@ from ablation_core.runs.pruning import kept_curves
 from ablation_core.runs.sweep import kept_sweeps
 from ablation_core.selection import Shape
 from ablation_core.storage import CACHE
+from ablation_core.ui.run_controls import _differences
 
 QUIET = {
     "deadline": None,

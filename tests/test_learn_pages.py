@@ -9,8 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 from ablation_core import bundled
 from ablation_core.data import uploads
-from ablation_core.lessons import EXAMPLES, EXPERIMENTS, MODELS, REFERENCES
-from ablation_core.toy import PRESETS
+from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, MODELS, REFERENCES
+from ablation_core.ui.learn.toy import PRESETS
 
 ROOT = Path(__file__).parent.parent
 
@@ -180,10 +180,10 @@ def test_a_model_that_cannot_be_had_gets_a_sentence(own_cache: Path, monkeypatch
     monkeypatch.setattr(
         "ablation_core.loading.load.load_model", missing
     )  # the harness cannot type what is not in the list
-    from ablation_core import server
+    from ablation_core.ui import shared
 
-    server._model.clear()
-    server._models_in_use().clear()
+    shared._model.clear()
+    shared._models_in_use().clear()
     at = opened("models_and_data")
     next(button for button in at.button if button.label == "Compute statistics").click().run()
     assert not at.exception and "no model" in at.error[0].value

@@ -13,12 +13,12 @@ from ablation_core import METHODS, ablate, load_data, load_statistics
 from ablation_core.activations.neuron_summary import read_neuron
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiments.noise_floor import noise_floor
-from ablation_core.glossary import explained, words
-from ablation_core.lessons import DATA, DATA_OF, EXAMPLES, EXPERIMENTS, MODEL, PREDICTIONS, REFERENCES, query
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.storage import CACHE
-from ablation_core.toy import PRESETS, RANGE, SECOND_WIDTH, Toy
+from ablation_core.ui.learn.glossary import explained, words
+from ablation_core.ui.learn.lessons import DATA, DATA_OF, EXAMPLES, EXPERIMENTS, MODEL, PREDICTIONS, REFERENCES, query
+from ablation_core.ui.learn.toy import PRESETS, RANGE, SECOND_WIDTH, Toy
 
 SHAPES = [*PRESETS.values(), Toy(1.5, -8.0, 0.25, -3.0), Toy(-2.0, 3.0, 0.1, 4.0)]
 

@@ -5,40 +5,41 @@ from dataclasses import replace
 
 import pytest
 
-from ablation_core import ablate, compute_statistics, counting, live, load_data, load_statistics
+from ablation_core import ablate, compute_statistics, load_data, load_statistics
 from ablation_core.activations.files import find_statistics
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
 from ablation_core.selection import Selection
-from ablation_core.sidebar import View
+from ablation_core.ui import ablation_job, statistics_job
+from ablation_core.ui.sidebar import View
 
 METHODS_COMPARED = ("mean", "peak")
 
 
-def question(model: LoadedModel, select: str, predictions: int = 900) -> live.Question:
+def question(model: LoadedModel, select: str, predictions: int = 900) -> ablation_job.Question:
     entry = find_statistics(model, "python-docs")
     assert entry is not None
     statistics = load_statistics(entry.path, model)
     selection = Selection.parse(select, model.shape)
     view = View(model.card, "python-docs", predictions, statistics, selection, "mean", 100)
     data = replace(load_data("python-docs", model, predictions), batch_size=1)
-    return live.Question(view, data, tuple(METHODS[name] for name in METHODS_COMPARED))
+    return ablation_job.Question(view, data, tuple(METHODS[name] for name in METHODS_COMPARED))
 
 
-def answers(asked: live.Question) -> list[live.Outcome]:
+def answers(asked: ablation_job.Question) -> list[ablation_job.Outcome]:
     """What the page would show, one after the other."""
-    seen: list[live.Outcome] = []
-    for outcome in live.watched(asked, seconds=120):
+    seen: list[ablation_job.Outcome] = []
+    for outcome in ablation_job.watched(asked, seconds=120):
         seen.append(outcome)
     return seen
 
 
 def test_a_slow_model_is_estimated_and_then_measured_on_a_growing_sample(opt_mini, monkeypatch) -> None:
-    monkeypatch.setattr(live, "SLOW_WEIGHTS", 0)
-    monkeypatch.setattr(live, "_BETWEEN", 0.0)
+    monkeypatch.setattr(ablation_job, "SLOW_WEIGHTS", 0)
+    monkeypatch.setattr(ablation_job, "_BETWEEN", 0.0)
     asked = question(opt_mini, "5.1")  # does much harm: one window's estimate of a small one is mostly noise
-    job, seen = live.begin(asked), []
+    job, seen = ablation_job.begin(asked), []
     while job.running:
         if job.result is not None and (not seen or job.result is not seen[-1]):
             seen.append(job.result)
@@ -64,9 +65,9 @@ def test_a_slow_model_is_estimated_and_then_measured_on_a_growing_sample(opt_min
 
 def test_a_change_of_mind_stops_the_old_ablation_and_does_not_wait_for_it(opt_mini) -> None:
     first, second = question(opt_mini, "0.0", 4000), question(opt_mini, "1.1", 200)
-    old = live.begin(first)
+    old = ablation_job.begin(first)
     began = time.monotonic()
-    new = live.begin(second)
+    new = ablation_job.begin(second)
     assert time.monotonic() - began < 0.5 and new is not old
     assert old.stopping or not old.running
     new.wait(60)
@@ -77,22 +78,25 @@ def test_a_change_of_mind_stops_the_old_ablation_and_does_not_wait_for_it(opt_mi
 
 def test_one_estimate_serves_every_selection(opt_mini, monkeypatch) -> None:
     estimates: Newest = Newest(4)
-    heads = live._guess(question(opt_mini, "2.1"), estimates), live._guess(question(opt_mini, "2.2"), estimates)
-    both = live._guess(question(opt_mini, "2.1 2.2"), estimates)
+    heads = (
+        ablation_job._guess(question(opt_mini, "2.1"), estimates),
+        ablation_job._guess(question(opt_mini, "2.2"), estimates),
+    )
+    both = ablation_job._guess(question(opt_mini, "2.1 2.2"), estimates)
     assert len(estimates) == 1
     for estimated in next(iter(estimates.values())).methods:
         name, loss = estimated.method, estimated.loss
         assert [head.changes[name] for head in heads] == pytest.approx(loss.heads[2, 1:3])
         assert both.changes[name] == pytest.approx(loss.heads[2, 1:3].sum())
-        some = live._guess(question(opt_mini, "2.1:3,5-7 0.0"), estimates).changes[name]
+        some = ablation_job._guess(question(opt_mini, "2.1:3,5-7 0.0"), estimates).changes[name]
         assert some == pytest.approx(loss.neurons[2, 1, [3, 5, 6, 7]].sum() + loss.heads[0, 0])
 
 
 def test_statistics_counted_on_a_page_are_the_command_lines(opt_mini, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(counting, "EVERY", 0.0)
+    monkeypatch.setattr(statistics_job, "EVERY", 0.0)
     data = load_data("python-docs", opt_mini, 1500, seq_len=64, batch_size=4, split="statistics")
     looked = []
-    for counted in counting.counting_steps(opt_mini, data, tmp_path):
+    for counted in statistics_job.counting_steps(opt_mini, data, tmp_path):
         looked.append((counted.share, counted.tokens))
         assert counted.statistics.peak(100).shape == (6, 6, 32), "a look at each batch, before the ranges are fixed too"
     assert looked[0][1] < 1024 < looked[-1][1], "the first pictures come before the histograms' ranges are fixed"

@@ -22,7 +22,7 @@ from streamlit.runtime.scriptrunner import StopException
 from streamlit.testing.v1 import AppTest
 from torch import nn
 
-from ablation_core import bundled, instant, live, load_data, load_model, server, waiting
+from ablation_core import bundled, instant, load_data, load_model, waiting
 from ablation_core.activations.by_position import by_position
 from ablation_core.activations.files import find_statistics, load_statistics
 from ablation_core.activations.statistics import Statistics
@@ -39,7 +39,9 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.newest import Newest
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.selection import Selection
-from ablation_core.server import SEED
+from ablation_core.ui import ablation_job
+from ablation_core.ui import shared as server
+from ablation_core.ui.shared import SEED
 
 THREADS = 12
 PREDICTIONS = 150  # two windows of text
@@ -387,7 +389,7 @@ def test_who_waits_can_leave_and_leaves_the_model_to_others(
 
 
 def test_a_page_says_that_it_waits_and_who_waits_can_ask_for_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "PROMPT", 0.2)  # the page is drawn while its job waits
+    monkeypatch.setattr(ablation_job, "PROMPT", 0.2)  # the page is drawn while its job waits
     model = server.shared_model("vit-mini")
     with held_elsewhere(model):
         began = time.monotonic()

@@ -13,17 +13,17 @@ from PIL import Image
 
 from ablation_core import METHODS, ablate, find_statistics, load_data, load_statistics
 from ablation_core.experiments.noise_floor import NoiseFloor
-from ablation_core.live import Outcome
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import charts, export, frames
 from ablation_core.report.html import Picture, Report, to_html
 from ablation_core.report.sentences import verdict
-from ablation_core.run_takeaway import Measure, curve_takeaway, sweep_takeaway
 from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
 from ablation_core.selection import Selection
-from ablation_core.sidebar import View
-from ablation_core.takeaway import ablation_takeaway, neuron_takeaway
+from ablation_core.ui.ablation_job import Outcome
+from ablation_core.ui.export_row import ablation_takeaway, neuron_takeaway
+from ablation_core.ui.run_export_row import Measure, curve_takeaway, sweep_takeaway
+from ablation_core.ui.sidebar import View
 
 FLOOR = NoiseFloor(-0.001, 0.002, 8)
 

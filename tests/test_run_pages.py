@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from test_app import charts, text_of
 from test_load import held_elsewhere
 
-from ablation_core import find_statistics, load_data, load_model, load_statistics, long_runs
+from ablation_core import find_statistics, load_data, load_model, load_statistics
 from ablation_core.cluster import driver
 from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.experiments.estimate import estimate
@@ -20,7 +20,8 @@ from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, kept_sweeps, sweep
 from ablation_core.selection import Selection
-from ablation_core.server import shared_estimates, shared_jobs, shared_maps, shared_model
+from ablation_core.ui import run_controls
+from ablation_core.ui.shared import shared_estimates, shared_jobs, shared_maps, shared_model
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 TWO = (METHODS["zero"], METHODS["mean"])
@@ -28,7 +29,7 @@ TWO = (METHODS["zero"], METHODS["mean"])
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(long_runs, "FOLDER", tmp_path)
+    monkeypatch.setattr(run_controls, "FOLDER", tmp_path)
     yield tmp_path
     for job in list(shared_jobs()._jobs.values()):
         job.stop()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ablation_core import access, bundled, counting
+from ablation_core import access, bundled
 from ablation_core.activations.neuron_summary import peak_distance
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, TEXT_NAMES
@@ -22,7 +22,8 @@ from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.info import ModelCard
 from ablation_core.selection import Selection
-from ablation_core.server import find_shared_statistics, is_loaded, known_card, shared_model, shared_statistics
+from ablation_core.ui import statistics_job
+from ablation_core.ui.shared import find_shared_statistics, is_loaded, known_card, shared_model, shared_statistics
 
 if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
@@ -211,7 +212,7 @@ def _statistics_or_offer(card: ModelCard, data_ref: str, partial_too: bool) -> t
     entry = find_shared_statistics(card, data_ref)
     if entry is not None:
         return shared_statistics(card, entry), True
-    counted = counting.offer(card, data_ref, _loaded(card.ref))
+    counted = statistics_job.offer(card, data_ref, _loaded(card.ref))
     if counted is None or not partial_too:
         st.stop()
     return counted, False

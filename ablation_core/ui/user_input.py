@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ablation_core import live, ui
 from ablation_core.data import user_input
-from ablation_core.draw import draw
 from ablation_core.experiments.ablation import AblationSpec
 from ablation_core.experiments.per_prediction import class_name, token_texts
 from ablation_core.experiments.user_input import Answer, OwnRun
@@ -19,8 +17,10 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import user_input_charts
 from ablation_core.report.charts import mark_of
 from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
-from ablation_core.server import SEED, shared_answers
-from ablation_core.sidebar import View
+from ablation_core.ui import ablation_job, page
+from ablation_core.ui.shared import SEED, shared_answers
+from ablation_core.ui.sidebar import View
+from ablation_core.ui.widgets import draw
 from ablation_core.waiting import in_turns
 
 PROMPTS = {
@@ -40,7 +40,7 @@ def show_own_input(view: View, later: bool = False) -> None:
         later: whether the page is still measuring: a prompt that nobody has typed is then answered afterwards.
     """
     st.subheader("Your own image" if view.model.modality == "vision" else "Your own prompt", anchor=False)
-    with ui.sentences():
+    with page.sentences():
         own = _image(view) if view.model.modality == "vision" else _prompt(view)
         if own is None:
             return
@@ -53,7 +53,7 @@ def show_own_input(view: View, later: bool = False) -> None:
             st.caption("Answered once the figures above are measured; change the prompt to have it answered at once.")
             return
         if kept.answer is None:
-            with ui.model_turn(view.model):
+            with page.model_turn(view.model):
                 kept.answer = run().answer()
         _probabilities(view, own, kept.answer)
         if view.model.modality == "causal":
@@ -73,7 +73,7 @@ class _Answers:
 def _kept_answers(view: View, own: user_input.OwnInput) -> _Answers:
     """The answers so far, found by what decides them; no model is kept with them."""
     kept = shared_answers()
-    methods = tuple(method.name for method in live.compared_methods(view, own.data))
+    methods = tuple(method.name for method in ablation_job.compared_methods(view, own.data))
     key = (
         view.model.fingerprint,
         view.statistics.digest,
@@ -86,7 +86,11 @@ def _kept_answers(view: View, own: user_input.OwnInput) -> _Answers:
 
 
 def _own_run(view: View, own: user_input.OwnInput) -> OwnRun:
-    methods = tuple(m for m in live.compared_methods(view, own.data) if not m.learned) if view.selection.chosen else ()
+    methods = (
+        tuple(m for m in ablation_job.compared_methods(view, own.data) if not m.learned)
+        if view.selection.chosen
+        else ()
+    )
     return OwnRun(view.model, own, AblationSpec(view.selection, methods, view.bins, SEED), view.statistics)
 
 
@@ -197,7 +201,7 @@ def _continuations(view: View, kept: _Answers, run: Callable[[], OwnRun]) -> Non
     place = st.empty()
     if kept.written is None:
         written: dict[str, list[int]] = {}
-        with ui.model_turn(view.model):  # what is put in may be written by the model
+        with page.model_turn(view.model):  # what is put in may be written by the model
             steps = run().continuations()
         for written in in_turns(view.model, steps, place.caption):
             place.html(continuation_html(view.model, written))  # also where a change of mind ends this
@@ -231,7 +235,7 @@ def _own_tokens(view: View, own: user_input.OwnInput, kept: _Answers, run: Calla
     if len(ids) < 2 or not view.selection.chosen:
         return
     if kept.losses is None:
-        with ui.model_turn(view.model):
+        with page.model_turn(view.model):
             kept.losses = run().losses()
     before, after = kept.losses
     if view.method not in after:

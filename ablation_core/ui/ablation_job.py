@@ -26,7 +26,7 @@ from ablation_core.jobs import Job
 from ablation_core.methods.registry import METHODS, USUAL, Method, usable_methods
 from ablation_core.newest import Newest
 from ablation_core.selection import Selection
-from ablation_core.server import (
+from ablation_core.ui.shared import (
     SEED,
     shared_ablations,
     shared_data,
@@ -34,7 +34,7 @@ from ablation_core.server import (
     shared_recording,
     shared_results,
 )
-from ablation_core.sidebar import View
+from ablation_core.ui.sidebar import View
 from ablation_core.waiting import waiting_words
 
 SLOW_WEIGHTS = 30_000_000  # a model with more is estimated first and run one window at a time

@@ -17,7 +17,7 @@ from ablation_core.report.run_sentences import (
 )
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
-from ablation_core.takeaway import Chart, Takeaway
+from ablation_core.ui.export_row import Chart, Takeaway
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from ablation_core.data import uploads
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS
 from ablation_core.data.references import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.errors import as_markdown
-from ablation_core.links import page_link
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
-from ablation_core.page_actions import confirmed_delete, file_box, megabytes, tried
-from ablation_core.server import find_shared_statistics, shared_data, shared_model
+from ablation_core.ui.links import page_link
+from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, tried
+from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_model
 
 FINE = (300, FINE_BINS, 1200)
 

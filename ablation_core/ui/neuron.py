@@ -3,15 +3,16 @@
 import pandas as pd
 import streamlit as st
 
-from ablation_core import access, counting, ui
+from ablation_core import access
 from ablation_core.activations.neuron_summary import Reading, read_neuron
 from ablation_core.activations.statistics import Statistics
-from ablation_core.choice import one_of
 from ablation_core.data.references import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
-from ablation_core.draw import draw
 from ablation_core.report import charts, distribution_charts, distribution_frames, frames
-from ablation_core.server import find_shared_statistics, shared_data, shared_positions, shared_statistics
-from ablation_core.sidebar import View
+from ablation_core.ui import page, statistics_job
+from ablation_core.ui.choice import one_of
+from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_positions, shared_statistics
+from ablation_core.ui.sidebar import View
+from ablation_core.ui.widgets import draw
 
 SHOWN = ("histogram", "two data sets", "by position")
 DENSITIES = ("smoothed", "normal")
@@ -78,7 +79,7 @@ def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
         help="Another data set that this server offers: its statistics part." if allowed.shared else "Another data set: its statistics part. Type text: and a file's path, or images: and a folder's.",
     )  # fmt: skip
     assert other_ref is not None  # one is always chosen
-    with ui.sentences():
+    with page.sentences():
         other = _other_statistics(view, other_ref)
     bars, marks = distribution_frames.two_sets_frames(view.statistics, other, layer, head, neuron, view.bins)
     name = f"{layer}.{head}:{neuron}"
@@ -107,7 +108,7 @@ def _other_statistics(view: View, ref: str) -> Statistics:
     entry = find_shared_statistics(view.card, ref)
     if entry is not None:
         return shared_statistics(view.card, entry)
-    counted = counting.offer(view.card, ref, view.model)
+    counted = statistics_job.offer(view.card, ref, view.model)
     if counted is None:
         st.stop()
     return counted
@@ -116,9 +117,9 @@ def _other_statistics(view: View, ref: str) -> Statistics:
 def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
     from ablation_core.activations.by_position import SEQUENCES
 
-    with ui.sentences():
+    with page.sentences():
         data = shared_data(view.model, view.data_ref, STATISTICS_PREDICTIONS[view.model.modality], "statistics")
-        with st.spinner("Running the model over a few sequences …", show_time=True), ui.model_turn(view.model):
+        with st.spinner("Running the model over a few sequences …", show_time=True), page.model_turn(view.model):
             found = shared_positions(view.model, data, layer)
     name = f"{layer}.{head}:{neuron}"
     frame = distribution_frames.position_frame(found, head, neuron)
@@ -132,7 +133,7 @@ def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame
         key="position picture",
         alt=f"Neuron {name} by position: mean, median and the range of the middle 80 % of {found.sequences} sequences.",
     )
-    ui.legend(("mean", "median"))
+    page.legend(("mean", "median"))
     first = frame.iloc[0]
     st.caption(
         f"Over {found.sequences} sequences of {found.data} (its statistics part; at most {SEQUENCES} are run for this): each "

@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ablation_core import ui
 from ablation_core.data.dataset import Data
 from ablation_core.experiments import per_prediction as harming
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.experiments.per_prediction import Harm, Predicted, class_name
-from ablation_core.live import Outcome
 from ablation_core.methods.registry import METHODS
 from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
-from ablation_core.server import SEED, shared_data
-from ablation_core.sidebar import View
+from ablation_core.ui import page as ui
+from ablation_core.ui.ablation_job import Outcome
+from ablation_core.ui.shared import SEED, shared_data
+from ablation_core.ui.sidebar import View
 
 WINDOWS, IMAGES, TOKENS = 2, 12, 15
 ORDERS = ("most harmed first", "most helped first", "in order")

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from ablation_core.choice import one_of
 from ablation_core.report.distribution_frames import ODDITIES, all_neurons_frame
-from ablation_core.server import shared_shapes
-from ablation_core.sidebar import View
+from ablation_core.ui.choice import one_of
+from ablation_core.ui.shared import shared_shapes
+from ablation_core.ui.sidebar import View
 
 _KEPT = 2000
 

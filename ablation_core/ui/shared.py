@@ -57,7 +57,7 @@ def load_in_background(ref: str) -> None:
 
     def load() -> None:
         try:
-            from ablation_core import live  # noqa: F401  what the next page needs
+            from ablation_core.ui import ablation_job  # noqa: F401  what the next page needs
 
             shared_model(ref)
         except AblationError:

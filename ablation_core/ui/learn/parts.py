@@ -8,9 +8,9 @@ from ablation_core.activations import files
 from ablation_core.activations.neuron_summary import Reading
 from ablation_core.activations.statistics import FINE_BINS, Statistics
 from ablation_core.errors import StatisticsError
-from ablation_core.lessons import DATA_OF
 from ablation_core.report.charts import MARKS
-from ablation_core.toy import Toy
+from ablation_core.ui.learn.lessons import DATA_OF
+from ablation_core.ui.learn.toy import Toy
 
 _COLUMN = """<style>
 .stMainBlockContainer {max-width: 62rem; margin: 0 auto}

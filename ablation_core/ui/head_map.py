@@ -4,13 +4,13 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.experiments.estimate import QUANTITIES
-from ablation_core.links import page_link
 from ablation_core.methods.registry import METHODS
 from ablation_core.report import charts, run_charts, run_frames
 from ablation_core.report.run_frames import Estimates
 from ablation_core.report.run_sentences import estimate_sentence
-from ablation_core.run_takeaway import Measure
 from ablation_core.runs.sweep import SweepResult
+from ablation_core.ui.links import page_link
+from ablation_core.ui.run_export_row import Measure
 
 LARGEST = 20  # neurons listed
 

@@ -19,10 +19,10 @@ from ablation_core.report import charts, export, frames
 from ablation_core.report import code as share
 from ablation_core.report.html import Picture, Report, result_table, to_html
 from ablation_core.report.sentences import comparison, verdict
-from ablation_core.sidebar import View
+from ablation_core.ui.sidebar import View
 
 if TYPE_CHECKING:
-    from ablation_core.live import Outcome
+    from ablation_core.ui.ablation_job import Outcome
 
 _METRICS = {
     "loss": "Change of loss, nats a prediction",
