@@ -5,7 +5,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from ablation_core import instant
 from ablation_core.cluster.driver import Progress
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.report import run_charts, run_frames
@@ -13,6 +12,7 @@ from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
 from ablation_core.selection import Selection
+from ablation_core.server import head_map as instant
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.head_map import dark_page, show_agreement, show_estimates, show_head
 from ablation_core.ui.run_export_row import Measure, head_table, sweep_takeaway

@@ -5,11 +5,11 @@ from functools import partial
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from ablation_core import access, inventory
 from ablation_core.activations import files
 from ablation_core.bundled import fashion_mnist
 from ablation_core.data import uploads
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
+from ablation_core.server import access, inventory
 from ablation_core.ui import page
 from ablation_core.ui.links import page_link
 from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, show_said, tried

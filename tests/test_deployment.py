@@ -16,13 +16,14 @@ from conftest import watching
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
-from ablation_core import access, bundled, jobs
-from ablation_core.access import Access, decide
+from ablation_core import bundled
 from ablation_core.activations import files as cache
 from ablation_core.errors import AblationError, DataError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import code as share
 from ablation_core.runs.pruning import read_seeds
+from ablation_core.server import access, jobs
+from ablation_core.server.access import Access, decide
 from ablation_core.storage import CACHE
 from ablation_core.ui import run_controls
 from ablation_core.ui import shared as server

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
-from ablation_core import access, bundled, commands, load_model
+from ablation_core import bundled, commands, load_model
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import list_statistics, load_statistics, save_statistics
 from ablation_core.data import user_input
@@ -31,6 +31,7 @@ from ablation_core.errors import AblationError, ModelError, SelectionError, Stat
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.pruning import read_seeds
 from ablation_core.selection import Selection, Shape
+from ablation_core.server import access
 from ablation_core.storage import CACHE
 from ablation_core.ui import run_controls, shared
 

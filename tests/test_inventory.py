@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ablation_core import bundled, inventory
+from ablation_core import bundled
 from ablation_core.activations import files
 from ablation_core.errors import StatisticsError
-from ablation_core.inventory import delete_statistics, import_statistics, is_bundled, list_data, list_models
+from ablation_core.server import inventory
+from ablation_core.server.inventory import delete_statistics, import_statistics, is_bundled, list_data, list_models
 from ablation_core.storage import CACHE
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ablation_core import jobs
 from ablation_core.errors import AblationError, DataError
+from ablation_core.server import jobs
 
 
 def shares(count: int, gate: threading.Event | None = None) -> Iterator[SimpleNamespace]:

@@ -99,8 +99,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in bundled.STATISTICS:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "cached_stats" / name, tmp_path / name)
-    from ablation_core import inventory
     from ablation_core.activations import files
+    from ablation_core.server import inventory
 
     for function in (
         uploads.keep_upload, uploads.list_uploads, uploads.reference, uploads.references, uploads.delete_upload,

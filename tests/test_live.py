@@ -9,8 +9,8 @@ from ablation_core import ablate, compute_statistics, load_data, load_statistics
 from ablation_core.activations.files import find_statistics
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.newest import Newest
 from ablation_core.selection import Selection
+from ablation_core.server.lru import Newest
 from ablation_core.ui import ablation_job, statistics_job
 from ablation_core.ui.sidebar import View
 

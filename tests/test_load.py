@@ -22,7 +22,7 @@ from streamlit.runtime.scriptrunner import StopException
 from streamlit.testing.v1 import AppTest
 from torch import nn
 
-from ablation_core import bundled, instant, load_data, load_model, waiting
+from ablation_core import bundled, load_data, load_model
 from ablation_core.activations.by_position import by_position
 from ablation_core.activations.files import find_statistics, load_statistics
 from ablation_core.activations.statistics import Statistics
@@ -33,12 +33,13 @@ from ablation_core.experiments.estimate import EstimateRun
 from ablation_core.experiments.noise_floor import noise_floor
 from ablation_core.experiments.per_prediction import find_harm
 from ablation_core.experiments.user_input import OwnRun
-from ablation_core.jobs import Jobs
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.newest import Newest
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.selection import Selection
+from ablation_core.server import head_map, turns
+from ablation_core.server.jobs import Jobs
+from ablation_core.server.lru import Newest
 from ablation_core.ui import ablation_job
 from ablation_core.ui import shared as server
 from ablation_core.ui.shared import SEED
@@ -326,7 +327,7 @@ def test_estimates_dropped_by_others_do_not_end_a_run(monkeypatch: pytest.Monkey
 
     data = load_data(IMAGES, vit_mini, 100)
     store, spec = Crowded(16), SweepSpec((METHODS["zero"],), heads=((0, 0),))
-    shares = [one.share for one in instant.estimate_steps(vit_mini, data, spec, None, store, "mine")]
+    shares = [one.share for one in head_map.estimate_steps(vit_mini, data, spec, None, store, "mine")]
     assert shares[-1] == 1.0 and "mine" not in store
 
 
@@ -356,7 +357,7 @@ def held_elsewhere(model: LoadedModel) -> Iterator[threading.Event]:
 def test_who_waits_is_told_so_again_and_again_and_then_gets_the_model(
     monkeypatch: pytest.MonkeyPatch, vit_mini: LoadedModel
 ) -> None:
-    monkeypatch.setattr(waiting, "_PATIENCE", 0.02)
+    monkeypatch.setattr(turns, "_PATIENCE", 0.02)
     said: list[str] = []
     with held_elsewhere(vit_mini) as enough:
 
@@ -365,9 +366,9 @@ def test_who_waits_is_told_so_again_and_again_and_then_gets_the_model(
             if len(said) == 3:
                 enough.set()
 
-        with waiting.turn(vit_mini, say):
+        with turns.turn(vit_mini, say):
             assert len(said) >= 3 and vit_mini.lock._is_owned()
-            with waiting.turn(vit_mini, pytest.fail):
+            with turns.turn(vit_mini, pytest.fail):
                 pass  # nobody waits for themselves
     assert all("Waiting for vit-mini, which another computation" in words for words in said)
 
@@ -375,13 +376,13 @@ def test_who_waits_is_told_so_again_and_again_and_then_gets_the_model(
 def test_who_waits_can_leave_and_leaves_the_model_to_others(
     monkeypatch: pytest.MonkeyPatch, vit_mini: LoadedModel
 ) -> None:
-    monkeypatch.setattr(waiting, "_PATIENCE", 0.02)
+    monkeypatch.setattr(turns, "_PATIENCE", 0.02)
 
     def leave(_words: str) -> None:
         raise StopException
 
     with held_elsewhere(vit_mini) as enough:
-        with pytest.raises(StopException), waiting.turn(vit_mini, leave):
+        with pytest.raises(StopException), turns.turn(vit_mini, leave):
             pytest.fail("had no turn")
         assert not enough.is_set(), "long before the other was done"
     assert vit_mini.lock.acquire(timeout=1)
@@ -395,9 +396,9 @@ def test_a_page_says_that_it_waits_and_who_waits_can_ask_for_something_else(monk
         began = time.monotonic()
         test = page(select="3.1").run()
         assert not test.exception
-        assert waiting.waiting_words(model.ref) in [bar.text for bar in progress_bars(test)]
+        assert turns.waiting_words(model.ref) in [bar.text for bar in progress_bars(test)]
         test.text_input(key="select").set_value("4.2").run()
-        assert not test.exception and waiting.waiting_words(model.ref) in [bar.text for bar in progress_bars(test)]
+        assert not test.exception and turns.waiting_words(model.ref) in [bar.text for bar in progress_bars(test)]
         assert time.monotonic() - began < 30, "long before the other is done"
         assert len(server.shared_ablations().running()) == 1, "what was asked for first is given up"
     run_until(test, lambda: bool(kept_selections()))
@@ -417,6 +418,6 @@ def test_a_step_taken_in_turns_yields_what_the_steps_yield(vit_mini: LoadedModel
             yield number
 
     free = []
-    for number in waiting.in_turns(vit_mini, steps(), print):
+    for number in turns.in_turns(vit_mini, steps(), print):
         free.append((number, vit_mini.lock._is_owned()))
     assert held == [True] * 3 and free == [(0, False), (1, False), (2, False)]

@@ -22,10 +22,8 @@ from ablation_core.activations.files import find_statistics, load_statistics
 from ablation_core.data.dataset import Data
 from ablation_core.errors import StatisticsError
 from ablation_core.experiments.noise_floor import random_head
-from ablation_core.instant import head_estimates, refined_steps
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.newest import Newest
 from ablation_core.report.run_frames import map_frame
 from ablation_core.runs.ledger import find_runs, open_ledger
 from ablation_core.runs.pruning import CurveSpec, curve, curve_steps, kept_curves, pruned
@@ -33,6 +31,8 @@ from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult, SweepSpec, kept_sweeps, sweep, sweep_steps
 from ablation_core.runs.units import p_value
 from ablation_core.selection import Shape
+from ablation_core.server.head_map import head_estimates, refined_steps
+from ablation_core.server.lru import Newest
 from ablation_core.stats.correlation import rank_agreement
 
 ZERO = SweepSpec((METHODS["zero"],), random_sets=2)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ablation_core.waiting import FairLock
+from ablation_core.server.turns import FairLock
 
 
 def test_a_thread_that_takes_it_again_and_again_keeps_nobody_out() -> None:

@@ -15,7 +15,7 @@ from ablation_core.errors import ModelError
 from ablation_core.models.architectures import Architecture, find_projections, find_shape, input_width
 from ablation_core.models.info import Modality, ModelCard
 from ablation_core.selection import Shape
-from ablation_core.waiting import FairLock
+from ablation_core.server.turns import FairLock
 
 
 def _reads_no_images(_image: Image.Image) -> Tensor:

@@ -11,11 +11,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablation_core import access
 from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.results import AblationResult
 from ablation_core.models.info import ModelCard
+from ablation_core.server import access
 from ablation_core.storage import CACHE, PROJECT
 
 _NEURON_SCRIPT = '''\

@@ -22,10 +22,11 @@ from ablation_core.experiments.estimate import Estimated, EstimateRun
 from ablation_core.experiments.noise_floor import SETS, NoiseFloor, noise_floor
 from ablation_core.experiments.per_prediction import Harm, find_harm
 from ablation_core.experiments.results import AblationResult
-from ablation_core.jobs import Job
 from ablation_core.methods.registry import METHODS, USUAL, Method, usable_methods
-from ablation_core.newest import Newest
 from ablation_core.selection import Selection
+from ablation_core.server.jobs import Job
+from ablation_core.server.lru import Newest
+from ablation_core.server.turns import waiting_words
 from ablation_core.ui.shared import (
     SEED,
     shared_ablations,
@@ -35,7 +36,6 @@ from ablation_core.ui.shared import (
     shared_results,
 )
 from ablation_core.ui.sidebar import View
-from ablation_core.waiting import waiting_words
 
 SLOW_WEIGHTS = 30_000_000  # a model with more is estimated first and run one window at a time
 PROMPT = 2.0  # seconds that a page waits for a whole answer before it draws what stands below

@@ -3,11 +3,11 @@
 import pandas as pd
 import streamlit as st
 
-from ablation_core import access
 from ablation_core.activations.neuron_summary import Reading, read_neuron
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
 from ablation_core.report import charts, distribution_charts, distribution_frames, frames
+from ablation_core.server import access
 from ablation_core.ui import page, statistics_job
 from ablation_core.ui.choice import one_of
 from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_positions, shared_statistics

@@ -12,9 +12,9 @@ from streamlit.errors import StreamlitPageNotFoundError
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.charts import MARKS
 from ablation_core.runtime import keep_freed_memory
+from ablation_core.server.turns import turn
 from ablation_core.ui.run_controls import show_mine
 from ablation_core.ui.sidebar import View, read_view
-from ablation_core.waiting import turn
 
 if TYPE_CHECKING:
     from ablation_core.engine.metrics import Interval

@@ -11,13 +11,13 @@ from typing import Any
 
 import streamlit as st
 
-from ablation_core import access
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.jobs import Job
+from ablation_core.server import access
+from ablation_core.server.jobs import Job
+from ablation_core.server.turns import FairLock
 from ablation_core.storage import CACHE
 from ablation_core.ui.choice import one_of
 from ablation_core.ui.shared import shared_jobs
-from ablation_core.waiting import FairLock
 
 FOLDER = CACHE
 WITH_RUNS = ("Head map", "Pruning curves")

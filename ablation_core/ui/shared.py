@@ -12,16 +12,17 @@ from weakref import WeakValueDictionary
 
 import streamlit as st
 
-from ablation_core import access, bundled
+from ablation_core import bundled
 from ablation_core.activations import files
 from ablation_core.activations.files import CacheEntry
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import Split, source_digest
 from ablation_core.errors import AblationError, StatisticsError
-from ablation_core.jobs import Jobs
 from ablation_core.loading.folders import folder_state
 from ablation_core.models.info import ModelCard
-from ablation_core.newest import Newest
+from ablation_core.server import access
+from ablation_core.server.jobs import Jobs
+from ablation_core.server.lru import Newest
 
 if TYPE_CHECKING:
     from ablation_core.activations.all_neurons import Shapes

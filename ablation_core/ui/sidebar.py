@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ablation_core import access, bundled
+from ablation_core import bundled
 from ablation_core.activations.neuron_summary import peak_distance
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, TEXT_NAMES
@@ -22,6 +22,7 @@ from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.info import ModelCard
 from ablation_core.selection import Selection
+from ablation_core.server import access
 from ablation_core.ui import statistics_job
 from ablation_core.ui.shared import find_shared_statistics, is_loaded, known_card, shared_model, shared_statistics
 

@@ -5,7 +5,7 @@ from functools import partial
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from ablation_core import access, bundled, inventory
+from ablation_core import bundled
 from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import CacheEntry
@@ -15,6 +15,7 @@ from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS
 from ablation_core.data.references import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.errors import as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
+from ablation_core.server import access, inventory
 from ablation_core.ui.links import page_link
 from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, tried
 from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_model

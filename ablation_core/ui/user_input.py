@@ -17,11 +17,11 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import user_input_charts
 from ablation_core.report.charts import mark_of
 from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
+from ablation_core.server.turns import in_turns
 from ablation_core.ui import ablation_job, page
 from ablation_core.ui.shared import SEED, shared_answers
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.widgets import draw
-from ablation_core.waiting import in_turns
 
 PROMPTS = {
     "causal": "The return statement may only occur inside a function",

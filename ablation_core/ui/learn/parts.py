@@ -3,12 +3,12 @@
 import pandas as pd
 import streamlit as st
 
-from ablation_core import inventory
 from ablation_core.activations import files
 from ablation_core.activations.neuron_summary import Reading
 from ablation_core.activations.statistics import FINE_BINS, Statistics
 from ablation_core.errors import StatisticsError
 from ablation_core.report.charts import MARKS
+from ablation_core.server import inventory
 from ablation_core.ui.learn.lessons import DATA_OF
 from ablation_core.ui.learn.toy import Toy
 

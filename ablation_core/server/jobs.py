@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from ablation_core.errors import AblationError
-from ablation_core.waiting import FairLock
+from ablation_core.server.turns import FairLock
 
 MOST_AT_ONCE = 3
 PATIENCE = 180.0  # seconds without anybody looking: a hidden tab still asks once a minute

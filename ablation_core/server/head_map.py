@@ -15,12 +15,12 @@ from ablation_core.cluster.driver import Progress, steps_at
 from ablation_core.data.dataset import Data
 from ablation_core.experiments.estimate import QUANTITIES, Estimated, EstimateResult, EstimateRun
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.newest import Newest
 from ablation_core.report.run_frames import Estimates
 from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult, SweepSpec, every_head
 from ablation_core.selection import Head
+from ablation_core.server.lru import Newest
 
 
 @dataclass(frozen=True, eq=False)
