@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from ablation_core import commands
 from ablation_core.activations.statistics import BINNINGS, FINE_BINS
+from ablation_core.cli import commands
 from ablation_core.errors import AblationError
 from ablation_core.experiments.estimate import PASSES
 from ablation_core.loading.packaged import PACKAGED

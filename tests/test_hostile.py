@@ -22,9 +22,10 @@ from safetensors.numpy import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
-from ablation_core import bundled, commands, load_model
+from ablation_core import bundled, load_model
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import list_statistics, load_statistics, save_statistics
+from ablation_core.cli import commands
 from ablation_core.data import user_input
 from ablation_core.data.dataset import DEFAULT_DATA, load_data
 from ablation_core.errors import AblationError, ModelError, SelectionError, StatisticsError

@@ -30,7 +30,7 @@ def test_the_plan_of_the_originals_loads_nothing(
     def load(*_arguments: object) -> None:
         raise AssertionError("a dry run has loaded a model")
 
-    monkeypatch.setattr("ablation_core.commands.load_model", load)
+    monkeypatch.setattr("ablation_core.cli.commands.load_model", load)
     assert main(["reproduce", "paper", "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
     assert {row["model"] for row in plan} == set(ORIGINALS)

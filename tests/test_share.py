@@ -12,6 +12,7 @@ import pytest
 
 from ablation_core import METHODS, ablate, find_statistics, load_data, load_model, load_statistics
 from ablation_core.activations.statistics import Statistics
+from ablation_core.cli.text import format_result
 from ablation_core.engine.clean_passes import Recording
 from ablation_core.experiments.noise_floor import noise_floor
 from ablation_core.models.loaded import LoadedModel
@@ -22,7 +23,6 @@ from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
 from ablation_core.selection import Selection
-from ablation_core.tables import format_result
 
 ROOT = Path(__file__).parent.parent
 

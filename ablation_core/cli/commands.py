@@ -12,6 +12,14 @@ from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.bundled import fashion_mnist
+from ablation_core.cli.text import (
+    format_adaptive,
+    format_curve,
+    format_estimate,
+    format_plan,
+    format_result,
+    format_sweep,
+)
 from ablation_core.cluster.backend import RayEngine
 from ablation_core.cluster.connection import AUTO
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
@@ -35,14 +43,6 @@ from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
 from ablation_core.selection import Selection
 from ablation_core.storage import CACHE
-from ablation_core.tables import (
-    format_adaptive,
-    format_curve,
-    format_estimate,
-    format_plan,
-    format_result,
-    format_sweep,
-)
 
 
 def _load(parsed: argparse.Namespace, split: Split) -> tuple[LoadedModel, Data]:
