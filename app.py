@@ -5,7 +5,7 @@ import streamlit as st
 from ablation_core.report import charts, frames
 from ablation_core.selection import Selection
 from ablation_core.ui import export_row, page
-from ablation_core.ui.choice import one_of
+from ablation_core.ui.choice import single_choice
 from ablation_core.ui.neuron import show_neuron
 from ablation_core.ui.neuron_table import show_all_neurons
 from ablation_core.ui.shared import load_in_background
@@ -15,7 +15,7 @@ COLUMNS = 8
 LISTS = ("this head", "whole model")
 
 view = page.open_page("Distributions", "📊", runs_model=False)
-statistics, shape = view.statistics, view.card.shape
+statistics, shape = view.statistics, view.info.shape
 
 
 def toggle(term: str) -> None:
@@ -105,7 +105,7 @@ def body() -> None:
             bind="query-params",
             help="Click a head on the map, a small histogram or a row on the right, or type it.",
         )
-        with page.sentences():
+        with page.show_errors():
             shown = Selection.parse(text or "0.0", shape)
         (layer, head), picked = shown.chosen[0] if shown.chosen else ((0, 0), tuple(range(shape.head_dim)))
         oddest = frames.neuron_frame(statistics, layer, head, view.bins)["neuron"].iloc[0]
@@ -114,7 +114,7 @@ def body() -> None:
     with map_slot:
         show_map(layer, head)
     with list_column:
-        listed = one_of(
+        listed = single_choice(
             st.segmented_control,
             "Neurons of",
             LISTS,
@@ -145,5 +145,5 @@ def body() -> None:
 
 st.header("How a head's neurons are distributed", anchor=False)
 body()
-with page.sentences():  # the model may vanish at any moment
-    load_in_background(view.card.ref)
+with page.show_errors():  # the model may vanish at any moment
+    load_in_background(view.info.ref)

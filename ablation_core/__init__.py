@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ablation_core.spinning import spin_briefly
+from ablation_core.runtime import limit_openmp_spin
 
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
@@ -50,7 +50,7 @@ _HOMES = {
 }
 
 
-spin_briefly()  # before torch is loaded
+limit_openmp_spin()  # before torch is loaded
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,17 @@
-"""Keeping freed memory for the next pass: on Linux with glibc, about two fifths of a forward pass's time otherwise.
+"""What an entry point (the app, the command line, a benchmark) sets for its process. No result changes, and nothing here
+happens at import.
 
-glibc hands every large buffer back to the system and asks for it anew, and each new page costs a fault. Raising two of
+**Freed memory is kept** for the next pass: on Linux with glibc, about two fifths of a forward pass's time otherwise.
+glibc hands every large buffer back to the system and asks for it again, and each new page costs a fault. Raising two of
 its thresholds (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD) makes the process keep what it has used. The cost: up
 to `KEPT_FREE` bytes beyond what is in use stay with the process between experiments, and more while one runs. Buffers
 above `LARGEST` are handed back at once, as no pass of a model that fits here needs many; and what an experiment leaves
-beyond `KEPT_FREE` is handed back when it ends. The environment variable `ABLATION_KEEP_MEMORY=0` switches all this
-off. No result changes.
+beyond `KEPT_FREE` is handed back when it ends. The environment variable `ABLATION_KEEP_MEMORY=0` switches this off.
+
+**Threads that wait spin only briefly.** GNU's OpenMP, which torch brings on Linux, lets a waiting thread spin for some
+milliseconds before it sleeps. A pass of a small model waits thousands of times; where a browser or another computation
+wants a core too, the thread waited for does not run while the other spins, and a pass takes many times as long. A short
+spin costs a few per cent on an idle machine (`python -m benchmarks.contention` measures both).
 """
 
 import ctypes
@@ -13,6 +19,8 @@ import os
 import sys
 from pathlib import Path
 
+SPINS = "1000"
+_SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # whoever runs this has decided
 KEPT_FREE = 1 << 30
 LARGEST = 1 << 28
 _LARGEST_BEFORE_GLIBC_2_35 = 32 << 20
@@ -41,7 +49,7 @@ def keep_freed_memory(largest: int = LARGEST) -> bool:
     return bool(raised and libc.mallopt(_M_TRIM_THRESHOLD, max(KEPT_FREE, largest)))
 
 
-def give_back() -> bool:
+def trim_heap() -> bool:
     """Hand freed memory back to the system where there is more of it than `KEPT_FREE`; whether that was tried."""
     libc = _glibc()
     if libc is None or not hasattr(libc, "mallinfo2"):  # glibc 2.33
@@ -49,8 +57,8 @@ def give_back() -> bool:
     libc.mallinfo2.restype = _Allocated
     allocated = libc.mallinfo2()
     resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
-    held = (resident - shared) * os.sysconf("SC_PAGE_SIZE") - allocated.in_use
-    if min(held, allocated.fordblks) <= KEPT_FREE:  # free blocks that were handed back before are free still
+    file_lock = (resident - shared) * os.sysconf("SC_PAGE_SIZE") - allocated.in_use
+    if min(file_lock, allocated.fordblks) <= KEPT_FREE:  # free blocks that were handed back before are free still
         return False
     libc.malloc_trim(0)
     return True
@@ -64,3 +72,9 @@ def _glibc() -> ctypes.CDLL | None:
     except OSError:
         return None
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+
+
+def limit_openmp_spin() -> None:
+    """Ask for short spins; heeded by a torch that is loaded after this. The user's own setting takes precedence."""
+    if not any(name in os.environ for name in _SAID):
+        os.environ["GOMP_SPINCOUNT"] = SPINS

@@ -22,7 +22,7 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")  # of a term, whose digits are 
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """How many neurons there are: `heads[layer]` heads of `head_dim` neurons each."""
 
     heads: tuple[int, ...]
@@ -50,11 +50,11 @@ class Selection:
     same neurons are equal.
     """
 
-    shape: Shape
+    shape: ModelShape
     chosen: tuple[tuple[Head, tuple[int, ...]], ...] = ()
 
     @classmethod
-    def parse(cls, text: str, shape: Shape) -> "Selection":
+    def parse(cls, text: str, shape: ModelShape) -> "Selection":
         """Read a selection's text form; an empty text selects nothing.
 
         Raises:
@@ -67,11 +67,11 @@ class Selection:
         return cls._of(shape, neurons)
 
     @classmethod
-    def of_heads(cls, heads: Iterable[Head], shape: Shape) -> "Selection":
+    def of_heads(cls, heads: Iterable[Head], shape: ModelShape) -> "Selection":
         return cls.parse(" ".join(f"{layer}.{head}" for layer, head in heads), shape)
 
     @classmethod
-    def of_masks(cls, masks: Sequence[np.ndarray], shape: Shape) -> "Selection":
+    def of_masks(cls, masks: Sequence[np.ndarray], shape: ModelShape) -> "Selection":
         """From one mask a layer, as `mask` gives them; bool (heads * head_dim,)."""
         neurons: dict[Head, set[int]] = {}
         for layer, mask in enumerate(masks):
@@ -81,7 +81,7 @@ class Selection:
         return cls._of(shape, neurons)
 
     @classmethod
-    def _of(cls, shape: Shape, neurons: dict[Head, set[int]]) -> "Selection":
+    def _of(cls, shape: ModelShape, neurons: dict[Head, set[int]]) -> "Selection":
         return cls(shape, tuple((head, tuple(sorted(neurons[head]))) for head in sorted(neurons) if neurons[head]))
 
     def __str__(self) -> str:
@@ -135,7 +135,7 @@ class Selection:
         return self._of(self.shape, mine)
 
 
-def _parse_term(term: str, shape: Shape) -> Iterable[tuple[Head, range | set[int]]]:
+def _parse_term(term: str, shape: ModelShape) -> Iterable[tuple[Head, range | set[int]]]:
     match = _TERM.fullmatch(term)
     if match is None:
         raise SelectionError(
@@ -149,7 +149,7 @@ def _parse_term(term: str, shape: Shape) -> Iterable[tuple[Head, range | set[int
             yield (layer, head), picked
 
 
-def _parse_neurons(text: str, shape: Shape, term: str) -> set[int]:
+def _parse_neurons(text: str, shape: ModelShape, term: str) -> set[int]:
     neurons: set[int] = set()
     for part in text.split(","):
         match = _RANGE.fullmatch(part)

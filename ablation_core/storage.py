@@ -1,9 +1,10 @@
-"""Where the project keeps what it makes or fetches: one cache folder, and nothing is written outside it.
+"""Where the project keeps what it makes or fetches: one cache folder, and nothing is written outside it; and its JSON.
 
 Several processes may write there at once, and any may be killed: who writes holds a lock, which the system lets go of
 when the process dies, and files appear whole or not at all.
 """
 
+import math
 import os
 import shutil
 import tempfile
@@ -11,9 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 PROJECT = Path(__file__).parent.parent
 CACHE = Path(os.environ.get("ABLATION_CACHE") or PROJECT / "cached_stats")
+NUMBER_OR_NULL = (int, float, NoneType)
 _PARTIAL = ".partial-"
 _YOUNG = 3600.0  # seconds: between making a folder and holding it nobody may take it for abandoned
 
@@ -29,7 +33,7 @@ def uploads_folder(cache: Path = CACHE) -> Path:
 
 
 @contextmanager
-def held(path: Path, wait: bool) -> Iterator[bool]:
+def file_lock(path: Path, wait: bool) -> Iterator[bool]:
     """Hold a folder, or a file made for this, against everybody else for a `with` block.
 
     Yields:
@@ -63,7 +67,7 @@ def _lock(handle: int, how: int) -> bool:
     return True
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, also where the process is killed or the disk is full.
 
     What killed processes have left of files in this folder goes first.
@@ -72,7 +76,7 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: it cannot be written; what was there before is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with held(path.parent, wait=True) as alone:
+    with file_lock(path.parent, wait=True) as alone:
         for left in path.parent.glob(f"{_PARTIAL}*") if alone else ():
             left.unlink(missing_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=_PARTIAL, suffix=path.suffix)
@@ -116,7 +120,7 @@ def working_folder(parent: Path) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(parent)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=_PARTIAL) as temporary, held(Path(temporary), wait=False):
+    with tempfile.TemporaryDirectory(dir=parent, prefix=_PARTIAL) as temporary, file_lock(Path(temporary), wait=False):
         yield Path(temporary)
 
 
@@ -125,7 +129,32 @@ def _remove_abandoned(parent: Path) -> None:
     for path in parent.glob(f"{_PARTIAL}*"):
         try:
             if time.time() - path.stat().st_mtime > _YOUNG:
-                with held(path, wait=False):
+                with file_lock(path, wait=False):
                     shutil.rmtree(path, ignore_errors=True)
         except OSError:  # somebody holds it, or has just finished
             continue
+
+
+def matches_schema(value: Any, schema: Any) -> bool:
+    """Whether a value from a JSON file is built as expected, before anything is looked up in it.
+
+    >>> matches_schema({"loss": 3.5, "more": 1}, {"loss": NUMBER_OR_NULL})
+    True
+
+    Args:
+        schema: a type or several; a dictionary: an object with at least these fields, each of its schema; a list of one
+            schema: a list of such. A truth value is not a number.
+    """
+    if isinstance(schema, dict):
+        return isinstance(value, dict) and all(
+            name in value and matches_schema(value[name], part) for name, part in schema.items()
+        )
+    if isinstance(schema, list):
+        return isinstance(value, list) and all(matches_schema(one, schema[0]) for one in value)
+    kinds = schema if isinstance(schema, tuple) else (schema,)
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+
+
+def as_number(value: float | None) -> float | None:
+    """JSON has neither NaN nor infinity: they become null."""
+    return value if value is not None and math.isfinite(value) else None

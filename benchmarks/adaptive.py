@@ -46,7 +46,7 @@ def compare(ref: str, names: list[str], predictions: int, seq_len: int, every: i
             processor[name] = seconds(act)
             clock[name] = time.perf_counter() - started
     documents = {name: result.to_dict() for name, result in results.items()}
-    told = {
+    significant = {
         name: {
             (head["head"], row["method"]): row["told_from_no_effect"]
             for head in document["heads"]
@@ -54,7 +54,7 @@ def compare(ref: str, names: list[str], predictions: int, seq_len: int, every: i
         }
         for name, document in documents.items()
     }
-    same = [told["adaptive"][key] == verdict for key, verdict in told["whole"].items()]
+    same = [significant["adaptive"][key] == verdict for key, verdict in significant["whole"].items()]
     return {
         "model": ref,
         "heads": len(heads),
@@ -69,8 +69,8 @@ def compare(ref: str, names: list[str], predictions: int, seq_len: int, every: i
         "first_order_estimates": documents["adaptive"]["first_order_estimates"],
         "looks_after_sequences": documents["adaptive"]["looks_after_sequences"],
         "same_verdict": sum(same) / len(same),
-        "told_by_the_whole_sweep": sum(told["whole"].values()) / len(same),
-        "told_by_the_adaptive_one": sum(told["adaptive"].values()) / len(same),
+        "told_by_the_whole_sweep": sum(significant["whole"].values()) / len(same),
+        "told_by_the_adaptive_one": sum(significant["adaptive"].values()) / len(same),
     }
 
 

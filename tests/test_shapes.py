@@ -6,10 +6,10 @@ import torch
 from test_reading import normal, statistics_of, two_bumps
 
 from ablation_core import load_data, load_statistics
-from ablation_core.activations.all_neurons import find_shapes, peak_ranges
+from ablation_core.activations.all_neurons import summarise_all_neurons, peak_ranges
 from ablation_core.activations.by_position import by_position
 from ablation_core.activations.files import find_statistics
-from ablation_core.activations.neuron_summary import read_neuron
+from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.distribution_frames import (
     ODDITIES,
@@ -28,13 +28,13 @@ def padded() -> list[np.ndarray]:
 
 def test_figures_are_those_of_each_neurons_reading() -> None:
     statistics = statistics_of(*padded())
-    shapes = find_shapes(statistics, 100)
+    shapes = summarise_all_neurons(statistics, 100)
     for neuron in range(len(SAMPLES)):
-        reading = read_neuron(statistics, 0, 0, neuron, 100)
+        reading = summarise_neuron(statistics, 0, 0, neuron, 100)
         assert shapes.skew[0, 0, neuron] == pytest.approx(reading.skew, abs=1e-3)
-        assert shapes.peak_mean[0, 0, neuron] == pytest.approx(reading.apart("peak", "mean"), abs=1e-4)
-        assert shapes.peak_zero[0, 0, neuron] == pytest.approx(reading.apart("peak", "zero"), rel=1e-4, abs=1e-5)
-        assert shapes.mean_zero[0, 0, neuron] == pytest.approx(reading.apart("mean", "zero"), rel=1e-4, abs=1e-5)
+        assert shapes.peak_mean[0, 0, neuron] == pytest.approx(reading.distance_in_std("peak", "mean"), abs=1e-4)
+        assert shapes.peak_zero[0, 0, neuron] == pytest.approx(reading.distance_in_std("peak", "zero"), rel=1e-4, abs=1e-5)
+        assert shapes.mean_zero[0, 0, neuron] == pytest.approx(reading.distance_in_std("mean", "zero"), rel=1e-4, abs=1e-5)
         assert np.isnan(shapes.second_mode[0, 0, neuron]) == (reading.second_mode is None)
     assert shapes.second_mode[0, 0, 2] == pytest.approx(4 / two_bumps(0.4).std(), rel=0.1), "the bumps lie 4 apart"
     assert shapes.peak_width[0, 0, 3] == 0, "a constant neuron's peak is sure"
@@ -64,14 +64,14 @@ def test_a_layer_with_fewer_heads_has_no_figures_for_the_missing_ones() -> None:
     layers = [Accumulator(4), Accumulator(2)]
     for layer in layers:
         layer.update(torch.randn(2000, len(layer.count)))
-    shapes = find_shapes(Statistics.of(layers, (2, 1), {}), 50)
+    shapes = summarise_all_neurons(Statistics.of(layers, (2, 1), {}), 50)
     for name in ("peak_mean", "peak_zero", "mean_zero", "skew", "second_mode", "peak_width"):
         assert np.isnan(getattr(shapes, name)[1, 1]).all(), name
 
 
 def test_the_table_names_every_neuron_once_the_oddest_first(opt_mini: LoadedModel) -> None:
     statistics = load_statistics(find_statistics(opt_mini, "python-docs").path, opt_mini)
-    shapes = find_shapes(statistics, 100)
+    shapes = summarise_all_neurons(statistics, 100)
     for by, (field, title) in ODDITIES.items():
         frame = all_neurons_frame(statistics, shapes, opt_mini.shape, 100, by)
         assert len(set(frame["neuron"])) == opt_mini.shape.neurons == len(frame)

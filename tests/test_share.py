@@ -13,7 +13,7 @@ import pytest
 from ablation_core import METHODS, ablate, find_statistics, load_data, load_model, load_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cli.text import format_result
-from ablation_core.engine.clean_passes import Recording
+from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.noise_floor import noise_floor
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import code
@@ -67,7 +67,7 @@ def test_script_and_command_of_an_ablation(
     model, statistics = loaded(name, data_ref)
     data = load_data(data_ref, model, predictions)
     result = ablate(model, data, select, "all", statistics, bins)
-    *_, floor = noise_floor(Recording(model, data), Selection.parse(select, model.shape), statistics, 0)
+    *_, floor = noise_floor(CleanPassCache(model, data), Selection.parse(select, model.shape), statistics, 0)
 
     script = tmp_path / "script.py"
     script.write_text(code.ablation_script(result, statistics, "mean"), encoding="utf-8")
@@ -145,12 +145,12 @@ def small() -> tuple:
 
 def test_what_decides_a_number_is_named(small: tuple) -> None:
     result, statistics = small
-    spared = replace(result, positions_spared=1, bins=30)
-    command = code.ablation_command(spared, statistics)
+    skip_first = replace(result, positions_spared=1, bins=30)
+    command = code.ablation_command(skip_first, statistics)
     for words in ("--dtype float32", "--predictions 200", "--seq-len 128", "--batch-size 8", "--seed 0", "--bins 30"):
         assert words in command
     assert "--spare-first" in command and "--statistics cached_stats/opt-mini/" in command
-    script = code.ablation_script(spared, statistics, "peak")
+    script = code.ablation_script(skip_first, statistics, "peak")
     assert "spared=1" in script and "bins=30" in script and statistics.digest in script
 
 

@@ -61,8 +61,8 @@ class Apart(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        pre_out = self.heads(x)
-        return x + self.out(pre_out.mul_(0.5) if self.gated else pre_out)
+        z = self.heads(x)
+        return x + self.out(z.mul_(0.5) if self.gated else z)
 
 
 def found(block: nn.Module, projection: nn.Module) -> str | None:
@@ -101,10 +101,10 @@ def test_what_other_tools_put_on_the_attention_stays() -> None:
     attention.forward = lambda *args, **kwargs: own(*args, **kwargs)  # as accelerate, or a profiler, does
     theirs = attention.forward
     handle = attention.q_proj.register_forward_hook(lambda *_: ran.append(1))
-    recorded = clean_passes.record(model, batch)
-    assert 1 in recorded.pre_outs
+    clean_pass = clean_passes.record(model, batch)
+    assert 1 in clean_pass.pre_outs
     ran.clear()
-    clean_passes.ablated_output(model, recorded, {1: torch.zeros_like})
+    clean_passes.ablated_output(model, clean_pass, {1: torch.zeros_like})
     assert not ran and attention.forward is theirs
     clean_passes.record(model, batch)
     assert ran == [1]

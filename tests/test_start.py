@@ -30,7 +30,7 @@ def test_the_first_page_is_drawn_without_torch_or_a_model() -> None:
 
 def test_a_known_model_finds_the_statistics_that_the_loaded_one_finds() -> None:
     for name, data in (("opt-mini", "python-docs"), ("vit-mini", "fashion-mnist")):
-        card, model = bundled.CARDS[name], load_model(name)
-        known, loaded = find_statistics(card, data), find_statistics(model, data)
+        info, model = bundled.CARDS[name], load_model(name)
+        known, loaded = find_statistics(info, data), find_statistics(model, data)
         assert known is not None and known.path == loaded.path
-        assert load_statistics(known.path, card).digest == load_statistics(loaded.path, model).digest
+        assert load_statistics(known.path, info).digest == load_statistics(loaded.path, model).digest

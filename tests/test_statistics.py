@@ -555,8 +555,8 @@ def test_memory_does_not_grow_with_the_rows():
     sizes = set()
     for _ in range(6):
         accumulator.update(torch.from_numpy(normal(2 * CALIBRATION, width=4)))
-        held = [value for value in vars(accumulator).values() if isinstance(value, torch.Tensor)]
-        sizes.add((sum(value.nbytes for value in held), len(accumulator._waiting)))
+        file_lock = [value for value in vars(accumulator).values() if isinstance(value, torch.Tensor)]
+        sizes.add((sum(value.nbytes for value in file_lock), len(accumulator._waiting)))
     assert len(sizes) == 1
 
 

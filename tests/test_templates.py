@@ -8,7 +8,7 @@ import pytest
 
 from ablation_core import load_model, load_statistics
 from ablation_core.activations.files import find_statistics
-from ablation_core.activations.neuron_summary import read_neuron
+from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.report import charts, distribution_charts, frames, user_input_charts
 from ablation_core.report.chart_cache import chart_spec
 from ablation_core.report.distribution_frames import density_frame, two_sets_frames
@@ -22,7 +22,7 @@ def drawings(layer: int, head: int, neuron: int, bins: int) -> dict[str, tuple]:
     neurons = frames.neuron_frame(STATISTICS, layer, head, bins)
     grid = frames.grid_frames(STATISTICS, layer, head, neurons, neuron, 8)
     bars = frames.histogram_frame(STATISTICS, layer, head, neuron, bins)
-    marks = frames.mark_frame(read_neuron(STATISTICS, layer, head, neuron, bins), bars)
+    marks = frames.mark_frame(summarise_neuron(STATISTICS, layer, head, neuron, bins), bars)
     distances = frames.head_distances(STATISTICS, bins)
     at = (STATISTICS, layer, head, neuron, bins)
     answers = pd.DataFrame({"kind": "mean", "name": ["a", "b"], "order": [0, 1], "share": [0.1 * neuron, 0.2]})

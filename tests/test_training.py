@@ -104,13 +104,13 @@ def test_a_card_states_the_figures(name: str, monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "text.json").write_text(json.dumps({"python": "3.11", "packages": 12, "documents": 3456}))
     figures = {"predictions": 1234, "loss": 2.5, "top1": 0.625, "training_tokens": 7_000_000}
     measure.write_card(name, figures | {"trigram_loss": 3.75, "neighbours_top1": 0.3125}, tmp_path)
-    card = (tmp_path / name / "README.md").read_text(encoding="utf-8")
-    assert card.startswith(f"# {name}\n")
+    info = (tmp_path / name / "README.md").read_text(encoding="utf-8")
+    assert info.startswith(f"# {name}\n")
     words = {
         "opt-mini": "1,234 next tokens of `python-docs`: 2.500 nats a token, top-1 62.5%; an interpolated trigram model "
         "of the same training tokens: 3.750 nats, 1.250 more",
         "roberta-mini": "top-1 62.5%, 2.500 nats; the best guess from the counts of the two neighbouring tokens: 31.2%",
         "vit-mini": "1,234 test images of Fashion-MNIST: top-1 62.50%, 2.500 nats",
     }
-    assert words[name] in card
-    assert ("7,000,000 tokens of docstrings" in card) == (name != "vit-mini")
+    assert words[name] in info
+    assert ("7,000,000 tokens of docstrings" in info) == (name != "vit-mini")

@@ -48,9 +48,9 @@ class Accumulator:
         elif len(rows):
             self._waiting.append(rows.clone())
             if sum(map(len, self._waiting)) >= CALIBRATION:
-                self.calibrate()
+                self.validate_estimate()
 
-    def calibrate(self) -> None:
+    def validate_estimate(self) -> None:
         """Fix the histogram's range with the rows seen so far, if it is not fixed yet."""
         if self.limits is None and self._waiting:
             waiting = torch.cat(self._waiting)
@@ -63,7 +63,7 @@ class Accumulator:
         if self.limits is not None:
             return self
         twin = copy.deepcopy(self)
-        twin.calibrate()
+        twin.validate_estimate()
         return twin
 
     def _add_moments(self, rows: Tensor) -> None:

@@ -18,7 +18,7 @@ _NEURONS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Shapes:
+class AllNeurons:
     """Figures of every neuron; float32 (layers, heads, head_dim), NaN where a layer has fewer heads.
 
     Attributes:
@@ -36,7 +36,7 @@ class Shapes:
     peak_width: np.ndarray
 
 
-def find_shapes(statistics: Statistics, bins: int) -> Shapes:
+def summarise_all_neurons(statistics: Statistics, bins: int) -> AllNeurons:
     """Every neuron's figures at a binning of the peak; about a second for 17,280 neurons."""
     std = statistics.std
     varies = np.nan_to_num(std) > 0
@@ -46,7 +46,7 @@ def find_shapes(statistics: Statistics, bins: int) -> Shapes:
         return np.where(np.isnan(std), np.nan, scaled).astype(np.float32)
 
     low, high = peak_ranges(statistics, bins)
-    return Shapes(
+    return AllNeurons(
         peak_mean=np.where(np.isnan(std), np.nan, peak_distance(statistics, bins)).astype(np.float32),
         peak_zero=in_std(statistics.peak(bins)),
         mean_zero=in_std(statistics.mean),
@@ -112,14 +112,14 @@ def _second_modes(statistics: Statistics) -> np.ndarray:
     smooth = np.pad(smooth, ((0, 0), (1, 1)))
     hills = ((smooth[:, 1:-1] > smooth[:, :-2]) & (smooth[:, 1:-1] >= smooth[:, 2:])).sum(axis=1)
     centres = (steps[1:] + steps[:-1]) / (2 * statistics.bins)
-    apart = np.full(len(fine), np.nan)
+    distance_in_std = np.full(len(fine), np.nan)
     for neuron in np.flatnonzero(hills > 1):
         row = smooth[neuron]
         found, properties = find_peaks(row, prominence=MODE_PROMINENCE * max(row.max(), 1e-9))
         if len(found) > 1:
             second, first = found[np.argsort(properties["prominences"])[-2:]] - 1
-            apart[neuron] = centres[second] - centres[first]
+            distance_in_std[neuron] = centres[second] - centres[first]
     width = statistics.high - statistics.low
-    return apart.reshape(width.shape) * np.divide(
+    return distance_in_std.reshape(width.shape) * np.divide(
         width, statistics.std, out=np.full_like(width, np.nan), where=np.nan_to_num(statistics.std) > 0
     )

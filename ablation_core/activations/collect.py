@@ -35,7 +35,7 @@ class StatisticsRun:
     ) -> None:
         self.model, self.data = model, data
         if positions_left_out is None:
-            positions_left_out = model.left_out
+            positions_left_out = model.excluded_positions
         self.positions_left_out, self.binning = positions_left_out, binning
         self.layers = [
             Accumulator(heads * model.head_dim, bins, limits[layer] if limits else None)
@@ -55,9 +55,9 @@ class StatisticsRun:
         batch = self.data.rows(self._order[first : first + self.data.batch_size].tolist())
         captured = clean_passes.pre_outs(self.model, batch, range(self.model.num_layers))
         for layer, accumulator in enumerate(self.layers):
-            pre_out = captured.pop(layer)  # layers done with make room
-            counted = counted_positions(batch, pre_out, self.positions_left_out).flatten().nonzero()[:, 0]
-            accumulator.update(pre_out.flatten(0, 1).index_select(0, counted))
+            z = captured.pop(layer)  # layers done with make room
+            counted = counted_positions(batch, z, self.positions_left_out).flatten().nonzero()[:, 0]
+            accumulator.update(z.flatten(0, 1).index_select(0, counted))
         self.tokens = int(max((layer.count + layer.not_finite).max() for layer in self.layers))
         self.steps_done += 1
 
@@ -132,10 +132,10 @@ def _above(layer: Accumulator) -> Tensor:
     return high.where(high > low, low + low.abs().clamp(min=1e-6) * 1e-3)
 
 
-def counted_positions(batch: Batch, pre_out: Tensor, left_out: int) -> Tensor:
-    """Which positions are counted: not padding, and not the first `left_out` of a sequence; bool (batch, position)."""
+def counted_positions(batch: Batch, z: Tensor, excluded_positions: int) -> Tensor:
+    """Which positions are counted: not padding, and not the first `excluded_positions` of a sequence; bool (batch, position)."""
     mask = batch.inputs.get("attention_mask")
     if mask is None:
-        mask = torch.ones(pre_out.shape[:2], dtype=torch.long)
-    mask = mask.to(pre_out.device)
-    return mask.bool() & (mask.cumsum(1) > left_out)
+        mask = torch.ones(z.shape[:2], dtype=torch.long)
+    mask = mask.to(z.device)
+    return mask.bool() & (mask.cumsum(1) > excluded_positions)

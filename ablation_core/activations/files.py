@@ -22,8 +22,8 @@ from safetensors.numpy import save
 from ablation_core.activations.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
 from ablation_core.data.references import source_digest
 from ablation_core.errors import StatisticsError
-from ablation_core.models.info import ModelCard
-from ablation_core.storage import CACHE, check_writable, write_whole
+from ablation_core.models.info import ModelInfo
+from ablation_core.storage import CACHE, check_writable, write_atomic
 
 if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
@@ -61,7 +61,7 @@ def save_statistics(statistics: Statistics, folder: Path = CACHE) -> Path:
     """
     path = statistics_path(statistics, folder)
     try:
-        write_whole(path, statistics_bytes(statistics))
+        write_atomic(path, statistics_bytes(statistics))
     except (OSError, SafetensorError) as error:
         raise StatisticsError(f"The statistics cannot be written to {path.parent}: {error}") from error
     return path
@@ -88,7 +88,7 @@ def statistics_bytes(statistics: Statistics) -> bytes:
     return save(arrays, {"provenance": json.dumps(statistics.provenance, sort_keys=True), "digest": statistics.digest})
 
 
-def load_statistics(path: str | Path, model: LoadedModel | ModelCard | None = None) -> Statistics:
+def load_statistics(path: str | Path, model: LoadedModel | ModelInfo | None = None) -> Statistics:
     """Read statistics and check everything in them.
 
     Args:
@@ -162,7 +162,7 @@ def list_statistics(folder: Path = CACHE) -> tuple[list[CacheEntry], list[str]]:
 
 
 def find_statistics(
-    model: LoadedModel | ModelCard, data_ref: str, folder: Path = CACHE, source: str | None = None
+    model: LoadedModel | ModelInfo, data_ref: str, folder: Path = CACHE, source: str | None = None
 ) -> CacheEntry | None:
     """The file made from these weights on the statistics part of this data set: of those with ordinary settings, else
     of all, the one with the most tokens.
@@ -178,7 +178,7 @@ def find_statistics(
     def preference(entry: CacheEntry) -> tuple:
         made = entry.provenance
         ordinary = made["binning"] == "robust" and made["bins"] >= FINE_BINS
-        return ordinary and made["positions_left_out"] == model.left_out, made["tokens"]
+        return ordinary and made["positions_left_out"] == model.excluded_positions, made["tokens"]
 
     return max(fitting, key=preference, default=None)
 

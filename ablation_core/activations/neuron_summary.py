@@ -12,7 +12,7 @@ MODE_PROMINENCE = 0.1  # of the highest one
 
 
 @dataclass(frozen=True)
-class Reading:
+class NeuronSummary:
     """One neuron's shape.
 
     Attributes:
@@ -34,7 +34,7 @@ class Reading:
     outside: float
     not_finite: int
 
-    def apart(self, one: str, other: str) -> float:
+    def distance_in_std(self, one: str, other: str) -> float:
         """How far a value lies above another, in standard deviations; 0 for a constant neuron."""
         return (self.values[one] - self.values[other]) / self.std if self.std > 0 else 0.0
 
@@ -50,8 +50,8 @@ class Reading:
         if self.second_mode is not None:
             parts.append(f"a second mode near {self.second_mode:.3g}")
         parts.append(
-            f"the peak lies {_distance(self.apart('peak', 'mean'), 'the mean')} and "
-            f"{_distance(self.apart('peak', 'zero'), 'zero')}"
+            f"the peak lies {_distance(self.distance_in_std('peak', 'mean'), 'the mean')} and "
+            f"{_distance(self.distance_in_std('peak', 'zero'), 'zero')}"
         )
         low, high = self.peak_range
         width = (high - low) / self.std
@@ -63,7 +63,7 @@ class Reading:
         return text[0].upper() + text[1:] + "."
 
 
-def read_neuron(statistics: Statistics, layer: int, head: int, neuron: int, bins: int, seed: int = 0) -> Reading:
+def summarise_neuron(statistics: Statistics, layer: int, head: int, neuron: int, bins: int, seed: int = 0) -> NeuronSummary:
     """Read one neuron's shape at a binning of the peak."""
     at = (layer, head, neuron)
     edges, counts = statistics.histogram(*at, bins=bins)
@@ -75,7 +75,7 @@ def read_neuron(statistics: Statistics, layer: int, head: int, neuron: int, bins
         "median": float(statistics.median()[at]),
         "peak": float(statistics.peak(bins)[at]),
     }
-    return Reading(
+    return NeuronSummary(
         values=values,
         std=std,
         skew=_skew(*statistics.histogram(*at, bins=statistics.bins)) if varies else 0.0,
@@ -130,7 +130,7 @@ def _skew_words(skew: float) -> str:
     return f"{'strongly ' if abs(skew) > 1 else ''}skewed to the {side} (skew {skew:+.2f})"
 
 
-def _distance(apart: float, what: str) -> str:
-    if abs(apart) < 0.05:
+def _distance(distance_in_std: float, what: str) -> str:
+    if abs(distance_in_std) < 0.05:
         return f"on {what}"
-    return f"{abs(apart):.2f} std {'above' if apart > 0 else 'below'} {what}"
+    return f"{abs(distance_in_std):.2f} std {'above' if distance_in_std > 0 else 'below'} {what}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ablation_core.activations.accumulator import Accumulator
-    from ablation_core.models.info import ModelCard
+    from ablation_core.models.info import ModelInfo
     from ablation_core.models.loaded import LoadedModel
 
 FINE_BINS = 600  # divisible by 100, 50, 200, 60, …: those coarser bins are equally wide
@@ -181,7 +181,7 @@ def _steps(bins: int, fine: int) -> np.ndarray:
     return np.round(np.linspace(0, fine, bins + 1)).astype(int)
 
 
-def check_made_from(provenance: dict, model: LoadedModel | ModelCard, what: str) -> None:
+def check_made_from(provenance: dict, model: LoadedModel | ModelInfo, what: str) -> None:
     """Refuse statistics of another model.
 
     Args:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ablation_core.models.info import ModelCard
-from ablation_core.selection import Shape
+from ablation_core.models.info import ModelInfo
+from ablation_core.selection import ModelShape
 
 FOLDER = Path(__file__).parent
 NAMES = ("opt-mini", "roberta-mini", "vit-mini")
@@ -17,9 +17,9 @@ STATISTICS = (  # the statistics files that come with the project, in the cache 
 )
 
 CARDS = {  # what loading these models would tell; a test loads them and compares
-    "opt-mini": ModelCard("opt-mini", "opt", "causal", Shape((6,) * 6, 32), "b8aacccc9bca2f8d"),
-    "roberta-mini": ModelCard("roberta-mini", "roberta", "masked", Shape((6,) * 6, 32), "f8f397c2d7f6bd3d"),
-    "vit-mini": ModelCard("vit-mini", "VisionTransformer", "vision", Shape((6,) * 6, 16), "2dd333dc6c1be19e"),
+    "opt-mini": ModelInfo("opt-mini", "opt", "causal", ModelShape((6,) * 6, 32), "b8aacccc9bca2f8d"),
+    "roberta-mini": ModelInfo("roberta-mini", "roberta", "masked", ModelShape((6,) * 6, 32), "f8f397c2d7f6bd3d"),
+    "vit-mini": ModelInfo("vit-mini", "VisionTransformer", "vision", ModelShape((6,) * 6, 16), "2dd333dc6c1be19e"),
 }
 _DESCRIPTIONS = {
     "opt-mini": "causal language model, OPT architecture, 6 layers of 6 heads, trained on Python documentation strings",

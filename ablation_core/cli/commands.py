@@ -20,7 +20,7 @@ from ablation_core.cli.text import (
     format_result,
     format_sweep,
 )
-from ablation_core.cluster.backend import RayEngine
+from ablation_core.cluster.backend import RayBackend
 from ablation_core.cluster.connection import AUTO
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.data.references import Split
@@ -28,7 +28,7 @@ from ablation_core.engine.nonfinite import not_finite_first, not_finite_sentence
 from ablation_core.errors import DataError, EngineError, MethodError, StatisticsError
 from ablation_core.experiments.ablation import ablate
 from ablation_core.experiments.estimate import estimate
-from ablation_core.experiments.estimate_validation import calibrate, largest_heads
+from ablation_core.experiments.estimate_validation import validate_estimate, largest_heads
 from ablation_core.experiments.provenance import describe_model, describe_statistics
 from ablation_core.loading.load import SPLIT, load_model
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
@@ -37,7 +37,7 @@ from ablation_core.models.architectures import family_table
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.neurons import describe_neurons, format_neurons
 from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.runs.backends import LOCAL, Engine
+from ablation_core.runs.backends import LOCAL, Backend
 from ablation_core.runs.paper import ORIGINALS, measured_speed, original_parts, parts_of, run_part
 from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
@@ -92,9 +92,9 @@ def get_command(parsed: argparse.Namespace) -> tuple[dict, str]:
 def stats_command(parsed: argparse.Namespace) -> tuple[dict, str]:
     model, data = _load(parsed, "statistics")
     files.check_can_save(model, parsed.cache_dir)
-    left_out = 0 if parsed.keep_first else None
+    excluded_positions = 0 if parsed.keep_first else None
     with _bar("statistics", "batch") as progress:
-        statistics = compute_statistics(model, data, parsed.bins, left_out, parsed.binning, progress)
+        statistics = compute_statistics(model, data, parsed.bins, excluded_positions, parsed.binning, progress)
     path = files.save_statistics(statistics, parsed.cache_dir)
     document = {
         "model": describe_model(model),
@@ -148,7 +148,7 @@ def ablate_command(parsed: argparse.Namespace) -> tuple[dict, str]:
     names = [method.name for method in methods]
     with _bar("ablation", "batch") as progress:
         result = ablate(
-            model, data, parsed.select, names, statistics, parsed.bins, None, int(parsed.spare_first), progress
+            model, data, parsed.select, names, statistics, parsed.bins, None, int(parsed.skip_first), progress
         )
     return result.to_dict(), format_result(result)
 
@@ -166,19 +166,19 @@ def estimate_command(parsed: argparse.Namespace) -> tuple[dict, str]:
     if parsed.exact < 0:
         raise MethodError(f"The number of heads to ablate must be 0 or more, not {parsed.exact}.")
     model, data, methods, statistics = _load_measured(parsed)
-    names, spared = [method.name for method in methods], int(parsed.spare_first)
+    names, skip_first = [method.name for method in methods], int(parsed.skip_first)
     with _bar("estimate", "batch") as progress:
-        result = estimate(model, data, names, statistics, parsed.bins, None, spared, parsed.passes, progress)
+        result = estimate(model, data, names, statistics, parsed.bins, None, skip_first, parsed.passes, progress)
     document, calibration = result.to_dict(), None
     if parsed.exact:
         with _bar("exact", "head") as progress:
             heads = largest_heads(result, parsed.exact)
-            calibration = calibrate(model, data, result, statistics, heads, progress=progress)
+            calibration = validate_estimate(model, data, result, statistics, heads, progress=progress)
         document["exact"] = calibration.to_dict()
     return document, format_estimate(result, calibration)
 
 
-def _engine(parsed: argparse.Namespace) -> Engine:
+def _engine(parsed: argparse.Namespace) -> Backend:
     """Where a long run is computed."""
     names = ("address", "workers", "cpus_per_worker", "gpus_per_worker", "memory_per_worker")
     if parsed.engine == "local":
@@ -187,7 +187,7 @@ def _engine(parsed: argparse.Namespace) -> Engine:
                 raise EngineError(f"--{name.replace('_', '-')} belongs to --engine ray; name both, or leave it out.")
         return LOCAL
     address, workers, cpus, gpus, memory = (getattr(parsed, name) for name in names)
-    return RayEngine(address or AUTO, workers, cpus, gpus or 0.0, memory, parsed.device == SPLIT, parsed.cache_dir)
+    return RayBackend(address or AUTO, workers, cpus, gpus or 0.0, memory, parsed.device == SPLIT, parsed.cache_dir)
 
 
 def sweep_command(parsed: argparse.Namespace) -> tuple[dict, str]:

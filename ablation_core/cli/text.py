@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ablation_core.engine.metrics import Interval
 from ablation_core.experiments.estimate import EstimateResult
-from ablation_core.experiments.estimate_validation import Calibration
+from ablation_core.experiments.estimate_validation import EstimateValidation
 from ablation_core.experiments.results import AblationResult
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.paper import Part
@@ -20,9 +20,9 @@ def format_sweep(result: SweepResult) -> str:
     floors = {floor["method"]: floor for floor in document["noise_floor"]}
     for number, method in enumerate(document["methods"]):
         rows = [(head["head"], head["results"][number]) for head in document["heads"]]
-        told = [row for row in rows if row[1]["told_from_no_effect"]]
-        lines.append(f"{method}: {len(told)} of {len(rows)} heads told from no effect (5 % false discoveries)")
-        for head, row in sorted(told, key=lambda item: -item[1]["change"]["loss"]["mean"])[:10]:
+        significant = [row for row in rows if row[1]["told_from_no_effect"]]
+        lines.append(f"{method}: {len(significant)} of {len(rows)} heads told from no effect (5 % false discoveries)")
+        for head, row in sorted(significant, key=lambda item: -item[1]["change"]["loss"]["mean"])[:10]:
             lines.append(f"  {head:>6}  {format_interval(Interval(**row['change']['loss']))}")
         if floor := floors.get(method):
             low, high = floor["loss"]["low"], floor["loss"]["high"]
@@ -46,8 +46,8 @@ def format_adaptive(result: AdaptiveResult) -> str:
         verdicts = Counter(row["verdict"] for _, row in rows)
         counted = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
         lines.append(f"{method}: of {len(rows)} heads {counted} (told from no effect at 5 % false discoveries)")
-        told = [row for row in rows if row[1]["told_from_no_effect"]]
-        for head, row in sorted(told, key=lambda item: -item[1]["change"]["loss"]["mean"])[:10]:
+        significant = [row for row in rows if row[1]["told_from_no_effect"]]
+        for head, row in sorted(significant, key=lambda item: -item[1]["change"]["loss"]["mean"])[:10]:
             change = format_interval(Interval(**row["change"]["loss"]))
             lines.append(f"  {head:>6}  {change}  {row['predictions']:,} predictions")
     return "\n".join(lines)
@@ -120,7 +120,7 @@ def format_result(result: AblationResult) -> str:
     return "\n".join(lines)
 
 
-def format_estimate(result: EstimateResult, calibration: Calibration | None = None) -> str:
+def format_estimate(result: EstimateResult, calibration: EstimateValidation | None = None) -> str:
     """The heads of the greatest estimated harm for each method, beside the exact values of those that were ablated."""
     data = result.description["data"]
     lines = [

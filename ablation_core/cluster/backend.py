@@ -18,12 +18,12 @@ import torch
 from ablation_core.activations.files import statistics_bytes
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cluster.connection import AUTO, connected
-from ablation_core.cluster.payload import Parcel, pack_data, pack_model
-from ablation_core.cluster.worker import Assignment, Order, Worker, assignment, statistics_parcel
-from ablation_core.engine.clean_passes import Recording
+from ablation_core.cluster.payload import Payload, pack_data, pack_model
+from ablation_core.cluster.worker import Assignment, Order, Worker, assignment, statistics_payload
+from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import AblationError, EngineError, first_line
 from ablation_core.loading.load import SPLIT
-from ablation_core.runs.backends import News, Task
+from ablation_core.runs.backends import UnitProgress, Task
 from ablation_core.storage import CACHE
 
 UNIT = 8  # tasks given out at once, at most: what a lost worker costs
@@ -35,7 +35,7 @@ _GB = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class RayEngine:
+class RayBackend:
     """A running Ray cluster that this machine is part of.
 
     Attributes:
@@ -69,9 +69,9 @@ class RayEngine:
             raise EngineError(f"A worker takes a part of one GPU or whole ones, not {self.gpus:g}.")
 
     def measure(
-        self, tasks: Sequence[Task], bins: int, statistics: Statistics | None, recording: Recording
-    ) -> Generator[News | None]:
-        """As `Engine.measure`; nothing is computed here, only the model and the data are described.
+        self, tasks: Sequence[Task], bins: int, statistics: Statistics | None, clean_cache: CleanPassCache
+    ) -> Generator[UnitProgress | None]:
+        """As `Backend.measure`; nothing is computed here, only the model and the data are described.
 
         Raises:
             EngineError: Ray is missing, the cluster cannot be reached, has no room, or keeps losing workers.
@@ -79,16 +79,16 @@ class RayEngine:
         """
         if not tasks:
             return
-        model, data = recording.model, recording.data
+        model, data = clean_cache.model, clean_cache.data
         parcels = {"model": pack_model(model.ref, self.cache_dir), "data": pack_data(data.ref)}
         if statistics is not None:
-            parcels["statistics"] = statistics_parcel(statistics_bytes(statistics))
-        sent = {name: parcel for name, parcel in parcels.items() if parcel is not None}
+            parcels["statistics"] = statistics_payload(statistics_bytes(statistics))
+        sent = {name: payload for name, payload in parcels.items() if payload is not None}
         device = SPLIT if self.split else "cuda" if self.gpus else "cpu"
         memory = None if self.memory is None or not self.split else int(self.memory * _GB)
         given = assignment(model, data, bins, device, memory, sent)
         with connected(self.address) as ray:
-            crew = _Crew(ray, self, given, sent, tasks)
+            crew = _WorkerPool(ray, self, given, sent, tasks)
             try:
                 yield from crew.run()
             finally:
@@ -96,7 +96,7 @@ class RayEngine:
 
 
 @dataclass(eq=False)
-class _Hand:
+class _PooledWorker:
     """A worker and what it is doing.
 
     Attributes:
@@ -111,11 +111,11 @@ class _Hand:
     unit: list[int] = field(default_factory=list)
 
 
-class _Crew:
+class _WorkerPool:
     """The workers of one run."""
 
     def __init__(
-        self, ray: Any, engine: RayEngine, given: Assignment, parcels: dict[str, Parcel], tasks: Sequence[Task]
+        self, ray: Any, engine: RayBackend, given: Assignment, parcels: dict[str, Payload], tasks: Sequence[Task]
     ) -> None:
         self.ray, self.engine, self.given, self.tasks = ray, engine, given, tasks
         self.needs = self._needs()
@@ -123,13 +123,13 @@ class _Crew:
         self.most = engine.workers or len(tasks)
         self.at_first = min(self._room(), self.most)
         self.units = deque(units_of(tasks, self.at_first))
-        self.parcels = [ray.put(parcel) for parcel in parcels.values()]
-        self.hands: list[_Hand] = []
+        self.parcels = [ray.put(payload) for payload in parcels.values()]
+        self.hands: list[_PooledWorker] = []
         self.lost_tasks: Counter[int] = Counter()
         self.never_ready = 0
         self.look_again = 0.0  # by the clock: when to ask the cluster for room
 
-    def run(self) -> Generator[News | None]:
+    def run(self) -> Generator[UnitProgress | None]:
         while self.units or any(hand.unit for hand in self.hands):
             self._fill()
             streams = [hand.stream for hand in self.hands]
@@ -144,7 +144,7 @@ class _Crew:
         for hand in self.hands:
             self.ray.kill(hand.actor)
 
-    def _listen(self, hand: _Hand) -> News | None:
+    def _listen(self, hand: _PooledWorker) -> UnitProgress | None:
         """What a worker has to say. One that is done gets the next unit, and goes where there is none."""
         try:
             said = self.ray.get(next(hand.stream))
@@ -161,14 +161,14 @@ class _Crew:
         except self.ray.exceptions.RayError as error:  # the worker or its machine is gone, or what it said is
             self._replace(hand, error)
             return None
-        if not isinstance(said, News):  # the machine's name
+        if not isinstance(said, UnitProgress):  # the machine's name
             hand.ready, self.never_ready = True, 0
             return None
         if said.record is not None:
             hand.unit.remove(said.task)
         return said
 
-    def _next_unit(self, hand: _Hand) -> None:
+    def _next_unit(self, hand: _PooledWorker) -> None:
         if not self.units:
             self.hands.remove(hand)
             self.ray.kill(hand.actor)
@@ -196,9 +196,9 @@ class _Crew:
                 options["memory"] = self.needs["memory"]
             actor = self.ray.remote(Worker).options(**options).remote()
             stream = actor.prepare.options(num_returns="streaming").remote(self.given, *self.parcels)
-            self.hands.append(_Hand(actor, stream))
+            self.hands.append(_PooledWorker(actor, stream))
 
-    def _replace(self, hand: _Hand, error: Exception) -> None:
+    def _replace(self, hand: _PooledWorker, error: Exception) -> None:
         """Give out again what a lost worker has not finished.
 
         Raises:
@@ -261,7 +261,7 @@ def units_of(tasks: Sequence[Task], workers: int) -> list[list[int]]:
     units: list[list[int]] = []
     filling: dict[int | None, list[int]] = {}
     for number, task in enumerate(tasks):
-        first = next(iter(task.piece.selection.layers), None)
+        first = next(iter(task.unit.selection.layers), None)
         if first not in filling or len(filling[first]) == size:
             filling[first] = []
             units.append(filling[first])

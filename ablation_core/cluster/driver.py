@@ -23,7 +23,7 @@ import torch
 
 from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
-from ablation_core.cluster.backend import RayEngine
+from ablation_core.cluster.backend import RayBackend
 from ablation_core.data.dataset import Data, load_data
 from ablation_core.errors import AblationError, EngineError, StatisticsError
 from ablation_core.loading.load import load_model
@@ -183,7 +183,7 @@ def _run(order: dict) -> None:
     torch.set_num_threads(order["threads"])
     data, place = load_data(model=model, **order["data"]), order["statistics"]
     statistics = None if place is None else files.load_statistics(place, model)
-    engine, folder, spec = RayEngine(order["address"]), Path(order["folder"]), dict(order["spec"])
+    engine, folder, spec = RayBackend(order["address"]), Path(order["folder"]), dict(order["spec"])
     spec["methods"] = tuple(METHODS[name] for name in spec["methods"])
     run: Generator[Any]
     if spec.pop("kind") == "sweep":

@@ -19,7 +19,7 @@ MOST_BYTES = 1 << 29  # larger folders belong on every machine, under the same p
 
 
 @dataclass(frozen=True)
-class Parcel:
+class Payload:
     """Files by their names inside a folder."""
 
     files: dict[str, bytes]
@@ -33,13 +33,13 @@ class Parcel:
         return digest.hexdigest()[:16]
 
 
-def pack_model(ref: str, cache_dir: Path = CACHE) -> Parcel | None:
+def pack_model(ref: str, cache_dir: Path = CACHE) -> Payload | None:
     """The folder that a reference leads to here; None for bundled models, hub ids and folders that are too large."""
     folder = None if ref in bundled.NAMES else find_folder(ref, cache_dir)
     return None if folder is None else _pack(folder, (path for path in folder.rglob("*") if path.is_file()))
 
 
-def pack_data(ref: str) -> Parcel | None:
+def pack_data(ref: str) -> Payload | None:
     """A person's own text file or folder of images; None for data sets that come with Python or the project."""
     kind, _, place = ref.partition(":")
     if kind == "text":
@@ -56,29 +56,29 @@ def unpacked_data_ref(ref: str, folder: Path) -> str:
     return f"text:{folder / Path(place).name}" if kind == "text" else f"images:{folder}"
 
 
-def _pack(folder: Path, paths: Iterable[Path]) -> Parcel | None:
+def _pack(folder: Path, paths: Iterable[Path]) -> Payload | None:
     chosen = sorted(paths)
     try:
         if sum(path.stat().st_size for path in chosen) > MOST_BYTES:
             return None
-        return Parcel({path.relative_to(folder).as_posix(): path.read_bytes() for path in chosen})
+        return Payload({path.relative_to(folder).as_posix(): path.read_bytes() for path in chosen})
     except OSError as error:
         raise EngineError(f"{folder} cannot be read, to be sent to the cluster: {error.strerror}.") from error
 
 
-def unpack(parcel: Parcel, digest: str, cache_dir: Path = CACHE) -> Path:
+def unpack(payload: Payload, digest: str, cache_dir: Path = CACHE) -> Path:
     """Write the files into a folder of the cache, which is named by their digest and there only when it is whole.
 
     Raises:
         EngineError: they are not what was sent, or cannot be written.
     """
-    if parcel.digest != digest or not all(map(_stays_inside, parcel.files)):
+    if payload.digest != digest or not all(map(_stays_inside, payload.files)):
         raise EngineError("The files that arrived are not those that were sent; start the run again.")
     parent = cache_dir / "sent"
     try:
         if not (parent / digest).is_dir():
             with working_folder(parent) as place:
-                for name, content in parcel.files.items():
+                for name, content in payload.files.items():
                     (place / digest / name).parent.mkdir(parents=True, exist_ok=True)
                     (place / digest / name).write_bytes(content)
                 _rename(place / digest, parent / digest)

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 import torch
 
 from ablation_core.activations import files
-from ablation_core.cluster.payload import Parcel, unpack, unpacked_data_ref
+from ablation_core.cluster.payload import Payload, unpack, unpacked_data_ref
 from ablation_core.data.dataset import Data, load_data
 from ablation_core.data.references import Split
-from ablation_core.engine.clean_passes import Recording
+from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading.load import load_model
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.backends import News, Task, measure_together
-from ablation_core.runs.units import Piece
+from ablation_core.runs.backends import UnitProgress, Task, measure_together
+from ablation_core.runs.units import WorkUnit
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.selection import Selection
 
@@ -69,11 +69,11 @@ class Order:
     @classmethod
     def of(cls, number: int, task: Task) -> "Order":
         methods = tuple(method.name for method in task.methods)
-        return cls(number, task.piece.name, str(task.piece.selection), methods)
+        return cls(number, task.unit.name, str(task.unit.selection), methods)
 
 
 def assignment(
-    model: LoadedModel, data: Data, bins: int, device: str, split_memory: int | None, parcels: dict[str, Parcel]
+    model: LoadedModel, data: Data, bins: int, device: str, split_memory: int | None, parcels: dict[str, Payload]
 ) -> Assignment:
     """What workers need for pieces of this model and data."""
     return Assignment(
@@ -92,14 +92,14 @@ def assignment(
         bins=bins,
         threads=torch.get_num_threads(),
         python=_python(),
-        parcels={name: parcel.digest for name, parcel in parcels.items()},
+        parcels={name: payload.digest for name, payload in parcels.items()},
     )
 
 
 class Worker:
     """One process that computes. Its model stays loaded until the process ends."""
 
-    def prepare(self, given: Assignment, *parcels: Parcel) -> Iterator[str]:
+    def prepare(self, given: Assignment, *parcels: Payload) -> Iterator[str]:
         """Load everything and compare it with the driver's; yields the machine's name.
 
         Raises:
@@ -111,10 +111,10 @@ class Worker:
             raise type(error)(f"On the machine {socket.gethostname()}: {error}") from error
         yield socket.gethostname()
 
-    def _load(self, given: Assignment, parcels: dict[str, Parcel]) -> None:
+    def _load(self, given: Assignment, parcels: dict[str, Payload]) -> None:
         keep_freed_memory()
         torch.set_num_threads(given.threads)
-        places = {name: unpack(parcel, given.parcels[name]) for name, parcel in parcels.items()}
+        places = {name: unpack(payload, given.parcels[name]) for name, payload in parcels.items()}
         model = _load_model(given, str(places.get("model", given.model)))
         data = _load_data(
             given, model, unpacked_data_ref(given.data, places["data"]) if "data" in places else given.data
@@ -122,9 +122,9 @@ class Worker:
         statistics = None
         if "statistics" in places:
             statistics = files.load_statistics(places["statistics"] / _STATISTICS, model)
-        self._bins, self._statistics, self._recording = given.bins, statistics, Recording(model, data)
+        self._bins, self._statistics, self._recording = given.bins, statistics, CleanPassCache(model, data)
 
-    def measure(self, orders: Sequence[Order]) -> Iterator[News]:
+    def measure(self, orders: Sequence[Order]) -> Iterator[UnitProgress]:
         """News of these tasks, by their numbers: every finished one, and how far the others are twice a second.
 
         Raises:
@@ -133,7 +133,7 @@ class Worker:
         shape, said = self._recording.model.shape, time.monotonic()
         tasks = [
             Task(
-                Piece(order.name, Selection.parse(order.select, shape)), tuple(METHODS[name] for name in order.methods)
+                WorkUnit(order.name, Selection.parse(order.select, shape)), tuple(METHODS[name] for name in order.methods)
             )
             for order in orders
         ]
@@ -143,8 +143,8 @@ class Worker:
                 yield replace(news, task=orders[news.task].number)
 
 
-def statistics_parcel(content: bytes) -> Parcel:
-    return Parcel({_STATISTICS: content})
+def statistics_payload(content: bytes) -> Payload:
+    return Payload({_STATISTICS: content})
 
 
 def _load_model(given: Assignment, ref: str) -> LoadedModel:

@@ -219,13 +219,13 @@ def ordinary_tokens(model: LoadedModel) -> np.ndarray:
 
 def _windows(ref: str, split: Split, model: LoadedModel, body: int) -> Iterator[np.ndarray]:
     """Consecutive runs of `body` tokens, read and tokenised only as far as they are asked for."""
-    held: list[int] = []
-    for piece in read_text(ref, split):
-        held += encode(model, piece)
-        whole = len(held) // body * body
+    file_lock: list[int] = []
+    for unit in read_text(ref, split):
+        file_lock += encode(model, unit)
+        whole = len(file_lock) // body * body
         for start in range(0, whole, body):
-            yield np.array(held[start : start + body])
-        held = held[whole:]
+            yield np.array(file_lock[start : start + body])
+        file_lock = file_lock[whole:]
 
 
 def _masked(

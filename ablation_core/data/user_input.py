@@ -28,7 +28,7 @@ _GAP = re.compile(r"_{3,}|\[MASK\]|<mask>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
-class OwnInput:
+class UserInput:
     """An input ready to be run.
 
     Attributes:
@@ -42,7 +42,7 @@ class OwnInput:
     notes: tuple[str, ...] = ()
 
 
-def prompt(model: LoadedModel, text: str, data_ref: str, new_tokens: int = NEW_TOKENS) -> OwnInput:
+def prompt(model: LoadedModel, text: str, data_ref: str, new_tokens: int = NEW_TOKENS) -> UserInput:
     """A typed text for a language model. In a masked one `___`, `[MASK]` or `<mask>` stands for a token to be filled in.
 
     Args:
@@ -69,13 +69,13 @@ def prompt(model: LoadedModel, text: str, data_ref: str, new_tokens: int = NEW_T
         asked[ids == model.tokenizer.mask_token_id] = 0
         if bool((asked == IGNORED).all()):
             raise DataError("Write ___ (three underscores) where a word is to be filled in.")
-        return OwnInput(_among_donors(model, ids, asked, data_ref, 0), Batch(text_inputs(ids), asked))
+        return UserInput(_among_donors(model, ids, asked, data_ref, 0), Batch(text_inputs(ids), asked))
     asked[:, -1] = 0  # any token: only the distribution is looked at
     following = torch.cat([ids[:, 1:], torch.full((1, 1), IGNORED)], dim=1)
-    return OwnInput(_among_donors(model, ids, following, data_ref, new_tokens), Batch(text_inputs(ids), asked))
+    return UserInput(_among_donors(model, ids, following, data_ref, new_tokens), Batch(text_inputs(ids), asked))
 
 
-def image(model: LoadedModel, content: bytes, data_ref: str) -> OwnInput:
+def image(model: LoadedModel, content: bytes, data_ref: str) -> UserInput:
     """An uploaded image for a classifier.
 
     Raises:
@@ -90,7 +90,7 @@ def image(model: LoadedModel, content: bytes, data_ref: str) -> OwnInput:
         return Batch({model.input_name: torch.cat(parts)}, torch.zeros(len(parts), dtype=torch.long))
 
     fingerprint = hashlib.sha256(pixels.numpy().tobytes()).hexdigest()[:16]
-    return OwnInput(_own_data(others, fingerprint, 1, rows), rows([0]), notes)
+    return UserInput(_own_data(others, fingerprint, 1, rows), rows([0]), notes)
 
 
 def read_image(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Data
-from ablation_core.engine.forward import Recorded, first_row, pre_outs, record, record_graph, run_blocks
-from ablation_core.engine.hooks import Replace, hidden_of, record_outputs, replace_pre_out, skip_blocks
+from ablation_core.engine.forward import CleanPass, first_row, pre_outs, record, run_clean_graph, run_blocks
+from ablation_core.engine.hooks import Replace, hidden_of, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.scoring import LOGIT_VALUES, log_probabilities, log_probs_from, loss_gradient, score_outputs
 from ablation_core.engine.shortcuts import skip_attention
 from ablation_core.models.loaded import LoadedModel
@@ -24,20 +24,20 @@ from ablation_core.selection import Selection
 __all__ = [  # what others find here, wherever it is written
     "KEPT_BYTES",
     "LOGIT_VALUES",
-    "Recorded",
-    "Recording",
+    "CleanPass",
+    "CleanPassCache",
     "Replace",
     "ablated_output",
     "ablated_outputs",
     "constant_replacements",
-    "donor_replacements",
+    "resampled_replacements",
     "hidden_of",
     "log_probabilities",
     "log_probs_from",
     "loss_gradient",
     "pre_outs",
     "record",
-    "record_graph",
+    "run_clean_graph",
     "resume",
     "score_outputs",
 ]
@@ -46,7 +46,7 @@ KEPT_BYTES = 1 << 30  # recorded block outputs and pre-outs kept for further abl
 KEPT_CLEAN_BYTES = 1 << 29  # clean probabilities kept for the same purpose
 
 
-class Room:
+class ByteBudget:
     """So many bytes to keep things in: asked for more, it says whether they are there, and takes them.
 
     Attributes:
@@ -63,7 +63,7 @@ class Room:
         return there
 
 
-class Recording:
+class CleanPassCache:
     """The clean passes over a data set, made when first asked for and kept while they fit into `limit` bytes.
 
     Pre-outs are kept only where those of all batches find room: an ablation gains less by them than by the outputs. Of
@@ -80,34 +80,34 @@ class Recording:
         pre_outs: bool = True,
     ) -> None:
         self.model, self.data, self.limit, self.pre_outs = model, data, limit, pre_outs
-        self._room_for_clean, self._spilled = Room(clean_limit), False
-        self._kept: dict[int, Recorded] = {}
-        self._looked_at: dict[int, Recorded] = {}  # not kept, but made to see whether there is room; for its first user
+        self._room_for_clean, self._spilled = ByteBudget(clean_limit), False
+        self._kept: dict[int, CleanPass] = {}
+        self._looked_at: dict[int, CleanPass] = {}  # not kept, but made to see whether there is room; for its first user
         self._donated: dict[tuple[int, Hashable], Mapping[int, Tensor]] = {}
         self._latest: tuple[tuple[int, Hashable], Mapping[int, Tensor]] | None = None
         self._made: dict[Hashable, Any] = {}
 
-    def __getitem__(self, number: int) -> Recorded:
+    def __getitem__(self, number: int) -> CleanPass:
         """The clean pass over batch `number`."""
         if number in self._kept:
             return self._kept[number]
-        recorded = self._looked_at.pop(number, None) or record(
+        clean_pass = self._looked_at.pop(number, None) or record(
             self.model, self.data.rows(self.data.numbers(number)), self.pre_outs
         )
-        kept = recorded if len(self.data) * recorded.bytes <= self.limit else replace(recorded, pre_outs={})
+        kept = clean_pass if len(self.data) * clean_pass.bytes <= self.limit else replace(clean_pass, pre_outs={})
         if number not in self._kept and self.bytes + kept.bytes > self.limit:
             self._spilled = True
-            return recorded
+            return clean_pass
         # Another session may have recorded it meanwhile: then both use that one.
         return self._kept.setdefault(number, replace(kept, keeps=self._room_for_clean))
 
-    def donated(self, number: int, donor: Hashable, run: Callable[[], Mapping[int, Tensor]]) -> Mapping[int, Tensor]:
+    def resampled(self, number: int, source: Hashable, run: Callable[[], Mapping[int, Tensor]]) -> Mapping[int, Tensor]:
         """Every layer's pre-outs of what batch `number` takes values from; kept within the limit, and the latest always.
 
         Args:
             donor: tells this donor from others.
         """
-        place = number, donor
+        place = number, source
         latest = self._latest  # read once: other sessions may set it
         if latest is not None and latest[0] == place:
             return latest[1]
@@ -138,8 +138,8 @@ class Recording:
     @property
     def bytes(self) -> int:
         """What is kept, at most `limit`: blocks' outputs and pre-outs of every batch that found room, and donors'."""
-        donated = [value for values in list(self._donated.values()) for value in values.values()]
-        return sum(kept.bytes for kept in list(self._kept.values())) + sum(value.nbytes for value in donated)
+        resampled = [value for values in list(self._donated.values()) for value in values.values()]
+        return sum(kept.bytes for kept in list(self._kept.values())) + sum(value.nbytes for value in resampled)
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What else experiments on the same model and data share, made when first asked for."""
@@ -149,60 +149,60 @@ class Recording:
 
 
 @torch.inference_mode()
-def ablated_outputs(model: LoadedModel, recorded: Recorded, replacements: Mapping[int, Replace]) -> list[Any]:
+def ablated_outputs(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> list[Any]:
     """Every block's output with these layers' pre-outs replaced, resumed from the first of them."""
-    return resume(model, recorded, replacements)
+    return resume(model, clean_pass, replacements)
 
 
-def ablated_output(model: LoadedModel, recorded: Recorded, replacements: Mapping[int, Replace]) -> Any:
+def ablated_output(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> Any:
     """The last block's output with these layers' pre-outs replaced, resumed from the first of them."""
-    return ablated_outputs(model, recorded, replacements)[-1]
+    return ablated_outputs(model, clean_pass, replacements)[-1]
 
 
-def resume(model: LoadedModel, recorded: Recorded, replacements: Mapping[int, Replace]) -> list[Any]:
+def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> list[Any]:
     """As `ablated_outputs`, in the caller's gradient mode."""
     if not replacements:
-        return recorded.outputs
+        return clean_pass.outputs
     first = min(replacements)
-    pre_out = recorded.pre_outs.get(first)
+    z = clean_pass.pre_outs.get(first)
     shortcut = model.shortcuts[first] if model.shortcuts else None
     # Images behind their embedding come from the blocks alone, so that one is enough to embed.
-    batch = first_row(recorded.batch) if first and model.modality == "vision" else recorded.batch
+    batch = first_row(clean_pass.batch) if first and model.modality == "vision" else clean_pass.batch
     with (
         model.lock,
-        skip_blocks(model, recorded.outputs[:first]),
-        skip_attention(shortcut, pre_out),
-        replace_pre_out(model, replacements),
+        skip_blocks(model, clean_pass.outputs[:first]),
+        skip_attention(shortcut, z),
+        replace_z(model, replacements),
         record_outputs(model.blocks[first:]) as outputs,
     ):
         run_blocks(model, batch)
-    return [*recorded.outputs[:first], *outputs]
+    return [*clean_pass.outputs[:first], *outputs]
 
 
 def constant_replacements(
-    selection: Selection, values: np.ndarray, model: LoadedModel, spared: int = 0
+    selection: Selection, values: np.ndarray, model: LoadedModel, skip_first: int = 0
 ) -> dict[int, Replace]:
-    """Replacements by constants, float32 (layers, heads, head_dim), but for the first `spared` positions."""
+    """Replacements by constants, float32 (layers, heads, head_dim), but for the first `skip_first` positions."""
     replacements = {}
     for layer in selection.layers:
         value = torch.from_numpy(values[layer, : selection.shape.heads[layer]].reshape(-1).copy())
-        replacements[layer] = _swapper(selection, layer, value.to(model.device), spared)
+        replacements[layer] = _swapper(selection, layer, value.to(model.device), skip_first)
     return replacements
 
 
-def donor_replacements(selection: Selection, donated: Mapping[int, Tensor], spared: int = 0) -> dict[int, Replace]:
-    """Replacements by a donor run's pre-outs, position by position, but for the first `spared` positions."""
-    return {layer: _swapper(selection, layer, donated[layer], spared) for layer in selection.layers}
+def resampled_replacements(selection: Selection, resampled: Mapping[int, Tensor], skip_first: int = 0) -> dict[int, Replace]:
+    """Replacements by a donor run's pre-outs, position by position, but for the first `skip_first` positions."""
+    return {layer: _swapper(selection, layer, resampled[layer], skip_first) for layer in selection.layers}
 
 
-def _swapper(selection: Selection, layer: int, value: Tensor, spared: int) -> Replace:
+def _swapper(selection: Selection, layer: int, value: Tensor, skip_first: int) -> Replace:
     mask = torch.from_numpy(selection.mask(layer)).to(value.device)
 
-    def swap(pre_out: Tensor) -> Tensor:
+    def swap(z: Tensor) -> Tensor:
         # Layers may lie on several devices; moving to where a tensor already is costs nothing.
-        here = mask.to(pre_out.device)
-        if spared:
-            here = here & (torch.arange(pre_out.shape[1], device=pre_out.device) >= spared)[:, None]
-        return torch.where(here, value.to(pre_out.device, pre_out.dtype), pre_out)
+        here = mask.to(z.device)
+        if skip_first:
+            here = here & (torch.arange(z.shape[1], device=z.device) >= skip_first)[:, None]
+        return torch.where(here, value.to(z.device, z.dtype), z)
 
     return swap

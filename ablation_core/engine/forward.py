@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Batch
-from ablation_core.engine.hooks import capture_pre_out, hidden_of, join_pre_out, record_outputs
-from ablation_core.engine.metrics import Clean
+from ablation_core.engine.hooks import capture_z, hidden_of, join_z, record_outputs
+from ablation_core.engine.metrics import CleanPredictions
 from ablation_core.engine.shortcuts import find_shortcuts
 from ablation_core.models.loaded import LoadedModel
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class CleanPass:
     """A clean pass over one batch: the batch on the model's device and each block's output.
 
     Attributes:
@@ -28,7 +28,7 @@ class Recorded:
     batch: Batch
     outputs: list[Any]
     pre_outs: Mapping[int, Tensor] = field(default_factory=dict)
-    clean: dict[int, Clean] = field(default_factory=dict)
+    clean: dict[int, CleanPredictions] = field(default_factory=dict)
     keeps: Callable[[int], bool] = lambda _bytes: False
 
     @property
@@ -38,15 +38,15 @@ class Recorded:
 
 
 @torch.no_grad()  # not inference mode: gradients may be wanted of what is resumed from here
-def record(model: LoadedModel, batch: Batch, pre_outs: bool = True) -> Recorded:
+def record(model: LoadedModel, batch: Batch, pre_outs: bool = True) -> CleanPass:
     """Run the clean model's blocks over a batch; with their pre-outs, so that ablations can skip the attention too."""
     batch = _moved(batch, model)
     with model.lock, ExitStack() as stack:
         wanted = _shortcuts(model, batch) if pre_outs else []
-        captured = stack.enter_context(capture_pre_out(model, wanted))
+        captured = stack.enter_context(capture_z(model, wanted))
         outputs = stack.enter_context(record_outputs(model.blocks))
         run_blocks(model, batch)
-    return Recorded(batch, outputs, captured)
+    return CleanPass(batch, outputs, captured)
 
 
 def _shortcuts(model: LoadedModel, batch: Batch) -> list[int]:
@@ -59,18 +59,18 @@ def _shortcuts(model: LoadedModel, batch: Batch) -> list[int]:
 @torch.inference_mode()
 def pre_outs(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
     """The clean pre-out of these layers: layer → (batch, position, heads * head_dim)."""
-    with model.lock, capture_pre_out(model, layers) as captured:
+    with model.lock, capture_z(model, layers) as captured:
         run_blocks(model, _moved(batch, model))
     return captured
 
 
 @torch.enable_grad()
-def record_graph(model: LoadedModel, batch: Batch) -> tuple[Recorded, list[Tensor]]:
+def run_clean_graph(model: LoadedModel, batch: Batch) -> tuple[CleanPass, list[Tensor]]:
     """A clean pass that gradients can be sent back through, and each layer's pre-out as a place in its graph."""
     batch = _moved(batch, model)
-    with model.lock, join_pre_out(model) as joined, record_outputs(model.blocks) as outputs:
+    with model.lock, join_z(model) as joined, record_outputs(model.blocks) as outputs:
         run_blocks(model, batch)
-    return Recorded(batch, outputs), [joined[layer] for layer in range(model.num_layers)]
+    return CleanPass(batch, outputs), [joined[layer] for layer in range(model.num_layers)]
 
 
 def run_blocks(model: LoadedModel, batch: Batch) -> None:

@@ -75,30 +75,30 @@ def linearise(model: LoadedModel, batch: Batch, passes: int, seed: Sequence[int]
     Raises:
         ModelError: the clean model gives no numbers.
     """
-    recorded, places = clean_passes.record_graph(model, batch)
-    scored = recorded.batch.targets != IGNORED if batch.targets.ndim > 1 else None
+    clean_pass, places = clean_passes.run_clean_graph(model, batch)
+    scored = clean_pass.batch.targets != IGNORED if batch.targets.ndim > 1 else None
     predictions = torch.ones(len(batch.targets)) if scored is None else scored.sum(1).cpu()
     shares = max(1, min(passes, int(predictions.max())))
     repeats = passes // shares
-    loss, draws = _sent(model, recorded, repeats, seed)
+    loss, draws = _sent(model, clean_pass, repeats, seed)
     if scored is not None:
         draws = [part for draw in draws for part in _dealt(draw, scored, shares)]
-    last = clean_passes.hidden_of(recorded.outputs[-1])
+    last = clean_passes.hidden_of(clean_pass.outputs[-1])
     return Linearised([p.detach() for p in places], predictions, repeats, places, last, loss, draws)
 
 
 def _sent(
-    model: LoadedModel, recorded: clean_passes.Recorded, repeats: int, seed: Sequence[int]
+    model: LoadedModel, clean_pass: clean_passes.CleanPass, repeats: int, seed: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]]:
     """What the loss and each draw send back to the last block's output; shaped as that."""
-    last = clean_passes.hidden_of(recorded.outputs[-1]).detach().requires_grad_()
-    targets = recorded.batch.targets[recorded.batch.targets != IGNORED]
+    last = clean_passes.hidden_of(clean_pass.outputs[-1]).detach().requires_grad_()
+    targets = clean_pass.batch.targets[clean_pass.batch.targets != IGNORED]
     loss, draws = torch.zeros_like(last), [torch.zeros_like(last) for _ in range(repeats)]
     generator = torch.Generator(last.device).manual_seed(_one_number(seed))
-    for rows, log_probs in clean_passes.log_probs_from(model, recorded, last):
+    for rows, log_probs in clean_passes.log_probs_from(model, clean_pass, last):
         probs = log_probs.detach().exp()
         if not torch.isfinite(probs).all():
-            raise no_numbers(model, "this data", recorded.outputs)
+            raise no_numbers(model, "this data", clean_pass.outputs)
         true = torch.zeros_like(probs).scatter_(1, targets[rows].to(probs.device)[:, None], -1.0)
         for total, wanted in zip([loss, *draws], [true, *(_labels(probs, generator) for _ in draws)], strict=True):
             total += torch.autograd.grad(log_probs, last, wanted, retain_graph=True)[0]

@@ -16,7 +16,7 @@ Replace = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def capture_pre_out(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
+def capture_z(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
     """Collect the pre-out of these layers: layer → (batch, position, heads * head_dim), the latest forward pass's."""
     captured: dict[int, Tensor] = {}
 
@@ -33,7 +33,7 @@ def capture_pre_out(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[
 
 
 @contextmanager
-def join_pre_out(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
+def join_z(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
     """Make every layer's pre-out a place that gradients reach, and collect them as they are in the graph.
 
     The model's weights need no gradient: the graph begins at the first pre-out.
@@ -42,8 +42,8 @@ def join_pre_out(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
 
     def join(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            pre_out = inputs[0]
-            joined[layer] = pre_out if pre_out.requires_grad else pre_out.detach().requires_grad_()
+            z = inputs[0]
+            joined[layer] = z if z.requires_grad else z.detach().requires_grad_()
             return (joined[layer], *inputs[1:])
 
         return hook
@@ -55,7 +55,7 @@ def join_pre_out(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
 
 
 @contextmanager
-def replace_pre_out(model: LoadedModel, replacements: Mapping[int, Replace]) -> Iterator[None]:
+def replace_z(model: LoadedModel, replacements: Mapping[int, Replace]) -> Iterator[None]:
     """Let each layer's function turn its pre-out into what the projection reads, without changing it in place."""
 
     def swap(replace: Replace) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:

@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED
-from ablation_core.engine.forward import Recorded, first_row, options
+from ablation_core.engine.forward import CleanPass, first_row, options
 from ablation_core.engine.hooks import hidden_of, skip_blocks
-from ablation_core.engine.metrics import Clean, Scores, score, score_clean
+from ablation_core.engine.metrics import CleanPredictions, Scores, score, score_clean
 from ablation_core.models.loaded import LoadedModel
 
 LOGIT_VALUES = 1 << 25  # at most this many logits at once (128 MiB in float32): fewer make the unembedding slower
 
 
 @torch.inference_mode()
-def score_outputs(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]) -> list[Scores]:
+def score_outputs(model: LoadedModel, clean_pass: CleanPass, outputs: Sequence[Any]) -> list[Scores]:
     """Scores of the clean run, and then of each of these runs of the batch, given as last-block outputs."""
-    scored = recorded.batch.targets != IGNORED
-    wanted = recorded.batch.targets[scored]
-    clean = recorded.outputs[-1]
+    scored = clean_pass.batch.targets != IGNORED
+    wanted = clean_pass.batch.targets[scored]
+    clean = clean_pass.outputs[-1]
     parts: list[list[Scores]] = [[] for _ in (clean, *outputs)]
     with model.lock:
-        for rows, chunk in _chunks(model, recorded, scored):
-            baseline = _clean(recorded, rows.start or 0, partial(chunk, clean), wanted[rows])
+        for rows, chunk in _chunks(model, clean_pass, scored):
+            baseline = _clean(clean_pass, rows.start or 0, partial(chunk, clean), wanted[rows])
             parts[0].append(baseline.scores)
             for part, output in zip(parts[1:], outputs, strict=True):  # one at a time: logits are large
                 part.append(score(chunk(output), wanted[rows], baseline))
@@ -36,43 +36,43 @@ def score_outputs(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]
     return [Scores.joined(part) for part in parts]
 
 
-def _clean(recorded: Recorded, first: int, logits: Callable[[], Tensor], wanted: Tensor) -> Clean:
+def _clean(clean_pass: CleanPass, first: int, logits: Callable[[], Tensor], wanted: Tensor) -> CleanPredictions:
     """The clean run's predictions that begin at number `first`, scored; kept or made anew."""
-    if first in recorded.clean:
-        return recorded.clean[first]
+    if first in clean_pass.clean:
+        return clean_pass.clean[first]
     made = score_clean(logits(), wanted)
-    if recorded.keeps(made.probabilities.nbytes):
-        recorded.clean[first] = made
+    if clean_pass.keeps(made.probabilities.nbytes):
+        clean_pass.clean[first] = made
     return made
 
 
 @torch.inference_mode()
-def log_probabilities(model: LoadedModel, recorded: Recorded, outputs: Sequence[Any]) -> list[Tensor]:
+def log_probabilities(model: LoadedModel, clean_pass: CleanPass, outputs: Sequence[Any]) -> list[Tensor]:
     """The whole distribution of every scored prediction for each of these runs of the batch, given as last-block outputs.
 
     Returns:
         A tensor a run, float32 (predictions, classes), on the processor: meant for a few predictions at a time.
     """
-    scored = recorded.batch.targets != IGNORED
+    scored = clean_pass.batch.targets != IGNORED
     parts: list[list[Tensor]] = [[] for _ in outputs]
     with model.lock:
-        for _, chunk in _chunks(model, recorded, scored):
+        for _, chunk in _chunks(model, clean_pass, scored):
             for part, output in zip(parts, outputs, strict=True):
                 part.append(chunk(output).float().log_softmax(-1).cpu())
     return [torch.cat(part) for part in parts]
 
 
-def _chunks(model: LoadedModel, recorded: Recorded, scored: Tensor) -> Iterator[tuple[slice, Callable[[Any], Tensor]]]:
+def _chunks(model: LoadedModel, clean_pass: CleanPass, scored: Tensor) -> Iterator[tuple[slice, Callable[[Any], Tensor]]]:
     """Runs of scored predictions, each with a function from a last-block output to the model's logits.
 
     Images are few enough to go through at once. Of text, scored positions are packed into windows, so that the model's
     own code behind its blocks sees the shapes it is used to.
     """
-    inputs = recorded.batch.inputs
+    inputs = clean_pass.batch.inputs
     if model.modality == "vision":
         # What is embedded is of no matter, as the blocks hand on what they are given: one image is enough.
-        one = first_row(recorded.batch).inputs
-        yield slice(None), lambda output: _logits(model, one, [*recorded.outputs[:-1], output])
+        one = first_row(clean_pass.batch).inputs
+        yield slice(None), lambda output: _logits(model, one, [*clean_pass.outputs[:-1], output])
         return
     rows, length = scored.shape
     length = max(1, min(length, LOGIT_VALUES // model.config.vocab_size))
@@ -93,29 +93,29 @@ def _chunks(model: LoadedModel, recorded: Recorded, scored: Tensor) -> Iterator[
 
 
 @torch.enable_grad()
-def log_probs_from(model: LoadedModel, recorded: Recorded, last: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def log_probs_from(model: LoadedModel, clean_pass: CleanPass, last: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Runs of scored predictions, each with its log-probabilities as a function of the last block's hidden state.
 
     Args:
         last: what stands in for `hidden_of(recorded.outputs[-1])`; require its gradient to differentiate.
     """
-    output = _like(recorded.outputs[-1], last)
-    for rows, chunk in _chunks(model, recorded, recorded.batch.targets != IGNORED):
+    output = _like(clean_pass.outputs[-1], last)
+    for rows, chunk in _chunks(model, clean_pass, clean_pass.batch.targets != IGNORED):
         with model.lock:
             logits = chunk(output)
         yield rows, logits.float().log_softmax(-1)
 
 
-def loss_gradient(model: LoadedModel, recorded: Recorded, output: Any, needed: bool = True) -> tuple[float, Tensor]:
+def loss_gradient(model: LoadedModel, clean_pass: CleanPass, output: Any, needed: bool = True) -> tuple[float, Tensor]:
     """The sum of a run's losses in nats, and its gradient by the last block's output, (batch, position, width).
 
     Like scoring it goes in chunks, so that there are never more logits at once than there. Without the gradient, if
     none is needed, its place is empty.
     """
-    wanted = recorded.batch.targets[recorded.batch.targets != IGNORED]
+    wanted = clean_pass.batch.targets[clean_pass.batch.targets != IGNORED]
     hidden = hidden_of(output).detach().requires_grad_(needed)
     total = 0.0
-    for rows, log_probs in log_probs_from(model, recorded, hidden):
+    for rows, log_probs in log_probs_from(model, clean_pass, hidden):
         loss = -log_probs.gather(1, wanted[rows][:, None]).double().sum()
         if needed:
             loss.backward()

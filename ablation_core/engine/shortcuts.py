@@ -30,19 +30,19 @@ class Shortcut:
     before: bool
     rest: tuple | None
 
-    def returned(self, pre_out: Tensor) -> Any:
+    def returned(self, z: Tensor) -> Any:
         """What the module returns if the heads gave this pre-out. The projection runs with its hooks, as always."""
-        tensor = pre_out if self.before else self.projection(pre_out)
+        tensor = z if self.before else self.projection(z)
         return tensor if self.rest is None else (tensor, *self.rest)
 
 
 @contextmanager
-def skip_attention(shortcut: Shortcut | None, pre_out: Tensor | None) -> Iterator[None]:
+def skip_attention(shortcut: Shortcut | None, z: Tensor | None) -> Iterator[None]:
     """One block's heads compute nothing, as they gave this pre-out before. Without either nothing is skipped."""
-    if shortcut is None or pre_out is None:
+    if shortcut is None or z is None:
         yield
         return
-    with forward_replaced(shortcut.module, lambda *args, **kwargs: shortcut.returned(pre_out)):
+    with forward_replaced(shortcut.module, lambda *args, **kwargs: shortcut.returned(z)):
         yield
 
 
@@ -64,7 +64,7 @@ def find_shortcuts(model: LoadedModel, run: Callable[[], None]) -> list[Shortcut
             found = [watch.found() for watch in watches]
             with ExitStack() as stack:
                 for watch, shortcut in zip(watches, found, strict=True):
-                    stack.enter_context(skip_attention(shortcut, watch.pre_out))
+                    stack.enter_context(skip_attention(shortcut, watch.z))
                 same = stack.enter_context(_compared(model.blocks, outputs))
                 run()
     except Exception:  # noqa: BLE001 (whatever a model's parts do with what they are given: resuming at a block needs none of it)
@@ -81,7 +81,7 @@ class _Watch:
 
     def __init__(self, block: nn.Module, projection: nn.Module) -> None:
         self.projection = projection
-        self.pre_out: Tensor | None = None
+        self.z: Tensor | None = None
         inner = [module for module in block.modules() if module is not block]
         self._around = {module for module in inner if projection in set(module.modules())} - {projection}
         self._beside = set(inner) - self._around - set(projection.modules())
@@ -99,8 +99,8 @@ class _Watch:
     def _ran(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self._runs.append(module)
         if module is self.projection:
-            self.pre_out, self._made = inputs[0], (output, _place(output))
-            passed_on = [one for one, returned, place in self._returned if place == _place(self.pre_out)]
+            self.z, self._made = inputs[0], (output, _place(output))
+            passed_on = [one for one, returned, place in self._returned if place == _place(self.z)]
             rests = {one: _rest(returned) for one, returned, _ in self._returned}
             self._shortcuts = [Shortcut(one, module, True, rests[one]) for one in sorted(passed_on, key=_weights)]
             self._returned = []

@@ -3,7 +3,7 @@
     result = ablate(model, data, "3.2 5.0:1-4", method=["zero", "peak"], statistics=statistics)
     result.to_dict()["results"][0]["change"]["loss"]  # {"mean": …, "low": …, "high": …}
 
-Every method sees the same predictions and the same neurons; the ablation applies to every position but those that `spared` leaves out.
+Every method sees the same predictions and the same neurons; the ablation applies to every position but those that `skip_first` leaves out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ from ablation_core.experiments.results import AblationResult, MethodResult, Perf
 from ablation_core.methods.optimal import OptimalRun, training_data
 from ablation_core.methods.registry import METHODS, Method, check_statistics, choose_methods, constant_values
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runtime import give_back
+from ablation_core.runtime import trim_heap
 from ablation_core.selection import Selection
 
 DEFAULT_BINS = 100
@@ -41,7 +41,7 @@ class AblationSpec:
     methods: tuple[Method, ...]
     bins: int = DEFAULT_BINS
     seed: int = 0
-    spared: int = 0  # positions at the start of each sequence that are left as they are
+    skip_first: int = 0  # positions at the start of each sequence that are left as they are
 
 
 class AblationRun:
@@ -58,13 +58,13 @@ class AblationRun:
         data: Data,
         spec: AblationSpec,
         statistics: Statistics | None = None,
-        recording: clean_passes.Recording | None = None,
+        clean_cache: clean_passes.CleanPassCache | None = None,
         learned: Mapping[str, dict[int, Replace]] | None = None,
     ) -> None:
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
         if statistics is not None:
             check_made_from(statistics.provenance, model, "These statistics")
-        self.recording = recording or clean_passes.Recording(model, data)
+        self.clean_cache = clean_cache or clean_passes.CleanPassCache(model, data)
         std = None if statistics is None else statistics.std
         self._constants, self._learners = {}, {}
         for method in spec.methods:
@@ -76,7 +76,7 @@ class AblationRun:
                 self._constants[method.name] = learned[method.name]
             elif method.learned:
                 self._learners[method.name] = self._learner()
-        self._gauges = {method.name: DisplacementGauge(spec.selection, std, spec.spared) for method in spec.methods}
+        self._gauges = {method.name: DisplacementGauge(spec.selection, std, spec.skip_first) for method in spec.methods}
         self._baseline: list[Scores] = []
         self._ablated: dict[str, list[Scores]] = {method.name: [] for method in spec.methods}
         self._sequences: list[np.ndarray] = []
@@ -112,22 +112,22 @@ class AblationRun:
                 return True
         return False
 
-    def _take(self, recorded: clean_passes.Recorded, baseline: Scores, scores: Sequence[Scores]) -> None:
+    def _take(self, clean_pass: clean_passes.CleanPass, baseline: Scores, scores: Sequence[Scores]) -> None:
         """Add the next batch's scores, of the clean run and of each method."""
         self._baseline.append(baseline)
         for method, part in zip(self.spec.methods, scores, strict=True):
             self._ablated[method.name].append(part)
-        self.targets.append(recorded.batch.targets.cpu().numpy())
+        self.targets.append(clean_pass.batch.targets.cpu().numpy())
         first = self.data.numbers(self.batches_done).start
         self._sequences.append(first + scored_rows(self.targets[-1]))
         self.batches_done += 1
 
-    def _ablated_output(self, method: Method, recorded: clean_passes.Recorded) -> Any:
+    def _ablated_output(self, method: Method, clean_pass: clean_passes.CleanPass) -> Any:
         """The last block's output of the next batch with the selection ablated by a method."""
         gauge, number = self._gauges[method.name], self.batches_done
         replacements = gauge.watched(self.replacements(method, self.data.numbers(number), number))
-        outputs = clean_passes.ablated_outputs(self.model, recorded, replacements)
-        gauge.compare(recorded.outputs, outputs)
+        outputs = clean_passes.ablated_outputs(self.model, clean_pass, replacements)
+        gauge.compare(clean_pass.outputs, outputs)
         return outputs[-1]
 
     def replacements(self, method: Method, rows: Sequence[int], number: int | None = None) -> dict[int, Replace]:
@@ -139,35 +139,35 @@ class AblationRun:
         selection, seed = self.spec.selection, self.spec.seed
         if not selection.chosen:
             return {}
-        donor = method.donor
-        if donor is None:
+        source = method.source
+        if source is None:
             return self._constants[method.name]
 
-        def donated(layers: Sequence[int]) -> dict[int, Tensor]:
-            return clean_passes.pre_outs(self.model, donor(self.model, self.data, rows, seed), layers)
+        def resampled(layers: Sequence[int]) -> dict[int, Tensor]:
+            return clean_passes.pre_outs(self.model, source(self.model, self.data, rows, seed), layers)
 
         every = range(self.model.num_layers)
-        if method.one_donor:
-            values = self.recording.once((method.name, seed), lambda: donated(every))
+        if method.one_source:
+            values = self.clean_cache.once((method.name, seed), lambda: resampled(every))
         elif number is not None:
-            values = self.recording.donated(number, (method.name, seed), lambda: donated(every))
+            values = self.clean_cache.resampled(number, (method.name, seed), lambda: resampled(every))
         else:
-            values = donated(selection.layers)
-        return clean_passes.donor_replacements(selection, values, self.spec.spared)
+            values = resampled(selection.layers)
+        return clean_passes.resampled_replacements(selection, values, self.spec.skip_first)
 
     def _constant_replacements(self, values: np.ndarray) -> dict[int, Replace]:
-        return clean_passes.constant_replacements(self.spec.selection, values, self.model, self.spec.spared)
+        return clean_passes.constant_replacements(self.spec.selection, values, self.model, self.spec.skip_first)
 
     def _learner(self) -> OptimalRun:
         assert self.statistics is not None  # checked for every method that learns
-        training = self.recording.once(
-            OptimalRun, lambda: clean_passes.Recording(self.model, training_data(self.model, self.data))
+        training = self.clean_cache.once(
+            OptimalRun, lambda: clean_passes.CleanPassCache(self.model, training_data(self.model, self.data))
         )
         starts = {
             name: constant_values(METHODS[name], self.statistics, self.spec.selection, self.spec.bins)
             for name in ("zero", "mean", "median", "peak")
         }
-        return OptimalRun(training, self.spec.selection, starts, self.statistics.std, self.spec.spared)
+        return OptimalRun(training, self.spec.selection, starts, self.statistics.std, self.spec.skip_first)
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> "AblationRun":
         """Run all batches that are left; `progress` is called with (batches done, batches) after each."""
@@ -223,7 +223,7 @@ class AblationRun:
             select=str(self.spec.selection),
             neurons=len(self.spec.selection),
             bins=self.spec.bins,
-            positions_spared=self.spec.spared,
+            positions_spared=self.spec.skip_first,
             baseline=_means(baseline),
             results=results,
             least_to_most=least_to_most if len(order) > 1 else None,
@@ -242,21 +242,21 @@ def step_together(runs: Sequence[AblationRun]) -> None:
     if any(run._learns() for run in runs):
         return
     one = runs[0]
-    recorded = one.recording[one.batches_done]
-    at_once = max(1, WAITING_BYTES // (clean_passes.hidden_of(recorded.outputs[-1]).nbytes * len(one.spec.methods)))
+    clean_pass = one.clean_cache[one.batches_done]
+    at_once = max(1, WAITING_BYTES // (clean_passes.hidden_of(clean_pass.outputs[-1]).nbytes * len(one.spec.methods)))
     for first in range(0, len(runs), at_once):
         part = runs[first : first + at_once]
-        ablated = [[run._ablated_output(method, recorded) for method in run.spec.methods] for run in part]
+        ablated = [[run._ablated_output(method, clean_pass) for method in run.spec.methods] for run in part]
         baseline, *scores = clean_passes.score_outputs(
-            one.model, recorded, [output for row in ablated for output in row]
+            one.model, clean_pass, [output for row in ablated for output in row]
         )
         if not np.isfinite(baseline.loss).all():
-            raise no_numbers(one.model, one.data.ref, recorded.outputs)
+            raise no_numbers(one.model, one.data.ref, clean_pass.outputs)
         for run, row in zip(part, ablated, strict=True):
-            run._take(recorded, baseline, scores[: len(row)])
+            run._take(clean_pass, baseline, scores[: len(row)])
             del scores[: len(row)]
     if one.batches_done == len(one.data):
-        give_back()
+        trim_heap()
 
 
 def ablate(
@@ -267,7 +267,7 @@ def ablate(
     statistics: Statistics | None = None,
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
-    spared: int = 0,
+    skip_first: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> AblationResult:
     """Ablate a selection by one or several methods and measure what changes.
@@ -286,7 +286,7 @@ def ablate(
     """
     selection = Selection.parse(select, model.shape) if isinstance(select, str) else select
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
-    spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), spared)
+    spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), skip_first)
     return AblationRun(model, data, spec, statistics).finish(progress).result()
 
 

@@ -35,8 +35,8 @@ class DisplacementGauge:
         spared: positions at the start of each sequence that are not replaced.
     """
 
-    def __init__(self, selection: Selection, std: np.ndarray | None, spared: int = 0) -> None:
-        self.selection, self.spared = selection, spared
+    def __init__(self, selection: Selection, std: np.ndarray | None, skip_first: int = 0) -> None:
+        self.selection, self.skip_first = selection, skip_first
         self._scales = {} if std is None else {layer: _scale(selection, layer, std) for layer in selection.layers}
         self._squares, self._values, self._change, self._lengths = 0.0, 0, 0.0, 0
 
@@ -45,12 +45,12 @@ class DisplacementGauge:
         return {layer: self._watch(layer, replace) for layer, replace in replacements.items()}
 
     def _watch(self, layer: int, replace: Replace) -> Replace:
-        def swap(pre_out: Tensor) -> Tensor:
-            replaced = replace(pre_out)
+        def swap(z: Tensor) -> Tensor:
+            replaced = replace(z)
             if layer in self._scales:
-                columns, scale = (tensor.to(pre_out.device) for tensor in self._scales[layer])
-                here = slice(self.spared, None)
-                moved = (replaced[:, here, columns] - pre_out[:, here, columns]).float() * scale
+                columns, scale = (tensor.to(z.device) for tensor in self._scales[layer])
+                here = slice(self.skip_first, None)
+                moved = (replaced[:, here, columns] - z[:, here, columns]).float() * scale
                 self._squares += moved.square().sum(dtype=torch.float64).item()
                 self._values += moved.numel()
             return replaced
@@ -60,7 +60,7 @@ class DisplacementGauge:
     def compare(self, clean: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Add a batch's block outputs, of the clean run and of the ablated one."""
         for layer in self.selection.layers:
-            before, after = (hidden_of(run[layer])[:, self.spared :].float().norm(dim=-1) for run in (clean, outputs))
+            before, after = (hidden_of(run[layer])[:, self.skip_first :].float().norm(dim=-1) for run in (clean, outputs))
             change = (after / before.clamp(min=1e-12) - 1).double()
             self._change += change.sum().item()
             self._lengths += change.numel()

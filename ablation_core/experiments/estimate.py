@@ -23,13 +23,13 @@ from ablation_core.data.dataset import IGNORED, Data, checked_seed
 from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
-from ablation_core.experiments.head_displacements import Displacements
+from ablation_core.experiments.head_displacements import HeadDisplacements
 from ablation_core.experiments.provenance import describe_run
-from ablation_core.experiments.results import as_number
+from ablation_core.storage import as_number
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.selection import Head, Shape
-from ablation_core.stats.clustered_mean import SequenceMeans
+from ablation_core.selection import Head, ModelShape
+from ablation_core.stats.clustered_mean import ClusteredMean
 
 PASSES = 7
 NEURONS_LISTED = 20
@@ -77,7 +77,7 @@ class EstimateResult:
     bins: int
     positions_spared: int
     passes: int
-    shape: Shape
+    shape: ModelShape
     methods: tuple[MethodEstimate, ...]
 
     def to_dict(self) -> dict:
@@ -140,7 +140,7 @@ class EstimateRun:
         statistics: Statistics | None = None,
         bins: int = DEFAULT_BINS,
         seed: int | None = None,
-        spared: int = 0,
+        skip_first: int = 0,
         passes: int = PASSES,
     ) -> None:
         if passes < 1:
@@ -150,11 +150,11 @@ class EstimateRun:
                 f"The constants of {learned[0]} are learned for each selection; they cannot be estimated."
             )
         self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics
-        self.bins, self.spared, self.passes = bins, spared, passes
+        self.bins, self.skip_first, self.passes = bins, skip_first, passes
         self.seed = checked_seed(data.seed if seed is None else seed)
-        self._displacements = Displacements(model, data, self.methods, statistics, bins, self.seed, spared)
+        self._displacements = HeadDisplacements(model, data, self.methods, statistics, bins, self.seed, skip_first)
         self._means = {
-            (method.name, quantity, what): [SequenceMeans() for _ in range(model.num_layers)]
+            (method.name, quantity, what): [ClusteredMean() for _ in range(model.num_layers)]
             for method in self.methods
             for quantity in QUANTITIES
             for what in ("heads", "neurons")
@@ -211,7 +211,7 @@ class EstimateRun:
             MethodEstimate(method.name, *(self._estimated(method.name, quantity) for quantity in QUANTITIES))
             for method in self.methods
         )
-        return EstimateResult(description, self.bins, self.spared, self.passes, self.model.shape, methods)
+        return EstimateResult(description, self.bins, self.skip_first, self.passes, self.model.shape, methods)
 
     def _estimated(self, method: str, quantity: str) -> Estimated:
         heads, neurons = (self._means[method, quantity, what] for what in ("heads", "neurons"))
@@ -239,7 +239,7 @@ def estimate(
     statistics: Statistics | None = None,
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
-    spared: int = 0,
+    skip_first: int = 0,
     passes: int = PASSES,
     progress: Callable[[int, int], None] | None = None,
 ) -> EstimateResult:
@@ -251,4 +251,4 @@ def estimate(
         AblationError: one of its children, with a sentence for the user.
     """
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
-    return EstimateRun(model, data, methods, statistics, bins, seed, spared, passes).finish(progress).result()
+    return EstimateRun(model, data, methods, statistics, bins, seed, skip_first, passes).finish(progress).result()

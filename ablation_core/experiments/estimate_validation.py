@@ -8,10 +8,10 @@ from scipy.stats import spearmanr
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
-from ablation_core.engine.clean_passes import Recording
+from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.experiments.estimate import QUANTITIES, EstimateResult
-from ablation_core.experiments.results import as_number
+from ablation_core.storage import as_number
 from ablation_core.methods.registry import choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Head, Selection
@@ -54,7 +54,7 @@ def agreement(estimates: Sequence[float], exact: Sequence[float]) -> Agreement:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class EstimateValidation:
     """Exact values of some heads: method → head → quantity (`kl` or `loss`) → nats a prediction."""
 
     exact: dict[str, dict[Head, dict[str, float]]]
@@ -88,7 +88,7 @@ def largest_heads(result: EstimateResult, count: int) -> dict[str, list[Head]]:
     return {method.method: method.largest(count) for method in result.methods}
 
 
-def calibrate(
+def validate_estimate(
     model: LoadedModel,
     data: Data,
     result: EstimateResult,
@@ -96,7 +96,7 @@ def calibrate(
     heads: dict[str, list[Head]],
     seed: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Calibration:
+) -> EstimateValidation:
     """Ablate these heads of each method one by one, on the data of the estimate, and compare.
 
     Args:
@@ -108,13 +108,13 @@ def calibrate(
     """
     exact: dict[str, dict[Head, dict[str, float]]] = {method: {} for method in heads}
     every = sorted({head for chosen in heads.values() for head in chosen})
-    recording = Recording(model, data)
+    clean_cache = CleanPassCache(model, data)
     for done, head in enumerate(every, 1):
         methods = choose_methods([method for method, chosen in heads.items() if head in chosen], model.modality)
         selection = Selection.of_heads([head], model.shape)
         seed = data.seed if seed is None else seed
         spec = AblationSpec(selection, tuple(methods), result.bins, seed, result.positions_spared)
-        measured = AblationRun(model, data, spec, statistics, recording).finish().result()
+        measured = AblationRun(model, data, spec, statistics, clean_cache).finish().result()
         for row in measured.results:
             exact[row.method][head] = {"kl": row.performance.kl, "loss": row.change["loss"].mean}
         progress(done, len(every))
@@ -128,4 +128,4 @@ def calibrate(
         }
         for method in result.methods
     }
-    return Calibration(exact, agreements)
+    return EstimateValidation(exact, agreements)

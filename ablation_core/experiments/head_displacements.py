@@ -17,7 +17,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
 
-class Displacements:
+class HeadDisplacements:
     """The displacements of every head by several methods, none of them learned.
 
     Args:
@@ -32,13 +32,13 @@ class Displacements:
         statistics: Statistics | None,
         bins: int,
         seed: int,
-        spared: int = 0,
+        skip_first: int = 0,
     ) -> None:
         self.methods, self.head_dim = tuple(methods), model.head_dim
         everything = Selection.parse("*.*", model.shape)
         # An ablation of everything knows what each method puts where; it is never run.
         self._ablation = AblationRun(
-            model, data, AblationSpec(everything, self.methods, bins, seed, spared), statistics
+            model, data, AblationSpec(everything, self.methods, bins, seed, skip_first), statistics
         )
 
     def of(self, rows: Sequence[int], pre_outs: Sequence[Tensor]) -> dict[str, list[Tensor]]:
@@ -48,7 +48,7 @@ class Displacements:
     def _of(self, method: Method, rows: Sequence[int], pre_outs: Sequence[Tensor]) -> list[Tensor]:
         replacements = self._ablation.replacements(method, rows)
         with torch.inference_mode():
-            return [replacements[layer](pre_out).float() - pre_out.float() for layer, pre_out in enumerate(pre_outs)]
+            return [replacements[layer](z).float() - z.float() for layer, z in enumerate(pre_outs)]
 
     @torch.inference_mode()
     def products(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablation_core.activations.statistics import Statistics
-from ablation_core.engine.clean_passes import Recording
+from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import METHODS
-from ablation_core.selection import Selection, Shape
+from ablation_core.selection import Selection, ModelShape
 
 SETS = 8
 
@@ -44,7 +44,7 @@ def random_selection(selection: Selection, generator: np.random.Generator) -> Se
     return Selection.of_masks(drawn, selection.shape)
 
 
-def random_head(shape: Shape, number: int, seed: int) -> Selection:
+def random_head(shape: ModelShape, number: int, seed: int) -> Selection:
     """The random set of this number: as many neurons as one head has, all of one layer; the layers take turns.
 
     Heads lie in one layer too, and what a layer's neurons do depends on the layer: sets spread over all layers would be
@@ -57,7 +57,7 @@ def random_head(shape: Shape, number: int, seed: int) -> Selection:
     return Selection.of_masks(masks, shape)
 
 
-def noise_floor(recording: Recording, selection: Selection, statistics: Statistics, seed: int) -> Iterator[NoiseFloor]:
+def noise_floor(clean_cache: CleanPassCache, selection: Selection, statistics: Statistics, seed: int) -> Iterator[NoiseFloor]:
     """The floor over 1, 2, … `SETS` random sets, by mean ablation; nothing where no such set can be drawn."""
     generator, changes = np.random.default_rng(seed), []
     for _ in range(SETS if selection.chosen else 0):
@@ -65,7 +65,7 @@ def noise_floor(recording: Recording, selection: Selection, statistics: Statisti
         if drawn is None:
             return
         spec = AblationSpec(drawn, (METHODS["mean"],), seed=seed)
-        run = AblationRun(recording.model, recording.data, spec, statistics, recording)
+        run = AblationRun(clean_cache.model, clean_cache.data, spec, statistics, clean_cache)
         baseline, ablated, _ = run.finish().scores()
         changes.append(float((ablated["mean"].loss - baseline.loss).mean()))
         yield NoiseFloor(min(changes), max(changes), len(changes))

@@ -25,7 +25,7 @@ _BYTE = re.compile("<0x([0-9A-F]{2})>")  # a token of one byte, as SentencePiece
 
 
 @dataclass(frozen=True, eq=False)
-class Harm:
+class PredictionEffects:
     """One method's effect on every scored prediction, in the order in which they are scored; each (predictions,).
 
     Attributes:
@@ -62,7 +62,7 @@ class Harm:
         return numbers[order], means[order]
 
 
-def find_harm(run: AblationRun) -> dict[str, Harm]:
+def effect_per_prediction(run: AblationRun) -> dict[str, PredictionEffects]:
     """Of a run under way or finished: method name → its effect on every prediction scored so far."""
     shift = int(run.model.modality == "causal")  # a causal model predicts the token that follows
     sequences, positions, targets = [], [], []
@@ -79,7 +79,7 @@ def find_harm(run: AblationRun) -> dict[str, Harm]:
         positions.append(columns)
     sequence, position, target = (np.concatenate(parts) for parts in (sequences, positions, targets))
     baseline, ablated, _ = run.scores()
-    return {name: Harm(sequence, position, target, baseline.loss, scores.loss) for name, scores in ablated.items()}
+    return {name: PredictionEffects(sequence, position, target, baseline.loss, scores.loss) for name, scores in ablated.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def predict(
     """What the model predicts in these sequences of the run's data before and after its ablation by a method.
 
     Args:
-        positions: of text, one position in each sequence, counted as in `Harm`: only its prediction is looked at. By
+        positions: of text, one position in each sequence, counted as in `PredictionEffects`: only its prediction is looked at. By
             default all that are scored, sequence after sequence in the order given.
     """
     batch = run.data.rows(sequences)
@@ -114,10 +114,10 @@ def predict(
         places = torch.tensor([position - int(run.model.modality == "causal") for position in positions])[:, None]
         only = torch.full_like(batch.targets, IGNORED).scatter(1, places, batch.targets.gather(1, places))
         batch = Batch(batch.inputs, only)
-    recorded = clean_passes.record(run.model, batch)
-    ablated = clean_passes.ablated_output(run.model, recorded, run.replacements(method, sequences))
-    clean, changed = clean_passes.log_probabilities(run.model, recorded, [recorded.outputs[-1], ablated])
-    targets = recorded.batch.targets
+    clean_pass = clean_passes.record(run.model, batch)
+    ablated = clean_passes.ablated_output(run.model, clean_pass, run.replacements(method, sequences))
+    clean, changed = clean_passes.log_probabilities(run.model, clean_pass, [clean_pass.outputs[-1], ablated])
+    targets = clean_pass.batch.targets
     right = targets[targets != IGNORED].cpu()[:, None]
     count = min(TOP, clean.shape[1])
     columns = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ablation_core.storage import as_number
 
 if TYPE_CHECKING:
     from ablation_core.engine.metrics import Interval
@@ -96,8 +97,3 @@ def _performance(performance: Performance, names: Sequence[str]) -> dict[str, fl
 
 def _numbers(values: Interval | Displacement | None) -> dict[str, float | None] | None:
     return None if values is None else {name: as_number(value) for name, value in asdict(values).items()}
-
-
-def as_number(value: float | None) -> float | None:
-    """JSON knows no NaN and no infinity: they become null."""
-    return value if value is not None and math.isfinite(value) else None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Batch
-from ablation_core.data.user_input import NEW_TOKENS, OwnInput, text_inputs
+from ablation_core.data.user_input import NEW_TOKENS, UserInput, text_inputs
 from ablation_core.engine import clean_passes
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import Method
@@ -29,11 +29,11 @@ class Answer:
     after: dict[str, np.ndarray]
 
 
-class OwnRun:
+class UserInputRun:
     """An input with the ablations of a selection by several methods."""
 
     def __init__(
-        self, model: LoadedModel, own: OwnInput, spec: AblationSpec, statistics: Statistics | None = None
+        self, model: LoadedModel, own: UserInput, spec: AblationSpec, statistics: Statistics | None = None
     ) -> None:
         """
         Args:
@@ -51,9 +51,9 @@ class OwnRun:
             if length is None:
                 return swap
 
-            def cut(pre_out: Tensor) -> Tensor:
-                missing = length - pre_out.shape[1]
-                return swap(torch.nn.functional.pad(pre_out, (0, 0, 0, missing)))[:, : pre_out.shape[1]]
+            def cut(z: Tensor) -> Tensor:
+                missing = length - z.shape[1]
+                return swap(torch.nn.functional.pad(z, (0, 0, 0, missing)))[:, : z.shape[1]]
 
             return cut
 
@@ -61,9 +61,9 @@ class OwnRun:
 
     def answer(self) -> Answer:
         """What the model predicts at the places asked for."""
-        recorded = clean_passes.record(self.model, self.own.asked)
-        outputs = [clean_passes.ablated_output(self.model, recorded, swaps) for swaps in self._replacements.values()]
-        before, *after = clean_passes.log_probabilities(self.model, recorded, [recorded.outputs[-1], *outputs])
+        clean_pass = clean_passes.record(self.model, self.own.asked)
+        outputs = [clean_passes.ablated_output(self.model, clean_pass, swaps) for swaps in self._replacements.values()]
+        before, *after = clean_passes.log_probabilities(self.model, clean_pass, [clean_pass.outputs[-1], *outputs])
         shares = [log_probs.exp().numpy() for log_probs in after]
         return Answer(before.exp().numpy(), dict(zip(self._replacements, shares, strict=True)))
 
@@ -87,11 +87,11 @@ class OwnRun:
         for _ in range(new_tokens):
             targets = torch.full_like(ids, IGNORED)
             targets[:, -1] = 0
-            recorded = clean_passes.Recorded(
+            clean_pass = clean_passes.CleanPass(
                 Batch(text_inputs(ids), targets), []
             )  # nothing recorded: the whole model runs
-            output = clean_passes.ablated_output(self.model, recorded, swaps)
-            following = clean_passes.log_probabilities(self.model, recorded, [output])[0].argmax(1)
+            output = clean_passes.ablated_output(self.model, clean_pass, swaps)
+            following = clean_passes.log_probabilities(self.model, clean_pass, [output])[0].argmax(1)
             ids = torch.cat([ids, following.to(ids.device)[:, None]], dim=1)
             ended |= {name for name, token in zip(names, following.tolist(), strict=True) if token in ends}
             for row, name in enumerate(names):
@@ -113,8 +113,8 @@ def _stacked(rows: list[dict[int, clean_passes.Replace]]) -> dict[int, clean_pas
     """Replacements for a batch that has a row for each of these."""
 
     def swap_rows(layer: int) -> clean_passes.Replace:
-        def swap(pre_out: Tensor) -> Tensor:
-            parts = zip(rows, pre_out.split(1), strict=True)
+        def swap(z: Tensor) -> Tensor:
+            parts = zip(rows, z.split(1), strict=True)
             return torch.cat([swaps[layer](part) if layer in swaps else part for swaps, part in parts])
 
         return swap

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED, Data, load_data
 from ablation_core.engine import clean_passes
-from ablation_core.engine.clean_passes import Recording
+from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.hooks import Replace
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
@@ -65,13 +65,13 @@ class OptimalRun:
 
     def __init__(
         self,
-        recording: Recording,
+        clean_cache: CleanPassCache,
         selection: Selection,
         starts: Mapping[str, np.ndarray],
         std: np.ndarray,
-        spared: int = 0,
+        skip_first: int = 0,
     ) -> None:
-        self.model, self.recording, self.selection, self.spared = recording.model, recording, selection, spared
+        self.model, self.clean_cache, self.selection, self.skip_first = clean_cache.model, clean_cache, selection, skip_first
         self._masks = {layer: torch.from_numpy(selection.mask(layer)) for layer in selection.layers}
         self._starts = {name: self._gathered(values) for name, values in starts.items()}
         self._scale = self._gathered(std).nan_to_num(0).clamp(min=1e-6)
@@ -117,7 +117,7 @@ class OptimalRun:
 
     def _pass(self, number: int) -> float:
         """Adam (Kingma and Ba 2015) over the batches, in units of each neuron's standard deviation; the mean loss met."""
-        batches, total = len(self.recording.data), 0.0
+        batches, total = len(self.clean_cache.data), 0.0
         for batch in range(batches):
             loss, gradient = self._gradient(self._values, batch)
             total, gradient = total + loss, gradient * self._scale
@@ -127,29 +127,29 @@ class OptimalRun:
             mean, square = self._first / (1 - 0.9**update), self._second / (1 - 0.99**update)
             rate = _STEP * (1 - 0.9 * update / (PASSES * batches))
             self._values = self._values - rate * self._scale * mean / (square.sqrt() + 1e-12)
-        return total / self.recording.data.predictions
+        return total / self.clean_cache.data.predictions
 
     def _loss(self, values: Tensor | None) -> float:
         """The mean loss over the training part; None stands for the clean model."""
         total = 0.0
-        for number in range(len(self.recording.data)):
-            recorded = self.recording[number]
+        for number in range(len(self.clean_cache.data)):
+            clean_pass = self.clean_cache[number]
             replacements = {} if values is None else self._replacements(values)
-            output = clean_passes.ablated_output(self.model, recorded, replacements)
-            total += clean_passes.loss_gradient(self.model, recorded, output, needed=False)[0]
-        return total / self.recording.data.predictions
+            output = clean_passes.ablated_output(self.model, clean_pass, replacements)
+            total += clean_passes.loss_gradient(self.model, clean_pass, output, needed=False)[0]
+        return total / self.clean_cache.data.predictions
 
     def _gradient(self, values: Tensor, number: int) -> tuple[float, Tensor]:
         """A batch's summed loss, and the gradient of its mean by the constants."""
-        recorded, values = self.recording[number], values.clone().requires_grad_()
+        clean_pass, values = self.clean_cache[number], values.clone().requires_grad_()
         with torch.enable_grad():
-            output = clean_passes.resume(self.model, recorded, self._replacements(values))[-1]
-        loss, gradient = clean_passes.loss_gradient(self.model, recorded, output)
+            output = clean_passes.resume(self.model, clean_pass, self._replacements(values))[-1]
+        loss, gradient = clean_passes.loss_gradient(self.model, clean_pass, output)
         (gradient,) = torch.autograd.grad(clean_passes.hidden_of(output), values, gradient)
-        return loss, gradient / max(1, int((recorded.batch.targets != IGNORED).sum()))
+        return loss, gradient / max(1, int((clean_pass.batch.targets != IGNORED).sum()))
 
     def _replacements(self, values: Tensor) -> dict[int, Replace]:
-        return clean_passes.donor_replacements(self.selection, self._scattered(values, 0.0), self.spared)
+        return clean_passes.resampled_replacements(self.selection, self._scattered(values, 0.0), self.skip_first)
 
     def _gathered(self, array: np.ndarray) -> Tensor:
         """The selected neurons' entries, (neurons,), in order of layer, head and neuron."""

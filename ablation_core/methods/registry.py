@@ -37,7 +37,7 @@ class Method:
         description: what it does, in a sentence for the user.
         constant: (statistics, bins) → values (layers, heads, head_dim).
         donor: (model, data, sequence numbers, seed) → the inputs whose activations replace theirs.
-        one_donor: whether that is a single input, the same for all sequences.
+        one_source: whether that is a single input, the same for all sequences.
         learned: whether its constants are learned (see `optimal`).
         needs_statistics: whether it reads the statistics.
         modalities: which kinds of models it is for.
@@ -46,8 +46,8 @@ class Method:
     name: str
     description: str
     constant: Constant | None = None
-    donor: Donor | None = None
-    one_donor: bool = False
+    source: Donor | None = None
+    one_source: bool = False
     learned: bool = False
     needs_statistics: bool = False
     modalities: tuple[Modality, ...] = ANY
@@ -58,7 +58,7 @@ def _from_statistics(name: str, description: str, constant: Constant) -> Method:
 
 
 def _donor(name: str) -> Donor:
-    """A function of `donors`, which is imported, with torch, when it is first called."""
+    """A function of `sources`, which is imported, with torch, when it is first called."""
 
     def call(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
         from ablation_core.methods import resampling
@@ -68,9 +68,9 @@ def _donor(name: str) -> Donor:
     return call
 
 
-def _from_one_input(name: str, what: str, donor: Donor, modalities: tuple[Modality, ...]) -> Method:
+def _from_one_input(name: str, what: str, source: Donor, modalities: tuple[Modality, ...]) -> Method:
     description = f"Every selected neuron takes the activation it has at the same position of {what}."
-    return Method(name, description, donor=donor, one_donor=True, modalities=modalities)
+    return Method(name, description, source=source, one_source=True, modalities=modalities)
 
 
 METHODS = {
@@ -115,7 +115,7 @@ METHODS = {
         Method(
             "resample-dataset",
             "Every selected neuron takes the activation it has on another input of the data set, at the same position.",
-            donor=_donor("other_sequences"),
+            source=_donor("other_sequences"),
         ),
         _from_one_input("resample-characters", "one text of random characters", _donor("random_characters"), TEXT),
         _from_one_input("resample-tokens", "one text of random tokens", _donor("random_tokens"), TEXT),

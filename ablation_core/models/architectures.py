@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablation_core.errors import ModelError
 from ablation_core.models.info import Modality
-from ablation_core.selection import Shape
+from ablation_core.selection import ModelShape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -160,7 +160,7 @@ def find_projections(architecture: Architecture, module: nn.Module) -> tuple[lis
     return blocks, projections
 
 
-def find_shape(architecture: Architecture, module: nn.Module, blocks: list[nn.Module], widths: list[int]) -> Shape:
+def find_shape(architecture: Architecture, module: nn.Module, blocks: list[nn.Module], widths: list[int]) -> ModelShape:
     """Heads per layer and neurons per head, from the number of heads and the projections' input widths.
 
     Raises:
@@ -177,7 +177,7 @@ def find_shape(architecture: Architecture, module: nn.Module, blocks: list[nn.Mo
     sizes = {width // count for width, count in zip(widths, heads, strict=True)}
     if len(sizes) != 1:
         raise ModelError(f"Head sizes differ between layers ({sorted(sizes)}); one size for all layers is needed.")
-    return Shape(tuple(heads), sizes.pop())
+    return ModelShape(tuple(heads), sizes.pop())
 
 
 def input_width(projection: nn.Module) -> int:

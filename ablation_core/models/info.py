@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ablation_core.selection import Shape
+from ablation_core.selection import ModelShape
 
 Modality = Literal["causal", "masked", "vision"]
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelInfo:
     """A model by what tells it apart; a `LoadedModel` has the same attributes, and gives its card.
 
     Attributes:
@@ -24,8 +24,8 @@ class ModelCard:
     ref: str
     family: str
     modality: Modality
-    shape: Shape
+    shape: ModelShape
     fingerprint: str
     dtype: str = "float32"
     verified: bool = True
-    left_out: int = 1
+    excluded_positions: int = 1

@@ -1,11 +1,12 @@
 """`LoadedModel`: a module with what is needed to feed it, hook it and tell it apart. `loading.py` makes them."""
 
 import hashlib
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -13,9 +14,17 @@ from torch import Tensor, nn
 
 from ablation_core.errors import ModelError
 from ablation_core.models.architectures import Architecture, find_projections, find_shape, input_width
-from ablation_core.models.info import Modality, ModelCard
-from ablation_core.selection import Shape
-from ablation_core.server.turns import FairLock
+from ablation_core.models.info import Modality, ModelInfo
+from ablation_core.selection import ModelShape
+
+
+class Lock(Protocol):
+    """A re-entrant lock: a plain one, or the fair one that a server installs (`server/turns.py`)."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *_: Any) -> Any: ...
 
 
 def _reads_no_images(_image: Image.Image) -> Tensor:
@@ -41,14 +50,14 @@ class LoadedModel:
     ref: str
     module: nn.Module
     architecture: Architecture
-    shape: Shape
+    shape: ModelShape
     blocks: list[nn.Module]
     projections: list[nn.Module]
     tokenizer: Any = None
     to_pixels: Callable[[Image.Image], Tensor] = _reads_no_images
     labels: tuple[str, ...] = ()
     max_length: int | None = None
-    lock: FairLock = field(default_factory=FairLock, repr=False)
+    lock: Lock = field(default_factory=threading.RLock, repr=False)
     shortcuts: list[Any] | None = field(default=None, repr=False)
 
     @property
@@ -65,16 +74,16 @@ class LoadedModel:
         return self.architecture.verified
 
     @property
-    def left_out(self) -> int:
+    def excluded_positions(self) -> int:
         """1 where the first position holds BOS, CLS or the like, which statistics leave out; else 0."""
         prefix = getattr(self.module, "num_prefix_tokens", 1)  # timm's transformers may have none
         return int(self.architecture.first_is_special and prefix > 0)
 
     @cached_property
-    def card(self) -> ModelCard:
+    def info(self) -> ModelInfo:
         """What tells it apart."""
         known = (self.ref, self.family, self.modality, self.shape)
-        return ModelCard(*known, self.fingerprint, self.dtype, self.verified, self.left_out)
+        return ModelInfo(*known, self.fingerprint, self.dtype, self.verified, self.excluded_positions)
 
     @property
     def config(self) -> Any:

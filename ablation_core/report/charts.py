@@ -61,7 +61,7 @@ def mark_scales(names: Sequence[str]) -> dict:
         "strokeDash": alt.StrokeDash(
             "kind:N", scale=alt.Scale(domain=names, range=[list(m.dash) for m in marks]), legend=None
         ),
-        "shape": alt.Shape("kind:N", scale=alt.Scale(domain=names, range=[m.shape for m in marks]), legend=None),
+        "shape": alt.ModelShape("kind:N", scale=alt.Scale(domain=names, range=[m.shape for m in marks]), legend=None),
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.results import AblationResult
-from ablation_core.models.info import ModelCard
+from ablation_core.models.info import ModelInfo
 from ablation_core.server import access
 from ablation_core.storage import CACHE, PROJECT
 
@@ -40,7 +40,7 @@ import json
 import sys
 
 from ablation_core import ablate, load_data, load_model, load_statistics
-from ablation_core.engine.clean_passes import Recording
+from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.noise_floor import noise_floor
 from ablation_core.selection import Selection
 from ablation_core.report.sentences import comparison, verdict
@@ -66,7 +66,7 @@ result = ablate(
     spared={spared},
 )
 floor = None
-for floor in noise_floor(Recording(model, data), Selection.parse(result.select, model.shape), statistics, seed={seed}):
+for floor in noise_floor(CleanPassCache(model, data), Selection.parse(result.select, model.shape), statistics, seed={seed}):
     pass  # the last one is over all random sets
 document = result.to_dict()
 document["noise_floor"] = None if floor is None else {{"low": floor.low, "high": floor.high, "sets": floor.sets}}
@@ -147,7 +147,7 @@ def ablation_script(result: AblationResult, statistics: Statistics, method: str,
         select=result.select,
         methods=[row.method for row in result.results],
         bins=result.bins,
-        spared=result.positions_spared,
+        skip_first=result.positions_spared,
         method=method,
     )
 
@@ -239,7 +239,7 @@ def _run_script(
     )
 
 
-def neuron_script(model: ModelCard, statistics: Statistics, select: str, bins: int, folder: Path = CACHE) -> str:
+def neuron_script(model: ModelInfo, statistics: Statistics, select: str, bins: int, folder: Path = CACHE) -> str:
     """A Python script that prints the figures of neurons as JSON."""
     return _NEURON_SCRIPT.format(
         model=model.ref,
@@ -251,7 +251,7 @@ def neuron_script(model: ModelCard, statistics: Statistics, select: str, bins: i
     )
 
 
-def neuron_command(model: ModelCard, statistics: Statistics, select: str, bins: int, folder: Path = CACHE) -> str:
+def neuron_command(model: ModelInfo, statistics: Statistics, select: str, bins: int, folder: Path = CACHE) -> str:
     """The command that prints the figures of neurons."""
     words = ["python", "-m", "ablation_core", "neurons", model.ref, "--dtype", model.dtype]
     words += ["--select", select, "--bins", str(bins), "--statistics", statistics_file(statistics, folder)]

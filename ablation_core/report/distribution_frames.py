@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ablation_core.activations.statistics import Statistics
-from ablation_core.selection import Shape
+from ablation_core.selection import ModelShape
 
 if TYPE_CHECKING:
-    from ablation_core.activations.all_neurons import Shapes
+    from ablation_core.activations.all_neurons import AllNeurons
     from ablation_core.activations.by_position import ByPosition
 
 ODDITIES = {
@@ -86,7 +86,7 @@ def position_frame(found: ByPosition, head: int, neuron: int) -> pd.DataFrame:
     return pd.DataFrame({"position": np.arange(len(mean)), "low": low, "median": median, "high": high, "mean": mean})
 
 
-def all_neurons_frame(statistics: Statistics, shapes: Shapes, shape: Shape, bins: int, by: str) -> pd.DataFrame:
+def all_neurons_frame(statistics: Statistics, shapes: AllNeurons, shape: ModelShape, bins: int, by: str) -> pd.DataFrame:
     """One row a neuron of the model, the most unusual by one of `ODDITIES` first; those without a figure last."""
     exists = np.arange(max(shape.heads))[None] < np.array(shape.heads)[:, None]
     layers, heads, neurons = np.nonzero(np.broadcast_to(exists[..., None], statistics.mean.shape))

@@ -17,7 +17,7 @@ import vl_convert
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.results import AblationResult
-from ablation_core.models.info import ModelCard
+from ablation_core.models.info import ModelInfo
 from ablation_core.storage import PROJECT
 
 PICTURE_WIDTH = 720
@@ -100,7 +100,7 @@ def _measured_with(model: dict, data: dict, statistics: dict | None) -> dict:
     }
 
 
-def statistics_provenance(model: ModelCard, statistics: Statistics, bins: int) -> dict:
+def statistics_provenance(model: ModelInfo, statistics: Statistics, bins: int) -> dict:
     """Where a distribution comes from: model, data, statistics, settings, versions."""
     made = statistics.provenance
     return {

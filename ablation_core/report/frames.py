@@ -3,16 +3,16 @@
 import numpy as np
 import pandas as pd
 
-from ablation_core.activations.neuron_summary import Reading, peak_distance
+from ablation_core.activations.neuron_summary import NeuronSummary, peak_distance
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.results import AblationResult, Performance
 from ablation_core.methods.registry import METHODS, constant_values
-from ablation_core.selection import Selection, Shape
+from ablation_core.selection import Selection, ModelShape
 
 GRID_BINS = 40
 
 
-def head_frame(values: np.ndarray, shape: Shape, picked: set[tuple[int, int]]) -> pd.DataFrame:
+def head_frame(values: np.ndarray, shape: ModelShape, picked: set[tuple[int, int]]) -> pd.DataFrame:
     """One row a head; `values` is (layers, heads)."""
     rows = [
         {"layer": layer, "head": head, "value": float(values[layer, head]), "picked": (layer, head) in picked}
@@ -29,15 +29,15 @@ def head_distances(statistics: Statistics, bins: int) -> np.ndarray:
 
 def neuron_frame(statistics: Statistics, layer: int, head: int, bins: int) -> pd.DataFrame:
     """One row a neuron of a head, the oddest first: where its peak lies farthest from its mean."""
-    apart = peak_distance(statistics, bins)[layer, head]
+    distance_in_std = peak_distance(statistics, bins)[layer, head]
     frame = pd.DataFrame(
         {
-            "neuron": np.arange(len(apart)),
+            "neuron": np.arange(len(distance_in_std)),
             "mean": statistics.mean[layer, head],
             "median": statistics.median()[layer, head],
             "peak": statistics.peak(bins)[layer, head],
             "std": statistics.std[layer, head],
-            "apart": apart,
+            "apart": distance_in_std,
         }
     )
     return frame.sort_values("apart", key=np.abs, ascending=False, ignore_index=True)
@@ -80,7 +80,7 @@ def grid_frames(
                 "mean": row.mean,
                 "std": row.std,
                 "peak": row.peak,
-                "apart": row.apart,
+                "apart": row.distance_in_std,
             }
         )
     named = ["neuron", "kind", "x", "y", "y2"]  # also where no value lies within any range
@@ -92,7 +92,7 @@ def histogram_frame(statistics: Statistics, layer: int, head: int, neuron: int, 
     return pd.DataFrame({"left": edges[:-1], "right": edges[1:], "count": counts})
 
 
-def mark_frame(reading: Reading, bars: pd.DataFrame, span: tuple[float, float] | None = None) -> pd.DataFrame:
+def mark_frame(reading: NeuronSummary, bars: pd.DataFrame, span: tuple[float, float] | None = None) -> pd.DataFrame:
     """A neuron's four values with the text printed beside each, and where it is printed (see `text_places`).
 
     Args:
@@ -107,7 +107,7 @@ def mark_frame(reading: Reading, bars: pd.DataFrame, span: tuple[float, float] |
         {
             "kind": kind,
             "value": value,
-            "text": f"{kind} {value:.4g}" + ("" if kind == "mean" else f"  ({reading.apart(kind, 'mean'):+.2f} std)"),
+            "text": f"{kind} {value:.4g}" + ("" if kind == "mean" else f"  ({reading.distance_in_std(kind, 'mean'):+.2f} std)"),
         }
         for kind, value in reading.values.items()
     ]

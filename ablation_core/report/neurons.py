@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict
 
-from ablation_core.activations.neuron_summary import read_neuron
+from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.provenance import describe_model, describe_statistics
 from ablation_core.models.loaded import LoadedModel
@@ -15,7 +15,7 @@ def describe_neurons(model: LoadedModel, statistics: Statistics, selection: Sele
     neurons = []
     for (layer, head), picked in selection.chosen:
         for neuron in picked:
-            reading = read_neuron(statistics, layer, head, neuron, bins)
+            reading = summarise_neuron(statistics, layer, head, neuron, bins)
             figures = asdict(reading) | {"sentence": reading.sentence}
             neurons.append({"neuron": f"{layer}.{head}:{neuron}"} | {k: _plain(v) for k, v in figures.items()})
     return {

@@ -8,24 +8,24 @@ import pandas as pd
 from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
 from ablation_core.runs.sweep import SweepResult
 
-Estimates = dict[str, tuple[float, float]]  # head → estimated change and its standard error
+RegressionEstimator = dict[str, tuple[float, float]]  # head → estimated change and its standard error
 
 STATES = ("told from no effect", "not told from no effect", "estimate")
 
 
-def told_heads(result: SweepResult, method: str, metric: str) -> set[str]:
+def significant_heads(result: SweepResult, method: str, metric: str) -> set[str]:
     """The heads that stand out: q at most 5 % or, for KL, which is never negative, more than every random set."""
     if metric != "kl":
-        return result.told(method, metric)
+        return result.significant(method, metric)
     floor = result.floor(method, metric)
     return {head for head, value in result.changes(method, metric).items() if floor is not None and value > floor[1]}
 
 
 def map_frame(
-    result: SweepResult, method: str, metric: str, picked: str | None = None, estimates: Estimates | None = None
+    result: SweepResult, method: str, metric: str, picked: str | None = None, estimates: RegressionEstimator | None = None
 ) -> pd.DataFrame:
     """One row a head that is measured or estimated: its change, interval, q and state, the largest change first."""
-    told, adjusted, rows = told_heads(result, method, metric), {}, []
+    significant, adjusted, rows = significant_heads(result, method, metric), {}, []
     if metric != "kl":
         adjusted = result.adjusted(method, metric)
     estimates = estimates or {}
@@ -36,7 +36,7 @@ def map_frame(
         row |= {"estimate": estimate, "estimate error": error}
         if kept := result.rows.get(head, {}).get(method):
             bounds = {name: math.nan if value is None else value for name, value in kept["change"][metric].items()}
-            row |= {"value": bounds.pop("mean"), **bounds, "q": adjusted.get(head), "state": STATES[head not in told]}
+            row |= {"value": bounds.pop("mean"), **bounds, "q": adjusted.get(head), "state": STATES[head not in significant]}
         else:
             row |= {"value": estimate, "low": math.nan, "high": math.nan, "q": None, "state": STATES[2]}
         if math.isfinite(row["value"]):
@@ -77,7 +77,7 @@ def pair_frame(result: SweepResult, one: str, other: str, metric: str) -> pd.Dat
     return pd.DataFrame(rows, columns=["label", "x", "y"]).dropna()
 
 
-def estimate_frame(result: SweepResult, method: str, metric: str, estimates: Estimates) -> pd.DataFrame:
+def estimate_frame(result: SweepResult, method: str, metric: str, estimates: RegressionEstimator) -> pd.DataFrame:
     """One row a head that is measured and estimated: the estimate across, the exact change up."""
     exact = result.changes(method, metric)
     rows = [{"label": head, "x": estimates[head][0], "y": exact[head]} for head in exact if head in estimates]

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 
-from ablation_core.report.run_frames import Estimates, told_heads
+from ablation_core.report.run_frames import RegressionEstimator, significant_heads
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
 from ablation_core.stats.correlation import rank_agreement
@@ -20,11 +20,11 @@ def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
         return f"No head is measured by {method} yet."
     data, count = result.description["data"], len(result.wanted)
     so_far = "" if len(changes) == count else f" ({len(changes)} measured so far)"
-    told = told_heads(result, method, metric)
+    significant = significant_heads(result, method, metric)
     rule = "5 % false discoveries over the map" if metric != "kl" else "a KL above every random set's"
     most_taken = "at most " if "looks_after_sequences" in result.description else ""
     text = (
-        f"By {method}, **{len(told)} of {count} heads**{so_far} can be told from no effect on {what} ({rule}), on "
+        f"By {method}, **{len(significant)} of {count} heads**{so_far} can be told from no effect on {what} ({rule}), on "
         f"{most_taken}{data['predictions']:,} predictions of {data['ref']}."
     )
     most = max(changes, key=lambda head: abs(changes[head]))
@@ -81,7 +81,7 @@ _VERDICTS = {
 }
 
 
-def estimate_sentence(result: SweepResult, method: str, metric: str, estimates: Estimates) -> str:
+def estimate_sentence(result: SweepResult, method: str, metric: str, estimates: RegressionEstimator) -> str:
     """How far the instant estimate and the exact values order the measured heads alike."""
     if not estimates:
         return ""
@@ -129,5 +129,5 @@ def curve_sentence(result: CurveResult, metric: str) -> str:
     text += f"; {nearest} does {gap['mean']:{form}}{unit} more harm"
     if gap["low"] is None:
         return f"{text}. One seed gives no interval."
-    apart = "told apart" if gap["low"] > 0 or gap["high"] < 0 else "not told apart"
-    return f"{text} (95 % interval {gap['low']:{form}} to {gap['high']:{form}}, paired over seeds): {apart}."
+    distance_in_std = "told apart" if gap["low"] > 0 or gap["high"] < 0 else "not told apart"
+    return f"{text} (95 % interval {gap['low']:{form}} to {gap['high']:{form}}, paired over seeds): {distance_in_std}."

@@ -20,15 +20,15 @@ from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run
-from ablation_core.experiments.results import as_number
+from ablation_core.storage import as_number
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.adaptive_batches import Batchwise, Wanted
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.sweep import every_head
 from ablation_core.selection import Head
-from ablation_core.stats.regression_estimator import Estimates
-from ablation_core.stats.sequential import Looking, adjusted, at_once, plan_looks
+from ablation_core.stats.regression_estimator import RegressionEstimator
+from ablation_core.stats.sequential import GroupSequentialTest, adjusted, at_once, plan_interim_looks
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,10 @@ class _Sweeping:
         self.heads = list(spec.heads or every_head(model))
         size = at_once(data.sequences, data.batch_size)
         self.runs = Batchwise(model, data, size, self.heads, spec.methods, statistics, spec.bins)
-        self.looks, self.shares = plan_looks(data.sequences, size)
+        self.looks, self.shares = plan_interim_looks(data.sequences, size)
         self.most = max(1, len(self.heads) * len(spec.methods) * data.predictions)
         self.kept_as = describe_run(model, data, statistics) | {"bins": spec.bins, "sequences_at_once": size}
-        self.looking = {method.name: Looking(len(self.heads), self.shares, spec.precision) for method in spec.methods}
+        self.looking = {method.name: GroupSequentialTest(len(self.heads), self.shares, spec.precision) for method in spec.methods}
 
     def undecided(self) -> Wanted:
         """The heads that a method has not decided yet, each with those methods."""
@@ -190,7 +190,7 @@ class _Sweeping:
         seen = int(np.isfinite(self.runs.baseline[0]).sum())
         if not seen:
             return None
-        means = Estimates.make(self.runs.baseline[:, :seen], self.runs.counts, None, self.runs.sizes).mean
+        means = RegressionEstimator.make(self.runs.baseline[:, :seen], self.runs.counts, None, self.runs.sizes).mean
         mean = dict(zip(METRICS, means.tolist(), strict=True))
         perplexity = float(np.exp(mean["loss"]))
         return {"loss": mean["loss"], "perplexity": as_number(perplexity), "top1": mean["top1"], "top10": mean["top10"]}
@@ -205,7 +205,7 @@ class _Sweeping:
             guesses = self._guesses(method)
             if guesses is not None:  # of the loss; the other metrics' means are those of what was measured
                 guesses = guesses[number] * (np.array(METRICS) == "loss")[:, None]
-            estimates = Estimates.make(
+            estimates = RegressionEstimator.make(
                 self.runs.sums[method][:, number, :size] - clean, counts, guesses, self.runs.sizes
             )
             wide = estimates.half_width(looking.share[number])

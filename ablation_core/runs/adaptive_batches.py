@@ -21,7 +21,7 @@ from ablation_core.engine.metrics import METRICS, Scores, sequence_sums
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import WAITING_BYTES
-from ablation_core.experiments.head_displacements import Displacements
+from ablation_core.experiments.head_displacements import HeadDisplacements
 from ablation_core.methods.registry import METHODS, Method, constant_values
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.batch_records import fits_batch, read, written
@@ -73,7 +73,7 @@ class Batchwise:
         self.counts = np.zeros(data.sequences)
         self.guesses: dict[str, np.ndarray] | None = None
         self.taken = 0
-        self._recording = clean_passes.Recording(model, self.data, limit=0)  # no batch is asked for twice
+        self._recording = clean_passes.CleanPassCache(model, self.data, limit=0)  # no batch is asked for twice
         self._ledger: Ledger | None = None
         self._there: dict[str, dict] = {}  # what the ledger has, by head and method
 
@@ -95,7 +95,7 @@ class Batchwise:
         assert self._ledger is not None, "attach a ledger first"
         every = list({method.name: method for method in (METHODS["zero"], *methods)}.values())
         seed, records = self.original.seed, []
-        displacements = Displacements(self.model, self.original, every, self.statistics, self.bins, seed)
+        displacements = HeadDisplacements(self.model, self.original, every, self.statistics, self.bins, seed)
         for batch in range(len(self.data)):
             names = {method.name: f"batch {batch} guess {method.name}" for method in every}
             if not self._there.keys() >= set(names.values()):
@@ -106,7 +106,7 @@ class Batchwise:
                 record = {names[name]: one for name, one in guessed.items() if names[name] not in self._there}
                 self._ledger.add(" ".join(record), record)
                 self._there |= record
-            records.append({name: self._there[piece] for name, piece in names.items()})
+            records.append({name: self._there[unit] for name, unit in names.items()})
             yield
         guesses = {m.name: np.concatenate([read(one[m.name]["guesses"]) for one in records], 1) for m in every}
         self._put_in_order(_sizes(guesses["zero"]))
@@ -124,7 +124,7 @@ class Batchwise:
         self.order = drawing_order(sizes, self.original.seed)
         self.sizes = sizes[self.order]
 
-    def _guessed(self, batch: int, displacements: Displacements) -> dict[str, dict]:
+    def _guessed(self, batch: int, displacements: HeadDisplacements) -> dict[str, dict]:
         """Method → the estimates of a batch, of the data's own order: (all heads, sequences); what the ledger keeps."""
         numbers = list(self.data.numbers(batch))
         lines = linearise(self.model, self.original.rows(numbers), 0, (self.original.seed, batch))
@@ -149,8 +149,8 @@ class Batchwise:
             DataError: a sequence has no prediction.
         """
         places = list(self.data.numbers(batch))
-        recorded: clean_passes.Recorded | None = None
-        donated: dict[str, Mapping[int, Tensor]] = {}
+        clean_pass: clean_passes.CleanPass | None = None
+        resampled: dict[str, Mapping[int, Tensor]] = {}
         for _, group in groupby(sorted(wanted, key=lambda row: self.heads[row[0]]), lambda row: self.heads[row[0]][0]):
             missing = []
             for number, methods in group:
@@ -162,10 +162,10 @@ class Batchwise:
                     else:
                         missing.append((number, method))
             if missing:
-                if recorded is None:
-                    recorded = replace(self._recording[batch], keeps=clean_passes.Room(clean_passes.KEPT_CLEAN_BYTES))
-                    donated = self._donated(places, wanted)
-                self._run(batch, recorded, missing, donated)
+                if clean_pass is None:
+                    clean_pass = replace(self._recording[batch], keeps=clean_passes.ByteBudget(clean_passes.KEPT_CLEAN_BYTES))
+                    resampled = self._donated(places, wanted)
+                self._run(batch, clean_pass, missing, resampled)
             clean = self._there[self._clean(batch)]
             self.baseline[:, places], self.counts[places] = read(clean["sums"]), clean["counts"]
             yield
@@ -176,41 +176,41 @@ class Batchwise:
         layers = range(self.model.num_layers)
 
         def pre_outs(method: Method) -> Mapping[int, Tensor]:
-            assert method.donor is not None
-            donor = method.donor(self.model, self.original, numbers, self.original.seed)
-            return clean_passes.pre_outs(self.model, donor, layers)
+            assert method.source is not None
+            source = method.source(self.model, self.original, numbers, self.original.seed)
+            return clean_passes.pre_outs(self.model, source, layers)
 
         def once(method: Method) -> Mapping[int, Tensor]:
             return self._recording.once(method.name, lambda: pre_outs(method))
 
-        donors = {method.name: method for _, methods in wanted for method in methods if method.donor}
-        return {name: once(method) if method.one_donor else pre_outs(method) for name, method in donors.items()}
+        sources = {method.name: method for _, methods in wanted for method in methods if method.source}
+        return {name: once(method) if method.one_source else pre_outs(method) for name, method in sources.items()}
 
     def _run(
         self,
         batch: int,
-        recorded: clean_passes.Recorded,
+        clean_pass: clean_passes.CleanPass,
         missing: Sequence[tuple[int, Method]],
-        donated: Mapping[str, Mapping[int, Tensor]],
+        resampled: Mapping[str, Mapping[int, Tensor]],
     ) -> None:
         assert self._ledger is not None, "attach a ledger first"
-        sequences, places = scored_rows(recorded.batch.targets.cpu().numpy()), list(self.data.numbers(batch))
+        sequences, places = scored_rows(clean_pass.batch.targets.cpu().numpy()), list(self.data.numbers(batch))
         counts = np.bincount(sequences, minlength=len(places)).tolist()
         if not all(counts):
             raise DataError(
                 f"Nothing is scored in a sequence of {self.data.ref}: every target is {IGNORED}, which stands for ignored. "
                 f"An adaptive sweep needs a prediction in each; sweep without --adaptive."
             )
-        at_once = max(1, WAITING_BYTES // clean_passes.hidden_of(recorded.outputs[-1]).nbytes)
+        at_once = max(1, WAITING_BYTES // clean_passes.hidden_of(clean_pass.outputs[-1]).nbytes)
         for first in range(0, len(missing), at_once):
             part = missing[first : first + at_once]
             outputs = [
-                clean_passes.ablated_output(self.model, recorded, self._replacements(number, method, donated))
+                clean_passes.ablated_output(self.model, clean_pass, self._replacements(number, method, resampled))
                 for number, method in part
             ]
-            clean, *ablated = clean_passes.score_outputs(self.model, recorded, outputs)
+            clean, *ablated = clean_passes.score_outputs(self.model, clean_pass, outputs)
             if not np.isfinite(clean.loss).all():
-                raise no_numbers(self.model, self.data.ref, recorded.outputs)
+                raise no_numbers(self.model, self.data.ref, clean_pass.outputs)
             record = {self._clean(batch): {"sums": written(_sums(clean, sequences)), "counts": counts}}
             for (number, method), scores in zip(part, ablated, strict=True):
                 sums = self.sums[method.name][:, number, places] = _sums(scores, sequences)
@@ -220,11 +220,11 @@ class Batchwise:
             self._there |= record
 
     def _replacements(
-        self, number: int, method: Method, donated: Mapping[str, Mapping[int, Tensor]]
+        self, number: int, method: Method, resampled: Mapping[str, Mapping[int, Tensor]]
     ) -> dict[int, clean_passes.Replace]:
         selection = Selection.of_heads([self.heads[number]], self.model.shape)
-        if method.donor:
-            return clean_passes.donor_replacements(selection, donated[method.name])
+        if method.source:
+            return clean_passes.resampled_replacements(selection, resampled[method.name])
         values = constant_values(method, self.statistics, selection, self.bins)
         return clean_passes.constant_replacements(selection, values, self.model)
 

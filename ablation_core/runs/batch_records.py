@@ -12,8 +12,8 @@ import numpy as np
 
 from ablation_core.data.dataset import Data
 from ablation_core.engine.metrics import METRICS
-from ablation_core.experiments.results import as_number
-from ablation_core.forms import MAYBE, fits
+from ablation_core.storage import as_number
+from ablation_core.storage import NUMBER_OR_NULL, matches_schema
 
 _NAME = re.compile(r"batch ([0-9]{1,9}) (guess )?")
 
@@ -40,7 +40,7 @@ def fits_batch(name: str, record: Any, data: Data, heads: int) -> bool:
         return False
     field, height = ("guesses", heads) if place[2] else ("sums", len(METRICS))
     counted = {"counts": [int]} if place[2] or name.endswith(" clean") else {}
-    if not fits(record, {field: [[MAYBE]]} | counted):
+    if not matches_schema(record, {field: [[NUMBER_OR_NULL]]} | counted):
         return False
     rows, size = record[field], len(data.numbers(int(place[1])))
     right_size = len(rows) == height and all(len(row) == size for row in rows)

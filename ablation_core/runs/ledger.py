@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablation_core.errors import StatisticsError
-from ablation_core.storage import held, write_all, write_whole
+from ablation_core.storage import file_lock, write_all, write_atomic
 
 _log = logging.getLogger(__name__)
 VERSION = 2  # raised whenever the same run would give other numbers
@@ -69,7 +69,7 @@ def open_ledger(folder: Path, kind: str, run: dict) -> Iterator[Ledger]:
             lock = path.with_suffix(".lock")
             lock.parent.mkdir(parents=True, exist_ok=True)
             lock.touch()
-            stack.enter_context(held(lock, wait=False))
+            stack.enter_context(file_lock(lock, wait=False))
             ledger = Ledger(path, _read(path, header))
         except BlockingIOError as error:
             raise StatisticsError(
@@ -134,13 +134,13 @@ def _read(path: Path, header: str) -> dict[str, dict]:
     data = path.read_bytes() if path.exists() else b""
     first, *lines = data.splitlines(keepends=True) or [b""]
     if not first.endswith(b"\n"):
-        write_whole(path, header.encode())
+        write_atomic(path, header.encode())
         return {}
     if first != header.encode():
         raise StatisticsError(f"{path} is damaged, or another run's: its first line is not as expected. Move it away.")
-    pieces = [_piece(line) if line.endswith(b"\n") else None for line in lines]
-    if None in pieces:
-        write_whole(path, first + b"".join(line for line, piece in zip(lines, pieces, strict=True) if piece))
-    if damaged := sum(piece is None and line.endswith(b"\n") for line, piece in zip(lines, pieces, strict=True)):
+    units = [_piece(line) if line.endswith(b"\n") else None for line in lines]
+    if None in units:
+        write_atomic(path, first + b"".join(line for line, unit in zip(lines, units, strict=True) if unit))
+    if damaged := sum(unit is None and line.endswith(b"\n") for line, unit in zip(lines, units, strict=True)):
         _log.warning("%d damaged lines of %s were dropped; what they held is measured again.", damaged, path)
-    return dict(filter(None, pieces))
+    return dict(filter(None, units))

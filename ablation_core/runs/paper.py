@@ -21,7 +21,7 @@ from ablation_core.engine.clean_passes import KEPT_BYTES, LOGIT_VALUES
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.backends import LOCAL, Engine
+from ablation_core.runs.backends import LOCAL, Backend
 from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, curve
 from ablation_core.runs.pruning_result import CurveResult
 
@@ -154,7 +154,7 @@ def fitting_data(data: Sequence[str], ref: str, modality: Modality) -> tuple[str
 
 
 def run_part(
-    part: Part, model: LoadedModel, folder: Path, progress: Callable[[float], None], clean_passes: Engine = LOCAL
+    part: Part, model: LoadedModel, folder: Path, progress: Callable[[float], None], clean_passes: Backend = LOCAL
 ) -> CurveResult:
     """Statistics, where there are none yet (always in this process), and the curves; kept in the cache folder."""
     data = load_data(part.data, model, part.predictions)

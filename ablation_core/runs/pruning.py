@@ -13,18 +13,18 @@ import numpy as np
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data, checked_seed
-from ablation_core.engine.clean_passes import Recording
+from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run
-from ablation_core.forms import fits
+from ablation_core.storage import matches_schema
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.backends import LOCAL, Engine, measure_pieces
+from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.units import Piece, Rows, kept_baseline, kept_rows, kept_runs
-from ablation_core.selection import Selection, Shape
+from ablation_core.runs.units import WorkUnit, Rows, kept_baseline, kept_rows, kept_runs
+from ablation_core.selection import Selection, ModelShape
 
 SEEDS = (42, 123, 456)
 PERCENTS = tuple(range(0, 101, 10))
@@ -74,7 +74,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def pruned(shape: Shape, percent: int, seed: int, whole_heads: bool = False) -> Selection:
+def pruned(shape: ModelShape, percent: int, seed: int, whole_heads: bool = False) -> Selection:
     """The neurons (or whole heads) of each layer that a seed's order puts first, so many per cent of the layer's."""
     masks = []
     for layer, heads in enumerate(shape.heads):
@@ -99,8 +99,8 @@ def curve_steps(
     spec: CurveSpec,
     statistics: Statistics | None,
     folder: Path,
-    recording: Recording | None = None,
-    engine: Engine = LOCAL,
+    clean_cache: CleanPassCache | None = None,
+    engine: Backend = LOCAL,
 ) -> Generator[CurveResult]:
     """Measure the curves; yields the result so far, at first with what an earlier run left, then after each batch.
 
@@ -115,15 +115,15 @@ def curve_steps(
         AblationError: one of its children, with a sentence for the user.
     """
     description = describe_curve(model, data, statistics, spec.bins, spec.whole_heads)
-    recording = recording or Recording(model, data)
-    pieces = [
-        Piece(_name(seed, percent), pruned(model.shape, percent, seed, spec.whole_heads))
+    clean_cache = clean_cache or CleanPassCache(model, data)
+    units = [
+        WorkUnit(_name(seed, percent), pruned(model.shape, percent, seed, spec.whole_heads))
         for percent in spec.percents
         for seed in spec.seeds
     ]
     with open_ledger(folder, "curve", description) as ledger:
         count, result = len(ledger.done), _result(description | _asked(spec), ledger.done)
-        for share in measure_pieces(pieces, spec.methods, spec.bins, statistics, recording, ledger, engine):
+        for share in measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine):
             if len(ledger.done) != count:
                 count = len(ledger.done)
                 result = _result(description | _asked(spec), ledger.done)
@@ -137,7 +137,7 @@ def curve(
     statistics: Statistics | None,
     folder: Path,
     progress: Callable[[float], None] = lambda share: None,
-    engine: Engine = LOCAL,
+    engine: Backend = LOCAL,
 ) -> CurveResult:
     """The whole curves, `curve_steps` to its end; `progress` is called with the share done, after each batch."""
     for result in curve_steps(model, data, spec, statistics, folder, engine=engine):
@@ -155,7 +155,7 @@ def kept_curves(model: LoadedModel, folder: Path, spec: CurveSpec | None = None)
     for run in kept_runs(folder, "curve", model.fingerprint):
         rows = kept_rows(run.done)
         places = [_place(name) for name in rows if _PLACE.fullmatch(name)]
-        if not places or not fits(run.run, {"whole_heads": bool, "classes": int}) or run.run["classes"] < 1:
+        if not places or not matches_schema(run.run, {"whole_heads": bool, "classes": int}) or run.run["classes"] < 1:
             continue
         asked = {
             "methods": sorted({method for point in rows.values() for method in point}),

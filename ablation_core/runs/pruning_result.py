@@ -8,7 +8,7 @@ from scipy.integrate import trapezoid
 from scipy.stats import friedmanchisquare, rankdata, t, ttest_rel
 
 from ablation_core.engine.metrics import CONFIDENCE
-from ablation_core.experiments.results import as_number
+from ablation_core.storage import as_number
 
 TABLE_AT = (50, 90)
 METRICS = ("loss", "top1")

@@ -15,17 +15,17 @@ import numpy as np
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
-from ablation_core.engine.clean_passes import Recording
+from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.noise_floor import random_head
 from ablation_core.experiments.provenance import describe_run
-from ablation_core.experiments.results import as_number
+from ablation_core.storage import as_number
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.backends import LOCAL, Engine, measure_pieces
+from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.units import Piece, Rows, kept_baseline, kept_rows, kept_runs
+from ablation_core.runs.units import WorkUnit, Rows, kept_baseline, kept_rows, kept_runs
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.correlation import rank_agreement
 from ablation_core.stats.sequential import FALSE_DISCOVERIES, adjusted
@@ -91,7 +91,7 @@ class SweepResult:
         q = adjusted(np.array(filled))
         return {head: None if value is None else float(a) for head, value, a in zip(heads, p, q, strict=False)}
 
-    def told(self, method: str, metric: str) -> set[str]:
+    def significant(self, method: str, metric: str) -> set[str]:
         """The heads whose change is told from no effect at 5 % false discoveries over the map."""
         return {head for head, q in self.adjusted(method, metric).items() if q is not None and q <= FALSE_DISCOVERIES}
 
@@ -121,12 +121,12 @@ class SweepResult:
         sets of one head's size) and the rank agreement between methods.
         """
         adjusted = {method: self.adjusted(method, "loss") for method in self.methods}
-        told = {method: self.told(method, "loss") for method in self.methods}
+        significant = {method: self.significant(method, "loss") for method in self.methods}
 
         def row(head: str, method: str) -> dict:
             kept = self.rows[head][method]
             tested = {"p": kept["p_values"]["loss"], "q": adjusted[method][head]}
-            return kept | tested | {"told_from_no_effect": head in told[method]}
+            return kept | tested | {"told_from_no_effect": head in significant[method]}
 
         floors = {
             method: {metric: floor for metric in METRICS if (floor := self.floor(method, metric)) is not None}
@@ -165,8 +165,8 @@ def sweep_steps(
     spec: SweepSpec,
     statistics: Statistics | None,
     folder: Path,
-    recording: Recording | None = None,
-    engine: Engine = LOCAL,
+    clean_cache: CleanPassCache | None = None,
+    engine: Backend = LOCAL,
 ) -> Generator[SweepResult]:
     """Ablate each head by itself; yields the result so far, at first with what an earlier run left, then after each batch.
 
@@ -179,12 +179,12 @@ def sweep_steps(
         AblationError: one of its children, with a sentence for the user.
     """
     description = describe_sweep(model, data, statistics, spec.bins)
-    recording = recording or Recording(model, data)
+    clean_cache = clean_cache or CleanPassCache(model, data)
     heads = tuple(every_head(model)) if spec.heads is None else spec.heads
-    pieces = _interleaved(
-        [Piece(_name(head), Selection.of_heads([head], model.shape)) for head in heads],
+    units = _interleaved(
+        [WorkUnit(_name(head), Selection.of_heads([head], model.shape)) for head in heads],
         [
-            Piece(f"random {number}", random_head(model.shape, number, data.seed))
+            WorkUnit(f"random {number}", random_head(model.shape, number, data.seed))
             for number in range(spec.random_sets if heads else 0)
         ],
     )
@@ -192,7 +192,7 @@ def sweep_steps(
     with open_ledger(folder, "sweep", description) as ledger:
         names = [method.name for method in spec.methods]
         count, result = len(ledger.done), _result(description, names, ledger.done, wanted)
-        for share in measure_pieces(pieces, spec.methods, spec.bins, statistics, recording, ledger, engine):
+        for share in measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine):
             if len(ledger.done) != count:
                 count = len(ledger.done)
                 result = _result(description, names, ledger.done, wanted)
@@ -206,7 +206,7 @@ def sweep(
     statistics: Statistics | None,
     folder: Path,
     progress: Callable[[float], None] = lambda share: None,
-    engine: Engine = LOCAL,
+    engine: Backend = LOCAL,
 ) -> SweepResult:
     """The whole sweep, `sweep_steps` to its end; `progress` is called with the share done, after each batch."""
     for result in sweep_steps(model, data, spec, statistics, folder, engine=engine):
@@ -240,8 +240,8 @@ def _name(head: Head) -> str:
     return f"{head[0]}.{head[1]}"
 
 
-def _interleaved(heads: list[Piece], sets: list[Piece]) -> list[Piece]:
+def _interleaved(heads: list[WorkUnit], sets: list[WorkUnit]) -> list[WorkUnit]:
     """The random sets spread evenly among the heads, so that an early look has a noise floor too."""
-    places = [((number + 1) / len(heads), 0, piece) for number, piece in enumerate(heads)]
-    places += [((number + 1) / len(sets), 1, piece) for number, piece in enumerate(sets)]
-    return [piece for _, _, piece in sorted(places, key=lambda place: place[:2])]
+    places = [((number + 1) / len(heads), 0, unit) for number, unit in enumerate(heads)]
+    places += [((number + 1) / len(sets), 1, unit) for number, unit in enumerate(sets)]
+    return [unit for _, _, unit in sorted(places, key=lambda place: place[:2])]

@@ -11,11 +11,11 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 
-from ablation_core.engine.metrics import METRICS, Scores, sequence_sums
+from ablation_core.engine.metrics import METRICS, Scores
+from ablation_core.stats.intervals import p_value
 from ablation_core.experiments.ablation import AblationRun
-from ablation_core.forms import MAYBE, fits
+from ablation_core.storage import NUMBER_OR_NULL, matches_schema
 from ablation_core.runs.ledger import KeptRun, find_runs
 from ablation_core.selection import Selection
 
@@ -23,7 +23,7 @@ TESTED = ("loss", "top1", "top10")  # a KL is never negative: whether it differs
 
 
 @dataclass(frozen=True)
-class Piece:
+class WorkUnit:
     """A selection with the name it has in the ledger, and its cost: the blocks that are run for it."""
 
     name: str
@@ -35,10 +35,10 @@ class Piece:
         return self.selection.shape.layers - (layers[0] if layers else 0) + 1  # 1 for the scoring
 
 
-_SPAN: dict[str, Any] = {"mean": MAYBE, "low": MAYBE, "high": MAYBE}
-_PERFORMANCE: dict[str, Any] = dict.fromkeys(("loss", "perplexity", "top1", "top10"), MAYBE)
-_TESTS: dict[str, Any] = {"p_values": dict.fromkeys(TESTED, MAYBE)}
-_ROW: dict[str, Any] = _PERFORMANCE | _TESTS | {"method": str, "kl": MAYBE, "change": dict.fromkeys(METRICS, _SPAN)}
+_SPAN: dict[str, Any] = {"mean": NUMBER_OR_NULL, "low": NUMBER_OR_NULL, "high": NUMBER_OR_NULL}
+_PERFORMANCE: dict[str, Any] = dict.fromkeys(("loss", "perplexity", "top1", "top10"), NUMBER_OR_NULL)
+_TESTS: dict[str, Any] = {"p_values": dict.fromkeys(TESTED, NUMBER_OR_NULL)}
+_ROW: dict[str, Any] = _PERFORMANCE | _TESTS | {"method": str, "kl": NUMBER_OR_NULL, "change": dict.fromkeys(METRICS, _SPAN)}
 _RECORD: dict[str, Any] = {"piece": str, "baseline": _PERFORMANCE, "results": [_ROW]}
 _MADE: dict[str, Any] = {
     "model": {"ref": str, "fingerprint": str, "dtype": str},
@@ -52,8 +52,8 @@ def kept_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
     kept = []
     for run in find_runs(folder, kind, model_fingerprint):
         statistics = run.run.get("statistics") or {"digest": ""}
-        done = {name: record for name, record in run.done.items() if fits(record, _RECORD)}
-        if fits(run.run, _RUN) and fits(statistics, {"digest": str}) and done:
+        done = {name: record for name, record in run.done.items() if matches_schema(record, _RECORD)}
+        if matches_schema(run.run, _RUN) and matches_schema(statistics, {"digest": str}) and done:
             kept.append(replace(run, done=done))
     return kept
 
@@ -65,24 +65,24 @@ def kept_rows(done: Mapping[str, dict]) -> Rows:
     """The rows of a ledger's records, whichever methods each was measured by."""
     rows: Rows = {}
     for record in done.values():
-        if fits(record, _RECORD):  # else it is measured anew
+        if matches_schema(record, _RECORD):  # else it is measured anew
             rows.setdefault(record["piece"], {}).update({row["method"]: row for row in record["results"]})
     return rows
 
 
 def kept_baseline(done: Mapping[str, dict]) -> dict | None:
     """The clean model's performance, which all pieces share; None where there is no piece."""
-    return next((record["baseline"] for record in done.values() if fits(record, _RECORD)), None)
+    return next((record["baseline"] for record in done.values() if matches_schema(record, _RECORD)), None)
 
 
-def record_of(piece: Piece, run: AblationRun) -> dict:
+def record_of(unit: WorkUnit, run: AblationRun) -> dict:
     """What the ledger keeps of a piece: the run's rows, with the p-values of its tests."""
     document = run.finish().result().to_dict()
     baseline, ablated, sequences = run.scores()
     for row in document["results"]:
         row["p_values"] = _p_values(baseline, ablated[row["method"]], sequences)
     return {
-        "piece": piece.name,
+        "piece": unit.name,
         "select": document["select"],
         "neurons": document["neurons"],
         "baseline": document["baseline"],
@@ -93,17 +93,3 @@ def record_of(piece: Piece, run: AblationRun) -> dict:
 def _p_values(baseline: Scores, ablated: Scores, sequences: np.ndarray) -> dict[str, float | None]:
     pairs = {metric: (getattr(ablated, metric), getattr(baseline, metric)) for metric in TESTED}
     return {metric: p_value(after - before, sequences) for metric, (after, before) in pairs.items()}
-
-
-def p_value(differences: np.ndarray, sequences: np.ndarray) -> float | None:
-    """Whether the mean change is 0: a t-test of the ratio of sums, linearised, so that a last window scored in part
-    counts as its part (Cochran 1977, section 6.3). None where there are fewer than two sequences or no numbers.
-    """
-    (sums,), counts = sequence_sums(differences[None], sequences)
-    mean, size = sums.sum() / counts.sum(), len(counts)
-    if size < 2 or not np.isfinite(mean):
-        return None
-    error = np.sqrt(((sums - mean * counts) ** 2).sum() * size / (size - 1)) / counts.sum()
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * t.sf(abs(mean) / error, size - 1))

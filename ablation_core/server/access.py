@@ -48,8 +48,8 @@ class Access:
         """
         if not self.shared:
             return usual
-        fits = {"text": is_text, "images": is_images}[kind]
-        offered = tuple(ref for ref in self.data if fits(ref))
+        matches_schema = {"text": is_text, "images": is_images}[kind]
+        offered = tuple(ref for ref in self.data if matches_schema(ref))
         if not offered:
             raise DataError(f"This server offers no {kind} to measure on; choose another model.")
         return offered
@@ -88,15 +88,15 @@ class Access:
 
     def refusals(self, address: Mapping[str, str]) -> list[str]:
         """A sentence for each reference in a page's address that is not offered."""
-        sentences = []
+        show_errors = []
         for name in ("model", "text", "images", "beside"):
             check = self.check_model if name == "model" else self.check_data
             try:
                 if name in address:
                     check(address[name])
             except (ModelError, DataError) as error:
-                sentences.append(str(error))
-        return sentences
+                show_errors.append(str(error))
+        return show_errors
 
 
 def decide(environment: Mapping[str, str], cache: Path) -> Access:

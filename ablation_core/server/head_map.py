@@ -15,12 +15,12 @@ from ablation_core.cluster.driver import Progress, steps_at
 from ablation_core.data.dataset import Data
 from ablation_core.experiments.estimate import QUANTITIES, Estimated, EstimateResult, EstimateRun
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report.run_frames import Estimates
+from ablation_core.report.run_frames import RegressionEstimator
 from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult, SweepSpec, every_head
 from ablation_core.selection import Head
-from ablation_core.server.lru import Newest
+from ablation_core.server.lru import LRU
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Instant:
 
 
 def estimate_steps(
-    model: LoadedModel, data: Data, spec: SweepSpec, statistics: Statistics | None, store: Newest, key: str
+    model: LoadedModel, data: Data, spec: SweepSpec, statistics: Statistics | None, store: LRU, key: str
 ) -> Generator[Instant]:
     """Estimate every head by all methods but learned ones; the newest estimate is put into `store` under `key` after
     each batch. Without such a method, or without gradients, there is none.
@@ -55,7 +55,7 @@ def refined_steps(
     data: Data,
     spec: SweepSpec,
     statistics: Statistics | None,
-    store: Newest,
+    store: LRU,
     key: str,
     folder: Path,
     address: str | None = None,
@@ -79,7 +79,7 @@ def adaptive_sweeps(
     data: Data,
     spec: SweepSpec,
     statistics: Statistics | None,
-    store: Newest,
+    store: LRU,
     key: str,
     folder: Path,
 ) -> Generator[SweepResult]:
@@ -121,7 +121,7 @@ def heads_by_size(model: LoadedModel, result: EstimateResult) -> tuple[Head, ...
     return tuple(sorted(every_head(model), key=lambda head: -sizes[head]))
 
 
-def head_estimates(instant: Instant | None, method: str, metric: str) -> Estimates:
+def head_estimates(instant: Instant | None, method: str, metric: str) -> RegressionEstimator:
     """Head → estimate and its standard error, for the measures that are estimated: loss and KL; else nothing."""
     part = _part(instant, method, metric)
     if part is None:

@@ -6,7 +6,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Newest(OrderedDict[object, T]):
+class LRU(OrderedDict[object, T]):
     """Results by what decides them. Other sessions write too: what is kept may be gone at any moment.
 
     Attributes:

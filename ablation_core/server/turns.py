@@ -109,6 +109,13 @@ class FairLock:
         self.release()
 
 
+def fair_lock(model: LoadedModel) -> FairLock:
+    """The model's lock, handed over in the order of asking. A plain one is replaced: ask before the model is shared."""
+    if not isinstance(model.lock, FairLock):
+        model.lock = FairLock()
+    return model.lock
+
+
 def waiting_words(ref: str) -> str:
     return f"waiting for {ref}, which another computation on this server is using"
 
@@ -122,11 +129,12 @@ def turn(model: LoadedModel, say: Callable[[str], object]) -> Iterator[None]:
             that is where a change of mind, or a closed tab, is noticed.
     """
     words = waiting_words(model.ref)
-    model.lock.wait_in_line(_PATIENCE, lambda: say(f"{words[0].upper()}{words[1:]} …"))
+    lock = fair_lock(model)
+    lock.wait_in_line(_PATIENCE, lambda: say(f"{words[0].upper()}{words[1:]} …"))
     try:
         yield
     finally:
-        model.lock.release()
+        lock.release()
 
 
 def in_turns(model: LoadedModel, steps: Iterator[T], say: Callable[[str], object]) -> Iterator[T]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-class SequenceMeans:
+class ClusteredMean:
     """Means over predictions, and their standard errors over sequences, of many quantities added up batch by batch.
 
     The mean is a ratio of sums, so that a sequence scored in part counts as its part; its error is the linearised one

@@ -51,7 +51,7 @@ def chances(sizes: np.ndarray, drawn: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Estimates:
+class RegressionEstimator:
     """Means of changes per prediction, each array (changes,), float64; NaN where a value is not a number.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Looking at a map of changes several times on the way, without being misled by it. Knows numbers only.
+"""GroupSequentialTest at a map of changes several times on the way, without being misled by it. Knows numbers only.
 
 **The looks** are fixed before the data are seen: after 1/16, 1/8, 1/4, 1/2, 3/4 and all of the sequences.
 
@@ -31,7 +31,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from ablation_core.stats.regression_estimator import FEWEST, Estimates
+from ablation_core.stats.regression_estimator import FEWEST, RegressionEstimator
 
 LOOKS = ((1 / 16, 1), (1 / 8, 2), (1 / 4, 4), (1 / 2, 8), (3 / 4, 1), (1.0, 16))  # after how much; parts of the error
 FALSE_DISCOVERIES = 0.05
@@ -46,7 +46,7 @@ def at_once(sequences: int, most: int) -> int:
     return max(1, min(most, max(FEWEST, sequences // 16)))
 
 
-def plan_looks(sequences: int, batch_size: int) -> tuple[list[int], np.ndarray]:
+def plan_interim_looks(sequences: int, batch_size: int) -> tuple[list[int], np.ndarray]:
     """After how many batches there is a look, and the share of the error that it spends.
 
     Returns:
@@ -61,7 +61,7 @@ def plan_looks(sequences: int, batch_size: int) -> tuple[list[int], np.ndarray]:
     return list(parts), np.array(list(parts.values())) / sum(parts.values())
 
 
-def told(p: np.ndarray) -> np.ndarray:
+def significant(p: np.ndarray) -> np.ndarray:
     """Which changes are told from no effect at 5 % false discoveries, from valid p-values (changes,); NaN counts as 1."""
     return adjusted(p) <= FALSE_DISCOVERIES
 
@@ -71,7 +71,7 @@ def adjusted(p: np.ndarray) -> np.ndarray:
     return false_discovery_control(np.where(np.isnan(p), 1.0, np.minimum(p, 1.0))) if len(p) else np.zeros(0)
 
 
-class Looking:
+class GroupSequentialTest:
     """The changes of one map under way: fed with what each look sees, it says which need more data.
 
     Args:
@@ -106,14 +106,14 @@ class Looking:
             sizes: that the order of the sequences was drawn by, (sequences,); by default all alike.
         """
         at = self.open
-        estimates = Estimates.make(sums, counts, None if guesses is None else guesses[at], sizes)
+        estimates = RegressionEstimator.make(sums, counts, None if guesses is None else guesses[at], sizes)
         settled = estimates.gap <= SETTLED * estimates.whole_error
         share = self.share[at] = np.where(settled, self.shares[self.looks :].sum(), self.shares[self.looks])
         self.p[at] = np.fmin(self.p[at], estimates.p() / share)
         self.mean[at], self.half_width[at] = estimates.mean, estimates.half_width(share)
         self.seen[at] = estimates.sequences
         self.looks += 1
-        found = told(self.p)
+        found = significant(self.p)
         hardly = self._hardly(at, estimates)
         for i, number in enumerate(at):
             self.verdicts[number] = self._verdict(number, bool(found[number]), bool(settled[i]), bool(hardly[i]))
@@ -131,11 +131,11 @@ class Looking:
             return "not told"
         return "unlikely" if hardly else "open"
 
-    def _hardly(self, at: np.ndarray, estimates: Estimates) -> np.ndarray:
+    def _hardly(self, at: np.ndarray, estimates: RegressionEstimator) -> np.ndarray:
         """Which of the open changes a whole sweep would hardly tell."""
         if estimates.sequences >= estimates.of or len(self.shares) == self.looks:
             return np.zeros(len(at), dtype=bool)
         ahead = self.p.copy()
         ahead[at] = np.fmin(ahead[at], estimates.whole_p())
-        level = FALSE_DISCOVERIES * max(int(told(ahead).sum()), 1) / len(ahead)  # what the whole map would ask for
+        level = FALSE_DISCOVERIES * max(int(significant(ahead).sum()), 1) / len(ahead)  # what the whole map would ask for
         return estimates.chance(level) < HARDLY

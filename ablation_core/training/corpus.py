@@ -66,11 +66,11 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def encode_documents(tokenizer: Tokenizer, documents: list[str], separator: int) -> np.ndarray:
     """One uint16 array of token ids, each document preceded by `separator`."""
-    pieces = []
+    units = []
     for start in range(0, len(documents), 1000):
         for encoding in tokenizer.encode_batch(documents[start : start + 1000], add_special_tokens=False):
-            pieces.append(np.array([separator, *encoding.ids], dtype=np.uint16))
-    return np.concatenate(pieces)
+            units.append(np.array([separator, *encoding.ids], dtype=np.uint16))
+    return np.concatenate(units)
 
 
 def _source_files() -> list[Path]:

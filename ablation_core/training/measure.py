@@ -104,15 +104,15 @@ def write_card(name: str, figures: dict, work: Path) -> None:
         data = TEXT.format(tokens=figures["training_tokens"], text=text)
         limits = "It has read documentation of Python code and nothing else: an object to study, not a source of facts."
     gap = figures.get("trigram_loss", 0) - figures["loss"]
-    card = CARD.format(
+    info = CARD.format(
         name=name,
         description=bundled.describe(name)[0].upper() + bundled.describe(name)[1:],
         run=run,
         data=data,
-        held=WORDS[name].format(gap=gap, **figures),
+        file_lock=WORDS[name].format(gap=gap, **figures),
         limits=limits,
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "README.md").write_text(info, encoding="utf-8")
 
 
 def main() -> None:
@@ -124,7 +124,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     figures = measure(arguments.name, arguments.work)
     print(json.dumps(figures, indent=2))
-    if arguments.card:
+    if arguments.info:
         write_card(arguments.name, figures, arguments.work)
 
 

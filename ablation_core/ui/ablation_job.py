@@ -20,19 +20,19 @@ from ablation_core.errors import AblationError
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.experiments.estimate import Estimated, EstimateRun
 from ablation_core.experiments.noise_floor import SETS, NoiseFloor, noise_floor
-from ablation_core.experiments.per_prediction import Harm, find_harm
+from ablation_core.experiments.per_prediction import PredictionEffects, effect_per_prediction
 from ablation_core.experiments.results import AblationResult
 from ablation_core.methods.registry import METHODS, USUAL, Method, usable_methods
 from ablation_core.selection import Selection
 from ablation_core.server.jobs import Job
-from ablation_core.server.lru import Newest
+from ablation_core.server.lru import LRU
 from ablation_core.server.turns import waiting_words
 from ablation_core.ui.shared import (
     SEED,
     shared_ablations,
     shared_data,
-    shared_guesses,
-    shared_recording,
+    shared_quick_estimates,
+    shared_clean_passes,
     shared_results,
 )
 from ablation_core.ui.sidebar import View
@@ -46,7 +46,7 @@ _MINE, _STOPPED = "my ablation", "stopped ablation"
 
 
 @dataclass(frozen=True)
-class Guess:
+class Estimate:
     """What an ablation is estimated to do before it is measured: by each method the change of loss, in nats."""
 
     changes: dict[str, float]
@@ -54,7 +54,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AblationProgress:
     """An ablation's answer so far.
 
     Attributes:
@@ -69,9 +69,9 @@ class Outcome:
 
     result: AblationResult | None
     floor: NoiseFloor | None = None
-    harms: dict[str, Harm] = field(default_factory=dict)
+    harms: dict[str, PredictionEffects] = field(default_factory=dict)
     learned: dict[str, dict[int, Replace]] = field(default_factory=dict)
-    guess: Guess | None = None
+    guess: Estimate | None = None
     share: float = 1.0
     doing: str = ""
 
@@ -81,7 +81,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class AblationRequest:
     """A view's ablation with what decides its answer."""
 
     view: View
@@ -91,12 +91,12 @@ class Question:
     @property
     def key(self) -> str:
         view, names = self.view, ",".join(method.name for method in self.methods)
-        parts = (view.card.fingerprint, self.data.fingerprint, view.statistics.digest, view.selection, view.bins, names)
+        parts = (view.info.fingerprint, self.data.fingerprint, view.statistics.digest, view.selection, view.bins, names)
         return sha256(" | ".join(map(str, parts)).encode()).hexdigest()
 
     @property
     def name(self) -> str:
-        return f"{self.view.card.ref} without {self.view.selection}"
+        return f"{self.view.info.ref} without {self.view.selection}"
 
 
 def compared_methods(view: View, data: Data) -> list[Method]:
@@ -104,7 +104,7 @@ def compared_methods(view: View, data: Data) -> list[Method]:
     every = st.session_state.get("every", False)
     return [
         METHODS[name]
-        for name in usable_methods(data, view.card.modality)
+        for name in usable_methods(data, view.info.modality)
         if name in USUAL or name == view.method or (every and not METHODS[name].learned)
     ]
 
@@ -113,15 +113,15 @@ def is_slow(view: View) -> bool:
     return sum(weight.numel() for weight in view.model.module.parameters()) > SLOW_WEIGHTS
 
 
-def asked(view: View) -> Question:
+def asked(view: View) -> AblationRequest:
     """What the view asks: all compared methods on its selection and predictions."""
     data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
     if is_slow(view):
         data = replace(data, batch_size=1)
-    return Question(view, data, tuple(compared_methods(view, data)))
+    return AblationRequest(view, data, tuple(compared_methods(view, data)))
 
 
-def watched(question: Question, seconds: float | None = None) -> Iterator[Outcome]:
+def watched(question: AblationRequest, seconds: float | None = None) -> Iterator[AblationProgress]:
     """The answer as it grows, for so many seconds (`PROMPT`) at most; begins the job where there is neither answer nor job.
 
     Raises:
@@ -135,7 +135,7 @@ def watched(question: Question, seconds: float | None = None) -> Iterator[Outcom
         jobs.forget(question.key)  # the next look tries again
         raise AblationError(ended.error)
     job, place = begin(question), st.empty()
-    shown, until = Outcome(None), time.monotonic() + (PROMPT if seconds is None else seconds)
+    shown, until = AblationProgress(None), time.monotonic() + (PROMPT if seconds is None else seconds)
     while job.running and time.monotonic() < until:
         job.wait(_PULSE)
         place.progress(job.share, _words(question, job))  # drawing is also where a change of mind ends this
@@ -153,7 +153,7 @@ def watched(question: Question, seconds: float | None = None) -> Iterator[Outcom
         yield job.result
 
 
-def begin(question: Question) -> Job:
+def begin(question: AblationRequest) -> Job:
     """The job that answers, begun where it is not under way or was stopped by hand; this session's other one is stopped."""
     jobs, mine = shared_ablations(), st.session_state.get(_MINE)
     job = jobs.get(question.key)
@@ -164,24 +164,24 @@ def begin(question: Question) -> Job:
         earlier.leave(_me())
     st.session_state[_MINE] = question.key
     st.session_state.pop(_STOPPED, None)
-    kept, recording, view = shared_results(), shared_recording(question.view.model, question.data), question.view
-    model, guesses, slow = view.model, shared_guesses(), is_slow(view)
+    kept, clean_cache, view = shared_results(), shared_clean_passes(question.view.model, question.data), question.view
+    model, guesses, slow = view.model, shared_quick_estimates(), is_slow(view)
 
-    def steps() -> Generator[Outcome]:
+    def steps() -> Generator[AblationProgress]:
         guess = None
         if slow and view.selection.chosen:
-            yield Outcome(None, share=0.0, doing="estimating from one window")
+            yield AblationProgress(None, share=0.0, doing="estimating from one window")
             with suppress(RuntimeError):  # without gradients, or memory for them, the measurement is all there is
                 guess = _guess(question, guesses)
-            yield Outcome(None, guess=guess, share=0.0, doing="measuring the first window")
+            yield AblationProgress(None, guess=guess, share=0.0, doing="measuring the first window")
         spec = AblationSpec(view.selection, question.methods, view.bins, SEED)
-        run = AblationRun(model, question.data, spec, view.statistics, recording)
+        run = AblationRun(model, question.data, spec, view.statistics, clean_cache)
         for outcome in _measured(run, view):
             if outcome.whole:
                 kept.keep(question.key, outcome)
             yield replace(outcome, guess=guess)
 
-    job = jobs.start(question.key, question.name, steps, model.lock)
+    job = jobs.start(question.key, question.name, steps, fair_lock(model))
     job.look(_me())
     return job
 
@@ -191,11 +191,11 @@ def _me() -> str:
     return st.session_state.setdefault("me", uuid.uuid4().hex)
 
 
-def _measured(run: AblationRun, view: View) -> Generator[Outcome]:
+def _measured(run: AblationRun, view: View) -> Generator[AblationProgress]:
     """Batch after batch, then the noise floor's sets, then the whole answer."""
     sets = SETS if run.spec.selection.chosen else 0
     total = run.steps + len(run.data) * sets / max(len(run.spec.methods), 1)
-    outcome, shown = Outcome(None, share=0.0), 0.0
+    outcome, shown = AblationProgress(None, share=0.0), 0.0
     while run.steps_done < run.steps:
         run.step()
         what = "windows" if run.data.batch_size == 1 else "batches"
@@ -205,23 +205,23 @@ def _measured(run: AblationRun, view: View) -> Generator[Outcome]:
         due = time.monotonic() - shown > _BETWEEN or run.steps_done == run.steps
         result = run.result() if run.batches_done and due else outcome.result
         shown = time.monotonic() if due else shown
-        outcome = Outcome(result, share=run.steps_done / total, doing=words)
+        outcome = AblationProgress(result, share=run.steps_done / total, doing=words)
         yield outcome
     floor = None
-    for floor in noise_floor(run.recording, view.selection, view.statistics, SEED):
+    for floor in noise_floor(run.clean_cache, view.selection, view.statistics, SEED):
         share = (run.steps + (total - run.steps) * floor.sets / floor.sets_wanted) / total
         words = f"noise floor: {floor.sets} of {floor.sets_wanted} random sets"
         yield replace(outcome, share=min(share, 0.999), doing=words)
-    yield Outcome(outcome.result, floor, find_harm(run), run.learned())
+    yield AblationProgress(outcome.result, floor, effect_per_prediction(run), run.learned())
 
 
-def _guess(question: Question, guesses: Newest) -> Guess:
+def _guess(question: AblationRequest, guesses: LRU) -> Estimate:
     """The estimate from the first window; one serves every selection of the same model, statistics and methods."""
     view = question.view
     methods = [method for method in question.methods if not method.learned]
     one = replace(question.data, sequences=1)
     names = ",".join(method.name for method in methods)
-    key = f"guess {view.card.fingerprint} {one.fingerprint} {view.statistics.digest} {view.bins} {names}"
+    key = f"guess {view.info.fingerprint} {one.fingerprint} {view.statistics.digest} {view.bins} {names}"
     result, changes = guesses.get(key), {}
     if result is None:
         run = EstimateRun(view.model, one, methods, view.statistics, view.bins, SEED, passes=1)
@@ -229,7 +229,7 @@ def _guess(question: Question, guesses: Newest) -> Guess:
     for estimated in result.methods:
         parts = (_part(estimated.loss, view.selection, *head) for head in view.selection.chosen)
         changes[estimated.method] = float(sum(parts))
-    return Guess(changes, result.description["data"]["predictions"])
+    return Estimate(changes, result.description["data"]["predictions"])
 
 
 def _part(loss: Estimated, selection: Selection, head: tuple[int, int], neurons: tuple[int, ...]) -> float:
@@ -238,7 +238,7 @@ def _part(loss: Estimated, selection: Selection, head: tuple[int, int], neurons:
     return float(loss.heads[head]) if whole else float(loss.neurons[head][list(neurons)].sum())
 
 
-def keep_watching(question: Question, show: Callable[[Outcome], None], controls: bool = False) -> None:
+def keep_watching(question: AblationRequest, show: Callable[[AblationProgress], None], controls: bool = False) -> None:
     """Look at the job every moment, while the rest of the page can be used; the page is drawn anew once it is done.
 
     Args:
@@ -252,14 +252,14 @@ def keep_watching(question: Question, show: Callable[[Outcome], None], controls:
         if job is None or (not job.running and not stopped):
             st.rerun()
         job.look(_me())
-        show(job.result or Outcome(None, share=0.0))
+        show(job.result or AblationProgress(None, share=0.0))
         if controls:
             _controls(question, job, stopped)
 
     st.fragment(look, run_every=None if stopped else EVERY)()
 
 
-def _controls(question: Question, job: Job, stopped: bool) -> None:
+def _controls(question: AblationRequest, job: Job, stopped: bool) -> None:
     bar_column, button_column = st.columns([5, 1], vertical_alignment="center")
     if stopped:
         bar_column.caption(f"Stopped at {job.share:.0%}; what is shown is measured on the part that was done.")
@@ -274,8 +274,8 @@ def _controls(question: Question, job: Job, stopped: bool) -> None:
         st.rerun()
 
 
-def _words(question: Question, job: Job) -> str:
+def _words(question: AblationRequest, job: Job) -> str:
     """What the job is doing; before its first window it may have to wait for others who run the model."""
     if job.share == 0 and job.waiting:
-        return waiting_words(question.view.card.ref)
+        return waiting_words(question.view.info.ref)
     return job.result.doing if job.result else "beginning"

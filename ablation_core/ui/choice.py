@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def one_of(
+def single_choice(
     widget: Callable[..., Any], label: str, options: Sequence[str], *, default: str, key: str, help: str, **looks: Any
 ) -> str:
     """What is chosen in a row of pills or segments.

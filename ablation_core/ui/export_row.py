@@ -14,7 +14,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ablation_core.activations.neuron_summary import read_neuron
+from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.report import charts, export, frames
 from ablation_core.report import code as share
 from ablation_core.report.html import Picture, Report, result_table, to_html
@@ -22,7 +22,7 @@ from ablation_core.report.sentences import comparison, verdict
 from ablation_core.ui.sidebar import View
 
 if TYPE_CHECKING:
-    from ablation_core.ui.ablation_job import Outcome
+    from ablation_core.ui.ablation_job import AblationProgress
 
 _METRICS = {
     "loss": "Change of loss, nats a prediction",
@@ -47,7 +47,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Takeaway:
+class ExportContent:
     """What a page gives along.
 
     Attributes:
@@ -75,7 +75,7 @@ class Takeaway:
         return replace(self, report=report)
 
 
-def row(taken: Takeaway) -> None:
+def row(taken: ExportContent) -> None:
     """Draw the row."""
     st.divider()
     st.markdown("**Take it with you**")
@@ -108,7 +108,7 @@ def row(taken: Takeaway) -> None:
 _TYPES = {"PNG": "image/png", "SVG": "image/svg+xml", "CSV": "text/csv", "JSON": "application/json"}
 
 
-def _downloads(taken: Takeaway, title: str, files: Mapping[str, Callable[[], bytes | str]]) -> None:
+def _downloads(taken: ExportContent, title: str, files: Mapping[str, Callable[[], bytes | str]]) -> None:
     st.markdown(title)
     with st.container(horizontal=True):
         for kind, make in files.items():
@@ -124,17 +124,17 @@ def _downloads(taken: Takeaway, title: str, files: Mapping[str, Callable[[], byt
 
 
 def _table(
-    write: Callable[[pd.DataFrame, dict], bytes], frame: Callable[[], pd.DataFrame], taken: Takeaway
+    write: Callable[[pd.DataFrame, dict], bytes], frame: Callable[[], pd.DataFrame], taken: ExportContent
 ) -> Callable[[], bytes]:
     return lambda: write(frame(), taken.provenance)
 
 
-def of_ablation(view: View, outcome: Outcome) -> None:
+def of_ablation(view: View, outcome: AblationProgress) -> None:
     """The row of the Ablate page."""
-    row(ablation_takeaway(view, outcome))
+    row(ablation_exports(view, outcome))
 
 
-def ablation_takeaway(view: View, outcome: Outcome) -> Takeaway:
+def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
     """What the Ablate page gives along, once something is measured."""
     result, floor = outcome.result, outcome.floor
     assert result is not None
@@ -162,7 +162,7 @@ def ablation_takeaway(view: View, outcome: Outcome) -> Takeaway:
         "Where the replaced values lie": lambda: frames.replaced_frame(view.statistics, view.selection, view.bins),
     }
     name = export.file_name("ablation", result.model["ref"], result.select, ending="").rstrip(".")
-    return Takeaway(name, script, command, drawn, tables, provenance).with_report(
+    return ExportContent(name, script, command, drawn, tables, provenance).with_report(
         title,
         [verdict(result, view.method, floor), comparison(result)],
         lambda: {"All methods, on the same predictions": result_table(result)},
@@ -171,13 +171,13 @@ def ablation_takeaway(view: View, outcome: Outcome) -> Takeaway:
 
 def of_neuron(view: View, layer: int, head: int, neuron: int) -> None:
     """The row of the Distributions page."""
-    row(neuron_takeaway(view, layer, head, neuron))
+    row(neuron_exports(view, layer, head, neuron))
 
 
-def neuron_takeaway(view: View, layer: int, head: int, neuron: int) -> Takeaway:
+def neuron_exports(view: View, layer: int, head: int, neuron: int) -> ExportContent:
     """What the Distributions page gives along: one neuron large, its head, and the map."""
     statistics, bins, select = view.statistics, view.bins, f"{layer}.{head}:{neuron}"
-    reading = read_neuron(statistics, layer, head, neuron, bins)
+    reading = summarise_neuron(statistics, layer, head, neuron, bins)
     unit = f"activation of neuron {select}"
 
     def histogram(log: bool) -> alt.LayerChart:
@@ -185,13 +185,13 @@ def neuron_takeaway(view: View, layer: int, head: int, neuron: int) -> Takeaway:
         return charts.neuron_histogram(bars, frames.mark_frame(reading, bars), unit, log)
 
     def heads() -> pd.DataFrame:
-        return frames.head_frame(frames.head_distances(statistics, bins), view.card.shape, {(layer, head)})
+        return frames.head_frame(frames.head_distances(statistics, bins), view.info.shape, {(layer, head)})
 
     def neurons() -> pd.DataFrame:
         frame = frames.neuron_frame(statistics, layer, head, bins)
         return frame.rename(columns={"apart": "peak minus mean, in std"})
 
-    words = f"Histogram of neuron {select} of {view.card.ref}"
+    words = f"Histogram of neuron {select} of {view.info.ref}"
     drawn = {
         words: Chart(lambda: histogram(False), f"{words}. {reading.sentence}"),
         f"{words}, logarithmic": Chart(lambda: histogram(True), f"{words}, counts logarithmic. {reading.sentence}"),
@@ -200,9 +200,9 @@ def neuron_takeaway(view: View, layer: int, head: int, neuron: int) -> Takeaway:
             "Every head, coloured by how far peak and mean lie apart.",
         ),
     }
-    script = share.neuron_script(view.card, statistics, select, bins)
-    command = share.neuron_command(view.card, statistics, select, bins)
-    provenance = export.statistics_provenance(view.card, statistics, bins) | {"neuron": select}
+    script = share.neuron_script(view.info, statistics, select, bins)
+    command = share.neuron_command(view.info, statistics, select, bins)
+    provenance = export.statistics_provenance(view.info, statistics, bins) | {"neuron": select}
 
     tables = {
         f"Neuron {select}": lambda: frames.histogram_frame(statistics, layer, head, neuron, bins),
@@ -211,9 +211,9 @@ def neuron_takeaway(view: View, layer: int, head: int, neuron: int) -> Takeaway:
             columns={"value": "mean of |peak minus mean| in std"}
         ),
     }
-    name = export.file_name("neuron", view.card.ref, select, ending="").rstrip(".")
-    return Takeaway(name, script, command, drawn, tables, provenance).with_report(
-        f"Neuron {select} of {view.card.ref}",
+    name = export.file_name("neuron", view.info.ref, select, ending="").rstrip(".")
+    return ExportContent(name, script, command, drawn, tables, provenance).with_report(
+        f"Neuron {select} of {view.info.ref}",
         [reading.sentence],
         lambda: {
             "Its values, in activation units": pd.DataFrame(reading.values.items(), columns=["kind", "value"]),

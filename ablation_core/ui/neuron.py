@@ -3,13 +3,13 @@
 import pandas as pd
 import streamlit as st
 
-from ablation_core.activations.neuron_summary import Reading, read_neuron
+from ablation_core.activations.neuron_summary import NeuronSummary, summarise_neuron
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
 from ablation_core.report import charts, distribution_charts, distribution_frames, frames
 from ablation_core.server import access
 from ablation_core.ui import page, statistics_job
-from ablation_core.ui.choice import one_of
+from ablation_core.ui.choice import single_choice
 from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_positions, shared_statistics
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.widgets import draw
@@ -20,10 +20,10 @@ DENSITIES = ("smoothed", "normal")
 
 def show_neuron(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
     """The controls, the sentence and the picture of a neuron; returns what the picture shows as a table."""
-    reading = read_neuron(view.statistics, layer, head, neuron, view.bins)
+    reading = summarise_neuron(view.statistics, layer, head, neuron, view.bins)
     st.markdown(reading.sentence)
     shown_column, density_column, log_column = st.columns([5, 4, 2], vertical_alignment="bottom")
-    shown = one_of(
+    shown = single_choice(
         shown_column.segmented_control, "Shown", SHOWN, default=SHOWN[0], key="shown",
         help="The histogram; the same neuron on another data set, on the same axes; or position by position.",
     )  # fmt: skip
@@ -43,17 +43,17 @@ def show_neuron(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
 
 
 def _histogram(
-    view: View, layer: int, head: int, neuron: int, reading: Reading, density: str | None, log: bool
+    view: View, layer: int, head: int, neuron: int, reading: NeuronSummary, density: str | None, log: bool
 ) -> pd.DataFrame:
     name = f"{layer}.{head}:{neuron}"
     bars = frames.histogram_frame(view.statistics, layer, head, neuron, view.bins)
     marks = frames.mark_frame(reading, bars)
-    pieces = [bars, marks]
+    units = [bars, marks]
     if density:
-        pieces.append(distribution_frames.density_frame(view.statistics, layer, head, neuron, view.bins, density))
+        units.append(distribution_frames.density_frame(view.statistics, layer, head, neuron, view.bins, density))
     draw(
         distribution_charts.histogram_with_density if density else charts.neuron_histogram,
-        *pieces,
+        *units,
         unit=f"activation of neuron {name}",
         log=log,
         key="neuron picture",
@@ -68,7 +68,7 @@ def _histogram(
 
 
 def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
-    kind, listed = ("images", IMAGE_NAMES) if view.card.modality == "vision" else ("text", TEXT_NAMES)
+    kind, listed = ("images", IMAGE_NAMES) if view.info.modality == "vision" else ("text", TEXT_NAMES)
     allowed = access.ACCESS
     others = [name for name in allowed.offered_data(kind, listed) if name != view.data_ref]
     if not others:
@@ -79,11 +79,11 @@ def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
         help="Another data set that this server offers: its statistics part." if allowed.shared else "Another data set: its statistics part. Type text: and a file's path, or images: and a folder's.",
     )  # fmt: skip
     assert other_ref is not None  # one is always chosen
-    with page.sentences():
+    with page.show_errors():
         other = _other_statistics(view, other_ref)
     bars, marks = distribution_frames.two_sets_frames(view.statistics, other, layer, head, neuron, view.bins)
     name = f"{layer}.{head}:{neuron}"
-    one, two = (read_neuron(s, layer, head, neuron, view.bins) for s in (view.statistics, other))
+    one, two = (summarise_neuron(s, layer, head, neuron, view.bins) for s in (view.statistics, other))
     draw(
         distribution_charts.two_sets,
         bars,
@@ -105,10 +105,10 @@ def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
 
 def _other_statistics(view: View, ref: str) -> Statistics:
     """Another data set's statistics, from the cache or as they are being counted; else a button that begins that."""
-    entry = find_shared_statistics(view.card, ref)
+    entry = find_shared_statistics(view.info, ref)
     if entry is not None:
-        return shared_statistics(view.card, entry)
-    counted = statistics_job.offer(view.card, ref, view.model)
+        return shared_statistics(view.info, entry)
+    counted = statistics_job.offer(view.info, ref, view.model)
     if counted is None:
         st.stop()
     return counted
@@ -117,7 +117,7 @@ def _other_statistics(view: View, ref: str) -> Statistics:
 def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
     from ablation_core.activations.by_position import SEQUENCES
 
-    with page.sentences():
+    with page.show_errors():
         data = shared_data(view.model, view.data_ref, STATISTICS_PREDICTIONS[view.model.modality], "statistics")
         with st.spinner("Running the model over a few sequences …", show_time=True), page.model_turn(view.model):
             found = shared_positions(view.model, data, layer)

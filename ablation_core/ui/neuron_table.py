@@ -5,8 +5,8 @@ from collections.abc import Callable
 import streamlit as st
 
 from ablation_core.report.distribution_frames import ODDITIES, all_neurons_frame
-from ablation_core.ui.choice import one_of
-from ablation_core.ui.shared import shared_shapes
+from ablation_core.ui.choice import single_choice
+from ablation_core.ui.shared import shared_all_neurons
 from ablation_core.ui.sidebar import View
 
 _KEPT = 2000
@@ -18,13 +18,13 @@ def show_all_neurons(view: View, pick: Callable[[str], None]) -> None:
     Args:
         pick: called with the name of the clicked neuron, before the page runs again.
     """
-    by = one_of(
+    by = single_choice(
         st.pills, "Most unusual first, by", list(ODDITIES), default="peak from mean", key="odd", wrap=True,
         help="How far peak, mean and zero lie apart; skew; the distance of a second mode; or the width of the range "
         "in which the peak falls in 95 % of samples of as many positions. Distances are in standard deviations.",
     )  # fmt: skip
     frame = all_neurons_frame(
-        view.statistics, shared_shapes(view.statistics, view.bins), view.card.shape, view.bins, by
+        view.statistics, shared_all_neurons(view.statistics, view.bins), view.info.shape, view.bins, by
     )
     key = f"all neurons {by} {view.bins} {view.statistics.digest}"
     shown = frame.head(_KEPT)

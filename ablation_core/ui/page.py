@@ -44,7 +44,7 @@ def open_page(title: str, icon: str, runs_model: bool = True) -> View:
         runs_model: False for a page that shows something before the model is loaded.
     """
     open_frame(title, icon)
-    with st.sidebar, sentences():
+    with st.sidebar, show_errors():
         return read_view(runs_model)
 
 
@@ -63,7 +63,7 @@ def open_frame(title: str, icon: str) -> None:
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def show_errors() -> Iterator[None]:
     """Show an error of the core as its sentence and end the page there."""
     try:
         yield

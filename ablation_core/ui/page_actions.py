@@ -8,7 +8,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from ablation_core.errors import AblationError, as_markdown
 
 
-def tried(action: Callable[[], str]) -> None:
+def run_action(action: Callable[[], str]) -> None:
     """Do something and draw the page anew with the sentence it returns; an error is shown where it happened."""
     try:
         sentence = action()
@@ -67,7 +67,7 @@ def confirmed_delete(
     with st.popover(f"Delete this {what} …", disabled=disabled, help=why or None):
         st.markdown("This cannot be undone.")
         if st.button("Delete it", key=f"delete {what}", type="primary"):
-            tried(deleted)
+            run_action(deleted)
 
 
 def megabytes(count: int | None) -> str:

@@ -16,7 +16,7 @@ from ablation_core.server import access
 from ablation_core.server.jobs import Job
 from ablation_core.server.turns import FairLock
 from ablation_core.storage import CACHE
-from ablation_core.ui.choice import one_of
+from ablation_core.ui.choice import single_choice
 from ablation_core.ui.shared import shared_jobs
 
 FOLDER = CACHE
@@ -28,7 +28,7 @@ _REFUSED = "long run refused"
 
 def choose_measure(names: Sequence[str], help: str) -> str:
     """The pills that say what is drawn."""
-    return one_of(st.pills, "Measure", names, default="loss", key="metric", help=help)
+    return single_choice(st.pills, "Measure", names, default="loss", key="metric", help=help)
 
 
 def choose_place() -> str | None:
@@ -80,7 +80,7 @@ def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any
     if not others:
         return own
     begun = own in kept or _running(own) is not None
-    fits = _same_data(kept[others[0]].description["data"], view["data"])
+    matches_schema = _same_data(kept[others[0]].description["data"], view["data"])
 
     def label(path: Path) -> str:
         described = kept[path].description if path in kept else view
@@ -91,7 +91,7 @@ def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any
     return st.selectbox(
         "Shown",
         options,
-        index=1 if fits and not begun else 0,
+        index=1 if matches_schema and not begun else 0,
         format_func=label,
         key=_shown_key(own),
         help="Finished heads and points are kept in the cache folder; runs with other settings or data can be shown too.",

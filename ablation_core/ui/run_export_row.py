@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from ablation_core.report import charts, code, export, run_charts, run_frames
-from ablation_core.report.run_frames import Estimates
+from ablation_core.report.run_frames import RegressionEstimator
 from ablation_core.report.run_sentences import (
     curve_levels,
     curve_sentence,
@@ -17,7 +17,7 @@ from ablation_core.report.run_sentences import (
 )
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
-from ablation_core.ui.export_row import Chart, Takeaway
+from ablation_core.ui.export_row import Chart, ExportContent
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Measure:
     worse: int = 1
 
 
-def sweep_takeaway(
+def sweep_exports(
     result: SweepResult,
     method: str,
     metric: str,
     measure: Measure,
     head: str,
-    estimates: Estimates,
+    estimates: RegressionEstimator,
     neurons: pd.DataFrame,
     adaptive: bool = False,
-) -> Takeaway:
+) -> ExportContent:
     """The map by one method, a head by every method, and whether the methods agree.
 
     Args:
@@ -87,7 +87,7 @@ def sweep_takeaway(
         tables[f"Every neuron, estimated, by {method}"] = lambda: neurons
     name = export.file_name("head-map", described["model"]["ref"], method, metric, ending="").rstrip(".")
     findings = [first, estimate_sentence(result, method, metric, estimates), shown_sentence(described)]
-    return Takeaway(
+    return ExportContent(
         name,
         code.sweep_script(described, result.methods, adaptive),
         code.sweep_command(described, result.methods, adaptive),
@@ -104,7 +104,7 @@ def head_table(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=["layer", "head", "picked"]).rename(columns={"label": "head"}).dropna(axis=1, how="all")
 
 
-def curve_takeaway(result: CurveResult, metric: str, measure: Measure) -> Takeaway:
+def curve_exports(result: CurveResult, metric: str, measure: Measure) -> ExportContent:
     """The curves, the table at 50 and 90 per cent, the ranks, and every point."""
     described, title = result.description, measure.title
     drawn_units = "heads" if described["whole_heads"] else "neurons"
@@ -124,7 +124,7 @@ def curve_takeaway(result: CurveResult, metric: str, measure: Measure) -> Takeaw
     tables |= {"Means over seeds": lambda: bands, "Every point": lambda: points}
     name = export.file_name("pruning", described["model"]["ref"], drawn_units, metric, ending="").rstrip(".")
     findings = [_plain(sentence), shown_sentence(described)]
-    return Takeaway(
+    return ExportContent(
         name,
         code.curve_script(described),
         code.curve_command(described),

@@ -19,16 +19,16 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import Split, source_digest
 from ablation_core.errors import AblationError, StatisticsError
 from ablation_core.loading.folders import folder_state
-from ablation_core.models.info import ModelCard
+from ablation_core.models.info import ModelInfo
 from ablation_core.server import access
 from ablation_core.server.jobs import Jobs
-from ablation_core.server.lru import Newest
+from ablation_core.server.lru import LRU
 
 if TYPE_CHECKING:
-    from ablation_core.activations.all_neurons import Shapes
+    from ablation_core.activations.all_neurons import AllNeurons
     from ablation_core.activations.by_position import ByPosition
     from ablation_core.data.dataset import Data
-    from ablation_core.engine.clean_passes import Recording
+    from ablation_core.engine.clean_passes import CleanPassCache
     from ablation_core.models.loaded import LoadedModel
 
 SEED = 0
@@ -41,9 +41,9 @@ def shared_model(ref: str) -> LoadedModel:
     return _model(ref, folder_state(ref))
 
 
-def known_card(ref: str) -> ModelCard | None:
+def known_model_info(ref: str) -> ModelInfo | None:
     """What is known of a model that need not be loaded for that: while it is in memory, or where it is bundled."""
-    return shared_model(ref).card if is_loaded(ref) else bundled.CARDS.get(ref)
+    return shared_model(ref).info if is_loaded(ref) else bundled.CARDS.get(ref)
 
 
 def is_loaded(ref: str) -> bool:
@@ -77,11 +77,11 @@ def shared_data(model: LoadedModel, ref: str, predictions: int, split: Split) ->
     return _data(model, model.fingerprint, ref, source_digest(ref), predictions, split)
 
 
-def shared_recording(model: LoadedModel, data: Data) -> Recording:
+def shared_clean_passes(model: LoadedModel, data: Data) -> CleanPassCache:
     return _recording(model, data, model.fingerprint, data.fingerprint, data.batch_size)
 
 
-def find_shared_statistics(model: LoadedModel | ModelCard, ref: str) -> CacheEntry | None:
+def find_shared_statistics(model: LoadedModel | ModelInfo, ref: str) -> CacheEntry | None:
     """The statistics file of a model and of data that is offered; None where it is to be computed.
 
     Raises:
@@ -96,7 +96,7 @@ def find_shared_statistics(model: LoadedModel | ModelCard, ref: str) -> CacheEnt
     return entry
 
 
-def shared_statistics(model: LoadedModel | ModelCard, entry: CacheEntry) -> Statistics:
+def shared_statistics(model: LoadedModel | ModelInfo, entry: CacheEntry) -> Statistics:
     try:
         changed = entry.path.stat().st_mtime_ns
     except OSError as error:  # deleted since it was found
@@ -104,7 +104,7 @@ def shared_statistics(model: LoadedModel | ModelCard, entry: CacheEntry) -> Stat
     return _statistics(str(entry.path), changed, model, model.fingerprint)
 
 
-def shared_shapes(statistics: Statistics, bins: int) -> Shapes:
+def shared_all_neurons(statistics: Statistics, bins: int) -> AllNeurons:
     return _shapes(statistics, statistics.digest, bins)
 
 
@@ -113,9 +113,9 @@ def shared_positions(model: LoadedModel, data: Data, layer: int) -> ByPosition:
 
 
 @st.cache_resource
-def shared_results() -> Newest:
+def shared_results() -> LRU:
     """Outcomes of ablations by what decides them."""
-    return Newest(64)
+    return LRU(64)
 
 
 @st.cache_resource
@@ -131,27 +131,27 @@ def shared_ablations() -> Jobs:
 
 
 @st.cache_resource
-def shared_guesses() -> Newest:
+def shared_quick_estimates() -> LRU:
     """Estimates from one window of all heads and neurons, which selections take theirs from."""
-    return Newest(16)
+    return LRU(16)
 
 
 @st.cache_resource
-def shared_estimates() -> Newest:
+def shared_estimates() -> LRU:
     """Instant estimates of head maps by what decides them."""
-    return Newest(16)
+    return LRU(16)
 
 
 @st.cache_resource
-def shared_maps() -> Newest:
+def shared_maps() -> LRU:
     """Adaptive head maps by what decides them."""
-    return Newest(16)
+    return LRU(16)
 
 
 @st.cache_resource
-def shared_answers() -> Newest:
+def shared_answers() -> LRU:
     """Answers to people's own inputs by what decides them."""
-    return Newest(64)
+    return LRU(64)
 
 
 @st.cache_resource
@@ -183,22 +183,22 @@ def _data(_model: LoadedModel, fingerprint: str, ref: str, source: str, predicti
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _recording(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str, batch_size: int) -> Recording:
-    from ablation_core.engine.clean_passes import Recording
+def _recording(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str, batch_size: int) -> CleanPassCache:
+    from ablation_core.engine.clean_passes import CleanPassCache
 
-    return Recording(_model, _data)
+    return CleanPassCache(_model, _data)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _statistics(path: str, changed: int, _model: LoadedModel | ModelCard, fingerprint: str) -> Statistics:
+def _statistics(path: str, changed: int, _model: LoadedModel | ModelInfo, fingerprint: str) -> Statistics:
     return files.load_statistics(path, _model)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _shapes(_statistics: Statistics, digest: str, bins: int) -> Shapes:
-    from ablation_core.activations.all_neurons import find_shapes
+def _shapes(_statistics: Statistics, digest: str, bins: int) -> AllNeurons:
+    from ablation_core.activations.all_neurons import summarise_all_neurons
 
-    return find_shapes(_statistics, bins)
+    return summarise_all_neurons(_statistics, bins)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)

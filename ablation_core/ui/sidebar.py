@@ -20,11 +20,11 @@ from ablation_core.engine.nonfinite import not_finite_sentence
 from ablation_core.errors import as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods.registry import METHODS
-from ablation_core.models.info import ModelCard
+from ablation_core.models.info import ModelInfo
 from ablation_core.selection import Selection
 from ablation_core.server import access
 from ablation_core.ui import statistics_job
-from ablation_core.ui.shared import find_shared_statistics, is_loaded, known_card, shared_model, shared_statistics
+from ablation_core.ui.shared import find_shared_statistics, is_loaded, known_model_info, shared_model, shared_statistics
 
 if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
@@ -43,7 +43,7 @@ class View:
         whole: whether the statistics are; False while they are being counted.
     """
 
-    card: ModelCard
+    info: ModelInfo
     data_ref: str
     predictions: int
     statistics: Statistics
@@ -55,7 +55,7 @@ class View:
     @property
     def model(self) -> LoadedModel:
         """The model itself, loaded when first asked for."""
-        return _loaded(self.card.ref)
+        return _loaded(self.info.ref)
 
 
 def read_view(runs_model: bool) -> View:
@@ -77,7 +77,7 @@ def read_view(runs_model: bool) -> View:
     assert ref is not None  # one is always chosen
     allowed.check_model(ref)
     _offer_fetching(ref)
-    model = _loaded(ref).card if runs_model else known_card(ref) or _loaded(ref).card
+    model = _loaded(ref).info if runs_model else known_model_info(ref) or _loaded(ref).info
     verified = "" if model.verified else " · found by its structure, not verified"
     st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}{verified}")
     kind, listed = ("images", IMAGE_NAMES) if model.modality == "vision" else ("text", TEXT_NAMES)
@@ -197,23 +197,23 @@ def _chips(selection: Selection) -> None:
     )
 
 
-def _oddest_head(model: ModelCard, statistics: Statistics) -> Selection:
+def _oddest_head(model: ModelInfo, statistics: Statistics) -> Selection:
     """The head whose neurons' peaks lie farthest from their means: something to look at first."""
-    apart = abs(peak_distance(statistics, min(100, statistics.bins))).mean(axis=-1)
-    layer, head = divmod(int(apart.argmax()), apart.shape[1])
+    distance_in_std = abs(peak_distance(statistics, min(100, statistics.bins))).mean(axis=-1)
+    layer, head = divmod(int(distance_in_std.argmax()), distance_in_std.shape[1])
     return Selection.of_heads([(layer, head)], model.shape)
 
 
-def _statistics_or_offer(card: ModelCard, data_ref: str, partial_too: bool) -> tuple[Statistics, bool]:
+def _statistics_or_offer(info: ModelInfo, data_ref: str, partial_too: bool) -> tuple[Statistics, bool]:
     """The statistics in the cache; where there are none, those being counted, or a button that begins that; and whether they are whole.
 
     Args:
         partial_too: whether the page draws what is counted so far.
     """
-    entry = find_shared_statistics(card, data_ref)
+    entry = find_shared_statistics(info, data_ref)
     if entry is not None:
-        return shared_statistics(card, entry), True
-    counted = statistics_job.offer(card, data_ref, _loaded(card.ref))
+        return shared_statistics(info, entry), True
+    counted = statistics_job.offer(info, data_ref, _loaded(info.ref))
     if counted is None or not partial_too:
         st.stop()
     return counted, False

@@ -17,7 +17,7 @@ from ablation_core.errors import as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
 from ablation_core.server import access, inventory
 from ablation_core.ui.links import page_link
-from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, tried
+from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, run_action
 from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_model
 
 FINE = (300, FINE_BINS, 1200)
@@ -82,7 +82,7 @@ def one_entry(name: str, entry: CacheEntry) -> None:
             )  # fmt: skip
     if again:
         keep_first = made["positions_left_out"] == 0
-        tried(partial(compute, made["model"], made["data"], made["bins"], made["binning"], keep_first))
+        run_action(partial(compute, made["model"], made["data"], made["bins"], made["binning"], keep_first))
     with st.expander("Where these statistics come from"):
         st.table({"value": {key: str(value) for key, value in {**made, "digest": entry.digest}.items()}})
 
@@ -123,7 +123,7 @@ def compute_form() -> None:
         )  # fmt: skip
         keep_first = st.toggle("Count the first position (BOS, CLS) too", help="By default it is left out.")
     if st.button("Compute statistics", type="primary", help="Any change on this page stops it."):
-        tried(lambda: compute(ref, data_ref, bins, binning, keep_first))
+        run_action(lambda: compute(ref, data_ref, bins, binning, keep_first))
 
 
 def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bool) -> str:
@@ -137,8 +137,8 @@ def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bo
     if (here := find_shared_statistics(model, data_ref)) is None or not inventory.is_bundled(here):
         files.check_can_save(model)  # better said now than after the work
     data = shared_data(model, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
-    left_out = 0 if keep_first else model.left_out
-    statistics = compute_statistics(model, data, bins, left_out, binning, progress)
+    excluded_positions = 0 if keep_first else model.excluded_positions
+    statistics = compute_statistics(model, data, bins, excluded_positions, binning, progress)
     path = files.statistics_path(statistics)
     before = next((entry for entry in files.list_statistics()[0] if entry.path == path), None)
     made = f"Statistics of {ref} on {data_ref}, {statistics.provenance['tokens']:,} positions"

@@ -23,7 +23,7 @@ from ablation_core.ui.shared import shared_data, shared_jobs
 
 if TYPE_CHECKING:
     from ablation_core.data.dataset import Data
-    from ablation_core.models.info import ModelCard
+    from ablation_core.models.info import ModelInfo
     from ablation_core.models.loaded import LoadedModel
 
 EVERY = 1.5  # seconds between two pictures of what is counted so far
@@ -59,13 +59,13 @@ def counting_steps(model: LoadedModel, data: Data, folder: Path | None = None) -
             yield Counted(run.steps_done / run.steps, run.tokens, counted)
 
 
-def offer(card: ModelCard, ref: str, model: LoadedModel) -> Statistics | None:
+def offer(info: ModelInfo, ref: str, model: LoadedModel) -> Statistics | None:
     """A button that begins to count or, while that is under way, its progress; the statistics so far, once there are any.
 
     Raises:
         AblationError: the count ended by one, or cannot be begun.
     """
-    key = f"statistics {card.fingerprint} {ref}"
+    key = f"statistics {info.fingerprint} {ref}"
     jobs = shared_jobs()
     job = jobs.get(key)
     if job is not None and job.running and not job.stopping:
@@ -74,7 +74,7 @@ def offer(card: ModelCard, ref: str, model: LoadedModel) -> Statistics | None:
     if job is not None and job.error:
         jobs.forget(key)
         raise AblationError(job.error)
-    st.info(f"There are no statistics of {card.ref} on {ref} yet.")
+    st.info(f"There are no statistics of {info.ref} on {ref} yet.")
     if others := files.other_statistics(model, ref):
         st.caption(others[0].upper() + others[1:])
     data = shared_data(model, ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
@@ -99,7 +99,7 @@ def _begin(key: str, model: LoadedModel, data: Data) -> None:
     try:
         files.check_can_save(model)
         shared_jobs().start(
-            key, f"statistics of {model.ref} on {data.ref}", lambda: counting_steps(model, data), model.lock
+            key, f"statistics of {model.ref} on {data.ref}", lambda: counting_steps(model, data), fair_lock(model)
         )
     except AblationError as error:
         st.session_state[_REFUSED] = str(error)

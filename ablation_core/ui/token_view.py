@@ -7,11 +7,11 @@ import streamlit as st
 from ablation_core.data.dataset import Data
 from ablation_core.experiments import per_prediction as harming
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.per_prediction import Harm, Predicted, class_name
+from ablation_core.experiments.per_prediction import PredictionEffects, Predicted, class_name
 from ablation_core.methods.registry import METHODS
 from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
 from ablation_core.ui import page as ui
-from ablation_core.ui.ablation_job import Outcome
+from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.shared import SEED, shared_data
 from ablation_core.ui.sidebar import View
 
@@ -21,7 +21,7 @@ _CONTEXT = 8
 
 
 @st.fragment
-def show_harm(view: View, outcome: Outcome) -> None:
+def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
     """The harm of the view's method, a page of sequences at a time."""
     harm = outcome.harms.get(view.method)
     st.subheader("Where it hurts", anchor=False)
@@ -31,7 +31,7 @@ def show_harm(view: View, outcome: Outcome) -> None:
     if harm is None or not view.selection.chosen:
         st.caption("Nothing is ablated, so nothing hurts." if harm else f"{view.method} was not measured here.")
         return
-    with ui.sentences():
+    with ui.show_errors():
         data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
         spec = AblationSpec(view.selection, (METHODS[view.method],), view.bins, SEED)
         run = AblationRun(view.model, data, spec, view.statistics, learned=outcome.learned)
@@ -48,13 +48,13 @@ def show_harm(view: View, outcome: Outcome) -> None:
             _text(run, harm, numbers, means)
 
 
-def _tenth(harm: Harm) -> float:
+def _tenth(harm: PredictionEffects) -> float:
     """The share of all increases of loss that the tenth of the predictions with the greatest ones holds."""
     losses = np.sort(np.clip(np.nan_to_num(harm.change), 0, None))[::-1]
     return float(losses[: max(1, len(losses) // 10)].sum() / max(losses.sum(), 1e-12))
 
 
-def _paged(harm: Harm, size: int, what: str) -> tuple[np.ndarray, np.ndarray]:
+def _paged(harm: PredictionEffects, size: int, what: str) -> tuple[np.ndarray, np.ndarray]:
     """The sequences on the chosen page, with their mean changes."""
     order_column, page_column = st.columns([4, 1], vertical_alignment="bottom")
     name = "Images" if what == "images" else "Windows of text"
@@ -76,7 +76,7 @@ def _paged(harm: Harm, size: int, what: str) -> tuple[np.ndarray, np.ndarray]:
     return numbers[here], means[here]
 
 
-def _text(run: AblationRun, harm: Harm, numbers: np.ndarray, means: np.ndarray) -> None:
+def _text(run: AblationRun, harm: PredictionEffects, numbers: np.ndarray, means: np.ndarray) -> None:
     full = full_scale(harm.change)
     st.html(scale_legend(full))
     predicted = _predict(run, numbers)
@@ -105,7 +105,7 @@ def _predict(run: AblationRun, sequences: np.ndarray, positions: np.ndarray | No
         return harming.predict(run, run.spec.methods[0], sequences.tolist(), places)
 
 
-def _tooltip(run: AblationRun, harm: Harm, index: int, predicted: Predicted, rows: dict[int, int]) -> str:
+def _tooltip(run: AblationRun, harm: PredictionEffects, index: int, predicted: Predicted, rows: dict[int, int]) -> str:
     row = rows[index]
     lines = [f"loss {harm.before[index]:.3f} → {harm.after[index]:.3f} nats ({harm.change[index]:+.3f})"]
     for words, ids, shares in (
@@ -117,7 +117,7 @@ def _tooltip(run: AblationRun, harm: Harm, index: int, predicted: Predicted, row
     return "\n".join(lines)
 
 
-def _worst_tokens(run: AblationRun, harm: Harm) -> None:
+def _worst_tokens(run: AblationRun, harm: PredictionEffects) -> None:
     st.markdown("**The most harmed tokens, in context**")
     worst = harm.worst_first()[:TOKENS]
     predicted = _predict(run, harm.sequence[worst], harm.position[worst])
@@ -148,7 +148,7 @@ def _worst_tokens(run: AblationRun, harm: Harm) -> None:
     st.dataframe(pd.DataFrame(rows), column_config=numbers | shares, hide_index=True, width="stretch", row_height=28)
 
 
-def _images(run: AblationRun, harm: Harm, numbers: np.ndarray) -> None:
+def _images(run: AblationRun, harm: PredictionEffects, numbers: np.ndarray) -> None:
     full = full_scale(harm.change)
     st.html(
         scale_legend(full).replace("each token's own loss; point at a token for what was predicted", "the image's loss")

@@ -12,7 +12,7 @@ import streamlit as st
 from ablation_core.data import user_input
 from ablation_core.experiments.ablation import AblationSpec
 from ablation_core.experiments.per_prediction import class_name, token_texts
-from ablation_core.experiments.user_input import Answer, OwnRun
+from ablation_core.experiments.user_input import Answer, UserInputRun
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import user_input_charts
 from ablation_core.report.charts import mark_of
@@ -33,14 +33,14 @@ IMAGE_TYPES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif")
 
 
 @st.fragment
-def show_own_input(view: View, later: bool = False) -> None:
+def show_user_input(view: View, later: bool = False) -> None:
     """The field, and the answers of the clean and of every ablated model.
 
     Args:
         later: whether the page is still measuring: a prompt that nobody has typed is then answered afterwards.
     """
     st.subheader("Your own image" if view.model.modality == "vision" else "Your own prompt", anchor=False)
-    with page.sentences():
+    with page.show_errors():
         own = _image(view) if view.model.modality == "vision" else _prompt(view)
         if own is None:
             return
@@ -49,7 +49,7 @@ def show_own_input(view: View, later: bool = False) -> None:
         if not view.selection.chosen:
             st.caption("Nothing is selected, so before and after are the same.")
         kept, run = _kept_answers(view, own), partial(_own_run, view, own)
-        if later and kept.answer is None and _TYPED not in st.session_state and view.card.modality != "vision":
+        if later and kept.answer is None and _TYPED not in st.session_state and view.info.modality != "vision":
             st.caption("Answered once the figures above are measured; change the prompt to have it answered at once.")
             return
         if kept.answer is None:
@@ -70,7 +70,7 @@ class _Answers:
     losses: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
 
 
-def _kept_answers(view: View, own: user_input.OwnInput) -> _Answers:
+def _kept_answers(view: View, own: user_input.UserInput) -> _Answers:
     """The answers so far, found by what decides them; no model is kept with them."""
     kept = shared_answers()
     methods = tuple(method.name for method in ablation_job.compared_methods(view, own.data))
@@ -85,16 +85,16 @@ def _kept_answers(view: View, own: user_input.OwnInput) -> _Answers:
     return kept.keep(key, kept.get(key) or _Answers())
 
 
-def _own_run(view: View, own: user_input.OwnInput) -> OwnRun:
+def _own_run(view: View, own: user_input.UserInput) -> UserInputRun:
     methods = (
         tuple(m for m in ablation_job.compared_methods(view, own.data) if not m.learned)
         if view.selection.chosen
         else ()
     )
-    return OwnRun(view.model, own, AblationSpec(view.selection, methods, view.bins, SEED), view.statistics)
+    return UserInputRun(view.model, own, AblationSpec(view.selection, methods, view.bins, SEED), view.statistics)
 
 
-def _prompt(view: View) -> user_input.OwnInput:
+def _prompt(view: View) -> user_input.UserInput:
     masked = view.model.modality == "masked"
     text = st.text_area(
         "Prompt",
@@ -110,7 +110,7 @@ def _prompt(view: View) -> user_input.OwnInput:
     return user_input.prompt(view.model, text or "", view.data_ref)
 
 
-def _image(view: View) -> user_input.OwnInput | None:
+def _image(view: View) -> user_input.UserInput | None:
     file = st.file_uploader(
         "Image",
         IMAGE_TYPES,
@@ -132,7 +132,7 @@ def _classes(view: View) -> str:
     return ", ".join(labels[:12]) + (f" and {len(labels) - 12:,} more" if len(labels) > 12 else "")
 
 
-def _probabilities(view: View, own: user_input.OwnInput, answer: Answer) -> None:
+def _probabilities(view: View, own: user_input.UserInput, answer: Answer) -> None:
     """For each place asked for, the most probable tokens or classes before and by each method."""
     for place in range(min(len(answer.before), 4)):
         if view.model.modality != "vision":
@@ -195,7 +195,7 @@ def _table(frame: pd.DataFrame, place: int) -> None:
         st.dataframe(wide, column_config=shares, width="stretch", row_height=28)
 
 
-def _continuations(view: View, kept: _Answers, run: Callable[[], OwnRun]) -> None:
+def _continuations(view: View, kept: _Answers, run: Callable[[], UserInputRun]) -> None:
     """What each model writes, the token that differs first marked; grows while one watches."""
     st.markdown(f"**What it would have written**: {own_input.NEW_TOKENS} tokens, always the most probable one")
     place = st.empty()
@@ -229,7 +229,7 @@ def continuation_html(model: LoadedModel, written: dict[str, list[int]]) -> str:
     return "".join(lines)
 
 
-def _own_tokens(view: View, own: user_input.OwnInput, kept: _Answers, run: Callable[[], OwnRun]) -> None:
+def _own_tokens(view: View, own: user_input.UserInput, kept: _Answers, run: Callable[[], UserInputRun]) -> None:
     """The prompt's own tokens, shaded by what the chosen method does to each."""
     ids = own.asked.inputs["input_ids"][0].tolist()
     if len(ids) < 2 or not view.selection.chosen:

@@ -52,7 +52,7 @@ def ours(task: Task) -> Contestant:
         return {name: float(getattr(whole, name).mean()) for name in METRICS}
 
     def clean() -> Means:
-        state["recording"] = clean_passes.Recording(model, task.data)
+        state["recording"] = clean_passes.CleanPassCache(model, task.data)
         return means([clean_passes.score_outputs(model, state["recording"][n], [])[0] for n in range(len(task.data))])
 
     def head(layer: int, number: int) -> Means:
@@ -60,9 +60,9 @@ def ours(task: Task) -> Contestant:
         replacements = clean_passes.constant_replacements(selection, task.values.numpy(), model)
         parts = []
         for batch in range(len(task.data)):
-            recorded = state["recording"][batch]
-            output = clean_passes.ablated_output(model, recorded, replacements)
-            parts.append(clean_passes.score_outputs(model, recorded, [output])[1])
+            clean_pass = state["recording"][batch]
+            output = clean_passes.ablated_output(model, clean_pass, replacements)
+            parts.append(clean_passes.score_outputs(model, clean_pass, [output])[1])
         return means(parts)
 
     return Contestant(clean, head)

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.activations import files
-from ablation_core.activations.neuron_summary import Reading
+from ablation_core.activations.neuron_summary import NeuronSummary
 from ablation_core.activations.statistics import FINE_BINS, Statistics
 from ablation_core.errors import StatisticsError
 from ablation_core.report.charts import MARKS
@@ -80,8 +80,8 @@ def candidates(toy: Toy) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("candidate")
 
 
-def values(reading: Reading) -> pd.DataFrame:
+def values(reading: NeuronSummary) -> pd.DataFrame:
     """A real neuron's values and their distance from the mean."""
-    rows = [(kind, f"{value:.4g}", f"{reading.apart(kind, 'mean'):+.2f}") for kind, value in reading.values.items()]
+    rows = [(kind, f"{value:.4g}", f"{reading.distance_in_std(kind, 'mean'):+.2f}") for kind, value in reading.values.items()]
     columns = ["candidate", "value (activation units)", "distance from the mean (std)"]
     return pd.DataFrame(rows, columns=columns).set_index("candidate")

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import ndtr, owens_t
 from scipy.stats import norm
 
-from ablation_core.activations.neuron_summary import Reading
+from ablation_core.activations.neuron_summary import NeuronSummary
 
 RANGE = (-6.0, 10.0)  # activations shown; holds nearly everything that the sliders allow
 ACTIVATIONS = 10_000  # how many the picture stands for
@@ -75,10 +75,10 @@ class Toy:
         low, high = self.share_below(np.array([value - within * self.std, value + within * self.std]))
         return float(high - low)
 
-    def reading(self) -> Reading:
+    def reading(self) -> NeuronSummary:
         """The four values, as `charts` and `frames` take them."""
         values = {"zero": 0.0, "mean": self.mean, "median": self.median, "peak": self.peak}
-        return Reading(values, self.std, 0.0, None, (self.peak, self.peak), 0.0, 0)
+        return NeuronSummary(values, self.std, 0.0, None, (self.peak, self.peak), 0.0, 0)
 
     def bars(self, count: int = 120) -> pd.DataFrame:
         """How many of `ACTIVATIONS` fall into each of `count` bins over `RANGE`: columns left, right, count."""
@@ -88,11 +88,11 @@ class Toy:
 
     def sentence(self) -> str:
         """How far peak and mean lie apart, and how often the neuron is near each candidate."""
-        apart = (self.mean - self.peak) / self.std
-        if abs(apart) < 0.05:
+        distance_in_std = (self.mean - self.peak) / self.std
+        if abs(distance_in_std) < 0.05:
             start = "Mean and peak agree"
         else:
-            start = f"The mean lies {abs(apart):.2f} std {'above' if apart > 0 else 'below'} the peak"
+            start = f"The mean lies {abs(distance_in_std):.2f} std {'above' if distance_in_std > 0 else 'below'} the peak"
         near = {
             name: self.share_near(value) for name, value in (("zero", 0.0), ("mean", self.mean), ("peak", self.peak))
         }
