@@ -3,8 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ablation_core.runtime import limit_openmp_spin
-
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
     from ablation_core.activations.files import find_statistics, load_statistics, save_statistics
@@ -34,23 +32,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "find_statistics": "cache",
-    "load_statistics": "cache",
-    "save_statistics": "cache",
-    "compute_statistics": "collect",
-    "load_data": "data",
+    "find_statistics": "activations.files",
+    "load_statistics": "activations.files",
+    "save_statistics": "activations.files",
+    "compute_statistics": "activations.collect",
+    "load_data": "data.dataset",
     "AblationError": "errors",
-    "AblationSpec": "experiment",
-    "ablate": "experiment",
-    "load_model": "loading",
-    "METHODS": "methods",
-    "AblationResult": "results",
+    "AblationSpec": "experiments.ablation",
+    "ablate": "experiments.ablation",
+    "load_model": "loading.load",
+    "METHODS": "methods.registry",
+    "AblationResult": "experiments.results",
     "Selection": "selection",
-    "Statistics": "statistics",
+    "Statistics": "activations.statistics",
 }
-
-
-limit_openmp_spin()  # before torch is loaded
 
 
 def __getattr__(name: str) -> Any:

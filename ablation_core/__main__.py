@@ -17,7 +17,7 @@ from ablation_core.experiments.estimate import PASSES
 from ablation_core.loading.packaged import PACKAGED
 from ablation_core.methods.registry import METHODS
 from ablation_core.runs.pruning import PERCENTS, SEEDS
-from ablation_core.runtime import keep_freed_memory
+from ablation_core.runtime import prepare_process
 from ablation_core.storage import CACHE
 
 
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     if empty := [argument for argument in arguments if argument.startswith("--") and argument.endswith("=--")]:
         parser.error(f"{empty[0]} names no value")  # argparse would give an empty list, whatever the option's type
     parsed = parser.parse_args(arguments)
-    keep_freed_memory()
+    prepare_process()
     try:
         document, text = parsed.run(parsed)
         print(json.dumps(document, indent=2, allow_nan=False) if parsed.json else text)

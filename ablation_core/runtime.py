@@ -57,8 +57,8 @@ def trim_heap() -> bool:
     libc.mallinfo2.restype = _Allocated
     allocated = libc.mallinfo2()
     resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
-    file_lock = (resident - shared) * os.sysconf("SC_PAGE_SIZE") - allocated.in_use
-    if min(file_lock, allocated.fordblks) <= KEPT_FREE:  # free blocks that were handed back before are free still
+    held = (resident - shared) * os.sysconf("SC_PAGE_SIZE") - allocated.in_use
+    if min(held, allocated.fordblks) <= KEPT_FREE:  # free blocks that were handed back before are free still
         return False
     libc.malloc_trim(0)
     return True
@@ -72,6 +72,12 @@ def _glibc() -> ctypes.CDLL | None:
     except OSError:
         return None
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+
+
+def prepare_process() -> None:
+    """What the app and the command line ask for, before torch is loaded."""
+    limit_openmp_spin()
+    keep_freed_memory()
 
 
 def limit_openmp_spin() -> None:

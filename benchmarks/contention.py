@@ -15,8 +15,8 @@ from pathlib import Path
 from ablation_core import AblationSpec, find_statistics, load_data, load_model, load_statistics
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.methods.registry import METHODS, USUAL
-from ablation_core.selection import Selection
 from ablation_core.runtime import SPINS
+from ablation_core.selection import Selection
 from benchmarks.measure import machine, write
 
 HEADS = [f"{layer}.{head}" for layer in range(6) for head in (0, 3)]

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from ablation_core.selection import Selection, ModelShape
+from ablation_core.selection import ModelShape, Selection
 
 LONGEST = 240.0  # seconds that a page may take before it counts as hung
 HEAD_DIM = {"opt-mini": 32, "roberta-mini": 32, "vit-mini": 16}

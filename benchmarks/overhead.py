@@ -18,8 +18,7 @@ import torch
 
 from ablation_core import load_data, load_model
 from ablation_core.activations.accumulator import Accumulator
-from ablation_core.activations.collect import StatisticsRun
-from ablation_core.activations.statistics import Statistics
+from ablation_core.activations.collect import StatisticsRun, gather_statistics
 from ablation_core.runtime import keep_freed_memory
 from benchmarks.measure import interleaved, machine, seconds, write
 
@@ -62,7 +61,7 @@ def ours(rows: torch.Tensor) -> np.ndarray:
     accumulator = Accumulator(rows.shape[1])
     for part in rows.split(1024):
         accumulator.update(part)
-    return Statistics.of([accumulator], (1,), {}).peak(100)[0, 0]
+    return gather_statistics([accumulator], (1,), {}).peak(100)[0, 0]
 
 
 def papers(rows: np.ndarray) -> np.ndarray:
@@ -78,7 +77,7 @@ def peaks(neurons: int = 576, tokens: int = 20_000) -> dict:
     rows = torch.from_numpy(np.random.default_rng(0).normal(size=(tokens, neurons)).astype(np.float32))
     stored = rows.numpy()
     median = interleaved({"ours": lambda: ours(rows), "papers": lambda: papers(stored)}, RUNS)
-    statistics = Statistics.of([_counted(rows)], (1,), {})
+    statistics = gather_statistics([_counted(rows)], (1,), {})
     looked_up = float(np.median([seconds(lambda: statistics._find_peak(100)) for _ in range(RUNS)]))
     return {
         "neurons": neurons,

@@ -112,9 +112,9 @@ def modes() -> None:
             cells = []
             for name in WITHOUT:
                 other = METHODS[name].constant(statistics, 100)
-                distance_in_std = abs(other - statistics.peak(100)) > 0.25 * statistics.std
+                distance = abs(other - statistics.peak(100)) > 0.25 * statistics.std
                 distinct = len(np.unique(other[np.isfinite(other)]))
-                cells.append(f"{distance_in_std[statistics.std > 0].mean():.1%} ({distinct:,} values)")
+                cells.append(f"{distance[statistics.std > 0].mean():.1%} ({distinct:,} values)")
             print(f"| {model.ref}, {entry.provenance['data']} | {' | '.join(cells)} |")
 
 

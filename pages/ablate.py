@@ -4,12 +4,12 @@ import math
 
 import streamlit as st
 
-from ablation_core.engine.metrics import Interval
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult, MethodResult
 from ablation_core.report import charts, frames
 from ablation_core.report.sentences import comparison, harm_split, verdict
 from ablation_core.selection import Selection
+from ablation_core.stats.intervals import Interval
 from ablation_core.ui import ablation_job, export_row, page
 from ablation_core.ui.choice import single_choice
 from ablation_core.ui.token_view import show_affected_tokens

@@ -13,6 +13,7 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
 from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
+from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.head_map import dark_page, show_agreement, show_estimates, show_head
 from ablation_core.ui.run_export_row import Measure, head_table, sweep_exports
@@ -124,7 +125,7 @@ if names and (estimate is None or estimate.share < 1):
 def draw() -> None:
     kept = kept_runs()
     by = f" by {', '.join(names)}" if adaptive else ""
-    name = f"Head map of {model.ref}{by}{long_runs.words_of(place)}"
+    name = f"Head map of {model.ref}{by}{run_controls.words_of(place)}"
     lock = None if place else fair_lock(model)
     run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock)
     result = kept.get(shown) or empty_sweep(model, described, names)

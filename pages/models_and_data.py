@@ -5,14 +5,14 @@ from functools import partial
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from ablation_core.activations import files
 from ablation_core.bundled import fashion_mnist
 from ablation_core.data import uploads
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.server import access, inventory
+from ablation_core.storage import CACHE
 from ablation_core.ui import page
 from ablation_core.ui.links import page_link
-from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, show_said, run_action
+from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, run_action, show_said
 from ablation_core.ui.statistics import compute_form, import_form, show_statistics
 
 page.open_frame("Models and data", "📦")
@@ -116,7 +116,7 @@ if access.ACCESS.shared:
     show_offered()
     show_statistics()
 else:
-    st.caption(f"Everything lies in the cache folder {cache.CACHE.name}/; nothing is written elsewhere.")
+    st.caption(f"Everything lies in the cache folder {CACHE.name}/; nothing is written elsewhere.")
     show_models()
     show_data()
     show_statistics()

@@ -12,6 +12,7 @@ from ablation_core.report.run_sentences import curve_levels, curve_sentence, sho
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
 from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.run_export_row import Measure, curve_exports
 from ablation_core.ui.shared import shared_data
@@ -113,7 +114,7 @@ def draw() -> None:
     begin = f"{'Go on with' if mine else 'Measure'} {left} points on {data.predictions:,} predictions" if left else None
     run_controls.controls(
         own,
-        f"Pruning curves of {model.ref}{long_runs.words_of(place)}",
+        f"Pruning curves of {model.ref}{run_controls.words_of(place)}",
         lambda: steps_at(place, model, data, spec, view.statistics, run_controls.FOLDER),
         begin,
         None if place else fair_lock(model),

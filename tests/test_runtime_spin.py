@@ -11,7 +11,9 @@ from ablation_core.runtime import SPINS
 SAY = """
 import os, sys
 import ablation_core
+from ablation_core.runtime import prepare_process
 assert "torch" not in sys.modules
+prepare_process()
 print(os.environ.get("GOMP_SPINCOUNT"))
 """
 

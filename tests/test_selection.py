@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablation_core.errors import SelectionError
-from ablation_core.selection import Selection, ModelShape
+from ablation_core.selection import ModelShape, Selection
 
 SHAPE = ModelShape(heads=(6, 6, 6, 6), head_dim=32)
 RAGGED = ModelShape(heads=(2, 3, 1), head_dim=4)
@@ -267,12 +267,12 @@ def test_single_terms_agree_with_a_plain_reading(shape, layer, number, parts):
     term = f"{layer}.{number}" + ("" if parts is None else ":" + ",".join(parts))
     spans = [tuple(map(int, (part.split("-") * 2)[:2])) for part in parts or []]
     layers = [at for at in range(shape.layers) if layer in ("*", str(at))]
-    matches_schema = (
+    fits = (
         bool(layers)
         and (number == "*" or all(int(number) < shape.heads[at] for at in layers))
         and all(first <= last < shape.head_dim for first, last in spans)
     )
-    if not matches_schema:
+    if not fits:
         with pytest.raises(SelectionError):
             Selection.parse(term, shape)
         return

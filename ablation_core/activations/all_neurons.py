@@ -112,14 +112,14 @@ def _second_modes(statistics: Statistics) -> np.ndarray:
     smooth = np.pad(smooth, ((0, 0), (1, 1)))
     hills = ((smooth[:, 1:-1] > smooth[:, :-2]) & (smooth[:, 1:-1] >= smooth[:, 2:])).sum(axis=1)
     centres = (steps[1:] + steps[:-1]) / (2 * statistics.bins)
-    distance_in_std = np.full(len(fine), np.nan)
+    distance = np.full(len(fine), np.nan)
     for neuron in np.flatnonzero(hills > 1):
         row = smooth[neuron]
         found, properties = find_peaks(row, prominence=MODE_PROMINENCE * max(row.max(), 1e-9))
         if len(found) > 1:
             second, first = found[np.argsort(properties["prominences"])[-2:]] - 1
-            distance_in_std[neuron] = centres[second] - centres[first]
+            distance[neuron] = centres[second] - centres[first]
     width = statistics.high - statistics.low
-    return distance_in_std.reshape(width.shape) * np.divide(
+    return distance.reshape(width.shape) * np.divide(
         width, statistics.std, out=np.full_like(width, np.nan), where=np.nan_to_num(statistics.std) > 0
     )

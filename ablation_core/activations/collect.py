@@ -88,7 +88,7 @@ class StatisticsRun:
             "bins": self.layers[0].bins,
             "binning": self.binning,
         }
-        return Statistics.of(self.layers, self.model.shape.heads, provenance)
+        return gather_statistics(self.layers, self.model.shape.heads, provenance)
 
 
 def compute_statistics(
@@ -139,3 +139,33 @@ def counted_positions(batch: Batch, z: Tensor, excluded_positions: int) -> Tenso
         mask = torch.ones(z.shape[:2], dtype=torch.long)
     mask = mask.to(z.device)
     return mask.bool() & (mask.cumsum(1) > excluded_positions)
+
+
+def gather_statistics(layers: list[Accumulator], heads: tuple[int, ...], provenance: dict) -> Statistics:
+    """Statistics from one accumulator per layer; the accumulators can still take more rows."""
+    layers = [layer.settled() for layer in layers]
+
+    def gather(values: list[Tensor], missing: float) -> np.ndarray:
+        head_dim = len(values[0]) // heads[0]
+        shape = (len(heads), max(heads), head_dim, *values[0].shape[1:])
+        array = np.full(shape, missing, dtype=values[0].numpy().dtype)
+        for layer, value in enumerate(values):
+            array[layer, : heads[layer]] = value.numpy().reshape(heads[layer], *shape[2:])
+        return array
+
+    def gather_float(values: list[Tensor], missing: float) -> np.ndarray:
+        return gather([value.float() for value in values], missing)
+
+    nothing = [layer.mean.new_zeros(len(layer.mean)) for layer in layers]
+    return Statistics(
+        count=gather_float([layer.count for layer in layers], 0),
+        mean=gather_float([layer.mean.where(layer.count > 0, np.nan) for layer in layers], np.nan),
+        std=gather_float([(layer.squares / layer.count).sqrt() for layer in layers], np.nan),
+        minimum=gather_float([layer.minimum.where(layer.count > 0, np.nan) for layer in layers], np.nan),
+        maximum=gather_float([layer.maximum.where(layer.count > 0, np.nan) for layer in layers], np.nan),
+        not_finite=gather_float([layer.not_finite for layer in layers], 0),
+        low=gather([layer.limits[0] if layer.limits else nothing[i] for i, layer in enumerate(layers)], np.nan),
+        high=gather([layer.limits[1] if layer.limits else nothing[i] for i, layer in enumerate(layers)], np.nan),
+        counts=gather([layer.counts for layer in layers], 0),
+        provenance=provenance,
+    )

@@ -63,7 +63,9 @@ class NeuronSummary:
         return text[0].upper() + text[1:] + "."
 
 
-def summarise_neuron(statistics: Statistics, layer: int, head: int, neuron: int, bins: int, seed: int = 0) -> NeuronSummary:
+def summarise_neuron(
+    statistics: Statistics, layer: int, head: int, neuron: int, bins: int, seed: int = 0
+) -> NeuronSummary:
     """Read one neuron's shape at a binning of the peak."""
     at = (layer, head, neuron)
     edges, counts = statistics.histogram(*at, bins=bins)
@@ -130,7 +132,7 @@ def _skew_words(skew: float) -> str:
     return f"{'strongly ' if abs(skew) > 1 else ''}skewed to the {side} (skew {skew:+.2f})"
 
 
-def _distance(distance_in_std: float, what: str) -> str:
-    if abs(distance_in_std) < 0.05:
+def _distance(distance: float, what: str) -> str:
+    if abs(distance) < 0.05:
         return f"on {what}"
-    return f"{abs(distance_in_std):.2f} std {'above' if distance_in_std > 0 else 'below'} {what}"
+    return f"{abs(distance):.2f} std {'above' if distance > 0 else 'below'} {what}"

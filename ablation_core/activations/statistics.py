@@ -17,9 +17,6 @@ import numpy as np
 from ablation_core.errors import StatisticsError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ablation_core.activations.accumulator import Accumulator
     from ablation_core.models.info import ModelInfo
     from ablation_core.models.loaded import LoadedModel
 
@@ -52,36 +49,6 @@ class Statistics:
     high: np.ndarray
     counts: np.ndarray
     provenance: dict
-
-    @classmethod
-    def of(cls, layers: list[Accumulator], heads: tuple[int, ...], provenance: dict) -> Statistics:
-        """Statistics from one accumulator a layer; these can be filled on."""
-        layers = [layer.settled() for layer in layers]
-
-        def gather(values: list[Tensor], missing: float) -> np.ndarray:
-            head_dim = len(values[0]) // heads[0]
-            shape = (len(heads), max(heads), head_dim, *values[0].shape[1:])
-            array = np.full(shape, missing, dtype=values[0].numpy().dtype)
-            for layer, value in enumerate(values):
-                array[layer, : heads[layer]] = value.numpy().reshape(heads[layer], *shape[2:])
-            return array
-
-        def gather_float(values: list[Tensor], missing: float) -> np.ndarray:
-            return gather([value.float() for value in values], missing)
-
-        nothing = [layer.mean.new_zeros(len(layer.mean)) for layer in layers]
-        return cls(
-            count=gather_float([layer.count for layer in layers], 0),
-            mean=gather_float([layer.mean.where(layer.count > 0, np.nan) for layer in layers], np.nan),
-            std=gather_float([(layer.squares / layer.count).sqrt() for layer in layers], np.nan),
-            minimum=gather_float([layer.minimum.where(layer.count > 0, np.nan) for layer in layers], np.nan),
-            maximum=gather_float([layer.maximum.where(layer.count > 0, np.nan) for layer in layers], np.nan),
-            not_finite=gather_float([layer.not_finite for layer in layers], 0),
-            low=gather([layer.limits[0] if layer.limits else nothing[i] for i, layer in enumerate(layers)], np.nan),
-            high=gather([layer.limits[1] if layer.limits else nothing[i] for i, layer in enumerate(layers)], np.nan),
-            counts=gather([layer.counts for layer in layers], 0),
-            provenance=provenance,
-        )
 
     @property
     def bins(self) -> int:
@@ -196,3 +163,21 @@ def check_made_from(provenance: dict, model: LoadedModel | ModelInfo, what: str)
                 f"{what} were made from another model: its {field} is {provenance.get(field)} "
                 f"(model {provenance.get('model')}), that of {model.ref} is {mine}. Compute them for this one."
             )
+
+
+def not_finite_first(statistics: Statistics) -> int | None:
+    """The first layer in which a counted value was NaN or infinite; None where there is none."""
+    layers = np.flatnonzero(statistics.not_finite.sum(axis=(1, 2)))
+    return int(layers[0]) if len(layers) else None
+
+
+def not_finite_sentence(statistics: Statistics) -> str:
+    """What was NaN or infinite while statistics were computed, and where it began; or nothing."""
+    layer = not_finite_first(statistics)
+    if layer is None:
+        return ""
+    broken = statistics.not_finite
+    return (
+        f"{int(broken.sum()):,} values of {int((broken > 0).sum()):,} neurons were NaN or infinite, the first in layer "
+        f"{layer}: they are in no mean, median or peak. Try --dtype float32, or another model."
+    )

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ablation_core import bundled
 from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
-from ablation_core.activations.statistics import Statistics
+from ablation_core.activations.statistics import Statistics, not_finite_first, not_finite_sentence
 from ablation_core.bundled import fashion_mnist
 from ablation_core.cli.text import (
     format_adaptive,
@@ -24,11 +24,10 @@ from ablation_core.cluster.backend import RayBackend
 from ablation_core.cluster.connection import AUTO
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.data.references import Split
-from ablation_core.engine.nonfinite import not_finite_first, not_finite_sentence
 from ablation_core.errors import DataError, EngineError, MethodError, StatisticsError
 from ablation_core.experiments.ablation import ablate
 from ablation_core.experiments.estimate import estimate
-from ablation_core.experiments.estimate_validation import validate_estimate, largest_heads
+from ablation_core.experiments.estimate_validation import largest_heads, validate_estimate
 from ablation_core.experiments.provenance import describe_model, describe_statistics
 from ablation_core.loading.load import SPLIT, load_model
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder

@@ -4,14 +4,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from ablation_core.engine.metrics import Interval
 from ablation_core.experiments.estimate import EstimateResult
 from ablation_core.experiments.estimate_validation import EstimateValidation
 from ablation_core.experiments.results import AblationResult
+from ablation_core.report.sentences import format_interval
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.paper import Part
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
+from ablation_core.stats.intervals import Interval
 
 
 def format_sweep(result: SweepResult) -> str:
@@ -147,11 +148,3 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
                 f"slope {found.slope:.2f}, median ratio {found.ratio:.2f}{top}"
             )
     return "\n".join(lines)
-
-
-def format_interval(interval: Interval) -> str:
-    if interval.mean is None or not math.isfinite(interval.mean):
-        return "not a number"
-    if interval.low is None:
-        return f"{interval.mean:+.5f} (too few sequences for an interval)"
-    return f"{interval.mean:+.5f} [{interval.low:+.5f}, {interval.high:+.5f}]"

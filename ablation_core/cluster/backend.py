@@ -23,7 +23,7 @@ from ablation_core.cluster.worker import Assignment, Order, Worker, assignment, 
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import AblationError, EngineError, first_line
 from ablation_core.loading.load import SPLIT
-from ablation_core.runs.backends import UnitProgress, Task
+from ablation_core.runs.backends import Task, UnitProgress
 from ablation_core.storage import CACHE
 
 UNIT = 8  # tasks given out at once, at most: what a lost worker costs

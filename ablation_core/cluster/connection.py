@@ -33,7 +33,7 @@ def connected(address: str) -> Iterator[Any]:
     # Numbers computed by numpy's library may depend on its threads too.
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     threads = {name: os.environ.get(name, os.environ.get(names[0], str(os.cpu_count()))) for name in names}
-    package = {"py_modules": [str(Path(__file__).parent)], "excludes": ["**/__pycache__"], "env_vars": threads}
+    package = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["**/__pycache__"], "env_vars": threads}
     try:
         ray.init(address=address, runtime_env=package, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:  # Ray raises nearly anything here; the user needs one sentence

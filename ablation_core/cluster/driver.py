@@ -110,7 +110,7 @@ def _file_of(statistics: Statistics, folder: Path) -> str:
 
 
 def _watched(order: dict) -> Generator[Progress]:
-    project = str(Path(__file__).parent.parent)
+    project = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
         [sys.executable, "-m", "ablation_core.cluster.driver"],

@@ -20,9 +20,9 @@ from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading.load import load_model
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.backends import UnitProgress, Task, measure_together
+from ablation_core.runs.backends import Task, UnitProgress, measure_together
 from ablation_core.runs.units import WorkUnit
-from ablation_core.runtime import keep_freed_memory
+from ablation_core.runtime import prepare_process
 from ablation_core.selection import Selection
 
 SECONDS_BETWEEN_NEWS = 0.5
@@ -112,7 +112,7 @@ class Worker:
         yield socket.gethostname()
 
     def _load(self, given: Assignment, parcels: dict[str, Payload]) -> None:
-        keep_freed_memory()
+        prepare_process()
         torch.set_num_threads(given.threads)
         places = {name: unpack(payload, given.parcels[name]) for name, payload in parcels.items()}
         model = _load_model(given, str(places.get("model", given.model)))
@@ -133,7 +133,8 @@ class Worker:
         shape, said = self._recording.model.shape, time.monotonic()
         tasks = [
             Task(
-                WorkUnit(order.name, Selection.parse(order.select, shape)), tuple(METHODS[name] for name in order.methods)
+                WorkUnit(order.name, Selection.parse(order.select, shape)),
+                tuple(METHODS[name] for name in order.methods),
             )
             for order in orders
         ]

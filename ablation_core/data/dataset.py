@@ -219,13 +219,13 @@ def ordinary_tokens(model: LoadedModel) -> np.ndarray:
 
 def _windows(ref: str, split: Split, model: LoadedModel, body: int) -> Iterator[np.ndarray]:
     """Consecutive runs of `body` tokens, read and tokenised only as far as they are asked for."""
-    file_lock: list[int] = []
+    held: list[int] = []
     for unit in read_text(ref, split):
-        file_lock += encode(model, unit)
-        whole = len(file_lock) // body * body
+        held += encode(model, unit)
+        whole = len(held) // body * body
         for start in range(0, whole, body):
-            yield np.array(file_lock[start : start + body])
-        file_lock = file_lock[whole:]
+            yield np.array(held[start : start + body])
+        held = held[whole:]
 
 
 def _masked(

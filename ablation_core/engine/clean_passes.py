@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Data
-from ablation_core.engine.forward import CleanPass, first_row, pre_outs, record, run_clean_graph, run_blocks
+from ablation_core.engine.forward import CleanPass, first_row, pre_outs, record, run_blocks, run_clean_graph
 from ablation_core.engine.hooks import Replace, hidden_of, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.scoring import LOGIT_VALUES, log_probabilities, log_probs_from, loss_gradient, score_outputs
 from ablation_core.engine.shortcuts import skip_attention
@@ -30,15 +30,15 @@ __all__ = [  # what others find here, wherever it is written
     "ablated_output",
     "ablated_outputs",
     "constant_replacements",
-    "resampled_replacements",
     "hidden_of",
     "log_probabilities",
     "log_probs_from",
     "loss_gradient",
     "pre_outs",
     "record",
-    "run_clean_graph",
+    "resampled_replacements",
     "resume",
+    "run_clean_graph",
     "score_outputs",
 ]
 
@@ -82,7 +82,9 @@ class CleanPassCache:
         self.model, self.data, self.limit, self.pre_outs = model, data, limit, pre_outs
         self._room_for_clean, self._spilled = ByteBudget(clean_limit), False
         self._kept: dict[int, CleanPass] = {}
-        self._looked_at: dict[int, CleanPass] = {}  # not kept, but made to see whether there is room; for its first user
+        self._looked_at: dict[
+            int, CleanPass
+        ] = {}  # not kept, but made to see whether there is room; for its first user
         self._donated: dict[tuple[int, Hashable], Mapping[int, Tensor]] = {}
         self._latest: tuple[tuple[int, Hashable], Mapping[int, Tensor]] | None = None
         self._made: dict[Hashable, Any] = {}
@@ -190,7 +192,9 @@ def constant_replacements(
     return replacements
 
 
-def resampled_replacements(selection: Selection, resampled: Mapping[int, Tensor], skip_first: int = 0) -> dict[int, Replace]:
+def resampled_replacements(
+    selection: Selection, resampled: Mapping[int, Tensor], skip_first: int = 0
+) -> dict[int, Replace]:
     """Replacements by a donor run's pre-outs, position by position, but for the first `skip_first` positions."""
     return {layer: _swapper(selection, layer, resampled[layer], skip_first) for layer in selection.layers}
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -35,22 +32,4 @@ def no_numbers(model: LoadedModel, data: str, outputs: Sequence[Any]) -> ModelEr
     return ModelError(
         f"{model.ref} in {model.dtype} gives losses that are NaN or infinite on {data}, even unablated; {where}. Try "
         f"--dtype float32, or another model."
-    )
-
-
-def not_finite_first(statistics: Statistics) -> int | None:
-    """The first layer in which a counted value was NaN or infinite; None where there is none."""
-    layers = np.flatnonzero(statistics.not_finite.sum(axis=(1, 2)))
-    return int(layers[0]) if len(layers) else None
-
-
-def not_finite_sentence(statistics: Statistics) -> str:
-    """What was NaN or infinite while statistics were computed, and where it began; or nothing."""
-    layer = not_finite_first(statistics)
-    if layer is None:
-        return ""
-    broken = statistics.not_finite
-    return (
-        f"{int(broken.sum()):,} values of {int((broken > 0).sum()):,} neurons were NaN or infinite, the first in layer "
-        f"{layer}: they are in no mean, median or peak. Try --dtype float32, or another model."
     )

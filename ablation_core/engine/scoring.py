@@ -62,7 +62,9 @@ def log_probabilities(model: LoadedModel, clean_pass: CleanPass, outputs: Sequen
     return [torch.cat(part) for part in parts]
 
 
-def _chunks(model: LoadedModel, clean_pass: CleanPass, scored: Tensor) -> Iterator[tuple[slice, Callable[[Any], Tensor]]]:
+def _chunks(
+    model: LoadedModel, clean_pass: CleanPass, scored: Tensor
+) -> Iterator[tuple[slice, Callable[[Any], Tensor]]]:
     """Runs of scored predictions, each with a function from a last-block output to the model's logits.
 
     Images are few enough to go through at once. Of text, scored positions are packed into windows, so that the model's

@@ -17,7 +17,7 @@ from ablation_core.activations.statistics import Statistics, check_made_from
 from ablation_core.data.dataset import IGNORED, Data, checked_seed, scored_rows
 from ablation_core.engine import clean_passes
 from ablation_core.engine.hooks import Replace
-from ablation_core.engine.metrics import METRICS, Scores, mean_intervals
+from ablation_core.engine.metrics import METRICS, Scores
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import DataError
 from ablation_core.experiments.displacement import DisplacementGauge
@@ -28,6 +28,7 @@ from ablation_core.methods.registry import METHODS, Method, check_statistics, ch
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runtime import trim_heap
 from ablation_core.selection import Selection
+from ablation_core.stats.intervals import mean_intervals
 
 DEFAULT_BINS = 100
 WAITING_BYTES = 1 << 28  # ablated outputs that wait to be scored together

@@ -60,7 +60,9 @@ class DisplacementGauge:
     def compare(self, clean: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Add a batch's block outputs, of the clean run and of the ablated one."""
         for layer in self.selection.layers:
-            before, after = (hidden_of(run[layer])[:, self.skip_first :].float().norm(dim=-1) for run in (clean, outputs))
+            before, after = (
+                hidden_of(run[layer])[:, self.skip_first :].float().norm(dim=-1) for run in (clean, outputs)
+            )
             change = (after / before.clamp(min=1e-12) - 1).double()
             self._change += change.sum().item()
             self._lengths += change.numel()

@@ -25,11 +25,11 @@ from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.head_displacements import HeadDisplacements
 from ablation_core.experiments.provenance import describe_run
-from ablation_core.storage import as_number
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Head, ModelShape
 from ablation_core.stats.clustered_mean import ClusteredMean
+from ablation_core.storage import as_number
 
 PASSES = 7
 NEURONS_LISTED = 20

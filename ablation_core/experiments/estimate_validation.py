@@ -11,10 +11,10 @@ from ablation_core.data.dataset import Data
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.experiments.estimate import QUANTITIES, EstimateResult
-from ablation_core.storage import as_number
 from ablation_core.methods.registry import choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Head, Selection
+from ablation_core.storage import as_number
 
 TOP = 10
 

@@ -12,7 +12,7 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import METHODS
-from ablation_core.selection import Selection, ModelShape
+from ablation_core.selection import ModelShape, Selection
 
 SETS = 8
 
@@ -57,7 +57,9 @@ def random_head(shape: ModelShape, number: int, seed: int) -> Selection:
     return Selection.of_masks(masks, shape)
 
 
-def noise_floor(clean_cache: CleanPassCache, selection: Selection, statistics: Statistics, seed: int) -> Iterator[NoiseFloor]:
+def noise_floor(
+    clean_cache: CleanPassCache, selection: Selection, statistics: Statistics, seed: int
+) -> Iterator[NoiseFloor]:
     """The floor over 1, 2, … `SETS` random sets, by mean ablation; nothing where no such set can be drawn."""
     generator, changes = np.random.default_rng(seed), []
     for _ in range(SETS if selection.chosen else 0):

@@ -79,7 +79,10 @@ def effect_per_prediction(run: AblationRun) -> dict[str, PredictionEffects]:
         positions.append(columns)
     sequence, position, target = (np.concatenate(parts) for parts in (sequences, positions, targets))
     baseline, ablated, _ = run.scores()
-    return {name: PredictionEffects(sequence, position, target, baseline.loss, scores.loss) for name, scores in ablated.items()}
+    return {
+        name: PredictionEffects(sequence, position, target, baseline.loss, scores.loss)
+        for name, scores in ablated.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ import numpy as np
 from ablation_core.storage import as_number
 
 if TYPE_CHECKING:
-    from ablation_core.engine.metrics import Interval
     from ablation_core.experiments.displacement import Displacement
     from ablation_core.methods.optimal import Learning
+    from ablation_core.stats.intervals import Interval
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ def _agrees(model: LoadedModel) -> bool:
     right = logits.float().log_softmax(-1).gather(-1, batch.targets[..., None]).flatten()
     clean_pass = clean_passes.record(model, batch)
     own = clean_passes.pre_outs(model, batch, range(model.num_layers))
-    resumed = clean_passes.ablated_output(model, clean_pass, {model.num_layers - 1: lambda x: own[model.num_layers - 1]})
+    resumed = clean_passes.ablated_output(
+        model, clean_pass, {model.num_layers - 1: lambda x: own[model.num_layers - 1]}
+    )
     losses = [torch.from_numpy(scores.loss) for scores in clean_passes.score_outputs(model, clean_pass, [resumed])]
     return all(torch.allclose(loss, -right.double(), rtol=1e-3, atol=1e-3) for loss in losses)
 

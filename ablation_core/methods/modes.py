@@ -79,8 +79,8 @@ def _shortest_halves(below: np.ndarray) -> np.ndarray:
         length = np.where(inside, partner - edge, edges)
         shortest = length.min(1)
         # Of equally short halves the fullest, and of those the lowest.
-        file_lock = np.take_along_axis(below, np.minimum(partner, edges - 1), 1) - below
-        best = np.where(length == shortest[:, None], file_lock, -1.0).argmax(1)
+        held = np.take_along_axis(below, np.minimum(partner, edges - 1), 1) - below
+        best = np.where(length == shortest[:, None], held, -1.0).argmax(1)
         shrinks = (half > 0) & (shortest < right - left)
         if not shrinks.any():
             break

@@ -71,7 +71,12 @@ class OptimalRun:
         std: np.ndarray,
         skip_first: int = 0,
     ) -> None:
-        self.model, self.clean_cache, self.selection, self.skip_first = clean_cache.model, clean_cache, selection, skip_first
+        self.model, self.clean_cache, self.selection, self.skip_first = (
+            clean_cache.model,
+            clean_cache,
+            selection,
+            skip_first,
+        )
         self._masks = {layer: torch.from_numpy(selection.mask(layer)) for layer in selection.layers}
         self._starts = {name: self._gathered(values) for name, values in starts.items()}
         self._scale = self._gathered(std).nan_to_num(0).clamp(min=1e-6)

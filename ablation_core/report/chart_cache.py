@@ -44,10 +44,10 @@ def chart_spec(
 
 
 @lru_cache(maxsize=KEPT)
-def _structure(make: Callable, columns: tuple, variant: Hashable, fixed: tuple, file_lock: _Frames) -> dict[str, Any]:
-    chart = make(*file_lock.frames, **dict(fixed))
-    names = {id(frame): f"data{place}" for place, frame in enumerate(file_lock.frames) if frame is not None}
-    file_lock.frames = ()  # the cache keeps the key
+def _structure(make: Callable, columns: tuple, variant: Hashable, fixed: tuple, held: _Frames) -> dict[str, Any]:
+    chart = make(*held.frames, **dict(fixed))
+    names = {id(frame): f"data{place}" for place, frame in enumerate(held.frames) if frame is not None}
+    held.frames = ()  # the cache keeps the key
     _name_data(chart, names)
     return chart.to_dict(validate=False)  # checking takes as long as building; a test checks every chart
 

@@ -15,7 +15,6 @@ from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.results import AblationResult
 from ablation_core.models.info import ModelInfo
-from ablation_core.server import access
 from ablation_core.storage import CACHE, PROJECT
 
 _NEURON_SCRIPT = '''\
@@ -104,25 +103,20 @@ print(json.dumps(result.to_dict(), indent=2))
 
 
 def statistics_file(statistics: Statistics, folder: Path = CACHE) -> str:
-    """The path of a statistics file, from the project's folder where it lies there; its usual name if it is gone.
-
-    On a shared server: where the visitor's own project keeps it, once it is computed or imported there.
-    """
+    """The path of a statistics file, from the project's folder where it lies there; its usual name if it is gone."""
     usual = files.statistics_path(statistics, folder)
     if not usual.exists() and (found := _file_of(statistics.digest, folder)):
         return found
-    return _from_project(usual, folder)
+    return _from_project(usual)
 
 
 def _file_of(digest: str, folder: Path) -> str | None:
     """The same by the digest alone; None where no file has it."""
     entries, _ = files.list_statistics(folder)
-    return next((_from_project(entry.path, folder) for entry in entries if entry.digest == digest), None)
+    return next((_from_project(entry.path) for entry in entries if entry.digest == digest), None)
 
 
-def _from_project(path: Path, folder: Path) -> str:
-    if access.ACCESS.shared:
-        return str(Path("cached_stats") / path.relative_to(folder))
+def _from_project(path: Path) -> str:
     return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
 
 

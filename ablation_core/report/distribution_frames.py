@@ -86,7 +86,9 @@ def position_frame(found: ByPosition, head: int, neuron: int) -> pd.DataFrame:
     return pd.DataFrame({"position": np.arange(len(mean)), "low": low, "median": median, "high": high, "mean": mean})
 
 
-def all_neurons_frame(statistics: Statistics, shapes: AllNeurons, shape: ModelShape, bins: int, by: str) -> pd.DataFrame:
+def all_neurons_frame(
+    statistics: Statistics, shapes: AllNeurons, shape: ModelShape, bins: int, by: str
+) -> pd.DataFrame:
     """One row a neuron of the model, the most unusual by one of `ODDITIES` first; those without a figure last."""
     exists = np.arange(max(shape.heads))[None] < np.array(shape.heads)[:, None]
     layers, heads, neurons = np.nonzero(np.broadcast_to(exists[..., None], statistics.mean.shape))

@@ -7,7 +7,7 @@ from ablation_core.activations.neuron_summary import NeuronSummary, peak_distanc
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.results import AblationResult, Performance
 from ablation_core.methods.registry import METHODS, constant_values
-from ablation_core.selection import Selection, ModelShape
+from ablation_core.selection import ModelShape, Selection
 
 GRID_BINS = 40
 
@@ -29,15 +29,15 @@ def head_distances(statistics: Statistics, bins: int) -> np.ndarray:
 
 def neuron_frame(statistics: Statistics, layer: int, head: int, bins: int) -> pd.DataFrame:
     """One row a neuron of a head, the oddest first: where its peak lies farthest from its mean."""
-    distance_in_std = peak_distance(statistics, bins)[layer, head]
+    distance = peak_distance(statistics, bins)[layer, head]
     frame = pd.DataFrame(
         {
-            "neuron": np.arange(len(distance_in_std)),
+            "neuron": np.arange(len(distance)),
             "mean": statistics.mean[layer, head],
             "median": statistics.median()[layer, head],
             "peak": statistics.peak(bins)[layer, head],
             "std": statistics.std[layer, head],
-            "apart": distance_in_std,
+            "apart": distance,
         }
     )
     return frame.sort_values("apart", key=np.abs, ascending=False, ignore_index=True)
@@ -107,7 +107,8 @@ def mark_frame(reading: NeuronSummary, bars: pd.DataFrame, span: tuple[float, fl
         {
             "kind": kind,
             "value": value,
-            "text": f"{kind} {value:.4g}" + ("" if kind == "mean" else f"  ({reading.distance_in_std(kind, 'mean'):+.2f} std)"),
+            "text": f"{kind} {value:.4g}"
+            + ("" if kind == "mean" else f"  ({reading.distance_in_std(kind, 'mean'):+.2f} std)"),
         }
         for kind, value in reading.values.items()
     ]

@@ -99,7 +99,7 @@ def to_html(report: Report) -> str:
 
 def result_table(result: AblationResult) -> pd.DataFrame:
     """A result as text with units: the baseline, then a row a method, changes with their 95 % intervals."""
-    from ablation_core.cli.text import format_interval  # with torch: a report is made when it is asked for
+    from ablation_core.report.sentences import format_interval  # with torch: a report is made when it is asked for
 
     rows = []
     for name, performance, change in (

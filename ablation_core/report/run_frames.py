@@ -22,7 +22,11 @@ def significant_heads(result: SweepResult, method: str, metric: str) -> set[str]
 
 
 def map_frame(
-    result: SweepResult, method: str, metric: str, picked: str | None = None, estimates: RegressionEstimator | None = None
+    result: SweepResult,
+    method: str,
+    metric: str,
+    picked: str | None = None,
+    estimates: RegressionEstimator | None = None,
 ) -> pd.DataFrame:
     """One row a head that is measured or estimated: its change, interval, q and state, the largest change first."""
     significant, adjusted, rows = significant_heads(result, method, metric), {}, []
@@ -36,7 +40,12 @@ def map_frame(
         row |= {"estimate": estimate, "estimate error": error}
         if kept := result.rows.get(head, {}).get(method):
             bounds = {name: math.nan if value is None else value for name, value in kept["change"][metric].items()}
-            row |= {"value": bounds.pop("mean"), **bounds, "q": adjusted.get(head), "state": STATES[head not in significant]}
+            row |= {
+                "value": bounds.pop("mean"),
+                **bounds,
+                "q": adjusted.get(head),
+                "state": STATES[head not in significant],
+            }
         else:
             row |= {"value": estimate, "low": math.nan, "high": math.nan, "q": None, "state": STATES[2]}
         if math.isfinite(row["value"]):

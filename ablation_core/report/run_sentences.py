@@ -129,5 +129,5 @@ def curve_sentence(result: CurveResult, metric: str) -> str:
     text += f"; {nearest} does {gap['mean']:{form}}{unit} more harm"
     if gap["low"] is None:
         return f"{text}. One seed gives no interval."
-    distance_in_std = "told apart" if gap["low"] > 0 or gap["high"] < 0 else "not told apart"
-    return f"{text} (95 % interval {gap['low']:{form}} to {gap['high']:{form}}, paired over seeds): {distance_in_std}."
+    distance = "told apart" if gap["low"] > 0 or gap["high"] < 0 else "not told apart"
+    return f"{text} (95 % interval {gap['low']:{form}} to {gap['high']:{form}}, paired over seeds): {distance}."

@@ -9,6 +9,7 @@ from ablation_core.experiments.results import AblationResult, MethodResult
 
 if TYPE_CHECKING:
     from ablation_core.experiments.noise_floor import NoiseFloor
+    from ablation_core.stats.intervals import Interval
 
 
 def verdict(result: AblationResult, method: str, floor: NoiseFloor | None = None) -> str:
@@ -80,3 +81,11 @@ def harm_split(result: AblationResult, method: str) -> str:
 
 def _mean(row: MethodResult) -> str:
     return f"{row.change['loss'].mean:+.4f}"
+
+
+def format_interval(interval: Interval) -> str:
+    if interval.mean is None or not math.isfinite(interval.mean):
+        return "not a number"
+    if interval.low is None:
+        return f"{interval.mean:+.5f} (too few sequences for an interval)"
+    return f"{interval.mean:+.5f} [{interval.low:+.5f}, {interval.high:+.5f}]"

@@ -20,7 +20,6 @@ from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run
-from ablation_core.storage import as_number
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.adaptive_batches import Batchwise, Wanted
@@ -29,6 +28,7 @@ from ablation_core.runs.sweep import every_head
 from ablation_core.selection import Head
 from ablation_core.stats.regression_estimator import RegressionEstimator
 from ablation_core.stats.sequential import GroupSequentialTest, adjusted, at_once, plan_interim_looks
+from ablation_core.storage import as_number
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,9 @@ class _Sweeping:
         self.looks, self.shares = plan_interim_looks(data.sequences, size)
         self.most = max(1, len(self.heads) * len(spec.methods) * data.predictions)
         self.kept_as = describe_run(model, data, statistics) | {"bins": spec.bins, "sequences_at_once": size}
-        self.looking = {method.name: GroupSequentialTest(len(self.heads), self.shares, spec.precision) for method in spec.methods}
+        self.looking = {
+            method.name: GroupSequentialTest(len(self.heads), self.shares, spec.precision) for method in spec.methods
+        }
 
     def undecided(self) -> Wanted:
         """The heads that a method has not decided yet, each with those methods."""

@@ -17,7 +17,7 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, scored_rows
 from ablation_core.engine import clean_passes
 from ablation_core.engine.gradients import linearise
-from ablation_core.engine.metrics import METRICS, Scores, sequence_sums
+from ablation_core.engine.metrics import METRICS, Scores
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import WAITING_BYTES
@@ -28,6 +28,7 @@ from ablation_core.runs.batch_records import fits_batch, read, written
 from ablation_core.runs.ledger import Ledger
 from ablation_core.runs.sweep import every_head
 from ablation_core.selection import Head, Selection
+from ablation_core.stats.intervals import sequence_sums
 from ablation_core.stats.regression_estimator import drawing_order
 
 LEAST_SIZE = 0.2  # of a sequence, against a mean of 1
@@ -163,7 +164,9 @@ class Batchwise:
                         missing.append((number, method))
             if missing:
                 if clean_pass is None:
-                    clean_pass = replace(self._recording[batch], keeps=clean_passes.ByteBudget(clean_passes.KEPT_CLEAN_BYTES))
+                    clean_pass = replace(
+                        self._recording[batch], keeps=clean_passes.ByteBudget(clean_passes.KEPT_CLEAN_BYTES)
+                    )
                     resampled = self._donated(places, wanted)
                 self._run(batch, clean_pass, missing, resampled)
             clean = self._there[self._clean(batch)]

@@ -12,8 +12,7 @@ import numpy as np
 
 from ablation_core.data.dataset import Data
 from ablation_core.engine.metrics import METRICS
-from ablation_core.storage import as_number
-from ablation_core.storage import NUMBER_OR_NULL, matches_schema
+from ablation_core.storage import NUMBER_OR_NULL, as_number, matches_schema
 
 _NAME = re.compile(r"batch ([0-9]{1,9}) (guess )?")
 

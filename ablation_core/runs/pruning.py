@@ -17,14 +17,14 @@ from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run
-from ablation_core.storage import matches_schema
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.units import WorkUnit, Rows, kept_baseline, kept_rows, kept_runs
-from ablation_core.selection import Selection, ModelShape
+from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs
+from ablation_core.selection import ModelShape, Selection
+from ablation_core.storage import matches_schema
 
 SEEDS = (42, 123, 456)
 PERCENTS = tuple(range(0, 101, 10))

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 from scipy.stats import friedmanchisquare, rankdata, t, ttest_rel
 
-from ablation_core.engine.metrics import CONFIDENCE
+from ablation_core.stats.intervals import CONFIDENCE
 from ablation_core.storage import as_number
 
 TABLE_AT = (50, 90)

@@ -20,15 +20,15 @@ from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.noise_floor import random_head
 from ablation_core.experiments.provenance import describe_run
-from ablation_core.storage import as_number
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.units import WorkUnit, Rows, kept_baseline, kept_rows, kept_runs
+from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.correlation import rank_agreement
 from ablation_core.stats.sequential import FALSE_DISCOVERIES, adjusted
+from ablation_core.storage import as_number
 
 RANDOM_SETS = 24
 

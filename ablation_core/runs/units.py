@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from ablation_core.engine.metrics import METRICS, Scores
-from ablation_core.stats.intervals import p_value
 from ablation_core.experiments.ablation import AblationRun
-from ablation_core.storage import NUMBER_OR_NULL, matches_schema
 from ablation_core.runs.ledger import KeptRun, find_runs
 from ablation_core.selection import Selection
+from ablation_core.stats.intervals import p_value
+from ablation_core.storage import NUMBER_OR_NULL, matches_schema
 
 TESTED = ("loss", "top1", "top10")  # a KL is never negative: whether it differs from 0 is no question
 
@@ -38,7 +38,9 @@ class WorkUnit:
 _SPAN: dict[str, Any] = {"mean": NUMBER_OR_NULL, "low": NUMBER_OR_NULL, "high": NUMBER_OR_NULL}
 _PERFORMANCE: dict[str, Any] = dict.fromkeys(("loss", "perplexity", "top1", "top10"), NUMBER_OR_NULL)
 _TESTS: dict[str, Any] = {"p_values": dict.fromkeys(TESTED, NUMBER_OR_NULL)}
-_ROW: dict[str, Any] = _PERFORMANCE | _TESTS | {"method": str, "kl": NUMBER_OR_NULL, "change": dict.fromkeys(METRICS, _SPAN)}
+_ROW: dict[str, Any] = (
+    _PERFORMANCE | _TESTS | {"method": str, "kl": NUMBER_OR_NULL, "change": dict.fromkeys(METRICS, _SPAN)}
+)
 _RECORD: dict[str, Any] = {"piece": str, "baseline": _PERFORMANCE, "results": [_ROW]}
 _MADE: dict[str, Any] = {
     "model": {"ref": str, "fingerprint": str, "dtype": str},

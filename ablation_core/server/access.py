@@ -48,8 +48,8 @@ class Access:
         """
         if not self.shared:
             return usual
-        matches_schema = {"text": is_text, "images": is_images}[kind]
-        offered = tuple(ref for ref in self.data if matches_schema(ref))
+        fits = {"text": is_text, "images": is_images}[kind]
+        offered = tuple(ref for ref in self.data if fits(ref))
         if not offered:
             raise DataError(f"This server offers no {kind} to measure on; choose another model.")
         return offered
@@ -86,17 +86,22 @@ class Access:
             raise DataError(f"This server scores at most {MOST_PREDICTIONS:,} predictions, not {count:,}.")
         return count
 
+    def public(self, text: str, folder: Path = CACHE) -> str:
+        """A script or command as a visitor may copy it: no folder of a shared server, but where the visitor's own
+        project keeps such a file, once it is computed or imported there."""
+        return text.replace(str(folder), "cached_stats") if self.shared else text
+
     def refusals(self, address: Mapping[str, str]) -> list[str]:
         """A sentence for each reference in a page's address that is not offered."""
-        show_errors = []
+        sentences = []
         for name in ("model", "text", "images", "beside"):
             check = self.check_model if name == "model" else self.check_data
             try:
                 if name in address:
                     check(address[name])
             except (ModelError, DataError) as error:
-                show_errors.append(str(error))
-        return show_errors
+                sentences.append(str(error))
+        return sentences
 
 
 def decide(environment: Mapping[str, str], cache: Path) -> Access:

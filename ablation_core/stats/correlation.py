@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import norm, spearmanr
 
-from ablation_core.engine.metrics import CONFIDENCE, Interval
+from ablation_core.stats.intervals import CONFIDENCE, Interval
 
 FEWEST, FEWEST_FOR_INTERVAL = 4, 10
 

@@ -76,7 +76,7 @@ class RegressionEstimator:
     @classmethod
     def make(
         cls, sums: np.ndarray, counts: np.ndarray, guesses: np.ndarray | None = None, sizes: np.ndarray | None = None
-    ) -> "Estimates":
+    ) -> "RegressionEstimator":
         """Estimate the means.
 
         Args:

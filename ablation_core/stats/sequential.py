@@ -137,5 +137,7 @@ class GroupSequentialTest:
             return np.zeros(len(at), dtype=bool)
         ahead = self.p.copy()
         ahead[at] = np.fmin(ahead[at], estimates.whole_p())
-        level = FALSE_DISCOVERIES * max(int(significant(ahead).sum()), 1) / len(ahead)  # what the whole map would ask for
+        level = (
+            FALSE_DISCOVERIES * max(int(significant(ahead).sum()), 1) / len(ahead)
+        )  # what the whole map would ask for
         return estimates.chance(level) < HARDLY

@@ -24,9 +24,9 @@ class Trigram:
     @classmethod
     def trained(cls, tokens: np.ndarray, vocabulary: int) -> "Trigram":
         tokens = tokens.astype(np.int64)
-        file_lock = (np.arange(len(tokens)) // BLOCK) % HELD_BACK == HELD_BACK - 1
+        held = (np.arange(len(tokens)) // BLOCK) % HELD_BACK == HELD_BACK - 1
         grams = _windows(tokens, 3)
-        seen = grams[~file_lock[2:]]
+        seen = grams[~held[2:]]
         counts = (
             np.bincount(seen[:, 2], minlength=vocabulary).astype(float),
             _counted(_keys(seen[:, 1:], vocabulary)),
@@ -35,7 +35,7 @@ class Trigram:
             np.bincount(seen[:, 1], minlength=vocabulary).astype(float),
             _counted(_keys(seen[:, :2], vocabulary)),
         )
-        return cls(vocabulary, counts, np.full((64, 4), 0.25))._fitted(grams[file_lock[2:]])
+        return cls(vocabulary, counts, np.full((64, 4), 0.25))._fitted(grams[held[2:]])
 
     def loss(self, grams: np.ndarray) -> np.ndarray:
         """The cross-entropy of each last token given the two before it, nats; grams is (predictions, 3)."""

@@ -26,13 +26,13 @@ from ablation_core.methods.registry import METHODS, USUAL, Method, usable_method
 from ablation_core.selection import Selection
 from ablation_core.server.jobs import Job
 from ablation_core.server.lru import LRU
-from ablation_core.server.turns import waiting_words
+from ablation_core.server.turns import fair_lock, waiting_words
 from ablation_core.ui.shared import (
     SEED,
     shared_ablations,
+    shared_clean_passes,
     shared_data,
     shared_quick_estimates,
-    shared_clean_passes,
     shared_results,
 )
 from ablation_core.ui.sidebar import View

@@ -15,10 +15,10 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.activations.neuron_summary import summarise_neuron
-from ablation_core.report import charts, export, frames
-from ablation_core.report import code as share
+from ablation_core.report import charts, code, export, frames
 from ablation_core.report.html import Picture, Report, result_table, to_html
 from ablation_core.report.sentences import comparison, verdict
+from ablation_core.server import access
 from ablation_core.ui.sidebar import View
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
             lambda: charts.replaced_values(frames.replaced_frame(view.statistics, view.selection, view.bins)),
             "Each method's values in standard deviations from the neurons' means.",
         )
-    script = share.ablation_script(result, view.statistics, view.method)
-    command = share.ablation_command(result, view.statistics)
+    script = access.ACCESS.public(code.ablation_script(result, view.statistics, view.method))
+    command = access.ACCESS.public(code.ablation_command(result, view.statistics))
     provenance = export.result_provenance(result)
 
     tables = {
@@ -200,8 +200,8 @@ def neuron_exports(view: View, layer: int, head: int, neuron: int) -> ExportCont
             "Every head, coloured by how far peak and mean lie apart.",
         ),
     }
-    script = share.neuron_script(view.info, statistics, select, bins)
-    command = share.neuron_command(view.info, statistics, select, bins)
+    script = access.ACCESS.public(code.neuron_script(view.info, statistics, select, bins))
+    command = access.ACCESS.public(code.neuron_command(view.info, statistics, select, bins))
     provenance = export.statistics_provenance(view.info, statistics, bins) | {"neuron": select}
 
     tables = {

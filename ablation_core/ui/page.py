@@ -11,14 +11,14 @@ from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.charts import MARKS
-from ablation_core.runtime import keep_freed_memory
+from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
 from ablation_core.ui.run_controls import show_mine
 from ablation_core.ui.sidebar import View, read_view
 
 if TYPE_CHECKING:
-    from ablation_core.engine.metrics import Interval
     from ablation_core.models.loaded import LoadedModel
+    from ablation_core.stats.intervals import Interval
 
 PAGES = {
     "app.py": "Distributions",
@@ -51,7 +51,7 @@ def open_page(title: str, icon: str, runs_model: bool = True) -> View:
 def open_frame(title: str, icon: str) -> None:
     """Set the page up, with links to the others, for a page that needs no model."""
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
-    keep_freed_memory()
+    prepare_process()
     st.html(_STYLE)
     with st.sidebar:
         st.markdown("### Ablation Explorer")

@@ -80,7 +80,7 @@ def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any
     if not others:
         return own
     begun = own in kept or _running(own) is not None
-    matches_schema = _same_data(kept[others[0]].description["data"], view["data"])
+    fits = _same_data(kept[others[0]].description["data"], view["data"])
 
     def label(path: Path) -> str:
         described = kept[path].description if path in kept else view
@@ -91,7 +91,7 @@ def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any
     return st.selectbox(
         "Shown",
         options,
-        index=1 if matches_schema and not begun else 0,
+        index=1 if fits and not begun else 0,
         format_func=label,
         key=_shown_key(own),
         help="Finished heads and points are kept in the cache folder; runs with other settings or data can be shown too.",

@@ -17,6 +17,7 @@ from ablation_core.report.run_sentences import (
 )
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
+from ablation_core.server import access
 from ablation_core.ui.export_row import Chart, ExportContent
 
 
@@ -89,8 +90,8 @@ def sweep_exports(
     findings = [first, estimate_sentence(result, method, metric, estimates), shown_sentence(described)]
     return ExportContent(
         name,
-        code.sweep_script(described, result.methods, adaptive),
-        code.sweep_command(described, result.methods, adaptive),
+        access.ACCESS.public(code.sweep_script(described, result.methods, adaptive)),
+        access.ACCESS.public(code.sweep_command(described, result.methods, adaptive)),
         drawn,
         tables,
         export.run_provenance(described),
@@ -126,8 +127,8 @@ def curve_exports(result: CurveResult, metric: str, measure: Measure) -> ExportC
     findings = [_plain(sentence), shown_sentence(described)]
     return ExportContent(
         name,
-        code.curve_script(described),
-        code.curve_command(described),
+        access.ACCESS.public(code.curve_script(described)),
+        access.ACCESS.public(code.curve_command(described)),
         drawn,
         tables,
         export.run_provenance(described),

@@ -23,6 +23,7 @@ from ablation_core.models.info import ModelInfo
 from ablation_core.server import access
 from ablation_core.server.jobs import Jobs
 from ablation_core.server.lru import LRU
+from ablation_core.server.turns import fair_lock
 
 if TYPE_CHECKING:
     from ablation_core.activations.all_neurons import AllNeurons
@@ -165,6 +166,7 @@ def _model(ref: str, state: str) -> LoadedModel:
     from ablation_core.loading.load import load_model
 
     model = _models_in_use().get((ref, state)) or load_model(ref)
+    fair_lock(model)
     _models_in_use()[ref, state] = model
     return model
 
@@ -183,7 +185,9 @@ def _data(_model: LoadedModel, fingerprint: str, ref: str, source: str, predicti
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _recording(_model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str, batch_size: int) -> CleanPassCache:
+def _recording(
+    _model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str, batch_size: int
+) -> CleanPassCache:
     from ablation_core.engine.clean_passes import CleanPassCache
 
     return CleanPassCache(_model, _data)

@@ -13,10 +13,9 @@ import streamlit as st
 
 from ablation_core import bundled
 from ablation_core.activations.neuron_summary import peak_distance
-from ablation_core.activations.statistics import Statistics
+from ablation_core.activations.statistics import Statistics, not_finite_sentence
 from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, TEXT_NAMES
 from ablation_core.data.uploads import references
-from ablation_core.engine.nonfinite import not_finite_sentence
 from ablation_core.errors import as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods.registry import METHODS
@@ -199,8 +198,8 @@ def _chips(selection: Selection) -> None:
 
 def _oddest_head(model: ModelInfo, statistics: Statistics) -> Selection:
     """The head whose neurons' peaks lie farthest from their means: something to look at first."""
-    distance_in_std = abs(peak_distance(statistics, min(100, statistics.bins))).mean(axis=-1)
-    layer, head = divmod(int(distance_in_std.argmax()), distance_in_std.shape[1])
+    distance = abs(peak_distance(statistics, min(100, statistics.bins))).mean(axis=-1)
+    layer, head = divmod(int(distance.argmax()), distance.shape[1])
     return Selection.of_heads([(layer, head)], model.shape)
 
 

@@ -18,7 +18,7 @@ from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import AblationError
-from ablation_core.server.turns import waiting_words
+from ablation_core.server.turns import fair_lock, waiting_words
 from ablation_core.ui.shared import shared_data, shared_jobs
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import streamlit as st
 from ablation_core.data.dataset import Data
 from ablation_core.experiments import per_prediction as harming
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.per_prediction import PredictionEffects, Predicted, class_name
+from ablation_core.experiments.per_prediction import Predicted, PredictionEffects, class_name
 from ablation_core.methods.registry import METHODS
 from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
 from ablation_core.ui import page as ui

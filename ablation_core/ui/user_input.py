@@ -197,7 +197,7 @@ def _table(frame: pd.DataFrame, place: int) -> None:
 
 def _continuations(view: View, kept: _Answers, run: Callable[[], UserInputRun]) -> None:
     """What each model writes, the token that differs first marked; grows while one watches."""
-    st.markdown(f"**What it would have written**: {own_input.NEW_TOKENS} tokens, always the most probable one")
+    st.markdown(f"**What it would have written**: {user_input.NEW_TOKENS} tokens, always the most probable one")
     place = st.empty()
     if kept.written is None:
         written: dict[str, list[int]] = {}

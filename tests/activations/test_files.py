@@ -15,6 +15,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from ablation_core.activations.accumulator import Accumulator
+from ablation_core.activations.collect import gather_statistics
 from ablation_core.activations.files import find_statistics, list_statistics, load_statistics, save_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import StatisticsError
@@ -26,7 +27,9 @@ PROVENANCE = {
     "split": "statistics", "sequences": 5, "tokens": 50, "seq_len": 10, "positions_left_out": 1, "dtype": "float32",
     "seed": 0, "bins": 20, "binning": "robust",
 }  # fmt: skip
-MODEL = SimpleNamespace(fingerprint="f00d", dtype="float32", ref="tiny", shape=ModelShape((2, 3), 4), excluded_positions=1)
+MODEL = SimpleNamespace(
+    fingerprint="f00d", dtype="float32", ref="tiny", shape=ModelShape((2, 3), 4), excluded_positions=1
+)
 
 
 def made(**provenance) -> Statistics:
@@ -38,7 +41,7 @@ def made(**provenance) -> Statistics:
         rows[::7, 3] = torch.nan
         layers.append(Accumulator(width, bins=20))
         layers[-1].update(rows)
-    return Statistics.of(layers, (2, 3), PROVENANCE | provenance)
+    return gather_statistics(layers, (2, 3), PROVENANCE | provenance)
 
 
 def assert_same(one: Statistics, other: Statistics) -> None:

@@ -6,6 +6,7 @@ import scipy.stats
 import torch
 
 from ablation_core.activations.accumulator import Accumulator
+from ablation_core.activations.collect import gather_statistics
 from ablation_core.activations.neuron_summary import NeuronSummary, peak_distance, summarise_neuron
 from ablation_core.activations.statistics import Statistics
 
@@ -14,7 +15,7 @@ def statistics_of(*samples: np.ndarray) -> Statistics:
     """Statistics of one head with a neuron a sample."""
     accumulator = Accumulator(len(samples))
     accumulator.update(torch.from_numpy(np.stack(samples, axis=1).astype(np.float32)))
-    return Statistics.of([accumulator], (1,), {})
+    return gather_statistics([accumulator], (1,), {})
 
 
 def read(sample: np.ndarray, bins: int = 100, seed: int = 0) -> NeuronSummary:
@@ -25,10 +26,10 @@ def normal(rows: int = 20_000, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=rows)
 
 
-def two_bumps(share: float, rows: int = 20_000, distance_in_std: float = 4, seed: int = 0) -> np.ndarray:
-    """A normal at -2 and `share` of one `distance_in_std` above it, both of std 0.6."""
+def two_bumps(share: float, rows: int = 20_000, distance: float = 4, seed: int = 0) -> np.ndarray:
+    """A normal at -2 and `share` of one `distance` above it, both of std 0.6."""
     generator = np.random.default_rng(seed)
-    return np.where(generator.random(rows) < share, distance_in_std - 2, -2) + 0.6 * generator.normal(size=rows)
+    return np.where(generator.random(rows) < share, distance - 2, -2) + 0.6 * generator.normal(size=rows)
 
 
 def made(**changes) -> NeuronSummary:
@@ -117,20 +118,20 @@ def test_a_bump_of_a_few_percent_is_no_second_mode():
 
 
 def test_bumps_that_merge_are_one():
-    assert read(two_bumps(0.5, distance_in_std=0.6)).second_mode is None
+    assert read(two_bumps(0.5, distance=0.6)).second_mode is None
 
 
 def test_peak_range_holds_the_mode_of_a_normal():
     """The range is one of bin centres, hence half a bin of tolerance."""
-    file_lock = 0
+    held = 0
     for seed in range(20):
         statistics = statistics_of(normal(20_000, seed))
         reading = summarise_neuron(statistics, 0, 0, 0, 100)
         low, high = reading.peak_range
         half = (statistics.high - statistics.low).item() / 200
-        file_lock += low - half <= 0 <= high + half
+        held += low - half <= 0 <= high + half
         assert low < high < 1
-    assert file_lock >= 18
+    assert held >= 18
 
 
 def test_peak_range_is_that_of_samples_drawn_again():
@@ -197,7 +198,7 @@ def test_a_neuron_without_a_finite_value_is_not_given_a_shape():
 def test_fewer_fine_bins_than_modes_are_sought_in():
     accumulator = Accumulator(1, bins=20)
     accumulator.update(torch.from_numpy(two_bumps(0.4).astype(np.float32))[:, None])
-    reading = summarise_neuron(Statistics.of([accumulator], (1,), {}), 0, 0, 0, bins=20)
+    reading = summarise_neuron(gather_statistics([accumulator], (1,), {}), 0, 0, 0, bins=20)
     assert reading.second_mode == pytest.approx(2, abs=0.6)
 
 

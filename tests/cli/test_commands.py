@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import UNUSABLE_TEXT
 
 from ablation_core.__main__ import main
+from tests.conftest import UNUSABLE_TEXT
 
 
 def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:

@@ -8,9 +8,9 @@ import pytest
 from ablation_core.cluster import backend
 from ablation_core.cluster.backend import LOSSES, RayBackend, _WorkerPool
 from ablation_core.errors import DataError, EngineError
-from ablation_core.runs.backends import UnitProgress, Task
+from ablation_core.runs.backends import Task, UnitProgress
 from ablation_core.runs.units import WorkUnit
-from ablation_core.selection import Selection, ModelShape
+from ablation_core.selection import ModelShape, Selection
 
 SHAPE = ModelShape((4,) * 6, 8)
 TASKS = [Task(WorkUnit(f"{at}.{n}", Selection.of_heads([(at, n)], SHAPE)), ()) for at in range(6) for n in range(4)]

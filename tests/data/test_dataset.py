@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import UNUSABLE_TEXT
 from PIL import Image
 
 from ablation_core import load_data, load_model
@@ -14,6 +13,7 @@ from ablation_core.data.dataset import IGNORED
 from ablation_core.data.images import eight_bit, find_images
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
+from tests.conftest import UNUSABLE_TEXT
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core.engine.metrics import (
+from ablation_core.engine.metrics import METRICS, Scores, score, score_clean
+from ablation_core.stats.intervals import (
     CONFIDENCE,
     FEWEST_SEQUENCES,
-    METRICS,
     RESAMPLES,
     Interval,
-    Scores,
     _bca_bounds,
     _resampled_means,
     mean_intervals,
-    score,
-    score_clean,
     sequence_sums,
 )
 

@@ -242,5 +242,8 @@ def test_spared_positions_keep_their_activations(opt_mini: LoadedModel) -> None:
     assert ablate(opt_mini, data, "*.*", "zero", skip_first=1).results[0].change["loss"].mean == 0
     assert ablate(opt_mini, data, "*.*", "zero").results[0].change["loss"].mean != 0
     longer = load_data("python-docs", opt_mini, predictions=40, seq_len=16)
-    assert [ablate(opt_mini, longer, "0.0", "zero", skip_first=n).to_dict()["positions_spared"] for n in (0, 1)] == [0, 1]
+    assert [ablate(opt_mini, longer, "0.0", "zero", skip_first=n).to_dict()["positions_spared"] for n in (0, 1)] == [
+        0,
+        1,
+    ]
     assert ablate(opt_mini, longer, "*.*", "zero", skip_first=1).results[0].change["loss"].mean != 0

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from ablation_core.experiments.estimate_validation import agreement
 from ablation_core.methods.registry import METHODS, Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.stats.clustered_mean import ClusteredMean
+from tests import tiny
 
 ZERO = [METHODS["zero"]]
 OWN = Method("own", "Its own activation.", source=lambda model, data, numbers, seed: data.rows(numbers))
@@ -162,7 +162,9 @@ def test_first_order_parts_of_neurons_add_up_to_their_head() -> None:
 def test_a_donors_activations_are_the_displacement(family: str) -> None:
     model = doubled(tiny.build(family))
     data = tiny_data(model)
-    source = Method("next", "The next input's.", source=lambda model, d, numbers, seed: d.rows([n + 1 for n in numbers]))
+    source = Method(
+        "next", "The next input's.", source=lambda model, d, numbers, seed: d.rows([n + 1 for n in numbers])
+    )
     runs = [EstimateRun(model, data, [source], seed=s, passes=8).finish().result().methods[0] for s in range(20)]
     kept: list[Tensor] = []
     hook = model.projections[1].register_forward_pre_hook(lambda _m, inputs: kept.append(inputs[0]))

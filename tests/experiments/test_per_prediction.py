@@ -3,16 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from test_own_input import plain_logits
 
 from ablation_core import load_data
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.per_prediction import PredictionEffects, class_name, effect_per_prediction, predict, token_texts, window_texts
+from ablation_core.experiments.per_prediction import (
+    PredictionEffects,
+    class_name,
+    effect_per_prediction,
+    predict,
+    token_texts,
+    window_texts,
+)
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
+from tests.experiments.test_user_input import plain_logits
 
 SELECT = "0.1 2.*"
 

@@ -23,7 +23,9 @@ NAMES = ("zero", "mean", "peak", "resample-dataset")
 
 
 def spec(model: LoadedModel, select: str = SELECT, skip_first: int = 0) -> AblationSpec:
-    return AblationSpec(Selection.parse(select, model.shape), tuple(METHODS[name] for name in NAMES), skip_first=skip_first)
+    return AblationSpec(
+        Selection.parse(select, model.shape), tuple(METHODS[name] for name in NAMES), skip_first=skip_first
+    )
 
 
 def statistics_of(model: LoadedModel):

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import tiny
 import torch
 import transformers
 
@@ -35,6 +34,7 @@ from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.ledger import find_runs
 from ablation_core.runs.sweep import SweepSpec, sweep, sweep_steps
+from tests import tiny
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -213,12 +213,12 @@ def test_a_model_split_over_memory_and_disk_in_a_worker_gives_the_same(machines:
     transformers.AutoTokenizer.from_pretrained(bundled.FOLDER / "opt-mini").save_pretrained(tmp_path / "model")
     (tmp_path / "mine.txt").write_text("\n".join(f"this is line {n} of my own text" for n in range(400)))
     model = load_model(str(tmp_path / "model"), device="cpu")
-    matches_schema = int(1.5 * max(weight.nbytes for weight in model.module.parameters()))
-    split = load_model(str(tmp_path / "model"), device="split", split_memory=matches_schema)
+    fits = int(1.5 * max(weight.nbytes for weight in model.module.parameters()))
+    split = load_model(str(tmp_path / "model"), device="split", split_memory=fits)
     assert any(weight.is_meta for weight in split.module.parameters()), "with so much memory a part lies on disk"
     data = load_data(f"text:{tmp_path / 'mine.txt'}", model, predictions=60, seq_len=32)
     spec = SweepSpec((METHODS["zero"], METHODS["resample-dataset"]), heads=((1, 2), (2, 0)), random_sets=1)
-    engine = RayBackend(machines.address, memory=matches_schema / 1e9, split=True)
+    engine = RayBackend(machines.address, memory=fits / 1e9, split=True)
     there = sweep(model, data, spec, None, tmp_path / "there", engine=engine)
     assert json.dumps(there.to_dict()) == json.dumps(sweep(model, data, spec, None, tmp_path / "here").to_dict())
 

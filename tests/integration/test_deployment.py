@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import watching
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import __main__ as cli
@@ -27,6 +26,7 @@ from ablation_core.server.access import Access, decide
 from ablation_core.storage import CACHE
 from ablation_core.ui import run_controls
 from ablation_core.ui import shared as server
+from tests.conftest import watching
 
 OFFERED = Access(True, ("opt-mini", "vit-mini"), ("python-docs", "fashion-mnist"), keeps_runs=True)
 PAGES = ("app.py", "pages/ablate.py", "pages/head_map.py", "pages/pruning_curves.py", "pages/models_and_data.py")
@@ -115,7 +115,7 @@ def test_what_is_not_offered_is_refused_before_anything_is_looked_up(
     monkeypatch.setattr(os.path, "isdir", _asked)
     monkeypatch.setattr(os, "stat", _asked)
     name, there, absent = references(files)[number]
-    show_errors = []
+    sentences = []
     with watching() as seen:
         for ref in (there, absent):
             with pytest.raises(AblationError) as refused:
@@ -127,8 +127,8 @@ def test_what_is_not_offered_is_refused_before_anything_is_looked_up(
                     server.shared_data(opt_mini, ref, 500, "evaluation")
             shown = ref if len(ref) <= 60 else f"{ref[:57]}…"
             assert repr(shown) in str(refused.value)
-            show_errors.append(str(refused.value).replace(repr(shown), "X"))
-    assert show_errors[0] == show_errors[1] and "does not offer" in show_errors[0]
+            sentences.append(str(refused.value).replace(repr(shown), "X"))
+    assert sentences[0] == sentences[1] and "does not offer" in sentences[0]
     assert not [path for path in seen.touched if str(files) in path or "passw" in path]
 
 
@@ -209,8 +209,8 @@ def test_on_ones_own_machine_everything_is_there() -> None:
 
 
 def test_pages_reach_models_data_and_statistics_through_the_one_room_that_checks() -> None:
-    root = Path(access.__file__).parent
-    files = (*root.glob("*.py"), *root.parent.glob("pages/*.py"), root.parent / "app.py")
+    root = Path(access.__file__).parents[1]
+    files = (*root.rglob("*.py"), *root.parent.glob("pages/*.py"), root.parent / "app.py")
     pages = [path for path in files if "import streamlit" in path.read_text() and path.name != "server.py"]
     assert len(pages) > 10
     for path in pages:
@@ -320,8 +320,10 @@ def test_the_copied_command_fits_the_visitors_own_project(
     statistics = cache.load_statistics(CACHE / bundled.STATISTICS[1], opt_mini)
     assert cache.save_statistics(statistics, tmp_path / "elsewhere") == tmp_path / "elsewhere" / bundled.STATISTICS[1]
     for folder in (CACHE, tmp_path / "elsewhere"):
-        assert share.statistics_file(statistics, folder) == f"cached_stats/{bundled.STATISTICS[1]}"
-    command = share.neuron_command(opt_mini, statistics, "0.0:1", 100, tmp_path / "elsewhere")
+        file = shared.public(share.statistics_file(statistics, folder), folder)
+        assert file == f"cached_stats/{bundled.STATISTICS[1]}"
+    elsewhere = tmp_path / "elsewhere"
+    command = shared.public(share.neuron_command(opt_mini, statistics, "0.0:1", 100, elsewhere), elsewhere)
     with contextlib.chdir(CACHE.parent):
         assert cli.main([*command.split()[3:], "--json"]) == 0
     (neuron,) = json.loads(capsys.readouterr().out)["neurons"]

@@ -37,7 +37,7 @@ from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
 from ablation_core.storage import file_lock, working_folder, write_atomic
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ZERO = (METHODS["zero"],)
 RUN = {"model": {"fingerprint": "f"}, "n": 1}
 

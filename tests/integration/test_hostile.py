@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import watching
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -31,10 +30,11 @@ from ablation_core.data.dataset import DEFAULT_DATA, load_data
 from ablation_core.errors import AblationError, ModelError, SelectionError, StatisticsError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.pruning import read_seeds
-from ablation_core.selection import Selection, ModelShape
+from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
 from ablation_core.storage import CACHE
 from ablation_core.ui import run_controls, shared
+from tests.conftest import watching
 
 DEPTH = int(os.environ.get("ABLATION_FUZZ", "1"))
 SECONDS = 60  # longer than any of these may take, however busy the machine
@@ -203,7 +203,11 @@ def test_any_cache_folder_gets_an_answer_or_a_sentence(place: Path, where: str, 
 
 
 @settings(max_examples=500 * DEPTH, **QUIET)
-@given(st.single_choice(SELECT, st.text(max_size=60)), st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(1, 9))
+@given(
+    st.single_choice(SELECT, st.text(max_size=60)),
+    st.lists(st.integers(1, 7), min_size=1, max_size=4),
+    st.integers(1, 9),
+)
 def test_any_selection_is_read_back_or_refused(text: str, heads: list[int], head_dim: int) -> None:
     shape = ModelShape(tuple(heads), head_dim)
     try:
@@ -223,7 +227,9 @@ def statistics_file(opt_mini: LoadedModel, tmp_path_factory: pytest.TempPathFact
 
 JSON = st.recursive(
     st.single_choice(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
-    lambda inner: st.single_choice(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
+    lambda inner: st.single_choice(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 FIELDS = ("format", "model", "model_fingerprint", "data", "sequences", "tokens", "seq_len", "bins", "binning", "seed")

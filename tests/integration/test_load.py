@@ -410,14 +410,14 @@ def progress_bars(test: AppTest) -> list[Progress]:
 
 
 def test_a_step_taken_in_turns_yields_what_the_steps_yield(vit_mini: LoadedModel) -> None:
-    file_lock: list[bool] = []
+    held: list[bool] = []
 
     def steps() -> Iterator[int]:
         for number in range(3):
-            file_lock.append(vit_mini.lock._is_owned())
+            held.append(vit_mini.lock._is_owned())
             yield number
 
     free = []
     for number in turns.in_turns(vit_mini, steps(), print):
         free.append((number, vit_mini.lock._is_owned()))
-    assert file_lock == [True] * 3 and free == [(0, False), (1, False), (2, False)]
+    assert held == [True] * 3 and free == [(0, False), (1, False), (2, False)]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 import transformers
 from streamlit.testing.v1 import AppTest
@@ -20,11 +19,11 @@ from ablation_core import __main__ as cli
 from ablation_core import ablate, bundled, compute_statistics, load_data, load_model
 from ablation_core.activations.collect import counted_positions
 from ablation_core.activations.files import list_statistics, save_statistics
-from ablation_core.activations.statistics import Statistics
+from ablation_core.activations.statistics import Statistics, not_finite_first, not_finite_sentence
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.data.user_input import MOST_TOKENS, NEW_TOKENS, prompt
 from ablation_core.engine import clean_passes
-from ablation_core.engine.nonfinite import first_broken, not_finite_first, not_finite_sentence
+from ablation_core.engine.nonfinite import first_broken
 from ablation_core.errors import DataError, ModelError
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
@@ -32,8 +31,9 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
+from tests import tiny
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MEAN = (METHODS["mean"],)
 THREADS_TOLERANCE = 1e-5  # nats a prediction, as the README states it
 

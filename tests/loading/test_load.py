@@ -11,7 +11,6 @@ import httpx2
 import huggingface_hub.errors as hub_errors
 import psutil
 import pytest
-import tiny
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -21,6 +20,7 @@ from ablation_core.errors import ModelError
 from ablation_core.loading import hub, packaged
 from ablation_core.loading.memory import weight_bytes
 from ablation_core.storage import models_folder
+from tests import tiny
 
 
 def tokenizer() -> transformers.PreTrainedTokenizerFast:

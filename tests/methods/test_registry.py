@@ -11,6 +11,7 @@ from scipy.stats import gaussian_kde
 
 from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.activations.accumulator import Accumulator
+from ablation_core.activations.collect import gather_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data, special_tokens
 from ablation_core.engine.clean_passes import CleanPassCache, ablated_output, constant_replacements
@@ -29,7 +30,7 @@ from ablation_core.methods.registry import (
 from ablation_core.methods.resampling import generated_text, random_characters, random_pixels, random_tokens
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.pruning import pruned
-from ablation_core.selection import Selection, ModelShape
+from ablation_core.selection import ModelShape, Selection
 
 
 def of_values(values: np.ndarray) -> Statistics:
@@ -37,7 +38,7 @@ def of_values(values: np.ndarray) -> Statistics:
     accumulator = Accumulator(values.shape[1])
     for part in np.array_split(values, 7):
         accumulator.update(torch.from_numpy(part))
-    return Statistics.of([accumulator], (1,), {})
+    return gather_statistics([accumulator], (1,), {})
 
 
 def mixed_values(rows: int = 20_000) -> np.ndarray:
@@ -351,7 +352,7 @@ def ragged(values: np.ndarray) -> Statistics:
     parts = [Accumulator(2), Accumulator(4)]
     for accumulator, rows in zip(parts, (values[:, :2], values[:, 2:]), strict=True):
         accumulator.update(torch.from_numpy(np.ascontiguousarray(rows)))
-    return Statistics.of(parts, (1, 2), {})
+    return gather_statistics(parts, (1, 2), {})
 
 
 RAGGED = ModelShape((1, 2), 2)

@@ -5,18 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 
 from ablation_core.activations.accumulator import Accumulator
-from ablation_core.activations.statistics import Statistics
+from ablation_core.activations.collect import gather_statistics
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.engine import clean_passes
 from ablation_core.engine.hooks import replace_z
 from ablation_core.models.architectures import ARCHITECTURES, input_width
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
+from tests import tiny
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
@@ -77,9 +77,9 @@ def test_zeroing_a_head_is_zeroing_its_columns(model: LoadedModel) -> None:
 
     torch.testing.assert_close(hooked, expected, rtol=1e-5, atol=1e-5)
     assert not torch.equal(hooked, whole_logits(model, batch))
-    scores = clean_passes.score_outputs(model, clean_pass, [clean_passes.ablated_output(model, clean_pass, replacements)])[
-        1
-    ]
+    scores = clean_passes.score_outputs(
+        model, clean_pass, [clean_passes.ablated_output(model, clean_pass, replacements)]
+    )[1]
     np.testing.assert_allclose(scores.loss, scored_cross_entropy(expected, batch.targets), rtol=1e-4, atol=1e-5)
 
 
@@ -167,7 +167,7 @@ def test_statistics_equal_numpy_on_raw_activations(model: LoadedModel) -> None:
             accumulator.update(captured[layer].flatten(0, -2))
     for hook in hooks:
         hook.remove()
-    statistics = Statistics.of(accumulators, model.shape.heads, {})
+    statistics = gather_statistics(accumulators, model.shape.heads, {})
     for layer, heads in enumerate(model.shape.heads):
         values = torch.cat([tensor.flatten(0, -2) for tensor in raw[layer]]).double().numpy()
         values = values.reshape(len(values), heads, model.head_dim)
@@ -232,5 +232,7 @@ def test_bfloat16_runs(model: LoadedModel) -> None:
     clean_pass = clean_passes.record(low, tiny.batch(low))
     assert clean_passes.hidden_of(clean_pass.outputs[-1]).dtype == torch.bfloat16
     replacements = clean_passes.constant_replacements(middle_head(low), zeros(low), low)
-    scores = clean_passes.score_outputs(low, clean_pass, [clean_passes.ablated_output(low, clean_pass, replacements)])[1]
+    scores = clean_passes.score_outputs(low, clean_pass, [clean_passes.ablated_output(low, clean_pass, replacements)])[
+        1
+    ]
     assert np.isfinite(scores.loss).all()

@@ -26,7 +26,9 @@ SEQUENCES = 48
 SOME_HEADS = ((0, 0), (0, 3), (2, 1), (3, 4), (5, 0), (5, 5))
 
 
-def looked_at(values: np.ndarray, guesses: np.ndarray | None = None, sizes: np.ndarray | None = None) -> GroupSequentialTest:
+def looked_at(
+    values: np.ndarray, guesses: np.ndarray | None = None, sizes: np.ndarray | None = None
+) -> GroupSequentialTest:
     """Looks at changes, (changes, sequences), as a sweep does: the open ones only, until none is."""
     looks, shares = plan_interim_looks(values.shape[1], 1)
     looking = GroupSequentialTest(len(values), shares)
@@ -79,12 +81,12 @@ def test_looking_without_spending_would_be_caught() -> None:
 
 def test_intervals_hold_the_mean_wherever_the_looking_ends() -> None:
     generator = np.random.default_rng(10)
-    file_lock = []
+    held = []
     for effect in (0.0, 0.3, 0.8, 2.0):
         for _ in range(30):
             looking = looked_at(generator.normal(effect, 1, size=(6, SEQUENCES)))
-            file_lock.append(np.abs(looking.mean - effect) <= looking.half_width)
-    assert np.mean(file_lock) >= 0.95
+            held.append(np.abs(looking.mean - effect) <= looking.half_width)
+    assert np.mean(held) >= 0.95
 
 
 def test_strong_effects_and_none_take_fewer_predictions_than_doubtful_ones() -> None:

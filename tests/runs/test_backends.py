@@ -27,7 +27,7 @@ from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Task, measure_together
 from ablation_core.runs.units import WorkUnit
-from ablation_core.selection import Selection, ModelShape
+from ablation_core.selection import ModelShape, Selection
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,9 @@ def test_tasks_measured_together_share_each_clean_pass_and_give_the_same(
     opt_mini: LoadedModel, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks = tasks_of(opt_mini, (3, 1), (3, 4), (5, 0))
-    alone = [news for news in LOCAL.measure(tasks, 100, None, clean_passes.CleanPassCache(opt_mini, data)) if news.record]
+    alone = [
+        news for news in LOCAL.measure(tasks, 100, None, clean_passes.CleanPassCache(opt_mini, data)) if news.record
+    ]
     assert clean_passes.CleanPassCache(opt_mini, data).keeps_all
     passes, record = Counter(), clean_passes.record
     monkeypatch.setattr(clean_passes, "record", lambda *given: passes.update(["clean"]) or record(*given))
@@ -107,7 +109,9 @@ def test_a_persons_own_text_images_and_model_are_sent_along(
     for model, ref in ((opt_mini, f"text:{text}"), (vit_mini, f"images:{tmp_path / 'pictures'}")):
         payload = pack_data(ref)
         folder = unpack(payload, payload.digest, tmp_path / "elsewhere")
-        assert unpack(payload, payload.digest, tmp_path / "elsewhere") == folder, "another worker has brought it already"
+        assert unpack(payload, payload.digest, tmp_path / "elsewhere") == folder, (
+            "another worker has brought it already"
+        )
         there = load_data(unpacked_data_ref(ref, folder), model, predictions=30, seq_len=32)
         assert there.fingerprint == load_data(ref, model, predictions=30, seq_len=32).fingerprint
     assert pack_data("python-docs") is None and pack_model("opt-mini") is None and pack_model("owner/name") is None

@@ -29,11 +29,11 @@ from ablation_core.runs.ledger import find_runs, open_ledger
 from ablation_core.runs.pruning import CurveSpec, curve, curve_steps, kept_curves, pruned
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult, SweepSpec, kept_sweeps, sweep, sweep_steps
-from ablation_core.runs.units import p_value
 from ablation_core.selection import ModelShape
 from ablation_core.server.head_map import head_estimates, refined_steps
 from ablation_core.server.lru import LRU
 from ablation_core.stats.correlation import rank_agreement
+from ablation_core.stats.intervals import p_value
 
 ZERO = SweepSpec((METHODS["zero"],), random_sets=2)
 HALVES = CurveSpec((METHODS["zero"],), seeds=(1, 2), percents=(0, 50, 100))

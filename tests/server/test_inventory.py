@@ -15,7 +15,7 @@ from ablation_core.server import inventory
 from ablation_core.server.inventory import delete_statistics, import_statistics, is_bundled, list_data, list_models
 from ablation_core.storage import CACHE
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OURS = CACHE / bundled.STATISTICS[0]
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from numpy.polynomial import Polynomial
-from test_adaptive import draw, looked_at, told_in
 
 from ablation_core.stats.regression_estimator import RegressionEstimator, chances, drawing_order
+from tests.runs.test_adaptive import draw, looked_at, told_in
 
 ALL, DRAWN = 64, 16
 LIKENESS = [0.0, 0.5, 0.96, 1.0]  # correlation of estimates and exact changes
@@ -142,16 +142,16 @@ def test_taking_the_estimates_at_their_word_would_be_caught() -> None:
 def test_of_what_is_told_at_most_one_in_twenty_has_no_effect_and_intervals_hold_the_mean(likeness: float) -> None:
     generator = np.random.default_rng(26)
     effects = np.repeat([0.0, 0.5, 2.0], 10)
-    shares, file_lock = [], []
+    shares, held = [], []
     for _ in range(60):
         changes, guesses = pairs(generator, "normal", (30, ALL), likeness)
         looking = looked_at(changes + effects[:, None], guesses)
         significant = np.array([verdict == "told" for verdict in looking.verdicts])
         shares.append(significant[effects == 0].sum() / max(significant.sum(), 1))
-        file_lock.append(np.abs(looking.mean - effects) <= looking.half_width)
+        held.append(np.abs(looking.mean - effects) <= looking.half_width)
         assert significant[effects == 2].all()
     assert np.mean(shares) <= 0.05
-    assert np.mean(file_lock) >= 0.95
+    assert np.mean(held) >= 0.95
 
 
 def test_the_more_alike_the_fewer_sequences_are_taken() -> None:

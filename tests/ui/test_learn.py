@@ -73,11 +73,11 @@ def test_the_real_examples_show_what_their_words_say(model: str) -> None:
     ordinary = readings["An ordinary one"]
     assert max(abs(ordinary.distance_in_std(kind, "mean")) for kind in ordinary.values) < 0.1
     far = EXAMPLES[model]["Far from zero"]
-    distance_in_std = abs(statistics.mean / statistics.std)
+    distance = abs(statistics.mean / statistics.std)
     if "never" in far.words:
-        assert statistics.minimum[far.neuron] > 0 and distance_in_std[far.neuron] > 6
+        assert statistics.minimum[far.neuron] > 0 and distance[far.neuron] > 6
     else:
-        assert distance_in_std[far.neuron] == distance_in_std.max() > 2
+        assert distance[far.neuron] == distance.max() > 2
     leaning = readings["Leaning"]
     assert abs(leaning.distance_in_std("peak", "mean")) > 0.6 and leaning.second_mode is None
     humps = readings["Two humps"]

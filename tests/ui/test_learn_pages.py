@@ -12,7 +12,7 @@ from ablation_core.data import uploads
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, MODELS, REFERENCES
 from ablation_core.ui.learn.toy import PRESETS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def opened(page: str, **params: str) -> AppTest:

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import UNUSABLE_TEXT
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ablation_core.activations.collect import StatisticsRun
 from ablation_core.ui.shared import shared_ablations, shared_model
+from tests.conftest import UNUSABLE_TEXT
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 

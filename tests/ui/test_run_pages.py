@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_app import charts, text_of
-from test_load import held_elsewhere
 
 from ablation_core import find_statistics, load_data, load_model, load_statistics
 from ablation_core.cluster import driver
@@ -22,6 +20,8 @@ from ablation_core.runs.sweep import SweepSpec, kept_sweeps, sweep
 from ablation_core.selection import Selection
 from ablation_core.ui import run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs, shared_maps, shared_model
+from tests.integration.test_load import held_elsewhere
+from tests.ui.test_pages import charts, text_of
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 TWO = (METHODS["zero"], METHODS["mean"])

@@ -82,6 +82,9 @@ def candidates(toy: Toy) -> pd.DataFrame:
 
 def values(reading: NeuronSummary) -> pd.DataFrame:
     """A real neuron's values and their distance from the mean."""
-    rows = [(kind, f"{value:.4g}", f"{reading.distance_in_std(kind, 'mean'):+.2f}") for kind, value in reading.values.items()]
+    rows = [
+        (kind, f"{value:.4g}", f"{reading.distance_in_std(kind, 'mean'):+.2f}")
+        for kind, value in reading.values.items()
+    ]
     columns = ["candidate", "value (activation units)", "distance from the mean (std)"]
     return pd.DataFrame(rows, columns=columns).set_index("candidate")

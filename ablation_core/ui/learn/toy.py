@@ -88,11 +88,11 @@ class Toy:
 
     def sentence(self) -> str:
         """How far peak and mean lie apart, and how often the neuron is near each candidate."""
-        distance_in_std = (self.mean - self.peak) / self.std
-        if abs(distance_in_std) < 0.05:
+        distance = (self.mean - self.peak) / self.std
+        if abs(distance) < 0.05:
             start = "Mean and peak agree"
         else:
-            start = f"The mean lies {abs(distance_in_std):.2f} std {'above' if distance_in_std > 0 else 'below'} the peak"
+            start = f"The mean lies {abs(distance):.2f} std {'above' if distance > 0 else 'below'} the peak"
         near = {
             name: self.share_near(value) for name, value in (("zero", 0.0), ("mean", self.mean), ("peak", self.peak))
         }

@@ -2,11 +2,11 @@
 
 import pytest
 
-from ablation_core.engine.metrics import Interval
 from ablation_core.experiments.displacement import Displacement
 from ablation_core.experiments.noise_floor import SETS, NoiseFloor
 from ablation_core.experiments.results import AblationResult, MethodResult, Performance
 from ablation_core.report.sentences import comparison, verdict
+from ablation_core.stats.intervals import Interval
 
 NO_EFFECT = "indistinguishable from no effect at this sample size"
 ZERO = Interval(0.0, 0.0, 0.0)

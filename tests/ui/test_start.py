@@ -7,7 +7,7 @@ from pathlib import Path
 from ablation_core import bundled, load_model
 from ablation_core.activations.files import find_statistics, load_statistics
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 _FIRST_VISIT = """
 import sys
 from streamlit.testing.v1 import AppTest

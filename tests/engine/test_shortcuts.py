@@ -3,12 +3,12 @@
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 
 from ablation_core.engine import clean_passes
 from ablation_core.engine.shortcuts import find_shortcuts
+from tests import tiny
 
 WIDTH = 6
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from test_reading import normal, statistics_of, two_bumps
 
 from ablation_core import load_data, load_statistics
-from ablation_core.activations.all_neurons import summarise_all_neurons, peak_ranges
+from ablation_core.activations.all_neurons import peak_ranges, summarise_all_neurons
 from ablation_core.activations.by_position import by_position
+from ablation_core.activations.collect import gather_statistics
 from ablation_core.activations.files import find_statistics
 from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.models.loaded import LoadedModel
@@ -18,6 +18,7 @@ from ablation_core.report.distribution_frames import (
     position_frame,
     two_sets_frames,
 )
+from tests.activations.test_neuron_summary import normal, statistics_of, two_bumps
 
 SAMPLES = (normal(), np.random.default_rng(1).gamma(4, size=20_000), two_bumps(0.4), np.full(500, 2.5), normal(300, 3))
 
@@ -33,8 +34,12 @@ def test_figures_are_those_of_each_neurons_reading() -> None:
         reading = summarise_neuron(statistics, 0, 0, neuron, 100)
         assert shapes.skew[0, 0, neuron] == pytest.approx(reading.skew, abs=1e-3)
         assert shapes.peak_mean[0, 0, neuron] == pytest.approx(reading.distance_in_std("peak", "mean"), abs=1e-4)
-        assert shapes.peak_zero[0, 0, neuron] == pytest.approx(reading.distance_in_std("peak", "zero"), rel=1e-4, abs=1e-5)
-        assert shapes.mean_zero[0, 0, neuron] == pytest.approx(reading.distance_in_std("mean", "zero"), rel=1e-4, abs=1e-5)
+        assert shapes.peak_zero[0, 0, neuron] == pytest.approx(
+            reading.distance_in_std("peak", "zero"), rel=1e-4, abs=1e-5
+        )
+        assert shapes.mean_zero[0, 0, neuron] == pytest.approx(
+            reading.distance_in_std("mean", "zero"), rel=1e-4, abs=1e-5
+        )
         assert np.isnan(shapes.second_mode[0, 0, neuron]) == (reading.second_mode is None)
     assert shapes.second_mode[0, 0, 2] == pytest.approx(4 / two_bumps(0.4).std(), rel=0.1), "the bumps lie 4 apart"
     assert shapes.peak_width[0, 0, 3] == 0, "a constant neuron's peak is sure"
@@ -59,12 +64,11 @@ def test_the_peaks_range_is_that_of_plain_resampling(bins: int) -> None:
 
 def test_a_layer_with_fewer_heads_has_no_figures_for_the_missing_ones() -> None:
     from ablation_core.activations.accumulator import Accumulator
-    from ablation_core.activations.statistics import Statistics
 
     layers = [Accumulator(4), Accumulator(2)]
     for layer in layers:
         layer.update(torch.randn(2000, len(layer.count)))
-    shapes = summarise_all_neurons(Statistics.of(layers, (2, 1), {}), 50)
+    shapes = summarise_all_neurons(gather_statistics(layers, (2, 1), {}), 50)
     for name in ("peak_mean", "peak_zero", "mean_zero", "skew", "second_mode", "peak_width"):
         assert np.isnan(getattr(shapes, name)[1, 1]).all(), name
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablation_core.activations.accumulator import CALIBRATION, MARGIN, ROWS_AT_ONCE, Accumulator, _fine_bins, _quantiles
+from ablation_core.activations.collect import gather_statistics
 from ablation_core.activations.statistics import BINNINGS as WAYS
 from ablation_core.activations.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
 from ablation_core.errors import StatisticsError
@@ -45,7 +46,7 @@ def accumulated(values: np.ndarray, sizes: tuple[int, ...] = CHUNKS, **options) 
 
 def statistics_of(values: np.ndarray, sizes: tuple[int, ...] = CHUNKS, **options) -> Statistics:
     """Statistics of one head whose neurons are the columns."""
-    return Statistics.of([accumulated(values, sizes, **options)], (1,), {})
+    return gather_statistics([accumulated(values, sizes, **options)], (1,), {})
 
 
 def span(values: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -174,7 +175,7 @@ def test_empty_chunks_change_nothing():
     values = normal(300)
     accumulator = accumulated(values)
     accumulator.update(torch.empty(0, 3))
-    assert Statistics.of([accumulator], (1,), {}).digest == statistics_of(values).digest
+    assert gather_statistics([accumulator], (1,), {}).digest == statistics_of(values).digest
 
 
 def test_rows_are_neither_altered_nor_kept():
@@ -184,7 +185,7 @@ def test_rows_are_neither_altered_nor_kept():
     accumulator.update(rows)
     assert torch.equal(rows, before)
     rows.fill_(1e6)  # as a model that reuses its buffers would
-    statistics = Statistics.of([accumulator], (1,), {})
+    statistics = gather_statistics([accumulator], (1,), {})
     assert statistics.digest == statistics_of(before.numpy()).digest
 
 
@@ -193,7 +194,7 @@ def test_other_float_types_are_taken_as_float32(dtype):
     rows = torch.from_numpy(normal(1500)).to(dtype)
     accumulator = Accumulator(3)
     accumulator.update(rows)
-    statistics = Statistics.of([accumulator], (1,), {})
+    statistics = gather_statistics([accumulator], (1,), {})
     exact = rows.float().double().numpy()
     np.testing.assert_allclose(statistics.mean[0, 0], exact.mean(0), rtol=1e-6)
     np.testing.assert_allclose(statistics.std[0, 0], exact.std(0), rtol=1e-6)
@@ -397,7 +398,7 @@ def test_fewer_rows_than_calibrate(rows):
 
 
 def test_no_rows_at_all():
-    statistics = Statistics.of([Accumulator(3)], (1,), {})
+    statistics = gather_statistics([Accumulator(3)], (1,), {})
     assert (statistics.count == 0).all()
     assert (statistics.counts == 0).all()
     assert (statistics.outside() == 0).all()
@@ -407,7 +408,7 @@ def test_no_rows_at_all():
 
 def test_missing_heads_are_nan():
     first, second = normal(1100, width=8), normal(1100, width=12, seed=1)
-    statistics = Statistics.of([accumulated(first), accumulated(second)], (2, 3), {"made": "here"})
+    statistics = gather_statistics([accumulated(first), accumulated(second)], (2, 3), {"made": "here"})
     assert statistics.mean.shape == (2, 3, 4)
     assert statistics.counts.shape == (2, 3, 4, 602)
     floats = ("mean", "std", "minimum", "maximum", "low", "high")
@@ -555,8 +556,8 @@ def test_memory_does_not_grow_with_the_rows():
     sizes = set()
     for _ in range(6):
         accumulator.update(torch.from_numpy(normal(2 * CALIBRATION, width=4)))
-        file_lock = [value for value in vars(accumulator).values() if isinstance(value, torch.Tensor)]
-        sizes.add((sum(value.nbytes for value in file_lock), len(accumulator._waiting)))
+        held = [value for value in vars(accumulator).values() if isinstance(value, torch.Tensor)]
+        sizes.add((sum(value.nbytes for value in held), len(accumulator._waiting)))
     assert len(sizes) == 1
 
 
@@ -636,7 +637,7 @@ def test_a_neuron_that_has_not_moved_yet_has_a_range_of_its_own_size(value, size
 
 
 def test_without_rows_there_is_a_range_of_no_width():
-    statistics = Statistics.of([Accumulator(3), accumulated(normal(40))], (1, 1), {})
+    statistics = gather_statistics([Accumulator(3), accumulated(normal(40))], (1, 1), {})
     for limit in (statistics.low, statistics.high):
         assert limit.dtype == np.float64
         np.testing.assert_array_equal(limit[0, 0], np.zeros(3))
@@ -686,7 +687,7 @@ def test_looking_before_the_range_is_fixed_changes_nothing_later(looks):
     for part in np.array_split(values, 17):
         accumulator.update(torch.from_numpy(part))
         for _ in range(looks):
-            seen = Statistics.of([accumulator], (1,), {})
+            seen = gather_statistics([accumulator], (1,), {})
         assert (seen.counts.sum(-1) == seen.count).all()
     assert seen.digest == statistics_of(values, (100,)).digest
 

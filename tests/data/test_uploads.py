@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import UNUSABLE_TEXT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,6 +20,7 @@ from ablation_core.data.references import read_text
 from ablation_core.data.uploads import delete_upload, keep_upload, list_uploads, reference, references
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
+from tests.conftest import UNUSABLE_TEXT
 
 
 def picture(shade: int = 0, size: tuple[int, int] = (28, 28), form: str = "PNG") -> bytes:
