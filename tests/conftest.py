@@ -8,6 +8,10 @@ from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the outside for anything
 
+from ablation_core.runtime import limit_openmp_spin
+
+limit_openmp_spin()  # before torch is loaded
+
 import pytest
 import torch
 from hypothesis import settings

@@ -242,7 +242,7 @@ def test_malformed_terms_are_refused_by_name(term):
     assert repr(term) in str(error.value)
 
 
-@given(st.single_choice(st.text(), st.text(alphabet="0123*.:,- \t٣²"), st.text(alphabet="01.:-,* ", max_size=8)))
+@given(st.one_of(st.text(), st.text(alphabet="0123*.:,- \t٣²"), st.text(alphabet="01.:-,* ", max_size=8)))
 @settings(deadline=None, max_examples=400)
 def test_any_text_parses_or_is_refused(text):
     try:
@@ -254,8 +254,8 @@ def test_any_text_parses_or_is_refused(text):
         assert Selection.parse(str(selection), RAGGED) == selection
 
 
-index = st.single_choice(st.just("*"), st.integers(0, 3).map(str))
-part = st.single_choice(
+index = st.one_of(st.just("*"), st.integers(0, 3).map(str))
+part = st.one_of(
     st.integers(0, 7).map(str), st.tuples(st.integers(0, 7), st.integers(0, 7)).map("{0[0]}-{0[1]}".format)
 )
 

@@ -279,7 +279,7 @@ def ablate(
         statistics: for the methods that need them.
         bins: the peak's binning.
         seed: of donors and intervals; by default the data's.
-        spared: how many positions at the start of each sequence are left as they are.
+        skip_first: how many positions at the start of each sequence are left as they are.
         progress: called with (batches done, batches) after each.
 
     Raises:

@@ -32,7 +32,7 @@ class DisplacementGauge:
 
     Args:
         std: the neurons' standard deviations, (layers, heads, head_dim); constant neurons do not count.
-        spared: positions at the start of each sequence that are not replaced.
+        skip_first: positions at the start of each sequence that are not replaced.
     """
 
     def __init__(self, selection: Selection, std: np.ndarray | None, skip_first: int = 0) -> None:

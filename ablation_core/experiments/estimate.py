@@ -125,7 +125,7 @@ class EstimateRun:
     Args:
         methods: any that put a constant or a donor's activations in a neuron's place.
         seed: of donors and of the random gradients; by default the data's.
-        spared: how many positions at the start of each sequence are left as they are.
+        skip_first: how many positions at the start of each sequence are left as they are.
         passes: random gradients a batch; more make the estimates less noisy and take as much longer.
 
     Raises:

@@ -21,7 +21,7 @@ class HeadDisplacements:
     """The displacements of every head by several methods, none of them learned.
 
     Args:
-        spared: how many positions at the start of each sequence stay as they are.
+        skip_first: how many positions at the start of each sequence stay as they are.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ class OptimalRun:
         starts: name → float32 (layers, heads, head_dim); nothing more harmful than the least harmful of these, on the
             training part, is ever returned.
         std: the neurons' standard deviations, float32 (layers, heads, head_dim): the unit of a gradient step.
-        spared: positions at the start of each sequence that are left as they are.
+        skip_first: positions at the start of each sequence that are left as they are.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ def mark_scales(names: Sequence[str]) -> dict:
         "strokeDash": alt.StrokeDash(
             "kind:N", scale=alt.Scale(domain=names, range=[list(m.dash) for m in marks]), legend=None
         ),
-        "shape": alt.ModelShape("kind:N", scale=alt.Scale(domain=names, range=[m.shape for m in marks]), legend=None),
+        "shape": alt.Shape("kind:N", scale=alt.Scale(domain=names, range=[m.shape for m in marks]), legend=None),
     }
 
 
@@ -128,7 +128,7 @@ def neuron_grid(outlines: pd.DataFrame, marks: pd.DataFrame, cells: pd.DataFrame
             tooltip=[
                 alt.Tooltip("name:N", title="neuron"),
                 *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "std", "peak")),
-                alt.Tooltip("apart:Q", title="peak − mean, in std", format="+.2f"),
+                alt.Tooltip("distance_in_std:Q", title="peak − mean, in std", format="+.2f"),
             ],
         )
         .add_params(pick)

@@ -62,7 +62,7 @@ result = ablate(
     method={methods!r},
     statistics=statistics,
     bins={bins},
-    spared={spared},
+    skip_first={skip_first},
 )
 floor = None
 for floor in noise_floor(CleanPassCache(model, data), Selection.parse(result.select, model.shape), statistics, seed={seed}):
@@ -83,7 +83,7 @@ import sys
 
 from ablation_core import METHODS, load_data, load_model, load_statistics
 from ablation_core.storage import CACHE
-from ablation_core.{room} import {spec}, {function}
+from ablation_core.runs.{room} import {spec}, {function}
 
 model = load_model({model!r}, dtype={dtype!r})
 data = load_data({data!r}, model, predictions={predictions}, seq_len={seq_len}, batch_size={batch_size}, seed={seed})
@@ -151,7 +151,7 @@ def ablation_command(result: AblationResult, statistics: Statistics, folder: Pat
     described, methods = {"model": result.model, "data": result.data}, [row.method for row in result.results]
     words = _words("ablate", described, methods, result.bins, statistics_file(statistics, folder))
     words += ["--select", result.select]
-    return shlex.join(words + ["--spare-first"] * (result.positions_spared > 0))
+    return shlex.join(words + ["--skip-first"] * (result.positions_spared > 0))
 
 
 def _words(command: str, described: dict, methods: Sequence[str], bins: int, statistics: str | None) -> list[str]:
@@ -190,7 +190,7 @@ def curve_script(described: dict, folder: Path = CACHE) -> str:
     """
     settings = f", seeds={tuple(described['seeds'])}, percents={tuple(described['percents'])}"
     settings += f", whole_heads={described['whole_heads']}"
-    names = ("curve", "CurveSpec", "curve")
+    names = ("pruning", "CurveSpec", "curve")
     return _run_script("Pruning curves", names, described, described["methods"], settings, folder)
 
 

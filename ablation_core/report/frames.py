@@ -37,10 +37,10 @@ def neuron_frame(statistics: Statistics, layer: int, head: int, bins: int) -> pd
             "median": statistics.median()[layer, head],
             "peak": statistics.peak(bins)[layer, head],
             "std": statistics.std[layer, head],
-            "apart": distance,
+            "distance_in_std": distance,
         }
     )
-    return frame.sort_values("apart", key=np.abs, ascending=False, ignore_index=True)
+    return frame.sort_values("distance_in_std", key=np.abs, ascending=False, ignore_index=True)
 
 
 def grid_frames(
@@ -80,7 +80,7 @@ def grid_frames(
                 "mean": row.mean,
                 "std": row.std,
                 "peak": row.peak,
-                "apart": row.distance_in_std,
+                "distance_in_std": row.distance_in_std,
             }
         )
     named = ["neuron", "kind", "x", "y", "y2"]  # also where no value lies within any range

@@ -205,7 +205,7 @@ def pruning_curves(
     )
     colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[m.color for m in marks]), legend=legend)
     dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=kinds, range=[list(m.dash) for m in marks]), legend=None)
-    shape = alt.ModelShape("kind:N", scale=alt.Scale(domain=kinds, range=[m.shape for m in marks]), legend=legend)
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=[m.shape for m in marks]), legend=legend)
     x = alt.X("percent:Q", title="ablated, % of each layer", scale=alt.Scale(domain=[0, 100], nice=False))
 
     def y(column: str) -> alt.Y:

@@ -189,7 +189,7 @@ def neuron_exports(view: View, layer: int, head: int, neuron: int) -> ExportCont
 
     def neurons() -> pd.DataFrame:
         frame = frames.neuron_frame(statistics, layer, head, bins)
-        return frame.rename(columns={"apart": "peak minus mean, in std"})
+        return frame.rename(columns={"distance_in_std": "peak minus mean, in std"})
 
     words = f"Histogram of neuron {select} of {view.info.ref}"
     drawn = {

@@ -88,7 +88,7 @@ def own_of(model: LoadedModel) -> UserInput:
     return prompt(model, text, "python-docs", new_tokens=6)
 
 
-@pytest.mark.parametrize("spared", [0, 1])
+@pytest.mark.parametrize("skip_first", [0, 1])
 def test_the_answer_is_that_of_a_plain_forward(bundled_model: LoadedModel, skip_first: int) -> None:
     model, own = bundled_model, own_of(bundled_model)
     answer = UserInputRun(model, own, spec(model, skip_first=skip_first), statistics_of(model)).answer()

@@ -46,7 +46,7 @@ QUIET = {
     "phases": [Phase.explicit, Phase.generate],  # a smaller example is not worth the minutes
 }
 
-ODD_TEXT = st.single_choice(
+ODD_TEXT = st.one_of(
     st.sampled_from(
         [
             "", " ", ".", "..", "/", "~", "*", "*.*", "\0", "a\0b", "-", "--", "None", "nan", "inf", "1e9", "٣.٢", "３.2",
@@ -59,35 +59,35 @@ ODD_TEXT = st.single_choice(
     ),
     st.text(max_size=30),
 )  # fmt: skip
-ODD_NUMBER = st.single_choice(
+ODD_NUMBER = st.one_of(
     st.integers(-3, 60).map(str),
     st.integers().map(str),
     st.sampled_from(
         ["1e3", "nan", "-0", "+5", "0x10", " 7 ", "1_000", "٤", "", "9" * 5000, str(2**31), str(2**63), "-1"]
     ),
 )
-NUMBERS = st.lists(st.single_choice(ODD_NUMBER, st.integers(0, 100).map(str)), min_size=1, max_size=3)
-SELECT = st.single_choice(
+NUMBERS = st.lists(st.one_of(ODD_NUMBER, st.integers(0, 100).map(str)), min_size=1, max_size=3)
+SELECT = st.one_of(
     ODD_TEXT,
     st.text("0123456789.:*,- ", max_size=20),
     st.sampled_from(
         ["0.0", "1.1:0-3", "5.*", "5.5:31", "0.6", "6.0", "0.0:32", "0.0:5-1", "0.0:,", "0.0:1-2-3", "*.5:0"]
     ),
 )
-MODELS = st.single_choice(st.sampled_from(["opt-mini"] * 6 + ["vit-mini", "roberta-mini", "smollm2-135m"]), ODD_TEXT)
-DATA = st.single_choice(
+MODELS = st.one_of(st.sampled_from(["opt-mini"] * 6 + ["vit-mini", "roberta-mini", "smollm2-135m"]), ODD_TEXT)
+DATA = st.one_of(
     st.sampled_from(
         ["python-docs", "fashion-mnist", "fashion-mnist:full", "text:notes.txt", "images:pictures", "text:."]
     ),
     ODD_TEXT,
 )
-METHOD = st.single_choice(st.sampled_from(["zero", "mean", "median", "peak", "resample-dataset", "all"]), ODD_TEXT)
+METHOD = st.one_of(st.sampled_from(["zero", "mean", "median", "peak", "resample-dataset", "all"]), ODD_TEXT)
 
 
 def flag(name: str, values: st.SearchStrategy[str]) -> st.SearchStrategy[list[str]]:
     """The option or not; now and then written as one word, or without its value."""
-    written = st.single_choice(values.map(lambda v: [name, v]), values.map(lambda v: [f"{name}={v}"]), st.just([name]))
-    return st.single_choice(st.just([]), st.just([]), values.map(lambda v: [name, v]), written)
+    written = st.one_of(values.map(lambda v: [name, v]), values.map(lambda v: [f"{name}={v}"]), st.just([name]))
+    return st.one_of(st.just([]), st.just([]), values.map(lambda v: [name, v]), written)
 
 
 @st.composite
@@ -108,7 +108,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
         parts.append(["--select", draw(SELECT)])
     if command in ("ablate", "sweep", "curve"):
         parts += draw(st.lists(METHOD.map(lambda name: ["--method", name]), max_size=2))
-        parts.append(draw(flag("--statistics", st.single_choice(st.just("notes.txt"), ODD_TEXT))))
+        parts.append(draw(flag("--statistics", st.one_of(st.just("notes.txt"), ODD_TEXT))))
     if command == "sweep":  # a whole sweep is another test's: this one ends at its data, model or method
         parts.append(["--method", "no such method"])
     if command == "curve":
@@ -204,7 +204,7 @@ def test_any_cache_folder_gets_an_answer_or_a_sentence(place: Path, where: str, 
 
 @settings(max_examples=500 * DEPTH, **QUIET)
 @given(
-    st.single_choice(SELECT, st.text(max_size=60)),
+    st.one_of(SELECT, st.text(max_size=60)),
     st.lists(st.integers(1, 7), min_size=1, max_size=4),
     st.integers(1, 9),
 )
@@ -226,8 +226,8 @@ def statistics_file(opt_mini: LoadedModel, tmp_path_factory: pytest.TempPathFact
 
 
 JSON = st.recursive(
-    st.single_choice(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
-    lambda inner: st.single_choice(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(
         st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
     ),
     max_leaves=6,
@@ -287,7 +287,7 @@ def test_any_change_of_a_statistics_file_is_noticed(statistics_file: Path, tmp_p
             text = (
                 "[" * 100_000
                 if kind == "deep"
-                else data.draw(st.single_choice(ODD_TEXT.filter(str.isprintable), JSON.map(json.dumps)))
+                else data.draw(st.one_of(ODD_TEXT.filter(str.isprintable), JSON.map(json.dumps)))
             )
         save_file(arrays, path, header["__metadata__"] | {"provenance": text})
     if path.read_bytes() == content:
@@ -309,7 +309,7 @@ CONFIG_FIELDS = (
 @given(
     st.sampled_from(["opt-mini", "vit-mini"]),
     st.sampled_from(CONFIG_FIELDS),
-    st.single_choice(
+    st.one_of(
         JSON, st.sampled_from([0, -1, 10**4, "../..", ["x"], {"quant_method": "gptq"}, "OPTForCausalLM", "gpt2"])
     ),
 )
@@ -333,19 +333,19 @@ PARAMETERS = {
     "text": DATA,
     "images": DATA,
     "beside": DATA,
-    "shown": st.single_choice(ODD_TEXT, st.sampled_from(["histogram", "two data sets"])),
-    "predictions": st.single_choice(ODD_NUMBER, st.sampled_from(["500", "1000"])),
+    "shown": st.one_of(ODD_TEXT, st.sampled_from(["histogram", "two data sets"])),
+    "predictions": st.one_of(ODD_NUMBER, st.sampled_from(["500", "1000"])),
     "select": SELECT,
     "neuron": SELECT,
     "head": SELECT,
     "method": METHOD,
     "methods": METHOD,
-    "bins": st.single_choice(ODD_NUMBER, st.sampled_from(["20", "100", "300"])),
-    "seeds": st.single_choice(ODD_TEXT, NUMBERS.map(" ".join), NUMBERS.map(",".join)),
+    "bins": st.one_of(ODD_NUMBER, st.sampled_from(["20", "100", "300"])),
+    "seeds": st.one_of(ODD_TEXT, NUMBERS.map(" ".join), NUMBERS.map(",".join)),
     "step": ODD_NUMBER,
-    "metric": st.single_choice(ODD_TEXT, st.sampled_from(["loss", "kl", "top1"])),
-    "prompt": st.single_choice(ODD_TEXT, st.text(max_size=200), st.just("word " * 3000)),
-    "gaps": st.single_choice(ODD_TEXT, st.just("a ___ b"), st.just("___ " * 300), st.just("[MASK]\\1")),
+    "metric": st.one_of(ODD_TEXT, st.sampled_from(["loss", "kl", "top1"])),
+    "prompt": st.one_of(ODD_TEXT, st.text(max_size=200), st.just("word " * 3000)),
+    "gaps": st.one_of(ODD_TEXT, st.just("a ___ b"), st.just("___ " * 300), st.just("[MASK]\\1")),
     "list": ODD_TEXT,
     "log": ODD_TEXT,
     "toy-place": ODD_NUMBER,

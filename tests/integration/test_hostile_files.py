@@ -211,16 +211,16 @@ def test_a_file_beyond_the_limit_is_not_read_for_its_digest_either(tmp_path: Pat
 
 
 NOTES = st.fixed_dictionaries(
-    {"kind": st.sampled_from(["text", "images", "..", 5, None]), "name": st.single_choice(st.text(max_size=5), st.integers(), st.none())},
+    {"kind": st.sampled_from(["text", "images", "..", 5, None]), "name": st.one_of(st.text(max_size=5), st.integers(), st.none())},
     optional={
-        "digest": st.single_choice(st.just("0" * 16), st.integers()), "files": st.single_choice(st.integers(), st.text(max_size=2)),
-        "bytes": st.single_choice(st.integers(), st.floats(), st.none()), "more": st.integers(),
+        "digest": st.one_of(st.just("0" * 16), st.integers()), "files": st.one_of(st.integers(), st.text(max_size=2)),
+        "bytes": st.one_of(st.integers(), st.floats(), st.none()), "more": st.integers(),
     },
 )  # fmt: skip
 
 
 @settings(max_examples=200, **QUIET)
-@given(st.single_choice(NOTES.map(json.dumps), st.text(max_size=20), st.just("[" * 5000)))
+@given(st.one_of(NOTES.map(json.dumps), st.text(max_size=20), st.just("[" * 5000)))
 def test_any_note_of_an_upload_is_read_or_passed_over(tmp_path: Path, note: str) -> None:
     folder = tmp_path / "uploads" / ("0" * 16)
     folder.mkdir(parents=True, exist_ok=True)
@@ -461,11 +461,11 @@ def test_a_run_with_one_wrong_field_is_drawn_or_passed_over(tmp_path: Path, data
         assert kept_sweeps(FakeModel(), tmp_path)
 
 
-LINES = st.single_choice(
+LINES = st.one_of(
     st.binary(max_size=40),
     st.recursive(
-        st.single_choice(st.none(), st.integers(), st.floats(), st.text(max_size=5)),
-        lambda inner: st.single_choice(
+        st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=5)),
+        lambda inner: st.one_of(
             st.lists(inner, max_size=3),
             st.dictionaries(st.sampled_from(["piece", "record", "results", "baseline", "method", "version", "run", "kind"]), inner, max_size=4),
         ),

@@ -129,7 +129,7 @@ def statistics(bundled_model: LoadedModel, data: Data) -> Statistics:
     )
 
 
-@pytest.mark.parametrize("donor", [random_characters, random_tokens, generated_text])
+@pytest.mark.parametrize("source", [random_characters, random_tokens, generated_text])
 def test_text_donors_are_one_window_of_ordinary_tokens(bundled_model: LoadedModel, data: Data, source) -> None:
     if bundled_model.modality == "vision":
         pytest.skip("images")
