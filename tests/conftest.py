@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the outside for anything
@@ -19,6 +20,9 @@ from hypothesis import settings
 from ablation_core import load_model
 from ablation_core.models.loaded import LoadedModel
 from benchmarks.browser import served
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py")))  # found, not listed
 
 # The same examples in every run, so that a red run is about the change; a deeper fuzz draws fresh ones each time.
 settings.register_profile("repeatable", derandomize=True)

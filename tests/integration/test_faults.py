@@ -36,8 +36,8 @@ from ablation_core.runs.ledger import find_runs, open_ledger
 from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
 from ablation_core.storage import file_lock, working_folder, write_atomic
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 ZERO = (METHODS["zero"],)
 RUN = {"model": {"fingerprint": "f"}, "n": 1}
 

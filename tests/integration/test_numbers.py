@@ -32,8 +32,8 @@ from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
 from tests import tiny
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 MEAN = (METHODS["mean"],)
 THREADS_TOLERANCE = 1e-5  # nats a prediction, as the README states it
 

@@ -23,8 +23,7 @@ from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
 from ablation_core.runs.pruning import CurveSpec, curve
 from ablation_core.runs.sweep import SweepSpec, sweep
 from ablation_core.selection import Selection
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess:

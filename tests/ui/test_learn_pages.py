@@ -11,12 +11,11 @@ from ablation_core import bundled
 from ablation_core.data import uploads
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, MODELS, REFERENCES
 from ablation_core.ui.learn.toy import PRESETS
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 def opened(page: str, **params: str) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=120)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     at.switch_page(f"pages/{page}.py")
     for name, value in params.items():
         at.query_params[name] = value

@@ -12,13 +12,13 @@ from streamlit.testing.v1 import AppTest
 
 from ablation_core.activations.collect import StatisticsRun
 from ablation_core.ui.shared import shared_ablations, shared_model
-from tests.conftest import UNUSABLE_TEXT
+from tests.conftest import ROOT, UNUSABLE_TEXT
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 
 
 def opened(page: str, **params: str) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=300)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=300)
     if page == "ablate":
         at.switch_page("pages/ablate.py")
     for name, value in params.items():
@@ -186,7 +186,7 @@ def test_statistics_are_drawn_while_they_are_counted_and_can_be_cancelled(monkey
 
 
 def test_a_page_opened_by_itself_works_too() -> None:
-    at = AppTest.from_file("../pages/ablate.py", default_timeout=300)
+    at = AppTest.from_file(str(ROOT / "pages/ablate.py"), default_timeout=300)
     at.query_params["predictions"] = "1000"
     assert not at.run().exception
 
