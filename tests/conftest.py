@@ -6,12 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the outside for anything
 
 from ablation_core.runtime import limit_openmp_spin
 
 limit_openmp_spin()  # before torch is loaded
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -37,6 +40,40 @@ UNUSABLE_TEXT = [
     (b"caf\xe9 " * 100, "not UTF-8"),
     (b"too short", "shorter than one window"),
 ]
+
+
+_SLOW_LEFT_OUT = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker for each core where folders are asked for; none for single files, which start sooner without."""
+    whole = all(os.path.isdir(argument) for argument in config.args)
+    return min(os.cpu_count() or 1, 4) if whole else 0  # a worker takes a gigabyte
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.config.stash[_SLOW_LEFT_OUT] = item.config.stash.get(_SLOW_LEFT_OUT, 0) + 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # in a worker, which speaks to nobody else
+        session.config.workeroutput["slow left out"] = session.config.stash.get(_SLOW_LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Each worker has seen all tests."""
+    left_out = getattr(node, "workeroutput", {}).get("slow left out", 0)
+    node.config.stash[_SLOW_LEFT_OUT] = max(left_out, node.config.stash.get(_SLOW_LEFT_OUT, 0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if number := config.stash.get(_SLOW_LEFT_OUT, 0):
+        line = f'{number} slow tests were left out; python -m pytest -m "" runs all.'
+        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
