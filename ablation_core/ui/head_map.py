@@ -9,8 +9,8 @@ from ablation_core.report import charts, run_charts, run_frames
 from ablation_core.report.run_frames import RegressionEstimator
 from ablation_core.report.run_sentences import estimate_sentence
 from ablation_core.runs.sweep import SweepResult
-from ablation_core.ui.links import page_link
 from ablation_core.ui.run_export_row import Measure
+from ablation_core.ui.widgets import page_link
 
 LARGEST = 20  # neurons listed
 
