@@ -22,7 +22,7 @@ from ablation_core.loading.memory import check_fits, weight_bytes
 from ablation_core.loading.pixels import image_mode, image_reader
 from ablation_core.loading.verification import noise_images, tiny_inputs, verify
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.structure import find_structure, known_architecture, modality_of
+from ablation_core.models.structure import find_structure, is_headless, known_architecture, modality_of
 from ablation_core.models.tokenizer import encode, tokenizer_faults
 from ablation_core.storage import CACHE
 
@@ -169,6 +169,11 @@ def _load_transformers(
     options |= {"trust_remote_code": False, "output_loading_info": True}
     module, read = loader.from_pretrained(source, config=config, dtype=dtype, **options)
     check_keys(ref, _TASKS[modality], read)
+    if config.architectures and all(is_headless(name) for name in config.architectures):
+        raise ModelError(
+            f"{ref} was saved as {', '.join(config.architectures)}, without a head that predicts: one made of its "
+            f"embeddings would be measured in its place. Save the model together with its head."
+        )
     module.eval().requires_grad_(False)
     if device is not None:
         module.to(device)

@@ -80,7 +80,7 @@ def modality_of(class_names: list[str], family: str) -> Modality:
             if name.endswith(suffix):
                 return modality
     row = ARCHITECTURES.get(family)
-    if not class_names and row is not None:
+    if row is not None and all(is_headless(name) for name in class_names):
         return row.modality
     if class_names:
         raise ModelError(
@@ -92,6 +92,11 @@ def modality_of(class_names: list[str], family: str) -> Modality:
         f"The family {family} is not known, and its configuration (no class named) does "
         f"not say that it is a causal or masked language model or an image classifier. {supported()}"
     )
+
+
+def is_headless(class_name: str) -> bool:
+    """Whether a class is a family's bare model, without a head that predicts anything."""
+    return class_name.endswith("Model") and not class_name.endswith("LMHeadModel")
 
 
 def supported() -> str:
