@@ -272,7 +272,9 @@ def test_statistics_that_could_not_be_kept_are_not_computed_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "cache").write_text("a file where the cache folder should be")
-    monkeypatch.setattr("ablation_core.cli.commands.compute_statistics", lambda *_: pytest.fail("computed in vain"))
+    monkeypatch.setattr(
+        "ablation_core.activations.collect.compute_statistics", lambda *_, **__: pytest.fail("computed in vain")
+    )
     arguments = ["stats", "opt-mini", "--predictions", "60", "--seq-len", "16", "--cache-dir", str(tmp_path / "cache")]
     assert cli.main(arguments) == 1
     assert "Nothing was computed" in capsys.readouterr().err

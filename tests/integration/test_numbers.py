@@ -130,7 +130,7 @@ def test_the_commands_warn_of_values_that_are_no_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, opt_mini: LoadedModel
 ) -> None:
     computed = some_not_finite(compute_statistics(opt_mini, text(opt_mini, 60, "statistics")))
-    monkeypatch.setattr("ablation_core.cli.commands.compute_statistics", lambda *_: computed)
+    monkeypatch.setattr("ablation_core.activations.collect.compute_statistics", lambda *_, **__: computed)
     small = ["--predictions", "60", "--seq-len", "16", "--cache-dir", str(tmp_path), "--json"]
     assert cli.main(["stats", "opt-mini", *small]) == 0
     said = capsys.readouterr()
