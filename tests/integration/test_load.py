@@ -43,6 +43,7 @@ from ablation_core.server.lru import LRU
 from ablation_core.ui import ablation_job
 from ablation_core.ui import shared as server
 from ablation_core.ui.shared import SEED
+from tests.conftest import ROOT
 
 THREADS = 12
 PREDICTIONS = 150  # two windows of text
@@ -288,7 +289,7 @@ def iter_of(_big: object) -> Generator[SimpleNamespace]:
 
 
 def page(**parameters: str) -> AppTest:
-    test = AppTest.from_file(str(Path(bundled.FOLDER).parents[1] / "pages" / "ablate.py"), default_timeout=120)
+    test = AppTest.from_file(str(ROOT / "pages" / "ablate.py"), default_timeout=120)
     for name, value in ({"model": "vit-mini", "predictions": "500"} | parameters).items():
         test.query_params[name] = value
     return test

@@ -361,11 +361,8 @@ def test_a_seed_gives_the_same_bits_in_each_run_and_nearly_the_same_with_more_th
         once, alone = measured(2), measured(1)
     finally:
         torch.set_num_threads(threads)
-    command = [sys.executable, "-c", "import json, test_numbers; print(json.dumps(test_numbers.measured(2)))"]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    another = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=300
-    )
+    script = "import json; from tests.integration.test_numbers import measured; print(json.dumps(measured(2)))"
+    another = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert another.returncode == 0, another.stderr
     assert json.loads(another.stdout) == json.loads(json.dumps(once)), "another process, the same number of threads"
     np.testing.assert_allclose(once["means"], alone["means"], rtol=1e-5, atol=1e-6)
