@@ -2,7 +2,6 @@
 250,000 words, the longest sequences; and the same seed giving the same numbers."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
