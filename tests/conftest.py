@@ -6,23 +6,23 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the outside for anything
-
-from ablation_core.runtime import limit_openmp_spin
-
-limit_openmp_spin()  # before torch is loaded
-if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the workers
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from hypothesis import settings
 
-from ablation_core import load_model
-from ablation_core.models.loaded import LoadedModel
+import ablation_core
+from ablation_core.runtime import limit_openmp_spin
 from benchmarks.browser import served
+
+if TYPE_CHECKING:
+    from ablation_core.models.loaded import LoadedModel
+
+# Before anything large is imported, which none of the above does: pytest-xdist's controller needs no torch.
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the outside for anything
+limit_openmp_spin()
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py")))  # found, not listed
@@ -78,22 +78,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads() -> None:
+    import torch
+
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.fixture(scope="session", params=["opt-mini", "roberta-mini", "vit-mini"])
-def bundled_model(request: pytest.FixtureRequest) -> LoadedModel:
-    return load_model(request.param)
+def bundled_model(request: pytest.FixtureRequest) -> "LoadedModel":
+    return ablation_core.load_model(request.param)
 
 
 @pytest.fixture(scope="session")
-def opt_mini() -> LoadedModel:
-    return load_model("opt-mini")
+def opt_mini() -> "LoadedModel":
+    return ablation_core.load_model("opt-mini")
 
 
 @pytest.fixture(scope="session")
-def vit_mini() -> LoadedModel:
-    return load_model("vit-mini")
+def vit_mini() -> "LoadedModel":
+    return ablation_core.load_model("vit-mini")
 
 
 @pytest.fixture(scope="session")
@@ -104,8 +106,10 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def pages_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streamlit's test harness runs a page once: it waits there for the whole answer, and nothing is loaded behind it."""
+    if request.path.parent.name not in ("ui", "integration"):
+        return  # no page runs there, and Streamlit need not be imported
     monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda ref: None)
 
