@@ -1,6 +1,7 @@
 """What a neuron's distribution looks like, in numbers and in a sentence. Reads statistics, knows no model."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -131,7 +132,7 @@ def hump_away_from(peak: int, smooth: np.ndarray) -> int | None:
     humps = humps - 1
     if len(humps) < 2:
         return None
-    valleys = [left + int(smooth[left:right].argmin()) for left, right in zip(humps, humps[1:], strict=False)]
+    valleys = [left + int(smooth[left:right].argmin()) for left, right in pairwise(humps)]
     others = np.delete(np.arange(len(humps)), np.searchsorted(valleys, peak))
     return int(humps[others[np.argmax(properties["prominences"][others])]])
 

@@ -1,10 +1,10 @@
-"""The noise floor: what ablating as many random neurons of the same layers does.
+"""The noise floor: what ablating as many random neurons of the same layers, by the same method, does.
 
-A head whose ablation changes the loss no more than these sets do has not been shown to matter for being that head.
+A head whose ablation changes a metric no more than these sets do has not been shown to matter for being that head.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -19,12 +19,22 @@ SETS = 8
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """The least and greatest change of loss, in nats, among the random sets ablated so far."""
+    """The least and the greatest changes among the random sets ablated so far.
+
+    Attributes:
+        low, high: of the loss, in nats per prediction, by the first method.
+        bands: method → metric → the least and the greatest change.
+    """
 
     low: float
     high: float
     sets: int
     sets_wanted: int = SETS
+    bands: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+
+    def band(self, method: str, metric: str = "loss") -> tuple[float, float] | None:
+        """The band that a method's change is compared with; None while sets are missing, or for another method."""
+        return self.bands.get(method, {}).get(metric) if self.sets == self.sets_wanted else None
 
 
 def random_selection(selection: Selection, generator: np.random.Generator) -> Selection | None:
@@ -58,16 +68,41 @@ def random_head(shape: ModelShape, number: int, seed: int) -> Selection:
 
 
 def noise_floor(
-    clean_cache: CleanPassCache, selection: Selection, statistics: Statistics, seed: int
+    clean_cache: CleanPassCache,
+    selection: Selection,
+    statistics: Statistics,
+    seed: int,
+    methods: Sequence[str] = ("mean",),
+    bins: int = 100,
 ) -> Iterator[NoiseFloor]:
-    """The floor over 1, 2, … `SETS` random sets, by mean ablation; nothing where no such set can be drawn."""
-    generator, changes = np.random.default_rng(seed), []
-    for _ in range(SETS if selection.chosen else 0):
+    """The floor over 1, 2, … `SETS` random sets, the same for every method; nothing where no such set can be drawn.
+
+    Args:
+        methods: their names; learned ones have no floor, since learning for each set would take too long.
+        bins: of the peak.
+    """
+    generator, chosen = np.random.default_rng(seed), tuple(METHODS[name] for name in methods)
+    bands: dict[str, dict[str, tuple[float, float]]] = {}
+    for done in range(1, (SETS if selection.chosen else 0) + 1):
         drawn = random_selection(selection, generator)
         if drawn is None:
             return
-        spec = AblationSpec(drawn, (METHODS["mean"],), seed=seed)
-        run = AblationRun(clean_cache.model, clean_cache.data, spec, statistics, clean_cache)
+        run = AblationRun(
+            clean_cache.model, clean_cache.data, AblationSpec(drawn, chosen, bins, seed), statistics, clean_cache
+        )
         baseline, ablated, _ = run.finish().scores()
-        changes.append(float((ablated["mean"].loss - baseline.loss).mean()))
-        yield NoiseFloor(min(changes), max(changes), len(changes))
+        bands = {
+            name: {
+                metric.name: _widened(
+                    bands.get(name, {}).get(metric.name),
+                    float((getattr(scores, metric.name) - getattr(baseline, metric.name)).mean()),
+                )
+                for metric in fields(scores)
+            }
+            for name, scores in ablated.items()
+        }
+        yield NoiseFloor(*bands[methods[0]]["loss"], done, bands=bands)
+
+
+def _widened(band: tuple[float, float] | None, value: float) -> tuple[float, float]:
+    return (value, value) if band is None else (min(band[0], value), max(band[1], value))

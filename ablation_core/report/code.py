@@ -65,7 +65,7 @@ result = ablate(
     skip_first={skip_first},
 )
 floor = None
-for floor in noise_floor(CleanPassCache(model, data), Selection.parse(result.select, model.shape), statistics, seed={seed}):
+for floor in noise_floor(CleanPassCache(model, data), Selection.parse(result.select, model.shape), statistics, {seed}, [{method!r}], {bins}):
     pass  # the last one is over all random sets
 document = result.to_dict()
 document["noise_floor"] = None if floor is None else {{"low": floor.low, "high": floor.high, "sets": floor.sets}}

@@ -46,7 +46,7 @@ def measured(name: str, predictions: int = 40) -> tuple:
 
 
 def opened(page: str, **params: str | list[str]) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=120)
+    at = AppTest.from_file("../../app.py", default_timeout=120)
     at.switch_page(f"pages/{page}.py")
     for name, value in ({"predictions": "500", "methods": ["zero", "mean"], "method": "mean"} | params).items():
         at.query_params[name] = value
@@ -260,7 +260,7 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
 def test_a_page_opened_by_itself_works_too(page: str, folder: Path) -> None:
     model, data, statistics = measured("vit-mini")
     sweep(model, data, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
-    at = AppTest.from_file(f"../pages/{page}.py", default_timeout=120)
+    at = AppTest.from_file(f"../../pages/{page}.py", default_timeout=120)
     at.query_params["model"] = "vit-mini"
     assert not at.run().exception
 
