@@ -101,7 +101,9 @@ def main() -> None:
     plain = min(seconds(lambda: plain_pass(model, data)) for _ in range(2))
     kept["plain_pass_seconds"], kept["estimates"] = round(plain, 2), []
     for passes in parsed.passes:
-        estimating = EstimateRun(model, data, choose_methods(METHODS, model.modality), statistics=statistics, passes=passes)
+        estimating = EstimateRun(
+            model, data, choose_methods(METHODS, model.modality), statistics=statistics, passes=passes
+        )
         cost = seconds(estimating.finish) / plain
         found = estimating.result().methods
         measure_exactly(model, data, statistics, parsed.heads, kept, path)
