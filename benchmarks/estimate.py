@@ -1,7 +1,7 @@
 """What the estimate costs and how well it agrees with exact values: `python -m benchmarks.estimate MODEL [--heads N]`.
 
-Exact values come from ablating N heads one by one, a random sample of all (by default all), and are kept in the result
-file beside this script: an interrupted run goes on where it stopped, and a second run measures no head again. Costs are
+Exact values come from ablating N heads one by one, a random sample of all (by default all), and are saved in the result
+file beside this script: an interrupted run resumes, and a second run measures no head again. Costs are
 processor time of one thread, as multiples of a plain pass: the clean forward and its scores on the same data.
 """
 
