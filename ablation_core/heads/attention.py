@@ -1,7 +1,7 @@
 """Where a head looks: its attention pattern over one input.
 
-    pattern = attention_pattern(model, "The cat sat on the cat", "3.2")
-    pattern.shape, pattern.sum(1)  # (positions, positions), 1 in every row
+pattern = attention_pattern(model, "The cat sat on the cat", "3.2")
+pattern.shape, pattern.sum(1)  # (positions, positions), 1 in every row
 """
 
 from __future__ import annotations

@@ -119,8 +119,7 @@ def sdpa_weights(
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
     scores = (query.float() * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
     if is_causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores.masked_fill_(future, -torch.inf)
+        scores += torch.full(scores.shape[-2:], -torch.inf, device=scores.device).triu(1)
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
     return scores.softmax(-1)

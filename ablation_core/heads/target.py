@@ -54,7 +54,11 @@ class Target:
     def columns(self, head_dim: int) -> slice:
         """Its place in the layer's z."""
         first = self.head * head_dim
-        return slice(first, first + head_dim) if self.neuron is None else slice(first + self.neuron, first + self.neuron + 1)
+        return (
+            slice(first, first + head_dim)
+            if self.neuron is None
+            else slice(first + self.neuron, first + self.neuron + 1)
+        )
 
 
 def one_input(model: LoadedModel, own: OwnInput) -> Batch:
