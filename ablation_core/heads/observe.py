@@ -21,13 +21,16 @@ from ablation_core.errors import ModelError
 from ablation_core.models.loaded import LoadedModel
 
 Use = Callable[[int, Tensor], None]
+Candidate = tuple[Callable[[], Tensor], Tensor]  # how to make the weights, and the values they weight
 _PRODUCTS = {"matmul", "bmm", "__matmul__"}
 # How far weights times values may lie from z, as a share of z's largest value: what rounding explains.
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 @contextmanager
-def observe_attention(model: LoadedModel, layers: Iterable[int], rows: int, use: Use) -> Iterator[None]:
+def observe_attention(
+    model: LoadedModel, layers: Iterable[int], rows: int, use: Use, checked: bool = False
+) -> Iterator[None]:
     """Give each of these layers' attention weights to `use(layer, weights)` as the model runs in the `with` block.
 
     weights: float32 (batch, heads, positions, positions), from row to column. Rows sum to 1; with learned sinks
@@ -35,22 +38,24 @@ def observe_attention(model: LoadedModel, layers: Iterable[int], rows: int, use:
 
     Args:
         rows: how many sequences the model is run on.
+        checked: the model has been checked on a part of its input. Then `scaled_dot_product_attention` gives weights
+            times values (what it stands for, rounded otherwise) instead of computing the attention twice.
 
     Raises (in the block, while the model runs):
         ModelError: weights times values are not the layer's own z, or its heads do not look over the whole sequence.
     """
-    seen = _Seen()
+    seen = _Seen(eager=checked)
     with ExitStack() as stack:
         for layer in layers:
             stack.callback(model.blocks[layer].register_forward_pre_hook(lambda *_: seen.start()).remove)
-            hook = _hand_over(model, layer, rows, seen, use)
+            hook = _hand_over(model, layer, rows, seen, use, checked)
             stack.callback(model.projections[layer].register_forward_pre_hook(hook).remove)
         stack.enter_context(seen)
         yield
 
 
 def _hand_over(
-    model: LoadedModel, layer: int, rows: int, seen: "_Seen", use: Use
+    model: LoadedModel, layer: int, rows: int, seen: "_Seen", use: Use, checked: bool
 ) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def hook(_projection: nn.Module, inputs: tuple[Any, ...]) -> None:
         candidates, z = seen.stop(), inputs[0]
@@ -59,7 +64,7 @@ def _hand_over(
                 f"The heads of layer {layer} of {model.ref} ({model.family}) look within windows of the input, not over "
                 f"all of it; there is no pattern over all positions to show."
             )
-        use(layer, _weights_behind(model, layer, candidates, z))
+        use(layer, _weights_behind(model, layer, candidates, z, checked))
 
     return hook
 
@@ -67,33 +72,41 @@ def _hand_over(
 class _Seen(TorchFunctionMode):
     """Collects pairs of weights (made when asked for) and values, while it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, eager: bool) -> None:
         super().__init__()
-        self._on = False
+        self._on, self._eager = False, eager
         self._weights: list[Tensor] = []  # softmax's result, and what is made of it
-        self._candidates: list[tuple[Callable[[], Tensor], Tensor]] = []
+        self._candidates: list[Candidate] = []
 
     def start(self) -> None:
         self._on, self._weights, self._candidates = True, [], []
 
-    def stop(self) -> list[tuple[Callable[[], Tensor], Tensor]]:
+    def stop(self) -> list[Candidate]:
         found, self._on, self._weights, self._candidates = self._candidates, False, [], []
         return found
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if not self._on:
+            return func(*args, **kwargs)
+        if name == "scaled_dot_product_attention":
+            return self._attend(func, args, kwargs)
         result = func(*args, **kwargs)
-        if self._on:
-            self._look(getattr(func, "__name__", ""), args, kwargs, result)
+        if isinstance(result, Tensor):
+            self._look(name, args, result)
         return result
 
-    def _look(self, name: str, args: tuple, kwargs: dict, result: Any) -> None:
-        if name == "scaled_dot_product_attention":
-            values = args[2] if len(args) > 2 else kwargs["value"]
+    def _attend(self, func: Any, args: tuple, kwargs: dict) -> Tensor:
+        values = args[2] if len(args) > 2 else kwargs["value"]
+        if not self._eager:
             self._candidates.append((lambda: sdpa_weights(*args, **kwargs), values))
-        elif not isinstance(result, Tensor):
-            return
-        elif name == "softmax":
+            return func(*args, **kwargs)
+        weights = sdpa_weights(*args, **kwargs)
+        self._candidates.append((lambda: weights, values))
+        return weights.to(values.dtype) @ values.repeat_interleave(weights.shape[-3] // values.shape[-3], -3)
+
+    def _look(self, name: str, args: tuple, result: Tensor) -> None:
+        if name == "softmax":
             self._weights.append(result)
         elif args and any(args[0] is weights for weights in self._weights):
             if name in _PRODUCTS and isinstance(args[1], Tensor):
@@ -125,32 +138,25 @@ def sdpa_weights(
     return scores.softmax(-1)
 
 
-def _weights_behind(
-    model: LoadedModel, layer: int, candidates: list[tuple[Callable[[], Tensor], Tensor]], z: Tensor
-) -> Tensor:
-    """The latest candidate that makes this z, as (batch, heads, positions, positions)."""
-    heads = model.shape.heads[layer]
-    name = f"Layer {layer} of {model.ref}"
+def _weights_behind(model: LoadedModel, layer: int, candidates: list[Candidate], z: Tensor, checked: bool) -> Tensor:
+    """The latest weights of all heads, as (batch, heads, positions, positions), if they make this z."""
+    heads, (rows, length, _) = model.shape.heads[layer], z.shape
     if not candidates:
         raise ModelError(
-            f"{name} computes its attention in one step of its own, in which no weights can be seen. Load the module with "
-            f"attn_implementation='eager' and pass that."
+            f"Layer {layer} of {model.ref} computes its attention in one step of its own, in which no weights can be "
+            f"seen. Load the module with attn_implementation='eager' and pass that."
         )
     for make, values in reversed(candidates):
         weights = make().detach().float()
-        if weights.shape[-1] != weights.shape[-2] or weights.numel() != _expected(z, heads):
-            continue
-        weights = weights.reshape(z.shape[0], heads, z.shape[1], z.shape[1])
-        if _makes(weights, values, z.detach()):
-            return weights
+        if weights.shape[-2:] == (length, length) and weights.numel() == rows * heads * length**2:
+            weights = weights.reshape(rows, heads, length, length)
+            if checked or _makes(weights, values, z.detach()):
+                return weights
+            break
     raise ModelError(
-        f"{name} does more to its heads' outputs than weighting values (weights times values are not the z that its "
-        f"output projection reads); its pattern is not shown."
+        f"Layer {layer} of {model.ref} does more to its heads' outputs than weighting values (weights times values are "
+        f"not the z that its output projection reads); its pattern is not shown."
     )
-
-
-def _expected(z: Tensor, heads: int) -> int:
-    return z.shape[0] * heads * z.shape[1] * z.shape[1]
 
 
 def _makes(weights: Tensor, values: Tensor, z: Tensor) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import Batch, Data, ordinary_tokens, special_tokens
 from ablation_core.data.user_input import text_inputs
-from ablation_core.engine.forward import on_device, run_blocks
+from ablation_core.engine.forward import first_row, on_device, run_blocks
 from ablation_core.errors import DataError
 from ablation_core.heads.kinds import SCORES, Score, Seen
 from ablation_core.heads.observe import observe_attention
@@ -153,6 +153,8 @@ class HeadScoresRun:
     def step(self) -> None:
         """Score the next batch."""
         batch, repeated = self._batches(self.steps_done)
+        if not self.steps_done:  # the model's own attention must be what is seen
+            check_attention(self.model, batch)
         scores = [score for score in self._chosen if score.repeated == repeated]
         for name, values in _score_batch(self.model, on_device(batch, self.model), scores).items():
             self._found[name].append(values)
@@ -200,9 +202,20 @@ def _score_batch(model: LoadedModel, batch: Batch, scores: list[Score]) -> dict[
         for score in scores:
             found[score.name][:, layer, : model.shape.heads[layer]] = score.of(weights, seen[0]).cpu().numpy()
 
-    with model.lock, observe_attention(model, range(model.num_layers), rows, use):
+    with model.lock, observe_attention(model, range(model.num_layers), rows, use, checked=True):
         run_blocks(model, batch)
     return found
+
+
+@torch.inference_mode()
+def check_attention(model: LoadedModel, batch: Batch) -> None:
+    """See every layer's weights once, on a batch's first row, and compare weights times values with its z.
+
+    Raises:
+        ModelError: they are not what the model itself uses.
+    """
+    with model.lock, observe_attention(model, range(model.num_layers), 1, lambda _layer, _weights: None):
+        run_blocks(model, on_device(first_row(batch), model))
 
 
 def _seen(model: LoadedModel, batch: Batch, weights: Tensor) -> Seen:
