@@ -74,7 +74,7 @@ _HOMES = {  # name → the module that has it
     "verdict": "report.sentences",
 }
 
-__all__ = [*_HOMES]  # noqa: PLE0604
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 Each mutant is the module with one small change by mutmut's operators (another number, `<` for `<=`, an argument left
 out, …); it is killed when a test of the module fails. mutmut itself leaves decorated functions alone, of which some of
 these modules consist, and imports everything again for each; here the tests are collected once, and each mutant runs
-them in a fork with its functions' code put in place of the original's. Mutants outside functions are imported anew, and
+them in a fork with its functions' code put in place of the original's. Mutants outside functions are imported again, and
 so is, once more, what survives. Results are saved, so that a run resumes where the last one stopped. Not mutated:
 annotations, docstrings, decorators, imports, the texts of errors; of other texts the words, but not their case.
 

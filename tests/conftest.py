@@ -111,6 +111,7 @@ def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     if request.path.parent.name not in ("ui", "integration"):
         return  # no page runs there, and Streamlit need not be imported
     monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 200.0)
+    monkeypatch.setattr("ablation_core.ui.ablation_job.FLOOR_PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda ref: None)
 
 

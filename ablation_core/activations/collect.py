@@ -127,7 +127,9 @@ def compute_statistics(
     limits = None
     passes = 1 if binning == "robust" else 2
     for number in range(passes):
-        run = StatisticsRun(model, data, bins=bins, positions_left_out=positions_left_out, limits=limits, binning=binning)
+        run = StatisticsRun(
+            model, data, bins=bins, positions_left_out=positions_left_out, limits=limits, binning=binning
+        )
         while run.steps_done < run.steps:
             run.step()
             if progress:

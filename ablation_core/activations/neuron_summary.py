@@ -1,6 +1,7 @@
 """What a neuron's distribution looks like, in numbers and in a sentence. Reads statistics, knows no model."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -45,7 +46,9 @@ class NeuronSummary:
         if np.isnan(self.std):
             return f"Nothing to describe: {broken or 'no values were counted'}."
         if self.std == 0:
-            return f"Constant: {_plain(self.values['mean'], '.4g')} at every position" + (f"; {broken}." if broken else ".")
+            return f"Constant: {_plain(self.values['mean'], '.4g')} at every position" + (
+                f"; {broken}." if broken else "."
+            )
         if self.second_mode is None:
             parts = [_skew_words(self.skew)]
         else:
@@ -131,7 +134,7 @@ def hump_away_from(peak: int, smooth: np.ndarray) -> int | None:
     humps = humps - 1
     if len(humps) < 2:
         return None
-    valleys = [left + int(smooth[left:right].argmin()) for left, right in zip(humps, humps[1:], strict=False)]
+    valleys = [left + int(smooth[left:right].argmin()) for left, right in pairwise(humps)]
     others = np.delete(np.arange(len(humps)), np.searchsorted(valleys, peak))
     return int(humps[others[np.argmax(properties["prominences"][others])]])
 

@@ -197,7 +197,18 @@ def _load_text(
     fingerprint = hashlib.sha256(inputs.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
     done = predictions - missing
     return Data(
-        ref=ref, split=split, seq_len=seq_len, seed=seed, batch_size=batch_size, sequences=sequences, pool=len(inputs), predictions=done, fingerprint=fingerprint, source=source_digest(ref), notes=(), rows=rows
+        ref=ref,
+        split=split,
+        seq_len=seq_len,
+        seed=seed,
+        batch_size=batch_size,
+        sequences=sequences,
+        pool=len(inputs),
+        predictions=done,
+        fingerprint=fingerprint,
+        source=source_digest(ref),
+        notes=(),
+        rows=rows,
     )
 
 
@@ -263,4 +274,17 @@ def _load_images(ref: str, model: LoadedModel, predictions: int, batch_size: int
     count = min(predictions, len(chosen))
     fingerprint = digest.hexdigest()[:16]
     source = source_digest(ref)
-    return Data(ref=ref, split=split, seq_len=None, seed=seed, batch_size=batch_size, sequences=count, pool=len(chosen), predictions=count, fingerprint=fingerprint, source=source, notes=tuple(notes), rows=rows)
+    return Data(
+        ref=ref,
+        split=split,
+        seq_len=None,
+        seed=seed,
+        batch_size=batch_size,
+        sequences=count,
+        pool=len(chosen),
+        predictions=count,
+        fingerprint=fingerprint,
+        source=source,
+        notes=tuple(notes),
+        rows=rows,
+    )

@@ -139,4 +139,4 @@ def _pack(hidden: Tensor, length: int) -> Tensor:
 
 
 def _like(output: Any, hidden: Tensor) -> Any:
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+    return (hidden, *output[1:]) if isinstance(output, tuple | list) else hidden

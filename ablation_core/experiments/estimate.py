@@ -155,7 +155,9 @@ class EstimateRun:
         self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics
         self.bins, self.skip_first, self.passes = bins, skip_first, passes
         self.seed = checked_seed(data.seed if seed is None else seed)
-        self._displacements = HeadDisplacements(model, data, self.methods, statistics=statistics, bins=bins, seed=self.seed, skip_first=skip_first)
+        self._displacements = HeadDisplacements(
+            model, data, self.methods, statistics=statistics, bins=bins, seed=self.seed, skip_first=skip_first
+        )
         self._means = {
             (method.name, quantity, what): [ClusteredMean() for _ in range(model.num_layers)]
             for method in self.methods
@@ -271,4 +273,17 @@ def estimate(
         AblationError: one of its children, with a sentence for the user.
     """
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
-    return EstimateRun(model, data, methods, statistics=as_statistics(statistics, model), bins=bins, seed=seed, skip_first=skip_first, passes=passes).finish(progress).result()
+    return (
+        EstimateRun(
+            model,
+            data,
+            methods,
+            statistics=as_statistics(statistics, model),
+            bins=bins,
+            seed=seed,
+            skip_first=skip_first,
+            passes=passes,
+        )
+        .finish(progress)
+        .result()
+    )

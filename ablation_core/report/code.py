@@ -38,11 +38,7 @@ _ABLATION_SCRIPT = '''\
 import json
 import sys
 
-from ablation_core import ablate, load_data, load_model, load_statistics
-from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.noise_floor import noise_floor
-from ablation_core.selection import Selection
-from ablation_core.report.sentences import comparison, verdict
+from ablation_core import ablate, comparison, load_data, load_model, load_statistics, noise_floor, verdict
 
 model = load_model({model!r}, dtype={dtype!r})
 data = load_data({data!r}, model, predictions={predictions}, seq_len={seq_len}, batch_size={batch_size}, seed={seed})
@@ -64,11 +60,9 @@ result = ablate(
     bins={bins},
     skip_first={skip_first},
 )
-floor = None
-for floor in noise_floor(CleanPassCache(model, data), Selection.parse(result.select, model.shape), statistics, seed={seed}):
-    pass  # the last one is over all random sets
+floor = noise_floor(model, data, result.select, statistics=statistics, method={method!r}, bins={bins}, seed={seed})
 document = result.to_dict()
-document["noise_floor"] = None if floor is None else {{"low": floor.low, "high": floor.high, "sets": floor.sets}}
+document["noise_floor"] = {{"low": floor.low, "high": floor.high, "sets": floor.sets}}
 document["verdict"] = verdict(result, {method!r}, floor)
 document["comparison"] = comparison(result)
 print(json.dumps(document, indent=2))

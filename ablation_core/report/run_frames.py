@@ -56,14 +56,17 @@ def map_frame(
 
 
 def method_frame(result: SweepResult, head: str, metric: str, chosen: str) -> pd.DataFrame:
-    """One row per method: what it does to one head, in the form of `frames.change_frame`."""
+    """One row per method: its effect on one head, in the form of `frames.change_frame`."""
     rows = []
     for method in result.methods:
         if kept := result.rows.get(head, {}).get(method):
             mean, low, high = (kept["change"][metric][bound] for bound in ("mean", "low", "high"))
             ends = (mean, mean) if low is None else (low, high)
-            rows.append({"kind": method, "mean": mean, "low": ends[0], "high": ends[1], "chosen": method == chosen})
-    return pd.DataFrame(rows, columns=["kind", "mean", "low", "high", "chosen"]).dropna(subset="mean")
+            low, high, _ = result.floor(method, metric) or (math.nan, math.nan, 0)
+            row = {"kind": method, "mean": mean, "low": ends[0], "high": ends[1], "chosen": method == chosen}
+            rows.append(row | {"floor_low": low, "floor_high": high})
+    columns = ["kind", "mean", "low", "high", "chosen", "floor_low", "floor_high"]
+    return pd.DataFrame(rows, columns=columns).dropna(subset="mean")
 
 
 def agreement_frame(result: SweepResult, metric: str) -> pd.DataFrame:

@@ -84,7 +84,10 @@ def ablated(model, data, clean_cache, statistics, selection) -> object:
 
 def estimated(model, data, clean_cache, statistics, selection) -> object:
     return (
-        EstimateRun(model, data, [METHODS["mean"], METHODS["resample-dataset"]], statistics=statistics).finish().result().to_dict()
+        EstimateRun(model, data, [METHODS["mean"], METHODS["resample-dataset"]], statistics=statistics)
+        .finish()
+        .result()
+        .to_dict()
     )
 
 

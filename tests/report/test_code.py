@@ -88,7 +88,9 @@ def test_script_and_command_of_an_ablation(
 @pytest.mark.slow
 def test_script_and_command_of_a_neuron(tmp_path: Path) -> None:
     model, statistics = loaded("roberta-mini", "python-docs")
-    expected = json.loads(json.dumps(describe_neurons(model, statistics, Selection.parse("1.2:3", model.shape), bins=50)))
+    expected = json.loads(
+        json.dumps(describe_neurons(model, statistics, Selection.parse("1.2:3", model.shape), bins=50))
+    )
     script = tmp_path / "script.py"
     script.write_text(code.neuron_script(model, statistics, "1.2:3", 50), encoding="utf-8")
     done = run(["python", "-c", f"import runpy, sys; sys.path.insert(0, ''); runpy.run_path({str(script)!r})"])
@@ -139,7 +141,9 @@ def run_script(text: str, folder: Path) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def small() -> tuple:
     model, statistics = loaded("opt-mini", "python-docs")
-    return ablate(model, load_data("python-docs", model, 200), "0.0:3", list(METHODS)[:4], statistics=statistics), statistics
+    return ablate(
+        model, load_data("python-docs", model, 200), "0.0:3", list(METHODS)[:4], statistics=statistics
+    ), statistics
 
 
 def test_what_decides_a_number_is_named(small: tuple) -> None:
