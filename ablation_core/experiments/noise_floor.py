@@ -151,7 +151,7 @@ def noise_floor_steps(
             }
             for name, scores in ablated.items()
         }
-        yield NoiseFloor(*bands[methods[0]]["loss"], done, bands=bands)
+        yield NoiseFloor(*bands[methods[0]]["loss"], done, SETS, bands)
 
 
 def _widened(band: tuple[float, float] | None, value: float) -> tuple[float, float]:
