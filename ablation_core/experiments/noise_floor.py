@@ -124,8 +124,9 @@ def noise_floor_steps(
     seed: int,
     methods: Sequence[str] = ("mean",),
     bins: int = DEFAULT_BINS,
+    sets: int = SETS,
 ) -> Iterator[NoiseFloor]:
-    """The floor over 1, 2, … `SETS` random sets, the same for every method; nothing where no such set can be drawn.
+    """The floor over 1, 2, … `sets` random sets, the same for every method; nothing where no such set can be drawn.
 
     Args:
         methods: their names; learned ones have no floor, since learning for each set would take too long.
@@ -133,7 +134,7 @@ def noise_floor_steps(
     """
     generator, chosen = np.random.default_rng(seed), tuple(METHODS[name] for name in methods)
     bands: dict[str, dict[str, tuple[float, float]]] = {}
-    for done in range(1, (SETS if selection.chosen else 0) + 1):
+    for done in range(1, (sets if selection.chosen else 0) + 1):
         drawn = random_selection(selection, generator)
         if drawn is None:
             return
@@ -151,7 +152,7 @@ def noise_floor_steps(
             }
             for name, scores in ablated.items()
         }
-        yield NoiseFloor(*bands[methods[0]]["loss"], done, SETS, bands)
+        yield NoiseFloor(*bands[methods[0]]["loss"], done, sets, bands)
 
 
 def _widened(band: tuple[float, float] | None, value: float) -> tuple[float, float]:

@@ -227,7 +227,9 @@ def _measured(run: AblationRun, view: View) -> Generator[AblationProgress]:
     floor, names = None, [method.name for method in run.spec.methods if not method.learned]
     yield AblationProgress(outcome.result, None, effects, learned, share=run.steps / total if sets else 1.0)
     for floor in (
-        noise_floor_steps(run.clean_cache, view.selection, view.statistics, SEED, names, view.bins) if names else ()
+        noise_floor_steps(run.clean_cache, view.selection, view.statistics, SEED, names, view.bins, sets)
+        if names
+        else ()
     ):
         share = (run.steps + (total - run.steps) * floor.sets / floor.sets_wanted) / total
         words = f"noise floor: {floor.sets} of {floor.sets_wanted} random sets"
