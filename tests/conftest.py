@@ -66,7 +66,7 @@ def address() -> Iterator[str]:
 def pages_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streamlit's test harness runs a page once: it waits there for the whole answer, and nothing is loaded behind it."""
     monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 200.0)
-    monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda ref: None)
+    monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda *_, **__: None)
 
 
 _watched: list[Callable[[str, tuple], None]] = []

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from ablation_core import server
 
-server.load_in_background = lambda ref: print("background", ref)
+server.load_in_background = lambda ref, **_: print("background", ref)
 page = AppTest.from_file("app.py", default_timeout=120).run()
 assert not page.exception and not page.error
 print("charts", len(page.get("vega_lite_chart")))
