@@ -114,7 +114,7 @@ def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     monkeypatch.setattr("ablation_core.ui.ablation_job.FLOOR_PROMPT", 200.0)
     for module in ("ui.ablation_job", "experiments.noise_floor"):  # eight sets are most of what a page measures
         monkeypatch.setattr(f"ablation_core.{module}.SETS", 2)
-    monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda ref: None)
+    monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda *_, **__: None)
 
 
 _watched: list[Callable[[str, tuple], None]] = []
