@@ -113,7 +113,7 @@ def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.ablation_job.FLOOR_PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.ablation_job.SETS", 2)  # eight are most of what a page measures
-    monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda ref: None)
+    monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda *_, **__: None)
 
 
 _watched: list[Callable[[str, tuple], None]] = []

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
@@ -50,6 +49,8 @@ def agreement(estimates: Sequence[float], exact: Sequence[float]) -> Agreement:
     slope = np.cov(estimated, measured)[0, 1] / measured.var(ddof=1)
     best = [set(np.argsort(-values, kind="stable")[:TOP].tolist()) for values in (estimated, measured)]
     top = len(best[0] & best[1]) if count > TOP else None
+    from scipy.stats import spearmanr  # a second to load
+
     return Agreement(count, float(spearmanr(estimated, measured).statistic), float(slope), ratio, top)
 
 

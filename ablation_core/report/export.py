@@ -8,7 +8,6 @@ import json
 import math
 import platform
 import re
-import tomllib
 from importlib.metadata import PackageNotFoundError, version
 
 import altair as alt
@@ -18,7 +17,7 @@ import vl_convert
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.results import AblationResult
 from ablation_core.models.info import ModelInfo
-from ablation_core.storage import PROJECT
+from ablation_core.storage import project_version
 
 PICTURE_WIDTH = 720
 _VEGALITE = ".".join(alt.VEGALITE_VERSION.split(".")[:2])
@@ -120,8 +119,7 @@ def statistics_provenance(model: ModelInfo, statistics: Statistics, bins: int) -
 
 def versions() -> dict[str, str]:
     """The project's version, Python's, and those of the packages that make the numbers."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found = {"ablation-explorer": project["version"], "python": platform.python_version()}
+    found = {"ablation-explorer": project_version(), "python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = version(name)

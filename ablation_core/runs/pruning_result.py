@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.integrate import trapezoid
-from scipy.stats import friedmanchisquare, rankdata, t, ttest_rel
 
+from ablation_core.stats.distributions import t
 from ablation_core.stats.intervals import CONFIDENCE
 from ablation_core.storage import as_number
 
@@ -79,6 +78,8 @@ class CurveResult:
         curves = [[self.value(seed, int(p), method, metric) for p in percents] for seed in self.description["seeds"]]
         if len(percents) == 1:
             return [curve[0] for curve in curves]
+        from scipy.integrate import trapezoid
+
         return [float(trapezoid(curve, percents) / np.ptp(percents)) for curve in curves]
 
     def ranks(self, metric: str) -> dict:
@@ -94,6 +95,8 @@ class CurveResult:
         harm = np.nan_to_num(heights if metric == "loss" else -heights, nan=np.inf)
         if not self.complete:
             return {"mean_rank": dict.fromkeys(methods), "p": None, "best": None, "behind": {}}
+        from scipy.stats import friedmanchisquare, rankdata  # a second to load
+
         mean_ranks = rankdata(harm, axis=0).mean(axis=1)
         p = as_number(friedmanchisquare(*harm).pvalue) if min(harm.shape) >= 3 else None
         best = min(range(len(methods)), key=lambda row: (mean_ranks[row], harm[row].mean()))
@@ -109,6 +112,8 @@ def _paired(harm: np.ndarray, least: np.ndarray) -> dict[str, float | None]:
     mean, size = float(differences.mean()), len(differences)
     if size < 2:
         return {"mean": mean, "low": None, "high": None, "p": None}
+    from scipy.stats import ttest_rel
+
     wide = t.ppf((1 + CONFIDENCE) / 2, size - 1) * differences.std(ddof=1) / math.sqrt(size)
     p = as_number(ttest_rel(harm, least).pvalue) if np.ptp(differences) else None
     return {"mean": mean, "low": float(mean - wide), "high": float(mean + wide), "p": p}

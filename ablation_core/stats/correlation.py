@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm, spearmanr
 
+from ablation_core.stats.distributions import norm
 from ablation_core.stats.intervals import CONFIDENCE, Interval
 
 FEWEST, FEWEST_FOR_INTERVAL = 4, 10
@@ -18,6 +18,8 @@ def rank_agreement(first: Sequence[float] | np.ndarray, second: Sequence[float] 
     the pairs are taken as independent. There is none below `FEWEST_FOR_INTERVAL` pairs, nor for a ρ of
     ±1. NaN for fewer than `FEWEST` pairs, or where one row is constant.
     """
+    from scipy.stats import spearmanr  # a second to load: only where ranks are compared
+
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     both = np.isfinite(first) & np.isfinite(second)
     first, second = first[both], second[both]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
+
+from ablation_core.stats.distributions import norm, t
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000

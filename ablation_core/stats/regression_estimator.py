@@ -26,7 +26,8 @@ the ratio of sums, as a whole sweep has it.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+
+from ablation_core.stats.distributions import t
 
 FEWEST = 8  # sequences that a slope is fitted to, and before the first look: fewer say little
 NOISE = 1e-20  # of the sum of squares: an e that varies less is constant but for rounding

@@ -29,7 +29,6 @@ depends on how far the residuals spread, not on where the mean lies, and does no
 from typing import Literal
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from ablation_core.stats.regression_estimator import FEWEST, RegressionEstimator
 
@@ -68,6 +67,8 @@ def significant(p: np.ndarray) -> np.ndarray:
 
 def adjusted(p: np.ndarray) -> np.ndarray:
     """p-values after Benjamini and Hochberg (1995), (changes,); NaN counts as 1."""
+    from scipy.stats import false_discovery_control  # a second to load: only where a map is judged
+
     return false_discovery_control(np.where(np.isnan(p), 1.0, np.minimum(p, 1.0))) if len(p) else np.zeros(0)
 
 

@@ -7,6 +7,7 @@ torch is imported when it is first asked for, so that the first picture does not
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -52,15 +53,15 @@ def is_loaded(ref: str) -> bool:
     return (ref, folder_state(ref)) in _models_in_use()
 
 
-def load_in_background(ref: str) -> None:
-    """Load a model soon, and import what running it needs, unless that has started; returns at once."""
+def load_in_background(ref: str, first_import: str = "") -> None:
+    """Load a model soon, and before it import a module that the next page needs, unless that was begun; returns at once."""
     if is_loaded(ref) or ref in _loading():
         return
 
     def load() -> None:
         try:
-            from ablation_core.ui import ablation_job  # noqa: F401  what the next page needs
-
+            if first_import:
+                import_module(first_import)
             shared_model(ref)
         except AblationError:
             pass  # whoever asks for the model gets the sentence

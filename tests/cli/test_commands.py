@@ -63,7 +63,7 @@ def test_models_lists_the_bundled_ones(capsys: pytest.CaptureFixture) -> None:
         (("ablate", "opt-mini", "--select", "one"), "Cannot read 'one'"),
         (("ablate", "opt-mini", "--select", "1.1", "--method", "best"), "no method 'best'"),
         (
-            ("ablate", "opt-mini", "--select", "1.1", "--data", f"text:{ROOT / 'LICENSE'}"),
+            ("ablate", "opt-mini", "--select", "1.1", "--data", f"text:{ROOT / 'README.md'}"),
             "needs activation statistics",
         ),
         (("ablate", "opt-mini", "--select", "1.1", "--bins", "0"), "between 1 and"),

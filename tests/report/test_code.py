@@ -10,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from ablation_core import METHODS, ablate, find_statistics, load_data, load_model, load_statistics
+from ablation_core import (
+    METHODS,
+    ablate,
+    describe_neurons,
+    find_statistics,
+    load_data,
+    load_model,
+    load_statistics,
+    noise_floor,
+)
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cli.text import format_result
-from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.noise_floor import noise_floor_steps
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import code
-from ablation_core.report.neurons import describe_neurons
 from ablation_core.report.sentences import comparison, verdict
 from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
 from ablation_core.runs.pruning import CurveSpec, finish_curve
@@ -66,7 +72,7 @@ def test_script_and_command_of_an_ablation(
     model, statistics = loaded(name, data_ref)
     data = load_data(data_ref, model, predictions)
     result = ablate(model, data, select, "all", statistics=statistics, bins=bins)
-    *_, floor = noise_floor_steps(CleanPassCache(model, data), Selection.parse(select, model.shape), statistics, 0)
+    floor = noise_floor(model, data, select, statistics=statistics, seed=0)
 
     script = tmp_path / "script.py"
     script.write_text(code.ablation_script(result, statistics, "mean"), encoding="utf-8")

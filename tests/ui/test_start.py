@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from ablation_core.ui import shared
 
-shared.load_in_background = lambda ref: print("background", ref)
+shared.load_in_background = lambda ref, **_: print("background", ref)
 page = AppTest.from_file("app.py", default_timeout=120).run()
 assert not page.exception and not page.error
 print("charts", len(page.get("vega_lite_chart")))
