@@ -44,9 +44,9 @@ def test_distributions_shows_a_head_and_a_neuron_without_a_click(model: str) -> 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_ablate_shows_all_methods_without_a_click(model: str) -> None:
-    at = opened("ablate", model=model, predictions="1000")
+    at = opened("ablate", model=model, predictions="500")
     assert not at.exception and not at.error
-    assert "1,000 predictions" in text_of(at)
+    assert "500 predictions" in text_of(at)
     table = at.dataframe[0].value
     assert list(table["method"]) == ["baseline", "zero", "mean", "median", "peak", "resample-dataset"]
     assert (table["change of loss (low)"].iloc[1:] <= table["change of loss (high)"].iloc[1:]).all()
@@ -78,7 +78,7 @@ def test_the_bins_slider_moves_the_peak() -> None:
 
 
 def test_typing_a_selection_changes_the_result() -> None:
-    at = opened("ablate", model="opt-mini", predictions="1000", select="0.0")
+    at = opened("ablate", model="opt-mini", predictions="500", select="0.0")
     first = at.dataframe[0].value
     at.text_input(key="select").set_value("3.2 5.0:1-4").run()
     assert not at.exception and not at.error
@@ -89,7 +89,7 @@ def test_typing_a_selection_changes_the_result() -> None:
 
 
 def test_an_empty_selection_says_what_to_do() -> None:
-    at = opened("ablate", model="opt-mini", predictions="1000", select="0.0")
+    at = opened("ablate", model="opt-mini", predictions="500", select="0.0")
     at.text_input(key="select").set_value("").run()
     assert not at.exception
     assert "No neurons are selected" in text_of(at)
@@ -99,7 +99,7 @@ def test_log_counts_and_every_method_and_metric() -> None:
     at = opened("distributions", model="opt-mini")
     at.toggle(key="log").set_value(True).run()
     assert not at.exception
-    at = opened("ablate", model="opt-mini", predictions="1000")
+    at = opened("ablate", model="opt-mini", predictions="500")
     for method in ("zero", "mean", "median", "resample-dataset"):
         at.selectbox(key="method").set_value(method).run()
         assert not at.exception and f"with {method} values" in text_of(at)
@@ -120,7 +120,7 @@ def test_log_counts_and_every_method_and_metric() -> None:
     ],
 )
 def test_bad_input_gets_a_sentence(page: str, key: str, value: str, words: str) -> None:
-    at = opened(page, **{"model": "opt-mini", "predictions": "1000", key: value})
+    at = opened(page, **{"model": "opt-mini", "predictions": "500", key: value})
     assert not at.exception
     assert words in at.error[0].value
 
@@ -187,7 +187,7 @@ def test_statistics_are_drawn_while_they_are_counted_and_can_be_cancelled(monkey
 
 def test_a_page_opened_by_itself_works_too() -> None:
     at = AppTest.from_file(str(ROOT / "pages/ablate.py"), default_timeout=300)
-    at.query_params["predictions"] = "1000"
+    at.query_params["predictions"] = "500"
     assert not at.run().exception
 
 
@@ -214,7 +214,7 @@ def test_a_page_whose_model_is_in_use_says_so_and_is_drawn_at_once(monkeypatch: 
     model = shared_model("opt-mini")
     with model.lock:  # this thread holds it, the page runs in another
         began = time.monotonic()
-        at = opened("ablate", select="0.2", predictions="1000")
+        at = opened("ablate", select="0.2", predictions="500")
         seconds = time.monotonic() - began
         bars = [bar.proto.text for bar in at.get("progress")]
     assert not at.exception and not at.error
