@@ -4,26 +4,28 @@ import math
 
 import streamlit as st
 
+from ablation_core.engine.metrics import METRICS, Metric, metrics_in, metrics_of
 from ablation_core.experiments.noise_floor import NoiseFloor
-from ablation_core.experiments.results import AblationResult, MethodResult
+from ablation_core.experiments.results import AblationResult
 from ablation_core.report import charts, frames
 from ablation_core.report.sentences import comparison, harm_split, verdict
 from ablation_core.selection import Selection
 from ablation_core.stats.intervals import Interval
 from ablation_core.ui import ablation_job, export_row, page
 from ablation_core.ui.choice import single_choice
+from ablation_core.ui.shared import shared_data
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
 from ablation_core.ui.widgets import as_tables, draw
 
-METRICS = {"loss": "change of loss, nats a prediction", "top1": "change of top-1", "top10": "change of top-10", "kl": "KL from the baseline, nats"}  # fmt: skip
-
 _COLUMNS = {
-    "top1": st.column_config.NumberColumn("top-1", format="percent"),
-    "top10": st.column_config.NumberColumn("top-10", format="percent"),
-    "loss": st.column_config.NumberColumn("loss, nats", format="%.4f"),
-    "perplexity": st.column_config.NumberColumn(format="%.2f"),
-    "kl": st.column_config.NumberColumn("KL, nats", format="%.5f"),
+    one.name: st.column_config.NumberColumn(
+        one.heading if isinstance(one, Metric) else one.label,
+        format="percent" if one.format.endswith("%") else f"%{one.format}",
+    )
+    for metric in METRICS.values()
+    for one in (metric, *metric.derived)
+} | {
     "moved": st.column_config.NumberColumn(
         "moved, std", format="%.2f", help="How far the values are moved: root mean square, in standard deviations."
     ),
@@ -34,6 +36,8 @@ _COLUMNS = {
 
 view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
+with page.show_errors():
+    data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
 
 
 def toggle_head() -> None:
@@ -46,25 +50,25 @@ def toggle_head() -> None:
 def show_numbers(result: AblationResult) -> None:
     """The chosen method's row of figures: baseline, ablated, change with interval."""
     row = next((row for row in result.results if row.method == view.method), result.results[0])
-    before, after, change = result.baseline, row.performance, row.change
-    figures = (
-        ("Loss, nats", f"{before.loss:.4f}", f"{after.loss:.4f}", page.interval_text(change["loss"], "+.4f"), "loss"),
-        ("Perplexity", f"{before.perplexity:.2f}", f"{after.perplexity:.2f}", _ratio(row), "loss"),
-        ("Top-1", f"{before.top1:.1%}", f"{after.top1:.1%}", page.interval_text(change["top1"], "+.2%"), "top1"),
-        ("Top-10", f"{before.top10:.1%}", f"{after.top10:.1%}", page.interval_text(change["top10"], "+.2%"), "top10"),
-        ("KL, nats", "0", f"{after.kl:.5f}", page.interval_text(change["kl"], ".5f"), "kl"),
-    )
-    for column, (name, baseline, ablated, text, metric) in zip(st.columns(5), figures, strict=True):
-        worse = change[metric].mean > 0 if metric in ("loss", "kl") else change[metric].mean < 0
-        colour = ("red" if worse else "green") if change[metric].shows_effect else "gray"
-        column.markdown(f"**{name}**  \n{baseline} → **{ablated}**  \n:{colour}[{text}]")
+    before, after, figures = result.baseline, row.performance, []
+    for metric in metrics_in(row.change):
+        change = row.change[metric.name]
+        clean = "0" if metric.divergence else f"{before[metric.name]:{metric.format}}"
+        text = page.interval_text(change, metric.change_format)
+        figures.append((metric, metric.heading, clean, f"{after[metric.name]:{metric.format}}", text))
+        for one in metric.derived:
+            values = (f"{performance[one.name]:{one.format}}" for performance in (before, after))
+            figures.append((metric, one.label, *values, _ratio(change)))
+    for column, (metric, name, baseline, ablated, text) in zip(st.columns(len(figures)), figures, strict=True):
+        change = row.change[metric.name]
+        colour = ("red" if metric.worse * change.mean > 0 else "green") if change.shows_effect else "gray"
+        column.markdown(f"**{name[0].upper()}{name[1:]}**  \n{baseline} → **{ablated}**  \n:{colour}[{text}]")
 
 
-def _ratio(row: MethodResult) -> str:
-    """The change of perplexity as a factor: the change of loss, exponentiated."""
-    loss = row.change["loss"]
-    bounds = (None, None) if loss.low is None else (_factor(loss.low), _factor(loss.high))
-    return "× " + page.interval_text(Interval(_factor(loss.mean), *bounds), ".4f")
+def _ratio(change: Interval) -> str:
+    """The change of what is derived from a mean by the exponential, as a factor: the change, exponentiated."""
+    bounds = (None, None) if change.low is None else (_factor(change.low), _factor(change.high))
+    return "× " + page.interval_text(Interval(_factor(change.mean), *bounds), ".4f")
 
 
 def _factor(nats: float) -> float:
@@ -74,15 +78,16 @@ def _factor(nats: float) -> float:
 def show_comparison(result: AblationResult, floor: NoiseFloor | None) -> None:
     """All methods side by side, with the noise floor."""
     metric = st.session_state.get("metric") or "loss"
-    band = (floor.low, floor.high) if floor and metric == "loss" else None
+    title = METRICS[metric].change_title
+    band = (floor.low, floor.high) if floor and metric == floor.metric else None
     frame = frames.change_frame(result, metric, view.method)
     draw(
         charts.changes,
         frame,
-        title=METRICS[metric],
+        title=title,
         floor=band,
         variant=tuple(frame["kind"]),
-        alt=f"{METRICS[metric]} by method with 95 % intervals.",
+        alt=f"{title} by method with 95 % intervals.",
     )
     notes = [
         f"{result.data['predictions']:,} predictions in {result.data['sequences']:,} sequences of {result.data['ref']}",
@@ -165,7 +170,7 @@ with result_column:
     single_choice(
         st.pills,
         "Compared by",
-        list(METRICS),
+        [metric.name for metric in metrics_of(data)],
         default="loss",
         key="metric",
         help="What the picture shows for every method.",

@@ -19,12 +19,13 @@ SETS = 8
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """The least and greatest change of loss, in nats, among the random sets ablated so far."""
+    """The least and greatest change of a metric (the loss, in nats) among the random sets ablated so far."""
 
     low: float
     high: float
     sets: int
     sets_wanted: int = SETS
+    metric: str = "loss"
 
 
 def random_selection(selection: Selection, generator: np.random.Generator) -> Selection | None:

@@ -1,6 +1,6 @@
 """Charts of sweeps and curves: the map of changes, the agreement of methods, the pruning curves.
 
-Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are those of `charts.MARKS`.
+Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are those of `charts.mark_of`.
 """
 
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import EMPHASIS, MARKS
+from ablation_core.engine.metrics import Metric
+from ablation_core.report.charts import EMPHASIS, mark_of
 from ablation_core.report.run_frames import STATES
 
 HARM, HELP = "#dd6315", "#2f86c9"
@@ -24,7 +25,7 @@ def _ink(strong: str, dark: bool) -> Any:
 
 
 def effect_map(
-    frame: pd.DataFrame, title: str, form: str, layers: int, heads: int, worse: int, dark: bool = False
+    frame: pd.DataFrame, title: str, metric: Metric, layers: int, heads: int, dark: bool = False
 ) -> alt.LayerChart:
     """Every head's change, layer across and head up, clickable as the selection `pick`.
 
@@ -33,13 +34,13 @@ def effect_map(
 
     Args:
         frame: as `run_frames.map_frame` makes it.
-        worse: the sign of a change that is a harm (1 for the loss, -1 for top-1), drawn orange; 0 where none is negative.
+        metric: what is drawn; changes for the worse are orange.
         dark: whether it is drawn on a dark page.
     """
-    most = max(frame["value"].abs().max(), 1e-12) if len(frame) else 1.0
-    below, above = (HELP, HARM) if worse >= 0 else (HARM, HELP)
-    domain = [0, most] if worse == 0 else [-most, -1e-9 * most, 1e-9 * most, most]
-    colours = [FADED[HARM], HARM] if worse == 0 else [below, FADED[below], FADED[above], above]
+    most, form = max(frame["value"].abs().max(), 1e-12) if len(frame) else 1.0, metric.cell_format
+    below, above = (HELP, HARM) if metric.worse > 0 else (HARM, HELP)
+    domain = [0, most] if metric.divergence else [-most, -1e-9 * most, 1e-9 * most, most]
+    colours = [FADED[above], above] if metric.divergence else [below, FADED[below], FADED[above], above]
     places = {"layer": list(range(layers)), "head": list(range(heads))}
     base = alt.Chart(frame).encode(
         x=alt.X(
@@ -199,7 +200,7 @@ def pruning_curves(
         levels: words → height, such as the baseline's.
     """
     kinds = list(dict.fromkeys(points["kind"]))
-    marks = [MARKS[kind] for kind in kinds]
+    marks = [mark_of(kind) for kind in kinds]
     legend = alt.Legend(
         title=None, orient="top", labelFontSize=13, symbolSize=90, symbolStrokeWidth=0, symbolOpacity=1, columns=3
     )

@@ -15,6 +15,7 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.activations.neuron_summary import summarise_neuron
+from ablation_core.engine.metrics import Metric, metrics_in
 from ablation_core.report import charts, code, export, frames
 from ablation_core.report.html import Picture, Report, result_table, to_html
 from ablation_core.report.sentences import comparison, verdict
@@ -23,13 +24,6 @@ from ablation_core.ui.sidebar import View
 
 if TYPE_CHECKING:
     from ablation_core.ui.ablation_job import AblationProgress
-
-_METRICS = {
-    "loss": "Change of loss, nats a prediction",
-    "top1": "Change of top-1, share of predictions",
-    "top10": "Change of top-10, share of predictions",
-    "kl": "KL from the baseline, nats",
-}
 
 
 @dataclass(frozen=True)
@@ -140,14 +134,14 @@ def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
     assert result is not None
     title = f"{result.model['ref']} without {result.select or 'nothing'}, on {result.data['ref']}"
 
-    def changes(metric: str) -> alt.LayerChart:
-        band = (floor.low, floor.high) if floor and metric == "loss" else None
-        return charts.changes(frames.change_frame(result, metric, view.method), _METRICS[metric], band)
+    def changes(metric: Metric) -> alt.LayerChart:
+        band = (floor.low, floor.high) if floor and metric.name == floor.metric else None
+        return charts.changes(frames.change_frame(result, metric.name, view.method), metric.change_title, band)
 
-    drawn = {
-        words: Chart(partial(changes, metric), f"{words} by method, with 95 % intervals: {title}.")
-        for metric, words in _METRICS.items()
-    }
+    drawn = {}
+    for metric in metrics_in(result.baseline.means):
+        words = metric.change_title[0].upper() + metric.change_title[1:]
+        drawn[words] = Chart(partial(changes, metric), f"{words} by method, with 95 % intervals: {title}.")
     if result.neurons:
         drawn["Where the replaced values lie"] = Chart(
             lambda: charts.replaced_values(frames.replaced_frame(view.statistics, view.selection, view.bins)),
