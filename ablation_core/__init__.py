@@ -14,7 +14,9 @@ training, report, server, ui, cli.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # ruff: noqa: F401 (the names of `_HOMES`, for editors and type checkers)
+# What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
+# ruff: noqa: F401
+if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
     from ablation_core.activations.files import find_statistics, load_statistics, save_statistics
     from ablation_core.activations.neuron_summary import NeuronSummary, summarise_neuron
