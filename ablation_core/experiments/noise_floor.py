@@ -4,7 +4,7 @@ A head whose ablation changes a metric no more than these sets do has not been s
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -145,10 +145,9 @@ def noise_floor_steps(
         bands = {
             name: {
                 metric.name: _widened(
-                    bands.get(name, {}).get(metric.name),
-                    float((getattr(scores, metric.name) - getattr(baseline, metric.name)).mean()),
+                    bands.get(name, {}).get(metric.name), float(scores.change(metric, baseline).mean())
                 )
-                for metric in fields(scores)
+                for metric in run.metrics
             }
             for name, scores in ablated.items()
         }

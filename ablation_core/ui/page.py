@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.charts import MARKS
+from ablation_core.report.charts import mark_of
 from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
 from ablation_core.ui.run_controls import show_mine
@@ -94,10 +94,10 @@ def model_turn(model: LoadedModel) -> Iterator[None]:
 
 def legend(kinds: tuple[str, ...]) -> None:
     """The kinds of values, each with its line in its colour and style."""
-    styles = {"zero": "dotted", "mean": "dashed", "median": "double", "peak": "solid"}
+    styles = {"zero": "dotted", "mean": "dashed", "median": "double"}
     lines = "".join(
         f'<span style="margin-right:1.4em;white-space:nowrap"><span style="display:inline-block;width:26px;'
-        f'vertical-align:middle;border-top:3px {styles[kind]} {MARKS[kind].color}"></span> {kind}</span>'
-        for kind in kinds
+        f'vertical-align:middle;border-top:3px {style} {mark_of(kind).color}"></span> {kind}</span>'
+        for kind, style in ((kind, styles.get(kind, "solid")) for kind in kinds)
     )
     st.html(f'<div style="font-size:0.85rem;opacity:0.85">{lines}</div>')
