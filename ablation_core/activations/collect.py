@@ -9,7 +9,7 @@ from torch import Tensor
 from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning, Statistics
 from ablation_core.data.dataset import Batch, Data
-from ablation_core.engine import clean_passes
+from ablation_core.engine import forward
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
 
@@ -53,7 +53,7 @@ class StatisticsRun:
         """Count the next batch."""
         first = self.steps_done * self.data.batch_size
         batch = self.data.rows(self._order[first : first + self.data.batch_size].tolist())
-        captured = clean_passes.pre_outs(self.model, batch, range(self.model.num_layers))
+        captured = forward.pre_outs(self.model, batch, range(self.model.num_layers))
         for layer, accumulator in enumerate(self.layers):
             z = captured.pop(layer)  # layers done with make room
             counted = counted_positions(batch, z, self.positions_left_out).flatten().nonzero()[:, 0]

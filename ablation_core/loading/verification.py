@@ -5,7 +5,7 @@ from PIL import Image
 from torch import Tensor
 
 from ablation_core.data.dataset import Batch
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward, scoring
 from ablation_core.errors import ModelError, first_line
 from ablation_core.models.loaded import LoadedModel
 
@@ -38,12 +38,12 @@ def _agrees(model: LoadedModel) -> bool:
     whole = model.module(**batch.inputs)
     logits = whole if isinstance(whole, Tensor) else whole.logits
     right = logits.float().log_softmax(-1).gather(-1, batch.targets[..., None]).flatten()
-    clean_pass = clean_passes.record(model, batch)
-    own = clean_passes.pre_outs(model, batch, range(model.num_layers))
+    clean_pass = forward.record(model, batch)
+    own = forward.pre_outs(model, batch, range(model.num_layers))
     resumed = clean_passes.ablated_output(
         model, clean_pass, {model.num_layers - 1: lambda x: own[model.num_layers - 1]}
     )
-    losses = [torch.from_numpy(scores.loss) for scores in clean_passes.score_outputs(model, clean_pass, [resumed])]
+    losses = [torch.from_numpy(scores.loss) for scores in scoring.score_outputs(model, clean_pass, [resumed])]
     return all(torch.allclose(loss, -right.double(), rtol=1e-3, atol=1e-3) for loss in losses)
 
 
