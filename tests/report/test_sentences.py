@@ -8,7 +8,7 @@ from ablation_core.experiments.results import AblationResult, MethodResult, Perf
 from ablation_core.report.sentences import comparison, verdict
 from ablation_core.stats.intervals import Interval
 
-NO_EFFECT = "no significant effect in this sample of 12,345 predictions"
+NO_EFFECT = "indistinguishable from no effect at this sample size"
 ZERO = Interval(0.0, 0.0, 0.0)
 
 
@@ -38,10 +38,6 @@ def said(mean: float, low: float | None, high: float | None, floor: NoiseFloor |
     return verdict(result({"peak": Interval(mean, low, high)}, **about), "peak", floor)
 
 
-def floor(low: float, high: float, method: str = "peak", sets: int = SETS) -> NoiseFloor:
-    return NoiseFloor(low, high, sets, SETS, {method: {"loss": (low, high)}})
-
-
 @pytest.mark.parametrize(
     ("low", "high"), [(-0.01, 0.02), (0.0, 0.02), (-0.02, 0.0), (0.0, 0.0)], ids=["across", "from", "to", "only"]
 )
@@ -54,14 +50,14 @@ def test_an_interval_that_holds_zero_is_no_effect(low, high):
 
 def test_an_interval_above_zero_raises_the_loss():
     text = said(0.05, 0.01, 0.0902)
-    assert "raises the loss by 0.0500 nats per prediction (95 % interval 0.0100 to 0.0902)" in text
+    assert "raises the loss by +0.0500 nats a prediction (95 % interval +0.0100 to +0.0902)" in text
     assert NO_EFFECT not in text
     assert "lowers" not in text
 
 
 def test_an_interval_below_zero_lowers_the_loss():
     text = said(-0.05, -0.09, -0.01)
-    assert "lowers the loss by 0.0500 nats per prediction (95 % interval 0.0100 to 0.0900)" in text
+    assert "lowers the loss by -0.0500 nats a prediction (95 % interval -0.0900 to -0.0100)" in text
     assert NO_EFFECT not in text
     assert "raises" not in text
 
@@ -69,8 +65,8 @@ def test_an_interval_below_zero_lowers_the_loss():
 @pytest.mark.parametrize("bounds", [(-0.01, 0.02), (0.01, 0.02), (None, None)])
 def test_every_sentence_names_what_was_ablated_and_how(bounds):
     text = said(0.015, *bounds, select="3.2 5.0:1-4", neurons=1036)
-    assert "1,036 neurons (3.2 5.0:1-4) with peak values" in text
-    assert "1 neuron (0.0:5) with peak values" in said(0.015, *bounds, select="0.0:5", neurons=1)
+    assert "1,036 neurons (3.2 5.0:1-4) by peak" in text
+    assert "1 neuron (0.0:5) by peak" in said(0.015, *bounds, select="0.0:5", neurons=1)
 
 
 def test_the_sample_size_is_named():
@@ -80,13 +76,13 @@ def test_the_sample_size_is_named():
 
 @pytest.mark.parametrize("bounds", [(0.0, 0.0), (None, None)])
 def test_an_empty_selection_changes_nothing(bounds):
-    assert said(0.0, *bounds, select="", neurons=0) == "No neurons are selected, so nothing changes. Pick a head."
+    assert said(0.0, *bounds, select="", neurons=0) == "Nothing is selected, so nothing changes."
 
 
 def test_a_single_sequence_gives_no_interval():
     text = said(0.0312, None, None)
     assert "+0.0312 nats" in text
-    assert "too few sequences for an interval" in text
+    assert "so few sequences give no interval" in text
     for word in (NO_EFFECT, "raises", "lowers", "None"):
         assert word not in text
 
@@ -100,42 +96,38 @@ def test_nan_neither_raises_nor_lowers_the_loss():
 
 def test_the_verdict_is_of_the_method_asked_for():
     both = result({"zero": Interval(0.5, 0.4, 0.6), "mean": Interval(-0.5, -0.6, -0.4)})
-    assert "with zero values raises" in verdict(both, "zero")
-    assert "with mean values lowers" in verdict(both, "mean")
+    assert "by zero raises" in verdict(both, "zero")
+    assert "by mean lowers" in verdict(both, "mean")
 
 
 def test_the_noise_floor_is_given_for_scale():
-    text = said(0.05, 0.01, 0.09, floor(-0.01, 0.04))
-    assert "8 random sets of as many neurons from the same layers, replaced by the same method" in text
-    assert "−0.0100 to +0.0400" in text
-
-
-def test_the_floor_of_another_method_is_not_compared():
-    assert "random sets" not in said(0.05, 0.01, 0.09, floor(-0.01, 0.04, method="mean"))
+    text = said(0.05, 0.01, 0.09, NoiseFloor(-0.01, 0.04, SETS))
+    assert "8 random sets of as many neurons of the same layers, mean-ablated" in text
+    assert "-0.0100 to +0.0400" in text
 
 
 def test_a_floor_under_way_is_not_compared():
-    assert "random sets" not in said(0.05, 0.01, 0.09, floor(0.0, 0.1, sets=SETS - 1))
-    assert said(0.05, 0.01, 0.09, floor(0.0, 0.1, sets=SETS - 1)) == said(0.05, 0.01, 0.09)
+    assert "random sets" not in said(0.05, 0.01, 0.09, NoiseFloor(0.0, 0.1, SETS - 1))
+    assert said(0.05, 0.01, 0.09, NoiseFloor(0.0, 0.1, SETS - 1)) == said(0.05, 0.01, 0.09)
 
 
 def test_no_effect_is_said_without_a_floor():
-    assert said(0.0, -0.1, 0.1, floor(0.0, 0.1)) == said(0.0, -0.1, 0.1)
+    assert said(0.0, -0.1, 0.1, NoiseFloor(0.0, 0.1, SETS)) == said(0.0, -0.1, 0.1)
 
 
 THREE = {"mean": Interval(0.3, 0.2, 0.4), "zero": Interval(0.9, 0.8, 1.0), "peak": Interval(-0.1, -0.2, 0.1)}
 
 
-def test_comparison_names_the_smallest_and_the_largest_increase_and_their_paired_distance():
+def test_comparison_names_the_least_and_the_most_harmful_and_their_paired_distance():
     text = comparison(result(THREE, between=Interval(1.0, 0.7, 1.2)))
-    assert text == "Smallest increase in loss: peak (−0.1000); largest: zero (+0.9000); paired difference 0.7000 to 1.2000."
+    assert text == "Least harmful here: peak (-0.1000); most: zero (+0.9000); paired, they lie 0.7000 to 1.2000 apart."
 
 
 def test_comparison_goes_by_the_paired_difference_not_by_overlap():
     overlapping = {"zero": Interval(0.4, 0.2, 0.6), "mean": Interval(0.2, 0.1, 0.3)}
-    assert "paired difference 0.1500 to 0.2500" in comparison(result(overlapping, between=Interval(0.2, 0.15, 0.25)))
+    assert "0.1500 to 0.2500 apart" in comparison(result(overlapping, between=Interval(0.2, 0.15, 0.25)))
     parted = {"zero": Interval(0.4, 0.35, 0.6), "mean": Interval(0.2, 0.1, 0.3)}
-    assert "the two are not significantly different" in comparison(result(parted, between=Interval(0.2, -0.1, 0.5)))
+    assert "does not tell the two apart" in comparison(result(parted, between=Interval(0.2, -0.1, 0.5)))
 
 
 def test_comparison_only_of_several_methods_with_intervals_and_a_selection():
