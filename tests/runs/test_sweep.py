@@ -37,7 +37,6 @@ from ablation_core.stats.correlation import rank_agreement
 from ablation_core.stats.intervals import Interval
 from tests.conftest import ROOT
 
-
 ZERO = SweepSpec((METHODS["zero"],), random_sets=2)
 HALVES = CurveSpec((METHODS["zero"],), seeds=(1, 2), percents=(0, 50, 100))
 
