@@ -23,10 +23,28 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")  # of a term, whose digits are 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """How many neurons there are: `heads[layer]` heads of `head_dim` neurons each."""
+    """How many neurons there are: `heads[layer]` heads of `head_dim` neurons each.
+
+    Attributes:
+        heads: per layer; 0 where a layer has no attention heads.
+        sizes: per layer, where head sizes differ between layers; `head_dim` is then the greatest.
+    """
 
     heads: tuple[int, ...]
     head_dim: int
+    sizes: tuple[int, ...] = ()
+
+    def size(self, layer: int) -> int:
+        """Neurons per head of a layer."""
+        return self.sizes[layer] if self.sizes else self.head_dim
+
+    def width(self, layer: int) -> int:
+        """Neurons of a layer: the width of its z."""
+        return self.heads[layer] * self.size(layer)
+
+    def flat(self, array: np.ndarray, layer: int) -> np.ndarray:
+        """A layer's entries of an array (layers, heads, head_dim), in the order of z: (heads * size,)."""
+        return array[layer, : self.heads[layer], : self.size(layer)].reshape(-1)
 
     @property
     def layers(self) -> int:
@@ -34,12 +52,11 @@ class ModelShape:
 
     @property
     def neurons(self) -> int:
-        return sum(self.heads) * self.head_dim
+        return sum(self.width(layer) for layer in range(self.layers))
 
     def __str__(self) -> str:
-        fewest, most = min(self.heads), max(self.heads)
-        heads = f"{most}" if fewest == most else f"{fewest} to {most}"
-        return f"{self.layers} layers of {heads} heads of {self.head_dim} neurons"
+        sizes = {self.size(layer) for layer, heads in enumerate(self.heads) if heads}
+        return f"{self.layers} layers of {_span(set(self.heads))} heads of {_span(sizes)} neurons"
 
 
 @dataclass(frozen=True)
@@ -76,7 +93,7 @@ class Selection:
         neurons: dict[Head, set[int]] = {}
         for layer, mask in enumerate(masks):
             for place in np.flatnonzero(mask):
-                head, neuron = divmod(int(place), shape.head_dim)
+                head, neuron = divmod(int(place), shape.size(layer))
                 neurons.setdefault((layer, head), set()).add(neuron)
         return cls._of(shape, neurons)
 
@@ -89,7 +106,7 @@ class Selection:
         if len(self) == self.shape.neurons:
             return "*.*"
         terms = []
-        whole = {head for head, neurons in self.chosen if len(neurons) == self.shape.head_dim}
+        whole = {head for head, neurons in self.chosen if len(neurons) == self.shape.size(head[0])}
         whole_layers = {
             layer
             for layer, count in enumerate(self.shape.heads)
@@ -120,7 +137,7 @@ class Selection:
 
     def mask(self, layer: int) -> np.ndarray:
         """Which of the layer's pre-out dimensions are selected; bool (heads * head_dim,)."""
-        mask = np.zeros((self.shape.heads[layer], self.shape.head_dim), dtype=bool)
+        mask = np.zeros((self.shape.heads[layer], self.shape.size(layer)), dtype=bool)
         for (at, head), neurons in self.chosen:
             if at == layer:
                 mask[head, list(neurons)] = True
@@ -146,13 +163,14 @@ def _parse_term(term: str, shape: ModelShape) -> Iterable[tuple[Head, range | se
     if len(layers) == 1 and not shape.heads[layers[0]] and match["head"] != "*":
         having = ", ".join(str(layer) for layer, heads in enumerate(shape.heads) if heads)
         raise SelectionError(f"Layer {layers[0]} has no attention heads to select by {term!r}; layers {having} have.")
-    picked = range(shape.head_dim) if match["neurons"] is None else _parse_neurons(match["neurons"], shape, term)
     for layer in layers:
+        size = shape.size(layer)
+        picked = range(size) if match["neurons"] is None else _parse_neurons(match["neurons"], size, term)
         for head in _indices(match["head"], shape.heads[layer], "head", term):
             yield (layer, head), picked
 
 
-def _parse_neurons(text: str, shape: ModelShape, term: str) -> set[int]:
+def _parse_neurons(text: str, size: int, term: str) -> set[int]:
     neurons: set[int] = set()
     for part in text.split(","):
         match = _RANGE.fullmatch(part)
@@ -161,7 +179,7 @@ def _parse_neurons(text: str, shape: ModelShape, term: str) -> set[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last:
             raise SelectionError(f"The range {part} in {term!r} runs backwards; write {last}-{first}.")
-        _check(last, shape.head_dim, "neuron", term)
+        _check(last, size, "neuron", term)
         neurons.update(range(first, last + 1))
     return neurons
 
@@ -177,6 +195,11 @@ def _indices(text: str, count: int, kind: str, term: str) -> range:
 def _check(index: int, count: int, kind: str, term: str) -> None:
     if index >= count:
         raise SelectionError(f"There is no {kind} {index} for {term!r}: this model's {kind}s go from 0 to {count - 1}.")
+
+
+def _span(numbers: set[int]) -> str:
+    fewest, most = min(numbers, default=0), max(numbers, default=0)
+    return f"{most}" if fewest == most else f"{fewest} to {most}"
 
 
 def _ranges(neurons: tuple[int, ...]) -> str:

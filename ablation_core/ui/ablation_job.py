@@ -234,7 +234,7 @@ def _guess(question: AblationRequest, guesses: LRU) -> Estimate:
 
 def _part(loss: Estimated, selection: Selection, head: tuple[int, int], neurons: tuple[int, ...]) -> float:
     """A head's estimate or, of some of its neurons, the sum of theirs."""
-    whole = len(neurons) == selection.shape.head_dim
+    whole = len(neurons) == selection.shape.size(head[0])
     return float(loss.heads[head]) if whole else float(loss.neurons[head][list(neurons)].sum())
 
 
