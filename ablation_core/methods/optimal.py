@@ -96,7 +96,8 @@ class OptimalRun:
         shape = self.selection.shape
         values = np.full((shape.layers, max(shape.heads), shape.head_dim), np.nan, dtype=np.float32)
         for layer, value in self._scattered(self._best, torch.nan).items():
-            values[layer, : shape.heads[layer]] = value.reshape(-1, shape.head_dim).numpy()
+            heads, size = shape.heads[layer], shape.size(layer)
+            values[layer, :heads, :size] = value.reshape(heads, size).numpy()
         return values
 
     def step(self) -> None:
@@ -158,8 +159,8 @@ class OptimalRun:
 
     def _gathered(self, array: np.ndarray) -> Tensor:
         """The selected neurons' entries, (neurons,), in order of layer, head and neuron."""
-        heads = self.selection.shape.heads
-        rows = [torch.from_numpy(array[layer, : heads[layer]].reshape(-1))[mask] for layer, mask in self._masks.items()]
+        shape = self.selection.shape
+        rows = [torch.from_numpy(shape.flat(array, layer))[mask] for layer, mask in self._masks.items()]
         return torch.cat(rows) if rows else torch.zeros(0)
 
     def _scattered(self, values: Tensor, other: float) -> dict[int, Tensor]:

@@ -256,7 +256,7 @@ def _quick_estimate(request: AblationRequest, estimates: LRU) -> QuickEstimate:
 
 def _part(loss: Estimated, selection: Selection, head: tuple[int, int], neurons: tuple[int, ...]) -> float:
     """A head's estimate or, of some of its neurons, the sum of theirs."""
-    whole = len(neurons) == selection.shape.head_dim
+    whole = len(neurons) == selection.shape.size(head[0])
     return float(loss.heads[head]) if whole else float(loss.neurons[head][list(neurons)].sum())
 
 
