@@ -17,6 +17,7 @@ from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.run_export_row import Measure, curve_exports
 from ablation_core.ui.shared import shared_data
+from ablation_core.ui.widgets import dark_page
 
 MEASURES = {"loss": Measure("loss, nats per prediction", ".2f"), "top1": Measure("top-1 accuracy", ".0%", -1)}
 STEPS = (5, 10, 20, 25, 50)
@@ -132,7 +133,12 @@ def draw() -> None:
     units = "heads" if whole_heads else "neurons"
     st.altair_chart(
         run_charts.pruning_curves(
-            run_frames.curve_frame(result, metric), points, measure.title, measure.form, curve_levels(result, metric)
+            run_frames.curve_frame(result, metric),
+            points,
+            measure.title,
+            measure.form,
+            curve_levels(result, metric),
+            dark_page(),
         ),
         alt=f"{measure.title} against the share of {units} removed, one line per method. {sentence}",
     )
