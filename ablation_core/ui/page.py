@@ -74,8 +74,8 @@ def open_frame(title: str, icon: str) -> None:
     """Set the page up, with links to the others, for a page that needs no model."""
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
     for (name, old), new in _OLD_VALUES.items():
-        if st.query_params.get(name) == old:
-            st.query_params[name] = new
+        if st.query_params.get(name) == old and name not in st.session_state:
+            st.session_state[name] = new
     prepare_process()
     st.html(_STYLE)
     st.html(_HISTORY, unsafe_allow_javascript=True)
