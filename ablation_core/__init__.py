@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
-    from ablation_core.activations.files import find_statistics, load_statistics, save_statistics
+    from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, save_statistics
     from ablation_core.activations.neuron_summary import NeuronSummary, summarise_neuron
     from ablation_core.activations.statistics import Statistics
     from ablation_core.data.dataset import Batch, Data, load_data
@@ -58,6 +58,7 @@ _HOMES = {  # name → the module that has it
     "Statistics": "activations.statistics",
     "SweepResult": "runs.sweep",
     "ablate": "experiments.ablation",
+    "as_statistics": "activations.files",
     "comparison": "report.sentences",
     "compute_statistics": "activations.collect",
     "curve": "runs.whole_runs",

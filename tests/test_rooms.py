@@ -38,7 +38,9 @@ MOST_FILES = 16  # in a folder
 
 def modules() -> dict[str, Path]:
     """`ablation_core.stats.intervals` → its file; a package by its own name."""
-    files = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in PACKAGE.rglob("*.py")}
+    files = {
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in PACKAGE.rglob("*.py")
+    }
     return {name.removesuffix(".__init__"): path for name, path in files.items()}
 
 

@@ -1,7 +1,7 @@
 """The normal and Student's t distribution, as `scipy.stats` has them, to the last bit: that package takes a second to load.
 
-    norm.ppf(0.975)   # 1.9599639845400545
-    t.sf(2.0, 10)     # P(T > 2) with 10 degrees of freedom
+norm.ppf(0.975)   # 1.9599639845400545
+t.sf(2.0, 10)     # P(T > 2) with 10 degrees of freedom
 """
 
 from typing import Any
