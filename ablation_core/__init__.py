@@ -75,7 +75,41 @@ _HOMES = {  # name → the module that has it
     "verdict": "report.sentences",
 }
 
-__all__ = [*_HOMES]
+__all__ = [
+    "METHODS",
+    "AblationError",
+    "AblationResult",
+    "AblationSpec",
+    "AdaptiveResult",
+    "Batch",
+    "CurveResult",
+    "Data",
+    "EstimateResult",
+    "Interval",
+    "LoadedModel",
+    "ModelShape",
+    "NeuronSummary",
+    "NoiseFloor",
+    "Selection",
+    "Statistics",
+    "SweepResult",
+    "ablate",
+    "as_statistics",
+    "comparison",
+    "compute_statistics",
+    "curve",
+    "describe_neurons",
+    "estimate",
+    "find_statistics",
+    "load_data",
+    "load_model",
+    "load_statistics",
+    "noise_floor",
+    "save_statistics",
+    "summarise_neuron",
+    "sweep",
+    "verdict",
+]
 
 
 def __getattr__(name: str) -> Any:
