@@ -227,6 +227,10 @@ def as_statistics(
 ) -> Statistics | None:
     """Statistics however a person names them: themselves, their file, or the data set that they were made from.
 
+    >>> from ablation_core import as_statistics, load_model
+    >>> as_statistics("python-docs", load_model("opt-mini")).mean.shape  # layers, heads, neurons per head
+    (6, 6, 32)
+
     Raises:
         StatisticsError: there are none of this model on that data, or the file is missing, damaged or of another model.
     """

@@ -108,7 +108,7 @@ def delete_statistics(path: Path, folder: Path = CACHE) -> None:
         StatisticsError: it came with the project, or is not a statistics file of this folder.
     """
     entry = next((entry for entry in files.list_statistics(folder)[0] if entry.path == path), None)
-    if entry is not None and is_bundled(entry, folder):
+    if entry is not None and is_bundled(entry):
         raise StatisticsError(f"{path.name} comes with the project and cannot be deleted.")
     if entry is None or entry.path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
         raise StatisticsError(f"{path.name} is not a statistics file of the cache folder; nothing was deleted.")
