@@ -143,6 +143,9 @@ def _parse_term(term: str, shape: ModelShape) -> Iterable[tuple[Head, range | se
             f"everything as *.*, separated by spaces."
         )
     layers = _indices(match["layer"], shape.layers, "layer", term)
+    if len(layers) == 1 and not shape.heads[layers[0]] and match["head"] != "*":
+        having = ", ".join(str(layer) for layer, heads in enumerate(shape.heads) if heads)
+        raise SelectionError(f"Layer {layers[0]} has no attention heads to select by {term!r}; layers {having} have.")
     picked = range(shape.head_dim) if match["neurons"] is None else _parse_neurons(match["neurons"], shape, term)
     for layer in layers:
         for head in _indices(match["head"], shape.heads[layer], "head", term):

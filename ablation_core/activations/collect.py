@@ -58,7 +58,7 @@ class StatisticsRun:
             z = captured.pop(layer)  # layers done with make room
             counted = counted_positions(batch, z, self.positions_left_out).flatten().nonzero()[:, 0]
             accumulator.update(z.flatten(0, 1).index_select(0, counted))
-        self.tokens = int(max((layer.count + layer.not_finite).max() for layer in self.layers))
+        self.tokens = int(max((layer.count + layer.not_finite).max() for layer in self.layers if len(layer.count)))
         self.steps_done += 1
 
     def result(self) -> Statistics:
@@ -146,7 +146,7 @@ def gather_statistics(layers: list[Accumulator], heads: tuple[int, ...], provena
     layers = [layer.settled() for layer in layers]
 
     def gather(values: list[Tensor], missing: float) -> np.ndarray:
-        head_dim = len(values[0]) // heads[0]
+        head_dim = max(len(value) // count for value, count in zip(values, heads, strict=True) if count)
         shape = (len(heads), max(heads), head_dim, *values[0].shape[1:])
         array = np.full(shape, missing, dtype=values[0].numpy().dtype)
         for layer, value in enumerate(values):

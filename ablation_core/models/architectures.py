@@ -95,13 +95,9 @@ ARCHITECTURES = {row.family: row for row in _ROWS}
 REFUSED = {
     "albert": "all its layers share one set of weights, so that a layer's head cannot be ablated by itself",
     **dict.fromkeys(
-        ("mamba", "mamba2", "falcon_mamba", "rwkv", "jamba", "bamba", "zamba", "zamba2", "recurrent_gemma", "xlstm"),
-        "its layers are not (all) attention, so that they have no heads",
+        ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"), "its layers are not attention, so that they have no heads"
     ),
-    **dict.fromkeys(
-        ("t5", "mt5", "umt5", "longt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "whisper", "blenderbot"),
-        "it is an encoder-decoder, and its layers do not form one row",
-    ),
+    **dict.fromkeys(("t5", "mt5", "umt5", "longt5"), "it is an encoder-decoder, and its layers do not form one row"),
 }
 
 _MODALITY_WORDS = {"causal": "causal LM", "masked": "masked LM", "vision": "image classifier"}
