@@ -9,6 +9,7 @@ from torch import Tensor
 from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning, Statistics
 from ablation_core.data.dataset import Batch, Data
+from ablation_core.data.made_for import check_made_for
 from ablation_core.engine import clean_passes
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
@@ -33,6 +34,7 @@ class StatisticsRun:
         limits: list[tuple[Tensor, Tensor]] | None = None,
         binning: str = "robust",
     ) -> None:
+        check_made_for(model, data)
         self.model, self.data = model, data
         if positions_left_out is None:
             positions_left_out = model.excluded_positions

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Data
+from ablation_core.data.made_for import check_made_for
 from ablation_core.engine.forward import CleanPass, first_row, pre_outs, record, run_blocks, run_clean_graph
 from ablation_core.engine.hooks import Replace, hidden_of, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.scoring import LOGIT_VALUES, log_probabilities, log_probs_from, loss_gradient, score_outputs
@@ -79,6 +80,7 @@ class CleanPassCache:
         clean_limit: int = KEPT_CLEAN_BYTES,
         pre_outs: bool = True,
     ) -> None:
+        check_made_for(model, data)
         self.model, self.data, self.limit, self.pre_outs = model, data, limit, pre_outs
         self._room_for_clean, self._spilled = ByteBudget(clean_limit), False
         self._kept: dict[int, CleanPass] = {}

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablation_core.activations.statistics import Statistics
+from ablation_core.activations.statistics import Statistics, check_made_from
 from ablation_core.data.dataset import IGNORED, Data, checked_seed
+from ablation_core.data.made_for import check_made_for
 from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
@@ -149,6 +150,9 @@ class EstimateRun:
             raise MethodError(
                 f"The constants of {learned[0]} are learned for each selection; they cannot be estimated."
             )
+        check_made_for(model, data)
+        if statistics is not None:
+            check_made_from(statistics.provenance, model, "These statistics")
         self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics
         self.bins, self.skip_first, self.passes = bins, skip_first, passes
         self.seed = checked_seed(data.seed if seed is None else seed)
