@@ -1,19 +1,23 @@
 """Selections: sets of neurons, their text form, and their masks.
 
-    >>> shape = Shape(heads=(6, 6, 6, 6), head_dim=32)
+    >>> shape = ModelShape(heads=(6, 6, 6, 6), head_dim=32)
     >>> str(Selection.parse("3.2:4-6,5 3.2:7 0.1", shape))
     '0.1 3.2:4-7'
 
 A head is written `layer.head`, neurons of it `layer.head:neurons`, a layer `3.*`, everything `*.*`; all counted from 0.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ablation_core.errors import SelectionError
+
+if TYPE_CHECKING:  # the command line reads selections' shapes before it needs numpy
+    import numpy as np
 
 Head = tuple[int, int]
 
@@ -54,7 +58,7 @@ class Selection:
     chosen: tuple[tuple[Head, tuple[int, ...]], ...] = ()
 
     @classmethod
-    def parse(cls, text: str, shape: ModelShape) -> "Selection":
+    def parse(cls, text: str, shape: ModelShape) -> Selection:
         """Read a selection's text form; an empty text selects nothing.
 
         Raises:
@@ -67,12 +71,38 @@ class Selection:
         return cls._of(shape, neurons)
 
     @classmethod
-    def of_heads(cls, heads: Iterable[Head], shape: ModelShape) -> "Selection":
+    def read(cls, select: str | Selection | Iterable[Head], shape: ModelShape) -> Selection:
+        """A selection however a person writes it: `"3.2 5.0:1-4"`, heads as `[(3, 2), (5, 0)]`, or a `Selection`.
+
+        Raises:
+            SelectionError: it cannot be read, lies outside the model, or was made for a model of another shape.
+        """
+        if isinstance(select, Selection):
+            if select.shape != shape:
+                raise SelectionError(
+                    f"The selection was made for a model with {select.shape}, and this one has {shape}; parse it again."
+                )
+            return select
+        if isinstance(select, str):
+            return cls.parse(select, shape)
+        try:
+            terms = [f"{int(layer)}.{int(head)}" for layer, head in select]
+        except (TypeError, ValueError) as error:
+            raise SelectionError(
+                f"Cannot read the selection {str(select)[:80]}: write heads and neurons as text, such as "
+                f"'3.2 5.0:1-4', or heads as pairs, such as [(3, 2), (5, 0)]."
+            ) from error
+        return cls.parse(" ".join(terms), shape)
+
+    @classmethod
+    def of_heads(cls, heads: Iterable[Head], shape: ModelShape) -> Selection:
         return cls.parse(" ".join(f"{layer}.{head}" for layer, head in heads), shape)
 
     @classmethod
-    def of_masks(cls, masks: Sequence[np.ndarray], shape: ModelShape) -> "Selection":
+    def of_masks(cls, masks: Sequence[np.ndarray], shape: ModelShape) -> Selection:
         """From one mask a layer, as `mask` gives them; bool (heads * head_dim,)."""
+        import numpy as np
+
         neurons: dict[Head, set[int]] = {}
         for layer, mask in enumerate(masks):
             for place in np.flatnonzero(mask):
@@ -81,7 +111,7 @@ class Selection:
         return cls._of(shape, neurons)
 
     @classmethod
-    def _of(cls, shape: ModelShape, neurons: dict[Head, set[int]]) -> "Selection":
+    def _of(cls, shape: ModelShape, neurons: dict[Head, set[int]]) -> Selection:
         return cls(shape, tuple((head, tuple(sorted(neurons[head]))) for head in sorted(neurons) if neurons[head]))
 
     def __str__(self) -> str:
@@ -120,13 +150,15 @@ class Selection:
 
     def mask(self, layer: int) -> np.ndarray:
         """Which of the layer's pre-out dimensions are selected; bool (heads * head_dim,)."""
+        import numpy as np
+
         mask = np.zeros((self.shape.heads[layer], self.shape.head_dim), dtype=bool)
         for (at, head), neurons in self.chosen:
             if at == layer:
                 mask[head, list(neurons)] = True
         return mask.ravel()
 
-    def toggled(self, other: "Selection") -> "Selection":
+    def toggled(self, other: Selection) -> Selection:
         """Without `other` if all of it is selected, else with all of it added."""
         mine = {head: set(neurons) for head, neurons in self.chosen}
         remove = all(set(neurons) <= mine.get(head, set()) for head, neurons in other.chosen)

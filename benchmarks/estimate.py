@@ -51,7 +51,7 @@ def measure_exactly(
     heads = [f"{layer}.{head}" for layer, heads in enumerate(model.shape.heads) for head in range(heads)]
     for number in np.random.default_rng(7).permutation(len(heads))[:count]:
         if heads[number] not in kept["exact"]:
-            result = ablate(model, data, heads[number], METHODS, statistics)
+            result = ablate(model, data, heads[number], METHODS, statistics=statistics)
             kept["exact"][heads[number]] = {
                 row.method: {"kl": row.performance.kl, "loss": row.change["loss"].mean} for row in result.results
             }
@@ -101,7 +101,7 @@ def main() -> None:
     plain = min(seconds(lambda: plain_pass(model, data)) for _ in range(2))
     kept["plain_pass_seconds"], kept["estimates"] = round(plain, 2), []
     for passes in parsed.passes:
-        estimating = EstimateRun(model, data, choose_methods(METHODS, model.modality), statistics, passes=passes)
+        estimating = EstimateRun(model, data, choose_methods(METHODS, model.modality), statistics=statistics, passes=passes)
         cost = seconds(estimating.finish) / plain
         found = estimating.result().methods
         measure_exactly(model, data, statistics, parsed.heads, kept, path)

@@ -31,10 +31,10 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
 from ablation_core.runs.ledger import KeptRun, find_runs
-from ablation_core.runs.pruning import CurveSpec, curve
-from ablation_core.runs.sweep import SweepSpec, every_head, sweep
+from ablation_core.runs.pruning import CurveSpec, finish_curve
+from ablation_core.runs.sweep import SweepSpec, every_head, finish_sweep
 
 BY = (METHODS["mean"], METHODS["peak"])
 _BATCH = 2  # small, so that there are many moments between two writes
@@ -65,15 +65,15 @@ class Work:
             return load_statistics(save_statistics(compute_statistics(model, self.counted), folder)).digest
 
         def swept(folder: Path) -> str:
-            result = sweep(model, data, SweepSpec(BY, heads=heads, random_sets=4), made, folder)
+            result = finish_sweep(model, data, SweepSpec(BY, heads=heads, random_sets=4), made, folder)
             return json.dumps(result.to_dict(), sort_keys=True)
 
         def adapted(folder: Path) -> str:
-            result = adaptive_sweep(model, data, AdaptiveSpec(BY, heads=heads), made, folder)
+            result = finish_adaptive(model, data, AdaptiveSpec(BY, heads=heads), made, folder)
             return json.dumps(result.to_dict(), sort_keys=True)
 
         def pruned(folder: Path) -> str:
-            result = curve(model, data, CurveSpec(BY, seeds=(1, 2), percents=(0, 20, 50, 100)), made, folder)
+            result = finish_curve(model, data, CurveSpec(BY, seeds=(1, 2), percents=(0, 20, 50, 100)), made, folder)
             return json.dumps(result.to_dict(), sort_keys=True)
 
         return {"statistics": counted, "sweep": swept, "adaptive": adapted, "curve": pruned}

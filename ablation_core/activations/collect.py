@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ablation_core.activations.accumulator import Accumulator
-from ablation_core.activations.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning, Statistics
+from ablation_core.activations.made_from import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Batch, Data
 from ablation_core.data.made_for import check_made_for
 from ablation_core.engine import clean_passes
@@ -29,6 +30,7 @@ class StatisticsRun:
         self,
         model: LoadedModel,
         data: Data,
+        *,
         bins: int = FINE_BINS,
         positions_left_out: int | None = None,
         limits: list[tuple[Tensor, Tensor]] | None = None,
@@ -96,6 +98,7 @@ class StatisticsRun:
 def compute_statistics(
     model: LoadedModel,
     data: Data,
+    *,
     bins: int = FINE_BINS,
     positions_left_out: int | None = None,
     binning: Binning = "robust",
@@ -103,7 +106,14 @@ def compute_statistics(
 ) -> Statistics:
     """The activation statistics of every neuron, in one pass over the data.
 
+    >>> from ablation_core import compute_statistics, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> statistics = compute_statistics(model, load_data("python-docs", model, predictions=200, split="statistics"))
+    >>> statistics.mean.shape, statistics.peak(bins=50).shape  # layers, heads, neurons per head
+    ((6, 6, 32), (6, 6, 32))
+
     Args:
+        bins: fine bins of each neuron's histogram, 1 to 10,000; any coarser binning is read from them.
         positions_left_out: at the start of each sequence; by default the first, where that holds BOS or CLS.
         binning: `robust` (see `statistics`), or `min-max`, the paper's: the histogram spans each neuron's own least to
             greatest value, which takes a second pass.
@@ -119,7 +129,7 @@ def compute_statistics(
     limits = None
     passes = 1 if binning == "robust" else 2
     for number in range(passes):
-        run = StatisticsRun(model, data, bins, positions_left_out, limits, binning)
+        run = StatisticsRun(model, data, bins=bins, positions_left_out=positions_left_out, limits=limits, binning=binning)
         while run.steps_done < run.steps:
             run.step()
             if progress:

@@ -66,7 +66,7 @@ class Batch:
     targets: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Batches, the same at each iteration.
 

@@ -6,14 +6,17 @@
 Every method sees the same predictions and the same neurons; the ablation applies to every position but those that `skip_first` leaves out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ablation_core.activations.statistics import Statistics, check_made_from
+from ablation_core.activations.files import as_statistics
+from ablation_core.activations.made_from import check_made_from
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, checked_seed, scored_rows
 from ablation_core.engine import clean_passes
 from ablation_core.engine.hooks import Replace
@@ -27,7 +30,7 @@ from ablation_core.methods.optimal import OptimalRun, training_data
 from ablation_core.methods.registry import METHODS, Method, check_statistics, choose_methods, constant_values
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runtime import trim_heap
-from ablation_core.selection import Selection
+from ablation_core.selection import Head, Selection
 from ablation_core.stats.intervals import mean_intervals
 
 DEFAULT_BINS = 100
@@ -263,9 +266,10 @@ def step_together(runs: Sequence[AblationRun]) -> None:
 def ablate(
     model: LoadedModel,
     data: Data,
-    select: str | Selection,
+    select: str | Selection | Iterable[Head],
     method: str | Sequence[str] = "peak",
-    statistics: Statistics | None = None,
+    *,
+    statistics: Statistics | str | Path | None = None,
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
     skip_first: int = 0,
@@ -273,10 +277,23 @@ def ablate(
 ) -> AblationResult:
     """Ablate a selection by one or several methods and measure what changes.
 
+    >>> from ablation_core import ablate, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> data = load_data("python-docs", model, predictions=700)
+    >>> result = ablate(model, data, "3.2 5.0:1-4", ["zero", "peak"], statistics="python-docs")
+    >>> result.neurons, [row.method for row in result.results]
+    (36, ['zero', 'peak'])
+    >>> change = result.results[1].change["loss"]  # nats per prediction, with a 95 % interval
+    >>> change.low < change.mean < change.high
+    True
+
+    Loss and KL are in nats per prediction, top-1 and top-10 are shares; every method sees the same predictions.
+
     Args:
-        select: a selection or its text form.
-        method: a name of `METHODS`, several, or `all`.
-        statistics: for the methods that need them.
+        select: neurons as text, heads as pairs such as `[(3, 2)]`, or a `Selection`.
+        method: a name of `METHODS`, several, or `all` that need no learning.
+        statistics: for the methods that need them: themselves, their file, or the data set that they were made from, such
+            as `"python-docs"`.
         bins: the peak's binning.
         seed: of donors and intervals; by default the data's.
         skip_first: how many positions at the start of each sequence are left as they are.
@@ -285,10 +302,10 @@ def ablate(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    selection = Selection.parse(select, model.shape) if isinstance(select, str) else select
+    selection = Selection.read(select, model.shape)
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
     spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), skip_first)
-    return AblationRun(model, data, spec, statistics).finish(progress).result()
+    return AblationRun(model, data, spec, as_statistics(statistics, model)).finish(progress).result()
 
 
 def _means(scores: Scores) -> Performance:

@@ -15,9 +15,11 @@ differs; docs/estimate.md shows by how much.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics, check_made_from
 from ablation_core.data.dataset import IGNORED, Data, checked_seed
 from ablation_core.data.made_for import check_made_for
@@ -138,6 +140,7 @@ class EstimateRun:
         model: LoadedModel,
         data: Data,
         methods: Sequence[Method],
+        *,
         statistics: Statistics | None = None,
         bins: int = DEFAULT_BINS,
         seed: int | None = None,
@@ -156,7 +159,7 @@ class EstimateRun:
         self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics
         self.bins, self.skip_first, self.passes = bins, skip_first, passes
         self.seed = checked_seed(data.seed if seed is None else seed)
-        self._displacements = HeadDisplacements(model, data, self.methods, statistics, bins, self.seed, skip_first)
+        self._displacements = HeadDisplacements(model, data, self.methods, statistics=statistics, bins=bins, seed=self.seed, skip_first=skip_first)
         self._means = {
             (method.name, quantity, what): [ClusteredMean() for _ in range(model.num_layers)]
             for method in self.methods
@@ -240,7 +243,8 @@ def estimate(
     model: LoadedModel,
     data: Data,
     method: str | Sequence[str] = "peak",
-    statistics: Statistics | None = None,
+    *,
+    statistics: Statistics | str | Path | None = None,
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
     skip_first: int = 0,
@@ -249,10 +253,26 @@ def estimate(
 ) -> EstimateResult:
     """Estimate what ablating each head, and each single neuron, would do by one or several methods.
 
-    Args are those of `EstimateRun`; `method` is a name of `METHODS`, several, or `all`.
+    >>> from ablation_core import estimate, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> result = estimate(model, load_data("python-docs", model, predictions=200), "mean", statistics="python-docs")
+    >>> loss = result.methods[0].loss  # nats per prediction
+    >>> loss.heads.shape, loss.heads_error.shape, loss.neurons.shape  # layers, heads, neurons per head
+    ((6, 6), (6, 6), (6, 6, 32))
+    >>> len(result.methods[0].largest(3))  # the heads of the greatest estimated change
+    3
+
+    Args:
+        method: a name of `METHODS`, several, or `all`; none that is learned.
+        statistics: for the methods that need them: themselves, their file, or the data set that they were made from.
+        bins: the peak's binning.
+        seed: of resampling sources and of the random gradients; by default the data's.
+        skip_first: how many positions at the start of each sequence are left as they are.
+        passes: random gradients per batch; more make the estimates less noisy and take as much longer.
+        progress: called with (batches done, batches) after each.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
-    return EstimateRun(model, data, methods, statistics, bins, seed, skip_first, passes).finish(progress).result()
+    return EstimateRun(model, data, methods, statistics=as_statistics(statistics, model), bins=bins, seed=seed, skip_first=skip_first, passes=passes).finish(progress).result()

@@ -167,8 +167,9 @@ def check_statistics(method: Method, statistics: Statistics | None) -> None:
     """Raise MethodError where the method needs statistics and there are none."""
     if method.needs_statistics and statistics is None:
         raise MethodError(
-            f"The method {method.name} needs activation statistics and none were found; "
-            f"compute them first (the stats command, or Compute in the app)."
+            f"The method {method.name} needs activation statistics and there are none. In Python give them as "
+            f"statistics=, such as statistics='python-docs' for those of a data set; on the command line run the stats "
+            f"command first; in the app press Compute."
         )
 
 

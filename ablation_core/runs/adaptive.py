@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ablation_core.activations.statistics import Statistics, check_made_from
+from ablation_core.activations.made_from import check_made_from
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import DataError, MethodError
@@ -121,7 +122,7 @@ def adaptive_steps(
             yield result
 
 
-def adaptive_sweep(
+def finish_adaptive(
     model: LoadedModel,
     data: Data,
     spec: AdaptiveSpec,

@@ -96,7 +96,7 @@ class Batchwise:
         assert self._ledger is not None, "attach a ledger first"
         every = list({method.name: method for method in (METHODS["zero"], *methods)}.values())
         seed, records = self.original.seed, []
-        displacements = HeadDisplacements(self.model, self.original, every, self.statistics, self.bins, seed)
+        displacements = HeadDisplacements(self.model, self.original, every, statistics=self.statistics, bins=self.bins, seed=seed)
         for batch in range(len(self.data)):
             names = {method.name: f"batch {batch} guess {method.name}" for method in every}
             if not self._there.keys() >= set(names.values()):

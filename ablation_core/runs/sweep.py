@@ -199,7 +199,7 @@ def sweep_steps(
             yield replace(result, share=share)
 
 
-def sweep(
+def finish_sweep(
     model: LoadedModel,
     data: Data,
     spec: SweepSpec,

@@ -41,7 +41,7 @@ def estimate_steps(
     methods = [method for method in spec.methods if not method.learned]
     if not methods:
         return
-    run = EstimateRun(model, data, methods, statistics, spec.bins)
+    run = EstimateRun(model, data, methods, statistics=statistics, bins=spec.bins)
     while run.steps_done < run.steps:
         try:
             run.step()

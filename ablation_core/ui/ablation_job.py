@@ -19,7 +19,7 @@ from ablation_core.engine.hooks import Replace
 from ablation_core.errors import AblationError
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.experiments.estimate import Estimated, EstimateRun
-from ablation_core.experiments.noise_floor import SETS, NoiseFloor, noise_floor
+from ablation_core.experiments.noise_floor import SETS, NoiseFloor, noise_floor_steps
 from ablation_core.experiments.per_prediction import PredictionEffects, effect_per_prediction
 from ablation_core.experiments.results import AblationResult
 from ablation_core.methods.registry import METHODS, USUAL, Method, usable_methods
@@ -208,7 +208,7 @@ def _measured(run: AblationRun, view: View) -> Generator[AblationProgress]:
         outcome = AblationProgress(result, share=run.steps_done / total, doing=words)
         yield outcome
     floor = None
-    for floor in noise_floor(run.clean_cache, view.selection, view.statistics, SEED):
+    for floor in noise_floor_steps(run.clean_cache, view.selection, view.statistics, SEED):
         share = (run.steps + (total - run.steps) * floor.sets / floor.sets_wanted) / total
         words = f"noise floor: {floor.sets} of {floor.sets_wanted} random sets"
         yield replace(outcome, share=min(share, 0.999), doing=words)
@@ -224,7 +224,7 @@ def _guess(question: AblationRequest, guesses: LRU) -> Estimate:
     key = f"guess {view.info.fingerprint} {one.fingerprint} {view.statistics.digest} {view.bins} {names}"
     result, changes = guesses.get(key), {}
     if result is None:
-        run = EstimateRun(view.model, one, methods, view.statistics, view.bins, SEED, passes=1)
+        run = EstimateRun(view.model, one, methods, statistics=view.statistics, bins=view.bins, seed=SEED, passes=1)
         result = guesses.keep(key, run.finish().result())
     for estimated in result.methods:
         parts = (_part(estimated.loss, view.selection, *head) for head in view.selection.chosen)

@@ -9,7 +9,7 @@ from ablation_core import bundled
 from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import CacheEntry
-from ablation_core.activations.statistics import BINNINGS, FINE_BINS, Binning
+from ablation_core.activations.made_from import BINNINGS, FINE_BINS, Binning
 from ablation_core.data import uploads
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS
 from ablation_core.data.references import IMAGE_NAMES, TEXT_NAMES
@@ -138,7 +138,7 @@ def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bo
         files.check_can_save(model)  # better said now than after the work
     data = shared_data(model, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
     excluded_positions = 0 if keep_first else model.excluded_positions
-    statistics = compute_statistics(model, data, bins, excluded_positions, binning, progress)
+    statistics = compute_statistics(model, data, bins=bins, positions_left_out=excluded_positions, binning=binning, progress=progress)
     path = files.statistics_path(statistics)
     before = next((entry for entry in files.list_statistics()[0] if entry.path == path), None)
     made = f"Statistics of {ref} on {data_ref}, {statistics.provenance['tokens']:,} positions"

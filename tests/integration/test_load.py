@@ -30,7 +30,7 @@ from ablation_core.data.user_input import prompt
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.experiments.estimate import EstimateRun
-from ablation_core.experiments.noise_floor import noise_floor
+from ablation_core.experiments.noise_floor import noise_floor_steps
 from ablation_core.experiments.per_prediction import effect_per_prediction
 from ablation_core.experiments.user_input import UserInputRun
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
@@ -78,12 +78,12 @@ def ablated(model, data, clean_cache, statistics, selection) -> object:
     spec = AblationSpec(selection, tuple(METHODS[name] for name in names), 100, SEED)
     run = AblationRun(model, data, spec, statistics, clean_cache).finish()
     harms = {name: harm.after.tolist() for name, harm in effect_per_prediction(run).items()}
-    return run.result().to_dict(), harms, next(noise_floor(clean_cache, selection, statistics, SEED), None)
+    return run.result().to_dict(), harms, next(noise_floor_steps(clean_cache, selection, statistics, SEED), None)
 
 
 def estimated(model, data, clean_cache, statistics, selection) -> object:
     return (
-        EstimateRun(model, data, [METHODS["mean"], METHODS["resample-dataset"]], statistics).finish().result().to_dict()
+        EstimateRun(model, data, [METHODS["mean"], METHODS["resample-dataset"]], statistics=statistics).finish().result().to_dict()
     )
 
 

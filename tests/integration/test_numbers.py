@@ -28,9 +28,9 @@ from ablation_core.errors import DataError, ModelError
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.runs.pruning import CurveSpec, curve
-from ablation_core.runs.sweep import SweepSpec, sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
+from ablation_core.runs.pruning import CurveSpec, finish_curve
+from ablation_core.runs.sweep import SweepSpec, finish_sweep
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_statistics_of_half_precision_models_are_float32_and_those_of_the_values
     np.testing.assert_allclose(statistics.std, plain.std(1).reshape(shape), rtol=1e-6, atol=1e-9)
     rounded = np.abs(statistics.mean - torch.from_numpy(statistics.mean).to(getattr(torch, dtype)).float().numpy())
     assert rounded.max() > 0, "a mean kept in half precision would show here"
-    result = ablate(model, text(model), "3.2", ["zero", "mean", "peak"], statistics)
+    result = ablate(model, text(model), "3.2", ["zero", "mean", "peak"], statistics=statistics)
     assert result.statistics["digest"] == statistics.digest
     assert all(np.isfinite(row.change["loss"].mean) for row in result.results)
 
@@ -88,11 +88,11 @@ def test_a_layer_that_breaks_is_named_by_every_computation(tmp_path: Path, layer
         estimate(model, data, "zero")
     zero = (METHODS["zero"],)
     with pytest.raises(ModelError, match=words):
-        sweep(model, data, SweepSpec(zero, heads=((1, 1),), random_sets=0), None, tmp_path)
+        finish_sweep(model, data, SweepSpec(zero, heads=((1, 1),), random_sets=0), None, tmp_path)
     with pytest.raises(ModelError, match=words):
-        curve(model, data, CurveSpec(zero, seeds=(1,), percents=(50,)), None, tmp_path)
+        finish_curve(model, data, CurveSpec(zero, seeds=(1,), percents=(50,)), None, tmp_path)
     with pytest.raises(ModelError, match=words):
-        adaptive_sweep(model, data, AdaptiveSpec(zero, heads=((1, 1),)), None, tmp_path)
+        finish_adaptive(model, data, AdaptiveSpec(zero, heads=((1, 1),)), None, tmp_path)
 
 
 def test_what_breaks_behind_the_layers_is_said_to() -> None:
@@ -168,7 +168,7 @@ def test_a_constant_head_keeps_its_value_by_every_constant_and_changes_nothing()
     for values in (statistics.mean, statistics.median(), statistics.peak(), statistics.minimum, statistics.maximum):
         np.testing.assert_allclose(values[2, 1], constant, atol=1e-6)
     assert statistics.std[2, 1].max() < 1e-6
-    result = ablate(model, text(model), "2.1", ["mean", "median", "peak", "zero"], statistics)
+    result = ablate(model, text(model), "2.1", ["mean", "median", "peak", "zero"], statistics=statistics)
     by_mean, by_median, by_peak, by_zero = (row.change["loss"].mean for row in result.results)
     assert max(abs(by_mean), abs(by_median), abs(by_peak)) < 1e-6 < abs(by_zero)
 
@@ -178,11 +178,11 @@ def everything(model: LoadedModel, data: Data, statistics: Statistics, folder: P
     usable = [row for row in METHODS.values() if model.modality in row.modalities and not row.learned]
     few = SweepSpec(MEAN, heads=((0, 0), (1, 1)), random_sets=1)
     return [
-        ablate(model, data, "1.1", [row.name for row in usable], statistics).to_dict(),
-        estimate(model, data, "mean", statistics).to_dict(),
-        sweep(model, data, few, statistics, folder).to_dict(),
-        adaptive_sweep(model, data, AdaptiveSpec(MEAN, heads=((0, 0), (1, 1))), statistics, folder).to_dict(),
-        curve(model, data, CurveSpec(MEAN, seeds=(1,), percents=(0, 50)), statistics, folder).to_dict(),
+        ablate(model, data, "1.1", [row.name for row in usable], statistics=statistics).to_dict(),
+        estimate(model, data, "mean", statistics=statistics).to_dict(),
+        finish_sweep(model, data, few, statistics, folder).to_dict(),
+        finish_adaptive(model, data, AdaptiveSpec(MEAN, heads=((0, 0), (1, 1))), statistics, folder).to_dict(),
+        finish_curve(model, data, CurveSpec(MEAN, seeds=(1,), percents=(0, 50)), statistics, folder).to_dict(),
     ]
 
 
@@ -216,9 +216,9 @@ def test_where_all_targets_are_ignored_each_computation_says_so(tmp_path: Path, 
     with pytest.raises(DataError, match=words):
         estimate(opt_mini, ignored, "zero")
     with pytest.raises(DataError, match=words):
-        sweep(opt_mini, ignored, SweepSpec(zero, heads=((0, 0),)), None, tmp_path)
+        finish_sweep(opt_mini, ignored, SweepSpec(zero, heads=((0, 0),)), None, tmp_path)
     with pytest.raises(DataError, match=words):
-        adaptive_sweep(opt_mini, ignored, AdaptiveSpec(zero, heads=((0, 0),)), None, tmp_path)
+        finish_adaptive(opt_mini, ignored, AdaptiveSpec(zero, heads=((0, 0),)), None, tmp_path)
 
 
 def test_a_batch_in_which_nothing_is_scored_changes_nothing(opt_mini: LoadedModel) -> None:
@@ -350,8 +350,8 @@ def measured(threads: int) -> dict:
     return {
         "statistics": statistics.digest,
         "means": statistics.mean.ravel().tolist(),
-        "ablate": ablate(model, data, "1.1 3.2 5.0:1-4", methods, statistics).to_dict(),
-        "estimate": estimate(model, data, "mean", statistics).to_dict(),
+        "ablate": ablate(model, data, "1.1 3.2 5.0:1-4", methods, statistics=statistics).to_dict(),
+        "estimate": estimate(model, data, "mean", statistics=statistics).to_dict(),
     }
 
 

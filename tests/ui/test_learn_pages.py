@@ -105,7 +105,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for function in (
         uploads.keep_upload, uploads.list_uploads, uploads.reference, uploads.references, uploads.delete_upload,
         files.list_statistics, files.save_statistics, files.statistics_path, files.find_statistics,
-        inventory.list_models, inventory.list_data, inventory.is_bundled, inventory.import_statistics,
+        inventory.list_models, inventory.list_data, inventory.import_statistics,
         inventory.delete_statistics,
     ):  # fmt: skip
         replaced = tuple(tmp_path if str(value).endswith("cached_stats") else value for value in function.__defaults__)

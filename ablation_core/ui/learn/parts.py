@@ -5,7 +5,8 @@ import streamlit as st
 
 from ablation_core.activations import files
 from ablation_core.activations.neuron_summary import NeuronSummary
-from ablation_core.activations.statistics import FINE_BINS, Statistics
+from ablation_core.activations.made_from import FINE_BINS
+from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import StatisticsError
 from ablation_core.report.charts import MARKS
 from ablation_core.server import inventory
