@@ -5,11 +5,9 @@ import streamlit as st
 from ablation_core.report import charts, frames
 from ablation_core.selection import Selection
 from ablation_core.ui import export_row, page
-from ablation_core.ui.choice import single_choice
-from ablation_core.ui.neuron import show_neuron
-from ablation_core.ui.neuron_table import show_all_neurons
+from ablation_core.ui.neuron import show_all_neurons, show_neuron
 from ablation_core.ui.shared import load_in_background
-from ablation_core.ui.widgets import as_tables, draw
+from ablation_core.ui.widgets import as_tables, draw, single_choice
 
 COLUMNS = 8
 LISTS = ("this head", "whole model")

@@ -11,10 +11,9 @@ from ablation_core.report.sentences import comparison, harm_split, verdict
 from ablation_core.selection import Selection
 from ablation_core.stats.intervals import Interval
 from ablation_core.ui import ablation_job, export_row, page
-from ablation_core.ui.choice import single_choice
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
-from ablation_core.ui.widgets import as_tables, draw
+from ablation_core.ui.widgets import as_tables, draw, single_choice
 
 METRICS = {"loss": "change of loss, nats a prediction", "top1": "change of top-1", "top10": "change of top-10", "kl": "KL from the baseline, nats"}  # fmt: skip
 

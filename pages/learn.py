@@ -7,13 +7,12 @@ import streamlit as st
 from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.report import charts, frames
 from ablation_core.ui import page
-from ablation_core.ui.choice import single_choice
 from ablation_core.ui.learn import parts
 from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
 from ablation_core.ui.learn.toy import PRESETS, RANGE, Toy
-from ablation_core.ui.links import page_link
 from ablation_core.ui.sidebar import BINS
+from ablation_core.ui.widgets import page_link, single_choice
 
 SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")
 

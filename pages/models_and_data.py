@@ -11,9 +11,8 @@ from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.server import access, inventory
 from ablation_core.storage import CACHE
 from ablation_core.ui import page
-from ablation_core.ui.links import page_link
-from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, run_action, show_said
 from ablation_core.ui.statistics import compute_form, import_form, show_statistics
+from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page_link, run_action, show_said
 
 page.open_frame("Models and data", "📦")
 

@@ -10,7 +10,7 @@ dᵀ F d is the mean square of random gradients' products with d (`gradients.py`
 batch's passes; a batch costs its clean pass, one pass back for g and `passes` for F.
 
 An estimate is of second order: where a displacement is large against what the model is used to, the exact value
-differs; docs/estimate.md shows by how much.
+differs; docs/results/estimates.md shows by how much.
 """
 
 from collections.abc import Callable, Sequence

@@ -141,7 +141,7 @@ def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
     base = alt.Chart(frame.assign(low=frame["estimate"] - frame["error"], high=frame["estimate"] + frame["error"]))
     x = alt.X("neuron:O", title="neuron", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False))
     pick = alt.selection_point(name="pick", fields=["neuron"], toggle=False)
-    significant = [
+    tooltip = [
         alt.Tooltip("label:N", title="neuron"),
         alt.Tooltip("estimate:Q", title="instant estimate", format=form),
         alt.Tooltip("error:Q", title="standard error", format=form.lstrip("+")),
@@ -153,7 +153,7 @@ def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
             y=alt.Y("estimate:Q", title=title),
             color=alt.condition("datum.estimate > 0", alt.value(HARM), alt.value(HELP)),
             opacity=alt.condition("datum.picked", alt.value(1), alt.value(0.55)),
-            tooltip=significant,
+            tooltip=tooltip,
         )
         .add_params(pick)
     )
@@ -236,7 +236,7 @@ def pruning_curves(
     layers = [lines, words, single]
     if len(bands):
         base = alt.Chart(bands).encode(x=x, color=colour)
-        significant = [
+        tooltip = [
             alt.Tooltip("kind:N", title="method"),
             alt.Tooltip("percent:Q", title="ablated, %"),
             alt.Tooltip("mean:Q", title="mean over seeds", format=form),
@@ -246,6 +246,6 @@ def pruning_curves(
         layers += [
             base.mark_area(opacity=0.16, tooltip=None).encode(y=y("low"), y2="high:Q"),
             base.mark_line(strokeWidth=2.2, tooltip=None).encode(y=y("mean"), strokeDash=dash),
-            base.mark_point(filled=True, size=70, opacity=1).encode(y=y("mean"), shape=shape, tooltip=significant),
+            base.mark_point(filled=True, size=70, opacity=1).encode(y=y("mean"), shape=shape, tooltip=tooltip),
         ]
     return alt.LayerChart(layer=layers).properties(height=460)

@@ -8,13 +8,13 @@ import pandas as pd
 from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
 from ablation_core.runs.sweep import SweepResult
 
-RegressionEstimator = dict[str, tuple[float, float]]  # head → estimated change and its standard error
+HeadEstimates = dict[str, tuple[float, float]]  # head → estimated change and its standard error
 
-STATES = ("told from no effect", "not told from no effect", "estimate")
+STATES = ("significant", "not significant", "estimate")
 
 
 def significant_heads(result: SweepResult, method: str, metric: str) -> set[str]:
-    """The heads that stand out: q at most 5 % or, for KL, which is never negative, more than every random set."""
+    """The heads with a significant effect: q at most 5 % or, for KL, which is never negative, more than every random set."""
     if metric != "kl":
         return result.significant(method, metric)
     floor = result.floor(method, metric)
@@ -26,9 +26,9 @@ def map_frame(
     method: str,
     metric: str,
     picked: str | None = None,
-    estimates: RegressionEstimator | None = None,
+    estimates: HeadEstimates | None = None,
 ) -> pd.DataFrame:
-    """One row a head that is measured or estimated: its change, interval, q and state, the largest change first."""
+    """One row per head that is measured or estimated: its change, interval, q and state, the largest change first."""
     significant, adjusted, rows = significant_heads(result, method, metric), {}, []
     if metric != "kl":
         adjusted = result.adjusted(method, metric)
@@ -56,7 +56,7 @@ def map_frame(
 
 
 def method_frame(result: SweepResult, head: str, metric: str, chosen: str) -> pd.DataFrame:
-    """One row a method: what it does to one head, in the form of `frames.change_frame`."""
+    """One row per method: what it does to one head, in the form of `frames.change_frame`."""
     rows = []
     for method in result.methods:
         if kept := result.rows.get(head, {}).get(method):
@@ -80,21 +80,21 @@ def agreement_frame(result: SweepResult, metric: str) -> pd.DataFrame:
 
 
 def pair_frame(result: SweepResult, one: str, other: str, metric: str) -> pd.DataFrame:
-    """One row a head that both methods have measured: both changes."""
+    """One row per head that both methods have measured: both changes."""
     first, second = result.changes(one, metric), result.changes(other, metric)
     rows = [{"label": head, "x": first[head], "y": second[head]} for head in first if head in second]
     return pd.DataFrame(rows, columns=["label", "x", "y"]).dropna()
 
 
-def estimate_frame(result: SweepResult, method: str, metric: str, estimates: RegressionEstimator) -> pd.DataFrame:
-    """One row a head that is measured and estimated: the estimate across, the exact change up."""
+def estimate_frame(result: SweepResult, method: str, metric: str, estimates: HeadEstimates) -> pd.DataFrame:
+    """One row per head that is measured and estimated: the estimate across, the exact change up."""
     exact = result.changes(method, metric)
     rows = [{"label": head, "x": estimates[head][0], "y": exact[head]} for head in exact if head in estimates]
     return pd.DataFrame(rows, columns=["label", "x", "y"]).dropna()
 
 
 def curve_frame(result: CurveResult, metric: str) -> pd.DataFrame:
-    """One row a method and step that every seed has measured: the mean over seeds, the least and the greatest."""
+    """One row per method and step that every seed has measured: the mean over seeds, the least and the greatest."""
     rows = [
         {"kind": method, "percent": percent, **result.band(method, metric, percent)}
         for method in result.description["methods"]
@@ -104,7 +104,7 @@ def curve_frame(result: CurveResult, metric: str) -> pd.DataFrame:
 
 
 def point_frame(result: CurveResult, metric: str) -> pd.DataFrame:
-    """One row a measured point."""
+    """One row per measured point."""
     rows = [
         {"kind": method, "seed": seed, "percent": percent, "value": result.value(seed, percent, method, metric)}
         for method in result.description["methods"]
@@ -114,7 +114,7 @@ def point_frame(result: CurveResult, metric: str) -> pd.DataFrame:
 
 
 def table_frame(result: CurveResult, metric: str) -> pd.DataFrame:
-    """One row a method: the metric at 50 and 90 per cent, as the mean over seeds with the least and the greatest."""
+    """One row per method: the metric at 50 and 90 per cent, as the mean over seeds with the least and the greatest."""
     form = "{:.3f}" if metric == "loss" else "{:.1%}"
     rows = []
     for method in result.description["methods"]:
@@ -130,7 +130,7 @@ def table_frame(result: CurveResult, metric: str) -> pd.DataFrame:
 
 
 def rank_frame(result: CurveResult, metric: str) -> pd.DataFrame:
-    """One row a method, the least harmful first: mean rank, mean height, how far behind the best; empty while partial."""
+    """One row per method, the smallest damage first: mean rank, mean level, difference from the best; empty while partial."""
     ranks, rows = result.ranks(metric), []
     if ranks["best"] is None:
         return pd.DataFrame()

@@ -15,7 +15,7 @@ from ablation_core.cluster.driver import Progress, steps_at
 from ablation_core.data.dataset import Data
 from ablation_core.experiments.estimate import QUANTITIES, Estimated, EstimateResult, EstimateRun
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report.run_frames import RegressionEstimator
+from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult, SweepSpec, every_head
@@ -121,7 +121,7 @@ def heads_by_size(model: LoadedModel, result: EstimateResult) -> tuple[Head, ...
     return tuple(sorted(every_head(model), key=lambda head: -sizes[head]))
 
 
-def head_estimates(instant: Instant | None, method: str, metric: str) -> RegressionEstimator:
+def head_estimates(instant: Instant | None, method: str, metric: str) -> HeadEstimates:
     """Head → estimate and its standard error, for the measures that are estimated: loss and KL; else nothing."""
     part = _part(instant, method, metric)
     if part is None:

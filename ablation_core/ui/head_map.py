@@ -6,11 +6,11 @@ import streamlit as st
 from ablation_core.experiments.estimate import QUANTITIES
 from ablation_core.methods.registry import METHODS
 from ablation_core.report import charts, run_charts, run_frames
-from ablation_core.report.run_frames import RegressionEstimator
+from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import estimate_sentence
 from ablation_core.runs.sweep import SweepResult
-from ablation_core.ui.links import page_link
 from ablation_core.ui.run_export_row import Measure
+from ablation_core.ui.widgets import page_link
 
 LARGEST = 20  # neurons listed
 
@@ -45,7 +45,7 @@ def show_head(result: SweepResult, head: str, term: str, method: str, metric: st
 
 def show_estimates(
     result: SweepResult,
-    estimates: RegressionEstimator,
+    estimates: HeadEstimates,
     neurons: pd.DataFrame,
     head: str,
     term: str,

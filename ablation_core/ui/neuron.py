@@ -1,5 +1,7 @@
 """One neuron large: its distribution, the same on another data set, or by position."""
 
+from collections.abc import Callable
+
 import pandas as pd
 import streamlit as st
 
@@ -7,15 +9,22 @@ from ablation_core.activations.neuron_summary import NeuronSummary, summarise_ne
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
 from ablation_core.report import charts, distribution_charts, distribution_frames, frames
+from ablation_core.report.distribution_frames import ODDITIES, all_neurons_frame
 from ablation_core.server import access
 from ablation_core.ui import page, statistics_job
-from ablation_core.ui.choice import single_choice
-from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_positions, shared_statistics
+from ablation_core.ui.shared import (
+    find_shared_statistics,
+    shared_all_neurons,
+    shared_data,
+    shared_positions,
+    shared_statistics,
+)
 from ablation_core.ui.sidebar import View
-from ablation_core.ui.widgets import draw
+from ablation_core.ui.widgets import draw, single_choice
 
 SHOWN = ("histogram", "two data sets", "by position")
 DENSITIES = ("smoothed", "normal")
+_LISTED = 2000  # neurons in the table of the whole model
 
 
 def show_neuron(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
@@ -141,3 +150,37 @@ def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame
         f"At the first position the mean is {first['mean']:.4g}."
     )
     return frame
+
+
+def show_all_neurons(view: View, pick: Callable[[str], None]) -> None:
+    """The table with what it is sorted by.
+
+    Args:
+        pick: called with the name of the clicked neuron, before the page runs again.
+    """
+    by = single_choice(
+        st.pills, "Most unusual first, by", list(ODDITIES), default="peak from mean", key="odd", wrap=True,
+        help="How far peak, mean and zero lie apart; skew; the distance of a second mode; or the width of the range "
+        "in which the peak falls in 95 % of samples of as many positions. Distances are in standard deviations.",
+    )  # fmt: skip
+    frame = all_neurons_frame(
+        view.statistics, shared_all_neurons(view.statistics, view.bins), view.info.shape, view.bins, by
+    )
+    key = f"all neurons {by} {view.bins} {view.statistics.digest}"
+    shown = frame.head(_LISTED)
+
+    def picked() -> None:
+        if rows := st.session_state[key].selection.rows:
+            pick(shown["neuron"].iloc[rows[0]])
+
+    numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in frame if name != "neuron"}
+    st.dataframe(
+        shown, key=key, on_select=picked, selection_mode="single-row", column_config=numbers, hide_index=True,
+        width="stretch", height=430, row_height=28,
+    )  # fmt: skip
+    most = (
+        f"the {_LISTED:,} most unusual of {len(frame):,} neurons"
+        if len(frame) > _LISTED
+        else f"all {len(frame):,} neurons"
+    )
+    st.caption(f"Click a row's first cell to see that neuron below; {most}. A click on a column's title sorts by it.")

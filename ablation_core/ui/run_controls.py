@@ -16,8 +16,8 @@ from ablation_core.server import access
 from ablation_core.server.jobs import Job
 from ablation_core.server.turns import FairLock
 from ablation_core.storage import CACHE
-from ablation_core.ui.choice import single_choice
 from ablation_core.ui.shared import shared_jobs
+from ablation_core.ui.widgets import single_choice
 
 FOLDER = CACHE
 WITH_RUNS = ("Head map", "Pruning curves")

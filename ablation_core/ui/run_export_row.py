@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from ablation_core.report import charts, code, export, run_charts, run_frames
-from ablation_core.report.run_frames import RegressionEstimator
+from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import (
     curve_levels,
     curve_sentence,
@@ -36,7 +36,7 @@ def sweep_exports(
     metric: str,
     measure: Measure,
     head: str,
-    estimates: RegressionEstimator,
+    estimates: HeadEstimates,
     neurons: pd.DataFrame,
     adaptive: bool = False,
 ) -> ExportContent:

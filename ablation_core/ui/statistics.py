@@ -16,9 +16,8 @@ from ablation_core.data.references import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.errors import as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
 from ablation_core.server import access, inventory
-from ablation_core.ui.links import page_link
-from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, run_action
 from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_model
+from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page_link, run_action
 
 FINE = (300, FINE_BINS, 1200)
 

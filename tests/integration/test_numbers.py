@@ -35,7 +35,7 @@ from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 MEAN = (METHODS["mean"],)
-THREADS_TOLERANCE = 1e-5  # nats a prediction, as the README states it
+THREADS_TOLERANCE = 1e-5  # nats per prediction, as docs/guide/numbers.md states it
 
 
 def text(model: LoadedModel, predictions: int = 60, split: str = "evaluation", seq_len: int = 16) -> Data:
