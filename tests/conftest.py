@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the outside for anything
 
@@ -33,6 +34,11 @@ UNUSABLE_TEXT = [
     (b"caf\xe9 " * 100, "not UTF-8"),
     (b"too short", "shorter than one window"),
 ]
+
+
+def numbers(result: Any) -> dict:
+    """A result's document without when and where it was made."""
+    return {name: part for name, part in result.to_dict().items() if name != "provenance"}
 
 
 @pytest.fixture(scope="session", autouse=True)

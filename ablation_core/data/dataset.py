@@ -99,6 +99,11 @@ class Data:
     given: Any = field(default=None, repr=False)
 
     @property
+    def is_text(self) -> bool:
+        """Whether its sequences are windows of tokens that may be padded."""
+        return self.seq_len is not None
+
+    @property
     def length(self) -> int:
         """Tokens a window; text only."""
         assert self.seq_len is not None

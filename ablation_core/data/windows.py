@@ -6,7 +6,7 @@ no window holds two of them, so that nothing attends from one to another.
 **Given**: rows of tokens as they are, padded on the right where they differ in length.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -144,6 +144,8 @@ def make_windows(
         missing -= min(missing, len(scored))
         if not missing and len(windows) > 1:
             break
+    if isinstance(bodies, Generator):
+        bodies.close()  # so that whoever reads the source says now what was met
     return windows, sequences, predictions - missing
 
 
