@@ -11,10 +11,10 @@ from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.bundled import FOLDER
 from ablation_core.errors import AblationError, DataError, ModelError, StatisticsError
 
-TEXT = dict(
-    vocab_size=4096, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48,
-    max_position_embeddings=64, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-)  # fmt: skip
+TEXT = {
+    "vocab_size": 4096, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48,
+    "max_position_embeddings": 64, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
