@@ -14,6 +14,8 @@ training, report, server, ui, cli.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
+# ruff: noqa: F401
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
     from ablation_core.activations.files import find_statistics, load_statistics, save_statistics
@@ -74,13 +76,15 @@ _HOMES = {  # name → the module that has it
     "verdict": "report.sentences",
 }
 
-__all__ = [*_HOMES]  # noqa: PLE0604
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     """Each name is imported when it is first asked for: the app's first page needs neither torch nor transformers."""
     if name == "__version__":
-        found: Any = _version()
+        from ablation_core.storage import project_version
+
+        found: Any = project_version()
     elif name in _HOMES:
         found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     else:
@@ -92,18 +96,3 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """So that completion offers what is not imported yet."""
     return sorted({*globals(), *_HOMES, "__version__"})
-
-
-def _version() -> str:
-    """From pyproject.toml, which alone has it: as installed, else as the source tree says."""
-    import tomllib
-    from importlib.metadata import PackageNotFoundError, version
-    from pathlib import Path
-
-    project = Path(__file__).parent.parent / "pyproject.toml"
-    if project.is_file():
-        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
-    try:
-        return version("ablation-explorer")
-    except PackageNotFoundError:
-        return "unknown"

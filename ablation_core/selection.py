@@ -5,6 +5,7 @@
     '0.1 3.2:4-7'
 
 A head is written `layer.head`, neurons of it `layer.head:neurons`, a layer `3.*`, everything `*.*`; all counted from 0.
+Understood too: commas and semicolons between heads, and L3H2 for 3.2.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # the command line reads selections' shapes before it needs n
 Head = tuple[int, int]
 
 _TERM = re.compile(r"(?P<layer>\*|\d{1,9})\.(?P<head>\*|\d{1,9})(?::(?P<neurons>[\d,\-]+))?", re.ASCII)
+_BETWEEN = re.compile(r"[,;](?=(?:\d+|\*)\.|L\d)", re.ASCII | re.IGNORECASE)  # other commas separate neurons
+_LAYER_HEAD = re.compile(r"L(\d{1,9})\.?H(\d{1,9}|\*)", re.ASCII | re.IGNORECASE)
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")  # of a term, whose digits are plain
 
 
@@ -65,9 +68,11 @@ class Selection:
             SelectionError: a term is malformed or lies outside the model.
         """
         neurons: dict[Head, set[int]] = {}
-        for term in text.split():
-            for head, picked in _parse_term(term, shape):
-                neurons.setdefault(head, set()).update(picked)
+        words = text.split()
+        for place, word in enumerate(words, 1):
+            for term in _BETWEEN.split(word.rstrip(",;") if place < len(words) or ":" not in word else word):
+                for head, picked in _parse_term(term, shape, word):
+                    neurons.setdefault(head, set()).update(picked)
         return cls._of(shape, neurons)
 
     @classmethod
@@ -100,7 +105,7 @@ class Selection:
 
     @classmethod
     def of_masks(cls, masks: Sequence[np.ndarray], shape: ModelShape) -> Selection:
-        """From one mask a layer, as `mask` gives them; bool (heads * head_dim,)."""
+        """From one mask per layer, as `mask` gives them; bool (heads * head_dim,)."""
         import numpy as np
 
         neurons: dict[Head, set[int]] = {}
@@ -149,7 +154,7 @@ class Selection:
         return tuple(sorted({layer for (layer, _), _ in self.chosen}))
 
     def mask(self, layer: int) -> np.ndarray:
-        """Which of the layer's pre-out dimensions are selected; bool (heads * head_dim,)."""
+        """Which of the layer's z dimensions are selected; bool (heads * head_dim,)."""
         import numpy as np
 
         mask = np.zeros((self.shape.heads[layer], self.shape.head_dim), dtype=bool)
@@ -175,20 +180,21 @@ def _term(layer: int, head: int, neuron: int | None = None) -> str:
     return f"{numbers[0]}.{numbers[1]}" + ("" if neuron is None else f":{numbers[2]}")
 
 
-def _parse_term(term: str, shape: ModelShape) -> Iterable[tuple[Head, range | set[int]]]:
-    match = _TERM.fullmatch(term)
+def _parse_term(term: str, shape: ModelShape, word: str) -> Iterable[tuple[Head, range | set[int]]]:
+    """The heads and neurons of a term; `word` is what was typed, for what cannot be read."""
+    match = _TERM.fullmatch(_LAYER_HEAD.sub(r"\1.\2", term))
     if match is None:
         raise SelectionError(
-            f"Cannot read {term!r} in the selection. Write heads as 3.2, neurons as 3.2:0-7,12, a layer as 3.*, "
-            f"everything as *.*, separated by spaces."
+            f"Cannot read {word!r} in the selection. Write a head as 3.2 or L3H2, neurons of it as 3.2:0-7,12, a layer as "
+            f"3.*, everything as *.*, separated by spaces."
         )
-    layers = _indices(match["layer"], shape.layers, "layer", term)
+    layers = _indices(match["layer"], shape.layers, "layer", word)
     if len(layers) == 1 and not shape.heads[layers[0]] and match["head"] != "*":
         having = ", ".join(str(layer) for layer, heads in enumerate(shape.heads) if heads)
-        raise SelectionError(f"Layer {layers[0]} has no attention heads to select by {term!r}; layers {having} have.")
-    picked = range(shape.head_dim) if match["neurons"] is None else _parse_neurons(match["neurons"], shape, term)
+        raise SelectionError(f"Layer {layers[0]} has no attention heads to select by {word!r}; layers {having} have.")
+    picked = range(shape.head_dim) if match["neurons"] is None else _parse_neurons(match["neurons"], shape, word)
     for layer in layers:
-        for head in _indices(match["head"], shape.heads[layer], "head", term):
+        for head in _indices(match["head"], shape.heads[layer], "head", word):
             yield (layer, head), picked
 
 

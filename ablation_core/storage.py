@@ -42,6 +42,20 @@ _PARTIAL = ".partial-"
 _YOUNG = 3600.0  # seconds: between making a folder and holding it nobody may take it for abandoned
 
 
+def project_version() -> str:
+    """The version of the project. pyproject.toml alone has it; an installed package has it from there."""
+    if INSTALLED:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("ablation-explorer")
+        except PackageNotFoundError:  # a copy of the folder, without the project around it
+            return "unknown"
+    import tomllib
+
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+
+
 def reading_places(cache: Path = CACHE) -> tuple[Path, ...]:
     """Where kept things are looked for: the cache folder, and behind the usual one what comes with the project."""
     return (cache, PUBLISHED) if cache == CACHE != PUBLISHED else (cache,)

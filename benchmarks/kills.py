@@ -1,9 +1,9 @@
 """Kill -9 at random moments, and whether anything is lost: `python -m benchmarks.kills --kills 100`.
 
-Statistics, a sweep, an adaptive sweep and curves of opt-mini are computed and kept, each in a process that is killed at a
-random moment; half of the kills fall into the midst of a write, when half of the bytes have reached the disk. After each
+Statistics, a sweep, an adaptive sweep and curves of opt-mini are computed and saved, each in a process that is killed at a
+random moment; half of the kills fall into the middle of a write, when half of the bytes have reached the disk. After each
 kill every file in the cache folder must load, hold nothing but what an undisturbed run holds, bit for bit, and no
-half-written file may count. The next process goes on; once the work is whole, its end must be the undisturbed one's.
+half-written file may count. The next process resumes; once the work is complete, the result must be the undisturbed one.
 
 One process imports and warms everything and is then forked, so that a kill costs tenths of a second.
 """

@@ -2,8 +2,8 @@
 
 Each mutant is the module with one small change by mutmut's operators (another number, `<` for `<=`, an argument left
 out, …); it is killed when a test of the module fails. mutmut itself leaves decorated functions alone, of which some of
-these modules consist, and imports everything anew for each; here the tests are collected once, and each mutant runs
-them in a fork with its functions' code put in place of the original's. Mutants outside functions are imported anew, and
+these modules consist, and imports everything again for each; here the tests are collected once, and each mutant runs
+them in a fork with its functions' code put in place of the original's. Mutants outside functions are imported again, and
 so is, once more, what survives. Results are saved, so that a run resumes where the last one stopped. Not mutated:
 annotations, docstrings, decorators, imports, the texts of errors; of other texts the words, but not their case.
 
@@ -38,15 +38,15 @@ from mutmut.mutation.mutators import mutation_operators
 ROOT = Path(__file__).parent.parent
 TESTS = {  # module → its own tests, without those that only repeat others on real models or many times
     "selection": ["tests/test_selection.py"],
-    "stats.intervals": ["tests/engine/test_metrics.py", "-k", "not covers_the_truth"],
-    "engine.metrics": ["tests/engine/test_metrics.py", "-k", "not covers_the_truth"],
-    "engine.hooks": ["tests/engine/test_hooks.py"],
     "activations.accumulator": ["tests/activations/test_statistics.py"],
     "activations.statistics": ["tests/activations/test_statistics.py"],
+    "engine.metrics": ["tests/engine/test_metrics.py", "-k", "not covers_the_truth"],
+    "engine.hooks": ["tests/engine/test_hooks.py"],
     "methods.registry": ["tests/methods/test_registry.py", "-k", "table"],
+    "stats.intervals": ["tests/stats/test_intervals.py", "-k", "not covers_the_truth"],
 }
 LIBRARIES = ("torch", "scipy.stats", "scipy.signal", "scipy.ndimage", "safetensors.numpy", "transformers", "psutil")
-OPTIONS = ("-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=no")
+OPTIONS = ("-q", "-n0", "-m", "", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=no")
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def main() -> None:
     every = list(mutants(source))
     if parsed.again:
         Results(kept, every).forget_survivors()
-    if os.fork() == 0:  # this process stays without the package, for those that are to be imported anew
+    if os.fork() == 0:  # this process stays without the package, for those that are to be imported again
         plugin = Collected(parsed.module, source, Results(kept, every), until)
         os._exit(int(pytest.main([*OPTIONS, *TESTS[parsed.module]], plugins=[plugin])))
     if os.wait()[1]:

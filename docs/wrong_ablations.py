@@ -1,4 +1,4 @@
-"""Two common mistakes beside what this project does, on every head of opt-mini: `python -m docs.wrong_ablations`.
+"""Common mistakes beside what this project does, on every head of opt-mini: `python -m docs.wrong_ablations`.
 
 The figures of docs/guide/wrong-ablations.md. Written with plain hooks, so that each way can be read in a few lines.
 """
@@ -45,6 +45,13 @@ def replaced(columns: slice, value: Callable[[Tensor], Tensor | float]) -> Calla
 
 
 def main() -> None:
+    inputs = next(iter(data)).inputs
+    mask = torch.zeros(model.num_layers, model.num_heads)
+    with torch.inference_mode():
+        ignored = torch.equal(model.module(**inputs).logits, model.module(**inputs, head_mask=mask).logits)
+    print(
+        f"head_mask is ignored: {ignored}\n\n| head | zero | output slice zeroed | mean | own mean |\n|---|---|---|---|---|"
+    )
     baseline, rows = loss(), []
     for layer, projection in enumerate(model.projections):
         for head in range(model.num_heads):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ablation_core.__main__ import main
+from ablation_core.models.architectures import ARCHITECTURES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "ablation_core").rglob("README.md")])
@@ -101,3 +102,12 @@ def test_every_picture_is_shown_and_every_page_can_be_reached() -> None:
             wanted += [(path.parent / target).resolve() for target in targets if target and "://" not in target]
     there = {path for ending in ("png", "md") for path in (ROOT / "docs").rglob(f"*.{ending}")}
     assert there <= linked, there - linked
+
+
+def test_the_table_of_families_is_whole() -> None:
+    works = {family for family, row in ARCHITECTURES.items() if row.verified}
+    rows = re.findall(
+        r"^\| ([\w-]+) \| (?:transformers|timm) \|", (ROOT / "docs/guide/families.md").read_text(), re.MULTILINE
+    )
+    assert sorted(rows) == sorted(works)
+    assert f"{len(works)} families work" in (ROOT / "docs/guide/models.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from ablation_core.activations.made_from import BINNINGS, FINE_BINS, FORMAT_VERS
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Batch, Data
 from ablation_core.data.made_for import check_made_for
-from ablation_core.engine import clean_passes
+from ablation_core.engine import forward
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
 
@@ -57,7 +57,7 @@ class StatisticsRun:
         """Count the next batch."""
         first = self.steps_done * self.data.batch_size
         batch = self.data.rows(self._order[first : first + self.data.batch_size].tolist())
-        captured = clean_passes.pre_outs(self.model, batch, range(self.model.num_layers))
+        captured = forward.pre_outs(self.model, batch, range(self.model.num_layers))
         for layer, accumulator in enumerate(self.layers):
             z = captured.pop(layer)  # layers done with make room
             counted = counted_positions(batch, z, self.positions_left_out).flatten().nonzero()[:, 0]
@@ -129,7 +129,9 @@ def compute_statistics(
     limits = None
     passes = 1 if binning == "robust" else 2
     for number in range(passes):
-        run = StatisticsRun(model, data, bins=bins, positions_left_out=positions_left_out, limits=limits, binning=binning)
+        run = StatisticsRun(
+            model, data, bins=bins, positions_left_out=positions_left_out, limits=limits, binning=binning
+        )
         while run.steps_done < run.steps:
             run.step()
             if progress:

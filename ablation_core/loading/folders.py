@@ -88,7 +88,7 @@ def _check_depth(ref: str, settings: dict) -> None:
     for name, value in settings.items():
         if isinstance(value, dict):
             _check_depth(ref, value)
-        elif "layer" in name and isinstance(value, int | float) and value > MOST_LAYERS:
+        elif name.endswith(("layers", "layer")) and isinstance(value, int | float) and value > MOST_LAYERS:
             raise ModelError(
                 f"The config.json of {ref} asks for {name} = {value:,}; at most {MOST_LAYERS:,} are taken."
             )

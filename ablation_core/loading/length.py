@@ -21,7 +21,6 @@ _NAMES = (
     "max_context_len",
     "context_length",
     "n_ctx",
-    "block_size",
 )
 _TOKENS = 5
 _TRIED_WORK = 2e10  # multiplications that trying the longest input may take

@@ -134,6 +134,11 @@ METHODS = {
 USUAL = ("zero", "mean", "median", "peak", "resample-dataset")  # compared unless others are asked for
 
 
+def usual_constants() -> list[Method]:
+    """The usual methods that give each neuron one value, and that value at once."""
+    return [METHODS[name] for name in USUAL if METHODS[name].constant]
+
+
 def usable_methods(data: Data, modality: Modality) -> list[str]:
     """The names of the methods for models of this kind that this data has donors for."""
     names = [name for name, method in METHODS.items() if modality in method.modalities]

@@ -117,7 +117,7 @@ def family_table() -> list[dict[str, str]]:
             "from": "transformers" if row.family[0].islower() else "timm",
             "predicts": _MODALITY_WORDS[row.modality],
             "hooked at": f"`{row.blocks}.{row.projection}`",
-            "verified on": "tests/tiny.py: random, 3 or 4 layers, 2 to 4 heads",
+            "verified on": "random weights, 3 or 4 layers, 2 to 4 heads",
             "real model": _REAL_MODELS.get(row.family, "none here"),
         }
         for row in ARCHITECTURES.values()

@@ -216,11 +216,11 @@ class _Watch:
 
         def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> Any:
             self._runs[name] += 1
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = output[0] if isinstance(output, tuple | list) else output
             if not isinstance(hidden, Tensor) or hidden.shape[0] != self.rows:
                 return output
             same = hidden[:1].expand_as(hidden).clone()
-            return (same, *output[1:]) if isinstance(output, tuple) else same
+            return (same, *output[1:]) if isinstance(output, tuple | list) else same
 
         return hook
 

@@ -1,4 +1,4 @@
-"""Neurons in figures: what the Distributions page says of one, as a JSON document and as text."""
+"""Neurons in numbers: what the Distributions page says about one, as a JSON document and as text."""
 
 import math
 from collections.abc import Iterable
@@ -54,12 +54,12 @@ def describe_neurons(
 
 
 def format_neurons(document: dict) -> str:
-    """The document as text for the terminal: a paragraph a neuron, in activation units."""
+    """The document as text for the terminal: one paragraph per neuron, in activation units."""
     lines = []
     for row in document["neurons"]:
         values = ", ".join(f"{kind} {_number(value)}" for kind, value in row["values"].items() if kind != "zero")
         lines.append(f"{row['neuron']:>8}  {values}, std {_number(row['std'])}\n          {row['sentence']}")
-    return "\n".join(lines) or "Nothing is selected."
+    return "\n".join(lines) or "No neurons are selected."
 
 
 def _number(value: float | None) -> str:

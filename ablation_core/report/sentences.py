@@ -42,12 +42,14 @@ def verdict(result: AblationResult, method: str, floor: NoiseFloor | None = None
         f"{what} {word} the loss by {amount(change.mean, _CHANGE)} nats per prediction (95 % interval "
         f"{amount(ends[0], _CHANGE)} to {amount(ends[1], _CHANGE)}), on {count}."
     )
-    if floor is not None and floor.sets == floor.sets_wanted:
-        text += (
-            f" For comparison, {floor.sets} random sets of as many neurons from the same layers, mean-ablated, changed "
-            f"it by {span_text(floor.low, floor.high, _CHANGE)}."
-        )
+    if floor is not None and (band := floor.band(method)) is not None:
+        text += f" Noise floor, {floor_words(floor.sets)}: {span_text(*band, _CHANGE)}."
     return text
+
+
+def floor_words(sets: int) -> str:
+    """What a noise floor is of: the one definition, for every method and page."""
+    return f"{sets} random sets of as many neurons from the same layers, replaced by the same method"
 
 
 def comparison(result: AblationResult) -> str:

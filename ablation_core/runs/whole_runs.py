@@ -117,7 +117,9 @@ def sweep(
         spec = SweepSpec(methods, bins=bins, heads=chosen, random_sets=random_sets)
         return finish_sweep(model, data, spec, known, Path(cache), progress=progress, engine=backend)
     if backend is not LOCAL:
-        raise DataError("An adaptive sweep decides as it goes what to measure next, in this process; leave backend out.")
+        raise DataError(
+            "An adaptive sweep decides as it goes what to measure next, in this process; leave backend out."
+        )
     looking = AdaptiveSpec(methods, bins=bins, heads=chosen, precision=precision)
     return finish_adaptive(
         model, data, looking, known, Path(cache), progress=lambda so_far: progress(min(so_far.taken, 1.0))

@@ -14,6 +14,11 @@ from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.chart_cache import chart_spec
 
 
+def dark_page() -> bool:
+    """Whether the page is drawn in the dark theme."""
+    return st.context.theme.type == "dark"
+
+
 def draw(
     make: Callable[..., altair.TopLevelMixin],
     *frames: pd.DataFrame | None,
@@ -28,7 +33,7 @@ def draw(
     Args:
         alt: the alternative text.
         on_pick: called when a mark is clicked; the chart has a selection called `pick`, kept under `key`.
-        variant: see `templates.chart_spec`.
+        variant: see `chart_cache.chart_spec`.
     """
     spec = chart_spec(make, *frames, variant=variant, **fixed)
     if on_pick is None:
@@ -38,8 +43,8 @@ def draw(
 
 
 def as_tables(tables: dict[str, pd.DataFrame], key: str) -> None:
-    """What a page's pictures show, as tables behind one line, for those who cannot see them or want the numbers."""
-    with st.expander("The pictures as tables", key=key):
+    """The data of a page's charts as tables, for readers who cannot see them or want the numbers."""
+    with st.expander("Chart data", key=key):
         for tab, frame in zip(st.tabs(list(tables)), tables.values(), strict=True):
             tab.dataframe(frame, hide_index=True, width="stretch", height=240, row_height=28)
 
@@ -49,7 +54,7 @@ def single_choice(
 ) -> str:
     """What is chosen in a row of pills or segments.
 
-    Streamlit takes an empty value in the address (`?metric=`) for "none chosen", required or not; here it is the default.
+    Streamlit reads an empty value in the address (`?metric=`) as "none chosen", required or not; here it is the default.
 
     Args:
         widget: `st.pills`, `st.segmented_control` or a column's own.
@@ -66,27 +71,27 @@ def page_link(page: str, label: str, params: dict[str, str], icon: str | None = 
 
 
 def run_action(action: Callable[[], str]) -> None:
-    """Do something and draw the page anew with the sentence it returns; an error is shown where it happened."""
+    """Do something and draw the page again with the sentence it returns; an error is shown where it happened."""
     try:
         sentence = action()
     except AblationError as error:
         st.error(as_markdown(error), icon="⚠️")
         return
-    st.session_state["said"] = sentence
+    st.session_state["outcome"] = sentence
     st.rerun()
 
 
 def file_box(
     label: str, key: str, action: Callable[[UploadedFile], str], most: int, help: str, type: str | None = None
 ) -> None:
-    """A box for a file that is taken in once, with what came of it below.
+    """An upload box whose file is read once, with the outcome below it.
 
     Args:
-        action: takes the file in, and says in a sentence what came of it.
+        action: reads the file, and returns a sentence about the outcome.
         most: bytes.
     """
     st.file_uploader(
-        label, type, key=key, on_change=_take_in, args=(key, action), max_upload_size=most // 1_000_000, help=help
+        label, type, key=key, on_change=_read_once, args=(key, action), max_upload_size=most // 1_000_000, help=help
     )
     if outcome := st.session_state.pop(f"{key} outcome", None):
         done, sentence = outcome
@@ -96,8 +101,8 @@ def file_box(
             st.error(as_markdown(sentence), icon="⚠️")
 
 
-def _take_in(key: str, action: Callable[[UploadedFile], str]) -> None:
-    """A file was chosen: taken in now, not again at every run while it stays in its box."""
+def _read_once(key: str, action: Callable[[UploadedFile], str]) -> None:
+    """A file was chosen: read now, not again at every run while it stays in its box."""
     file = st.session_state[key]
     if file is not None:
         try:
@@ -106,16 +111,16 @@ def _take_in(key: str, action: Callable[[UploadedFile], str]) -> None:
             st.session_state[f"{key} outcome"] = (False, str(error))
 
 
-def show_said() -> None:
-    """The sentence that the last run of the page kept."""
-    if sentence := st.session_state.pop("said", ""):
+def show_outcome() -> None:
+    """The sentence that the last run of the page left."""
+    if sentence := st.session_state.pop("outcome", ""):
         st.success(sentence, icon="✅")
 
 
 def confirmed_delete(
     what: str, name: str, delete: Callable[[], None], *, disabled: bool = False, why: str = ""
 ) -> None:
-    """A button that asks once more before it deletes."""
+    """A button that asks for confirmation before it deletes."""
 
     def deleted() -> str:
         delete()
@@ -128,5 +133,5 @@ def confirmed_delete(
 
 
 def megabytes(count: int | None) -> str:
-    """A size for people; empty where it is not known."""
+    """A size to read; empty where it is not known."""
     return "" if count is None else f"{count / 1e6:,.1f} MB"

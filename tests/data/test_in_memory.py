@@ -150,7 +150,7 @@ def test_a_data_set_of_the_datasets_library(opt_mini: LoadedModel) -> None:
         (None, "cannot be a NoneType"),
         (torch.rand(3, 4), "whole numbers"),
         (torch.zeros(2, 3, 4, dtype=torch.long), "two dimensions"),
-        (torch.tensor([[5, 4096]]), "knows 4,096"),
+        (torch.tensor([[5, 4096]]), r"knows 4,096"),
         (torch.tensor([[5, -3]]), "0 or more"),
         (["a text", 3], "Row 1 of the data given is a int"),
         ([(Image.new("L", (4, 4)), 0)], "reads text"),
@@ -202,7 +202,7 @@ def test_data_of_another_tokenizer_and_a_selection_of_another_shape_are_refused(
     with pytest.raises(DataError, match="prepared for another model"):
         compute_statistics(opt_mini, data)
     own = load_data("python-docs", opt_mini, predictions=50, seq_len=32)
-    with pytest.raises(SelectionError, match="another shape|made for a model"):
+    with pytest.raises(SelectionError, match="made for a model"):
         ablate(opt_mini, own, Selection.parse("5.5", vit_mini.shape), "zero")
     by_pairs = ablate(opt_mini, own, [(3, 2), (4, 1, 7)], "zero")
     assert by_pairs.select == "3.2 4.1:7"

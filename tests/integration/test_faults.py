@@ -37,9 +37,8 @@ from ablation_core.runs.ledger import find_runs, open_ledger
 from ablation_core.runs.pruning import CurveSpec, finish_curve
 from ablation_core.runs.sweep import SweepSpec, finish_sweep
 from ablation_core.storage import file_lock, working_folder, write_atomic
-from tests.conftest import numbers
+from tests.conftest import ROOT, numbers
 
-ROOT = Path(__file__).parents[2]
 ZERO = (METHODS["zero"],)
 RUN = {"model": {"fingerprint": "f"}, "n": 1}
 
@@ -273,7 +272,9 @@ def test_statistics_that_could_not_be_kept_are_not_computed_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "cache").write_text("a file where the cache folder should be")
-    monkeypatch.setattr("ablation_core.cli.commands.compute_statistics", lambda *_: pytest.fail("computed in vain"))
+    monkeypatch.setattr(
+        "ablation_core.activations.collect.compute_statistics", lambda *_, **__: pytest.fail("computed in vain")
+    )
     arguments = ["stats", "opt-mini", "--predictions", "60", "--seq-len", "16", "--cache-dir", str(tmp_path / "cache")]
     assert cli.main(arguments) == 1
     assert "Nothing was computed" in capsys.readouterr().err

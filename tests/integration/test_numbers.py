@@ -2,7 +2,6 @@
 250,000 words, the longest sequences; and the same seed giving the same numbers."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,7 +21,7 @@ from ablation_core.activations.files import list_statistics, save_statistics
 from ablation_core.activations.statistics import Statistics, not_finite_first, not_finite_sentence
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.data.user_input import MOST_TOKENS, NEW_TOKENS, prompt
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward, scoring
 from ablation_core.engine.nonfinite import first_broken
 from ablation_core.errors import DataError, ModelError
 from ablation_core.experiments.estimate import estimate
@@ -32,8 +31,8 @@ from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
 from ablation_core.runs.pruning import CurveSpec, finish_curve
 from ablation_core.runs.sweep import SweepSpec, finish_sweep
 from tests import tiny
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 MEAN = (METHODS["mean"],)
 THREADS_TOLERANCE = 1e-5  # nats per prediction, as docs/guide/numbers.md states it
 
@@ -52,7 +51,7 @@ def test_statistics_of_half_precision_models_are_float32_and_those_of_the_values
     statistics = compute_statistics(model, data)
     values = []
     for batch in data:
-        captured = clean_passes.pre_outs(model, batch, range(model.num_layers))
+        captured = forward.pre_outs(model, batch, range(model.num_layers))
         assert captured[0].dtype == getattr(torch, dtype), "the model itself stays as it was asked for"
         here = counted_positions(batch, captured[0], 1)
         values.append(np.stack([captured[layer].double()[here].numpy() for layer in captured]))
@@ -100,7 +99,7 @@ def test_what_breaks_behind_the_layers_is_said_to() -> None:
     model.module.model.decoder.final_layer_norm.weight.data[0] = torch.nan
     with pytest.raises(ModelError, match="all layers' outputs are finite, what follows them is not"):
         ablate(model, text(model), "1.1", "zero")
-    assert first_broken(clean_passes.record(model, text(model).rows([0])).outputs) is None
+    assert first_broken(forward.record(model, text(model).rows([0])).outputs) is None
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -130,7 +129,7 @@ def test_the_commands_warn_of_values_that_are_no_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, opt_mini: LoadedModel
 ) -> None:
     computed = some_not_finite(compute_statistics(opt_mini, text(opt_mini, 60, "statistics")))
-    monkeypatch.setattr("ablation_core.cli.commands.compute_statistics", lambda *_: computed)
+    monkeypatch.setattr("ablation_core.activations.collect.compute_statistics", lambda *_, **__: computed)
     small = ["--predictions", "60", "--seq-len", "16", "--cache-dir", str(tmp_path), "--json"]
     assert cli.main(["stats", "opt-mini", *small]) == 0
     said = capsys.readouterr()
@@ -273,11 +272,11 @@ def wide_batch() -> Batch:
 def test_a_vocabulary_of_250_000_is_scored_without_all_logits_at_once(wide: LoadedModel) -> None:
     full = 8 * 60 * 250_000 * 4
     with Largest() as seen:
-        clean_pass = clean_passes.record(wide, wide_batch())
+        clean_pass = forward.record(wide, wide_batch())
         zero = {1: lambda z: torch.zeros_like(z)}
         output = clean_passes.ablated_output(wide, clean_pass, zero)
-        clean, ablated = clean_passes.score_outputs(wide, clean_pass, [output])
-    assert 0 < seen.bytes <= 4 * clean_passes.LOGIT_VALUES < full / 3
+        clean, ablated = scoring.score_outputs(wide, clean_pass, [output])
+    assert 0 < seen.bytes <= 4 * scoring.LOGIT_VALUES < full / 3
     for row in (0, 7):  # by hand, one sequence at a time
         logits = wide.module(**{name: x[row : row + 1] for name, x in wide_batch().inputs.items()}).logits[0].double()
         right = logits.gather(1, wide_batch().targets[row][:, None])[:, 0]
@@ -286,10 +285,10 @@ def test_a_vocabulary_of_250_000_is_scored_without_all_logits_at_once(wide: Load
 
 
 def test_gradients_over_250_000_words_are_taken_in_parts_too(wide: LoadedModel) -> None:
-    clean_pass = clean_passes.record(wide, wide_batch())
+    clean_pass = forward.record(wide, wide_batch())
     with Largest() as seen:
-        total, gradient = clean_passes.loss_gradient(wide, clean_pass, clean_pass.outputs[-1])
-    assert seen.bytes <= 4 * clean_passes.LOGIT_VALUES
+        total, gradient = scoring.loss_gradient(wide, clean_pass, clean_pass.outputs[-1])
+    assert seen.bytes <= 4 * scoring.LOGIT_VALUES
     assert np.isfinite(total) and gradient.isfinite().all() and gradient.abs().max() > 0
 
 
@@ -361,11 +360,8 @@ def test_a_seed_gives_the_same_bits_in_each_run_and_nearly_the_same_with_more_th
         once, alone = measured(2), measured(1)
     finally:
         torch.set_num_threads(threads)
-    command = [sys.executable, "-c", "import json, test_numbers; print(json.dumps(test_numbers.measured(2)))"]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    another = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=300
-    )
+    script = "import json; from tests.integration.test_numbers import measured; print(json.dumps(measured(2)))"
+    another = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert another.returncode == 0, another.stderr
     assert json.loads(another.stdout) == json.loads(json.dumps(once)), "another process, the same number of threads"
     np.testing.assert_allclose(once["means"], alone["means"], rtol=1e-5, atol=1e-6)

@@ -16,10 +16,11 @@ from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
 from ablation_core.runs.pruning import CurveSpec, finish_curve
-from ablation_core.runs.sweep import SweepSpec, kept_sweeps, finish_sweep
+from ablation_core.runs.sweep import SweepSpec, finish_sweep, kept_sweeps
 from ablation_core.selection import Selection
 from ablation_core.ui import run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs, shared_maps, shared_model
+from tests.conftest import ROOT
 from tests.integration.test_load import held_elsewhere
 from tests.ui.test_pages import charts, text_of
 
@@ -46,7 +47,7 @@ def measured(name: str, predictions: int = 40) -> tuple:
 
 
 def opened(page: str, **params: str | list[str]) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=120)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     at.switch_page(f"pages/{page}.py")
     for name, value in ({"predictions": "500", "methods": ["zero", "mean"], "method": "mean"} | params).items():
         at.query_params[name] = value
@@ -260,7 +261,7 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
 def test_a_page_opened_by_itself_works_too(page: str, folder: Path) -> None:
     model, data, statistics = measured("vit-mini")
     finish_sweep(model, data, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
-    at = AppTest.from_file(f"../pages/{page}.py", default_timeout=120)
+    at = AppTest.from_file(str(ROOT / f"pages/{page}.py"), default_timeout=120)
     at.query_params["model"] = "vit-mini"
     assert not at.run().exception
 
