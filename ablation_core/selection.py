@@ -108,7 +108,7 @@ class Selection:
         if isinstance(select, str):
             return cls.parse(select, shape)
         try:
-            terms = [f"{int(layer)}.{int(head)}" for layer, head in select]
+            terms = [_term(*part) for part in select]
         except (TypeError, ValueError) as error:
             raise SelectionError(
                 f"Cannot read the selection {str(select)[:80]}: write heads and neurons as text, such as "
@@ -187,6 +187,14 @@ class Selection:
         for head, neurons in other.chosen:
             mine[head] = mine[head] - set(neurons) if remove else mine.get(head, set()) | set(neurons)
         return self._of(self.shape, mine)
+
+
+def _term(layer: int, head: int, neuron: int | None = None) -> str:
+    """A head, or a neuron of it, given by its numbers."""
+    numbers = [int(part) for part in (layer, head, 0 if neuron is None else neuron)]
+    if numbers != [layer, head, 0 if neuron is None else neuron] or isinstance(layer, str | bool):
+        raise ValueError("whole numbers are needed")
+    return f"{numbers[0]}.{numbers[1]}" + ("" if neuron is None else f":{numbers[2]}")
 
 
 def _parse_term(term: str, shape: ModelShape, word: str) -> Iterable[tuple[Head, range | set[int]]]:

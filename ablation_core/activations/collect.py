@@ -10,6 +10,7 @@ from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.made_from import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Batch, Data
+from ablation_core.data.made_for import check_made_for
 from ablation_core.engine import forward
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
@@ -35,6 +36,7 @@ class StatisticsRun:
         limits: list[tuple[Tensor, Tensor]] | None = None,
         binning: str = "robust",
     ) -> None:
+        check_made_for(model, data)
         self.model, self.data = model, data
         if positions_left_out is None:
             positions_left_out = model.excluded_positions
