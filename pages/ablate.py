@@ -50,7 +50,8 @@ def toggle_head() -> None:
 def show_numbers(result: AblationResult) -> None:
     """The chosen method's row of figures: baseline, ablated, change with interval."""
     row = next((row for row in result.results if row.method == view.method), result.results[0])
-    before, after, figures = result.baseline, row.performance, []
+    before, after = result.baseline, row.performance
+    figures = []
     for metric in metrics_in(row.change):
         change = row.change[metric.name]
         clean = "0" if metric.divergence else f"{before[metric.name]:{metric.format}}"

@@ -116,7 +116,8 @@ def point_frame(result: CurveResult, metric: str) -> pd.DataFrame:
 
 def table_frame(result: CurveResult, metric: str) -> pd.DataFrame:
     """One row a method: the metric at 50 and 90 per cent, as the mean over seeds with the least and the greatest."""
-    form, rows = METRICS[metric].cell_format.lstrip("+"), []
+    form = METRICS[metric].cell_format.lstrip("+")
+    rows = []
     for method in result.description["methods"]:
         row = {"method": method}
         for percent in TABLE_AT:
