@@ -30,6 +30,7 @@ from ablation_core.runs.sweep import SweepSpec, kept_sweeps, sweep
 from ablation_core.selection import Selection
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ExportContent, ablation_exports
+from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.run_export_row import curve_exports, sweep_exports
 from ablation_core.ui.sidebar import View
 
@@ -173,3 +174,9 @@ def test_methods_without_a_mark_of_their_own_are_drawn() -> None:
     assert len({charts.mark_of(name) for name in names}) > 6, "they seldom look alike"
     answers = pd.DataFrame({"kind": names, "name": "a", "order": 0, "share": 0.1})
     assert user_input_charts.probabilities(answers, answers, tuple(names)).to_dict()
+
+
+@pytest.mark.usefixtures("rows")
+def test_the_glossary_explains_a_new_method() -> None:
+    assert words()["Taking something out"].loc["opposite", "what it means"] == OPPOSITE.description
+    assert "peak-own-range" not in words()["Taking something out"].index, "what is explained already is not told twice"
