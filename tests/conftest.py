@@ -42,6 +42,11 @@ UNUSABLE_TEXT = [
 ]
 
 
+def numbers(result: Any) -> dict:
+    """A result's document without when and where it was made."""
+    return {name: part for name, part in result.to_dict().items() if name != "provenance"}
+
+
 _SLOW_LEFT_OUT = pytest.StashKey[int]()
 
 

@@ -65,9 +65,10 @@ def random_head(shape: ModelShape, number: int, seed: int) -> Selection:
     Heads lie in one layer too, and what a layer's neurons do depends on the layer: sets spread over all layers would be
     another thing than a head.
     """
-    layer = number % shape.layers
-    masks = [np.zeros(heads * shape.head_dim, dtype=bool) for heads in shape.heads]
-    chosen = np.random.default_rng((seed, number)).choice(len(masks[layer]), shape.head_dim, replace=False)
+    having = [layer for layer, heads in enumerate(shape.heads) if heads]
+    layer = having[number % len(having)]
+    masks = [np.zeros(shape.width(layer), dtype=bool) for layer in range(shape.layers)]
+    chosen = np.random.default_rng((seed, number)).choice(len(masks[layer]), shape.size(layer), replace=False)
     masks[layer][chosen] = True
     return Selection.of_masks(masks, shape)
 

@@ -60,6 +60,8 @@ class AblationResult:
     """What an experiment measured, with what is needed to measure it again.
 
     Attributes:
+        seed: of what resampling takes values from, and of intervals.
+        provenance: when, where and by which versions it was made, and what was done to the data (`provenance.py`).
         least_to_most: the loss of the most harmful method minus that of the least harmful one, paired; None for a
             single method.
     """
@@ -74,11 +76,14 @@ class AblationResult:
     baseline: Performance
     results: tuple[MethodResult, ...]
     least_to_most: Interval | None
+    seed: int = 0
+    provenance: dict = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core ablate --json`; null stands for what is not a finite number."""
         names = ("model", "data", "statistics", "select", "neurons", "bins", "positions_spared")
         document = {name: getattr(self, name) for name in names}
+        document |= {"seed": self.seed, "provenance": self.provenance}
         document["baseline"] = _finite(self.baseline.figures(divergences=False))
         document["results"] = [self._row(result) for result in self.results]
         document["least_to_most"] = _numbers(self.least_to_most)
