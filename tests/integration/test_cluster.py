@@ -38,7 +38,7 @@ from tests import tiny
 from tests.conftest import numbers
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 PATIENCE = 180.0  # seconds: machines may be slow
 SPEC = SweepSpec((METHODS["zero"], METHODS["mean"]), heads=((5, 1), (2, 0), (2, 1), (0, 3), (4, 4)), random_sets=7)
@@ -201,7 +201,9 @@ def test_with_its_driver_killed_and_then_stopped_a_run_goes_on_from_its_ledger(
                 break
     assert killed < records(opt_mini, tmp_path) < 12
     assert not drivers()
-    result = finish_sweep(opt_mini, data, SPEC, statistics, tmp_path)  # the rest without a cluster: the ledger is the same
+    result = finish_sweep(
+        opt_mini, data, SPEC, statistics, tmp_path
+    )  # the rest without a cluster: the ledger is the same
     assert json.dumps(numbers(result)) == json.dumps(here)
 
 

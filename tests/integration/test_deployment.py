@@ -138,7 +138,7 @@ def _asked(path: object, *arguments: object, **options: object) -> bool:
     raise AssertionError(f"the disk was asked about {path}")
 
 
-@pytest.mark.parametrize("page", OF_A_MODEL)
+@pytest.mark.parametrize("page", ["app.py", *(pytest.param(page, marks=pytest.mark.slow) for page in OF_A_MODEL[1:])])
 def test_an_address_that_names_what_is_not_offered_opens_what_is(page: str, files: Path, shared: Access) -> None:
     for name, there, absent in (
         references(files)[0],

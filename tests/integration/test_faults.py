@@ -76,6 +76,7 @@ def files(folder: Path) -> list[str]:
 # Killed
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_all_work_resumes_to_the_undisturbed_end() -> None:
     """Ten of the kills that `python -m benchmarks.kills` makes a hundred of; it checks after each."""
     command = [sys.executable, "-m", "benchmarks.kills", "--kills", "10", "--seed", str(os.getpid())]

@@ -45,6 +45,7 @@ from ablation_core.ui import shared as server
 from ablation_core.ui.shared import SEED
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
 THREADS = 12
 PREDICTIONS = 150  # two windows of text
 TEXT, IMAGES = "python-docs", "fashion-mnist"
