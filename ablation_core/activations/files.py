@@ -261,7 +261,9 @@ def missing_statistics(model: LoadedModel | ModelInfo, data_ref: str, folder: Pa
     words = ["python", "-m", "ablation_core", "stats", model.ref, "--data", data_ref]
     words += [] if folder == CACHE else ["--cache-dir", str(folder)]
     there = sorted({entry.provenance["data"] for entry in _fitting(model, folder)})
-    also = f" There are statistics of it on {', '.join(there)}: choose them with --statistics {there[0]}." if there else ""
+    also = (
+        f" There are statistics of it on {', '.join(there)}: choose them with --statistics {there[0]}." if there else ""
+    )
     return f"There are none of {model.ref} on {data_ref}; compute them with '{shlex.join(words)}'.{also}"
 
 

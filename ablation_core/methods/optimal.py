@@ -36,7 +36,9 @@ def training_data(model: LoadedModel, data: Data) -> Data:
             "split='evaluation', so that every other row is left for that."
         )
     source = data.ref if data.given is None else data.given
-    return load_data(source, model, count, data.seq_len or 128, data.batch_size, data.seed, "statistics", bool(data.documents))
+    return load_data(
+        source, model, count, data.seq_len or 128, data.batch_size, data.seed, "statistics", bool(data.documents)
+    )
 
 
 @dataclass(frozen=True)
