@@ -385,7 +385,7 @@ def own_folder(tmp_path: Path) -> Path:
 
 def _measured(model: LoadedModel) -> dict:
     data = load_data("python-docs", model, 60, seq_len=16)
-    return ablate(model, data, "3.2", "zero").to_dict()
+    return numbers(ablate(model, data, "3.2", "zero"))
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16])
