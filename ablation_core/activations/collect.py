@@ -36,7 +36,7 @@ class StatisticsRun:
         limits: list[tuple[Tensor, Tensor]] | None = None,
         binning: str = "robust",
     ) -> None:
-        check_made_for(model, data)
+        check_made_for(model, data.made_for, data.ref)
         self.model, self.data = model, data
         if positions_left_out is None:
             positions_left_out = model.excluded_positions

@@ -17,6 +17,7 @@ from ablation_core.methods import modes
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
+from tests.conftest import numbers
 
 SELECT = "1.2 3.0:1-4"
 
@@ -159,7 +160,7 @@ def test_the_batch_size_changes_only_rounding(bundled_model: LoadedModel, data: 
 
 
 def test_the_same_seed_gives_the_same_document(bundled_model: LoadedModel, data: Data, statistics: Statistics) -> None:
-    first, second = (ablate(bundled_model, data, "1.0", "all", statistics=statistics).to_dict() for _ in range(2))
+    first, second = (numbers(ablate(bundled_model, data, "1.0", "all", statistics=statistics)) for _ in range(2))
     assert first == second
     assert json.loads(json.dumps(first, allow_nan=False)) == first
 
