@@ -62,7 +62,7 @@ def test_models_lists_the_bundled_ones(capsys: pytest.CaptureFixture) -> None:
         (("ablate", "opt-mini", "--select", "1.99"), "There is no head 99"),
         (("ablate", "opt-mini", "--select", "one"), "Cannot read 'one'"),
         (("ablate", "opt-mini", "--select", "1.1", "--method", "best"), "no method 'best'"),
-        (("ablate", "opt-mini", "--select", "1.1", "--cache-dir", "/nowhere"), "needs activation statistics"),
+        (("ablate", "opt-mini", "--select", "1.1", "--dtype", "bfloat16"), "needs activation statistics"),
         (("ablate", "opt-mini", "--select", "1.1", "--bins", "0"), "between 1 and"),
         (("ablate", "opt-mini", "--select", "1.1", "--data", "text:/nowhere"), "no file"),
         (("ablate", "opt-mini", "--select", "1.1", "--device", "gpu9"), "device 'gpu9'"),
