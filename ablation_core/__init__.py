@@ -14,6 +14,7 @@ training, report, server, ui, cli.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
     from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, save_statistics

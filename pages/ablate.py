@@ -4,11 +4,12 @@ import math
 
 import streamlit as st
 
+from ablation_core.engine.metrics import METRICS, Metric, metrics_in
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.experiments.noise_floor import NoiseFloor
-from ablation_core.experiments.results import AblationResult, MethodResult
+from ablation_core.experiments.results import AblationResult
 from ablation_core.report import charts, frames
-from ablation_core.report.numbers import interval_text, number
+from ablation_core.report.numbers import interval_text, is_points, number
 from ablation_core.report.sentences import comparison, floor_words, loss_split, verdict
 from ablation_core.selection import Selection
 from ablation_core.stats.intervals import Interval
@@ -18,15 +19,14 @@ from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
 from ablation_core.ui.widgets import as_tables, dark_page, draw, single_choice
 
-METRICS = {"loss": "change of loss, nats per prediction", "top1": "change of top-1, pp", "top10": "change of top-10, pp", "kl": "KL from the baseline, nats"}  # fmt: skip
-SHOWN_TOP10 = 20  # classes from which on the first ten of them say something
-
 _COLUMNS = {
-    "top1": st.column_config.NumberColumn("top-1", format="percent"),
-    "top10": st.column_config.NumberColumn("top-10", format="percent"),
-    "loss": st.column_config.NumberColumn("loss, nats", format="%.4f"),
-    "perplexity": st.column_config.NumberColumn(format="%.2f"),
-    "kl": st.column_config.NumberColumn("KL, nats", format="%.5f"),
+    one.name: st.column_config.NumberColumn(
+        one.heading if isinstance(one, Metric) else one.label,
+        format="percent" if one.format.endswith("%") else f"%{one.format}",
+    )
+    for metric in METRICS.values()
+    for one in (metric, *metric.derived)
+} | {
     "moved": st.column_config.NumberColumn(
         "moved, std", format="%.2f", help="How far the values are moved: root mean square, in standard deviations."
     ),
@@ -37,8 +37,8 @@ _COLUMNS = {
 
 view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
-labels = view.model.labels if view.model.modality == "vision" else ()
-metrics = [name for name in METRICS if name != "top10" or not labels or len(labels) >= SHOWN_TOP10]
+classes = len(view.model.labels) if view.model.modality == "vision" else None
+metrics = [name for name, metric in METRICS.items() if classes is None or classes >= metric.fewest_classes]
 
 
 def toggle_head() -> None:
@@ -51,39 +51,47 @@ def toggle_head() -> None:
 def show_numbers(result: AblationResult, floor: NoiseFloor | None) -> None:
     """The chosen method's figures: baseline, ablated, change with its interval."""
     row = next((row for row in result.results if row.method == view.method), result.results[0])
-    before, after, change = result.baseline, row.performance, row.change
-    figures = (
-        ("Loss, nats", f"{before.loss:.4f}", f"{after.loss:.4f}", _change(change["loss"], "+.4f"), "loss"),
-        ("Perplexity", f"{before.perplexity:.2f}", f"{after.perplexity:.2f}", _ratio(row), "loss"),
-        ("Top-1", f"{before.top1:.1%}", f"{after.top1:.1%}", _change(change["top1"], "+.2%"), "top1"),
-        ("Top-10", f"{before.top10:.1%}", f"{after.top10:.1%}", _change(change["top10"], "+.2%"), "top10"),
-        ("KL, nats", "0", f"{after.kl:.5f}", _change(change["kl"], ".5f"), "kl"),
-    )
-    figures = tuple(figure for figure in figures if figure[-1] in metrics)
-    for column, (name, baseline, ablated, text, metric) in zip(st.columns(len(figures)), figures, strict=True):
-        colour = _colour(change[metric], metric, floor and floor.band(row.method, metric))
-        column.markdown(f"**{name}**  \n{baseline} → **{ablated}**  \n:{colour}[{as_markdown(text)}]")
+    before, after, figures = result.baseline, row.performance, []
+    for metric in metrics_in(row.change):
+        if metric.name not in metrics:
+            continue
+        change = row.change[metric.name]
+        clean = "0" if metric.divergence else f"{before[metric.name]:{metric.format}}"
+        figures.append(
+            (
+                metric,
+                metric.heading,
+                clean,
+                f"{after[metric.name]:{metric.format}}",
+                _change(change, metric.change_format),
+            )
+        )
+        for one in metric.derived:
+            values = (f"{performance[one.name]:{one.format}}" for performance in (before, after))
+            figures.append((metric, one.label, *values, _ratio(change)))
+    for column, (metric, name, baseline, ablated, text) in zip(st.columns(len(figures)), figures, strict=True):
+        colour = _colour(row.change[metric.name], metric, floor and floor.band(row.method, metric.name))
+        column.markdown(
+            f"**{name[0].upper()}{name[1:]}**  \n{baseline} → **{ablated}**  \n:{colour}[{as_markdown(text)}]"
+        )
 
 
-def _colour(change: Interval, metric: str, band: tuple[float, float] | None) -> str:
-    """Red for worse, green for better, grey for no significant effect. A KL is never negative, so that its interval never
-    holds 0: it counts as worse where it exceeds the noise floor."""
-    if metric == "kl":
+def _colour(change: Interval, metric: Metric, band: tuple[float, float] | None) -> str:
+    """Red for worse, green for better, grey for no significant effect. A divergence is never negative, so that its interval
+    never holds 0: it counts as worse where it exceeds the noise floor."""
+    if metric.divergence:
         return "red" if band is not None and change.mean > band[1] else "gray"
-    worse = change.mean > 0 if metric == "loss" else change.mean < 0
-    return ("red" if worse else "green") if change.shows_effect else "gray"
+    return ("red" if metric.worse * change.mean > 0 else "green") if change.shows_effect else "gray"
 
 
 def _change(change: Interval, form: str) -> str:
     return interval_text(change.mean, change.low, change.high, form)
 
 
-def _ratio(row: MethodResult) -> str:
-    """The change of perplexity as a factor: the change of loss, exponentiated."""
-    loss = row.change["loss"]
-    if loss.low is None or loss.high is None:
-        return "× " + interval_text(_factor(loss.mean), None, None, ".4f")
-    return "× " + interval_text(_factor(loss.mean), _factor(loss.low), _factor(loss.high), ".4f")
+def _ratio(change: Interval) -> str:
+    """The change of what is derived from a mean by the exponential, as a factor: the change, exponentiated."""
+    bounds = (None, None) if change.low is None else (_factor(change.low), _factor(change.high))
+    return "× " + interval_text(_factor(change.mean), *bounds, ".4f")
 
 
 def _factor(nats: float) -> float:
@@ -115,16 +123,16 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
         st.caption("All methods side by side, once the first predictions are measured.")
         return
     metric = st.session_state.get("metric") or "loss"
-    metric = metric if metric in metrics else "loss"
-    frame = frames.change_frame(result, metric, view.method, floor)
+    row = METRICS[metric if metric in metrics else "loss"]
+    frame = frames.change_frame(result, row.name, view.method, floor)
     banded = bool(frame["floor_low"].notna().any())
     draw(
         charts.changes,
         frame,
-        title=METRICS[metric],
+        title=row.change_title,
         variant=tuple(frame["kind"]),
-        points=metric in ("top1", "top10"),
-        alt=f"{METRICS[metric]} by method with 95 % intervals.",
+        points=is_points(row.change_format),
+        alt=f"{row.change_title} by method with 95 % intervals.",
     )
     images = view.model.modality == "vision"
     counted, unit = result.data["predictions"], "images" if images else "sequences"

@@ -6,6 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from ablation_core.cluster.driver import Progress
+from ablation_core.engine.metrics import METRICS, metrics_of
 from ablation_core.errors import as_markdown
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.report import run_charts, run_frames
@@ -17,16 +18,10 @@ from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.head_map import show_agreement, show_estimates, show_head
-from ablation_core.ui.run_export_row import Measure, head_table, sweep_exports
+from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 from ablation_core.ui.widgets import dark_page
 
-MEASURES = {
-    "loss": Measure("change of loss, nats per prediction", "+.3f", 1),
-    "top1": Measure("change of top-1, pp", "+.1%", -1),
-    "top10": Measure("change of top-10, pp", "+.1%", -1),
-    "kl": Measure("KL from the baseline, nats", ".3f", 0),
-}
 ADAPTIVE = (
     "Tests all heads at planned interim looks and stops each as soon as it is significant or unlikely to become so. "
     "Faster, with wider intervals; for the loss only."
@@ -43,16 +38,16 @@ def pick_head() -> None:
 
 
 st.header("Effect of removing each head", anchor=False)
+with page.show_errors():
+    data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 measure_column, adaptive_column = st.columns([3, 2], gap="large", vertical_alignment="center")
 with adaptive_column:
     adaptive = st.toggle("Adaptive", key="adaptive", bind="query-params", help=ADAPTIVE)
 with measure_column:
+    drawn = ["loss"] if adaptive else [metric.name for metric in metrics_of(data)]
     metric = run_controls.choose_measure(
-        ["loss"] if adaptive else list(MEASURES),
-        "What the colours show. Orange: the model gets worse; blue: it gets better.",
+        drawn, "What the colours show. Orange: the model gets worse; blue: it gets better."
     )
-with page.show_errors():
-    data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 usable = usable_methods(data, model.modality)
 methods = st.pills(
     "Methods measured",
@@ -71,7 +66,7 @@ exact = run_path(run_controls.FOLDER, "sweep", described)
 own = run_path(run_controls.FOLDER, "adaptive", described) if adaptive else exact
 store, maps, estimate_key = shared_estimates(), shared_maps(), f"estimate for {exact.name} {' '.join(names)}"
 adaptive_key = f"{own.name} {' '.join(names)}"
-measure = MEASURES[metric]
+title = METRICS[metric].change_heading
 
 
 def kept_runs() -> dict[Path, SweepResult]:
@@ -170,30 +165,28 @@ def draw() -> None:
         (layer, number), picked = chosen[0] if chosen else (tuple(map(int, first.split("."))), ())
         head = f"{layer}.{number}"
         term = f"{head}:{picked[0]}" if len(picked) == 1 else head
-        show_head(result, head, term, view.method, metric, measure)
+        show_head(result, head, term, view.method, metric)
     frame["picked"] = frame["label"] == head
     with map_column:
-        title = f"{measure.title}, by {view.method}"
+        words = f"{title}, by {view.method}"
         st.altair_chart(
-            run_charts.effect_map(
-                frame, title, measure.form, shape.layers, max(shape.heads), measure.worse, dark_page()
-            ),
+            run_charts.effect_map(frame, words, METRICS[metric], shape.layers, max(shape.heads), dark_page()),
             key="effects",
             on_select=pick_head,
             selection_mode="pick",
-            alt=f"Map of {len(frame)} heads coloured by {title}. {sentence}",
+            alt=f"Map of {len(frame)} heads coloured by {words}. {sentence}",
         )
         st.caption(
             f"{marks_caption(shape.layers, max(shape.heads))} Square-root colour scale.  \n"
             f"{as_markdown(shown_sentence(result.description)) if result.rows else ''}"
         )
     with st.expander("Table of all heads"):
-        table = head_table(frame).rename(columns={"value": measure.title})
+        table = head_table(frame).rename(columns={"value": title})
         st.dataframe(table, hide_index=True, width="stretch", row_height=28, placeholder="–")
-    show_agreement(result, metric, measure)
+    show_agreement(result, metric)
     counted = instant.predictions(store.get(estimate_key))
-    show_estimates(result, estimated, neurons, head, term, view.method, metric, measure, counted, no_estimate())
-    export_row.row(sweep_exports(result, view.method, metric, measure, head, estimated, neurons, adaptive))
+    show_estimates(result, estimated, neurons, head, term, view.method, metric, counted, no_estimate())
+    export_row.row(sweep_exports(result, view.method, metric, head, estimated, neurons, adaptive))
 
 
 draw()

@@ -6,6 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from ablation_core.cluster.driver import steps_at
+from ablation_core.engine.metrics import METRICS, metrics_of
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.numbers import p_text
@@ -15,10 +16,10 @@ from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_cu
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
-from ablation_core.ui.run_export_row import Measure, curve_exports
+from ablation_core.ui.run_export_row import curve_exports
 from ablation_core.ui.shared import shared_data
+from ablation_core.ui.widgets import dark_page
 
-MEASURES = {"loss": Measure("loss, nats per prediction", ".2f"), "top1": Measure("top-1 accuracy", ".0%", -1)}
 STEPS = (5, 10, 20, 25, 50)
 
 view = page.open_page("Pruning curves", "📉")
@@ -29,7 +30,7 @@ def show_tables(result: CurveResult, metric: str) -> None:
     """The table at 50 and 90 %, and the ranks over the whole curve."""
     st.markdown("**With 50 and 90 % removed**")
     st.dataframe(run_frames.table_frame(result, metric), hide_index=True, width="stretch")
-    st.caption(f"{MEASURES[metric].title}: mean over seeds (minimum–maximum).")
+    st.caption(f"{METRICS[metric].heading}: mean over seeds (minimum–maximum).")
     ranks = run_frames.rank_frame(result, metric)
     if len(ranks):
         st.markdown(f"**Over the whole curve, by {metric}**")
@@ -45,9 +46,11 @@ def show_tables(result: CurveResult, metric: str) -> None:
 
 
 st.header("Pruning curves: removing more and more neurons", anchor=False)
-metric = run_controls.choose_measure(list(MEASURES), "What the curves show.")
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
+metric = run_controls.choose_measure(
+    [metric.name for metric in metrics_of(data) if metric.curve], "What the curves show."
+)
 usable = usable_methods(data, model.modality)
 methods = st.pills(
     "Methods",
@@ -127,21 +130,26 @@ def draw() -> None:
             "Nothing has been measured with these settings yet. The curves grow point by point; each point is saved."
         )
         return
-    sentence, measure = curve_sentence(result, metric), MEASURES[metric]
+    sentence, row = curve_sentence(result, metric), METRICS[metric]
     st.markdown(sentence)
     units = "heads" if whole_heads else "neurons"
     st.altair_chart(
         run_charts.pruning_curves(
-            run_frames.curve_frame(result, metric), points, measure.title, measure.form, curve_levels(result, metric)
+            run_frames.curve_frame(result, metric),
+            points,
+            row.heading,
+            row.axis_format,
+            curve_levels(result, metric),
+            dark_page(),
         ),
-        alt=f"{measure.title} against the share of {units} removed, one line per method. {sentence}",
+        alt=f"{row.heading} against the share of {units} removed, one line per method. {sentence}",
     )
     st.caption(
         f"{shown_sentence(result.description)} Lines: mean over seeds; bands: minimum to maximum; small marks: "
         f"single seeds. Every method removes the same {units}, drawn at random in each layer."
     )
     show_tables(result, metric)
-    export_row.row(curve_exports(result, metric, measure))
+    export_row.row(curve_exports(result, metric))
 
 
 draw()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import Batch
 from ablation_core.engine.hooks import capture_z, hidden_of, join_z, record_outputs
-from ablation_core.engine.metrics import CleanPredictions
+from ablation_core.engine.scores import CleanPredictions
 from ablation_core.engine.shortcuts import find_shortcuts
 from ablation_core.models.loaded import LoadedModel
 

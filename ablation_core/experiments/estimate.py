@@ -13,20 +13,23 @@ An estimate is of second order: where a displacement is large against what the m
 differs; docs/results/estimates.md shows by how much.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ablation_core.activations.files import as_statistics
+from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, checked_seed
+from ablation_core.data.made_for import check_made_for
 from ablation_core.engine.gradients import linearise
+from ablation_core.engine.metrics import estimated_metrics
 from ablation_core.errors import DataError, MethodError
-from ablation_core.experiments.ablation import DEFAULT_BINS
+from ablation_core.experiments.ablation import DEFAULT_BINS, checked_skip
 from ablation_core.experiments.head_displacements import HeadDisplacements
-from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Head, ModelShape
@@ -35,12 +38,11 @@ from ablation_core.storage import as_number
 
 PASSES = 7
 NEURONS_LISTED = 20
-QUANTITIES = ("kl", "loss")
 
 
 @dataclass(frozen=True, eq=False)
 class Estimated:
-    """One quantity, in nats a prediction, of every head (layers, heads) and neuron (layers, heads, head_dim).
+    """One metric's change, in nats per prediction, of every head (layers, heads) and neuron (layers, heads, head_dim).
 
     Errors are standard errors over sequences, NaN for fewer than two; everything is NaN where a layer has fewer heads.
     """
@@ -53,16 +55,20 @@ class Estimated:
 
 @dataclass(frozen=True, eq=False)
 class MethodEstimate:
-    """What one method would do to each head or neuron by itself.
+    """What ablating each head or neuron by itself would change, by metric: `estimate["kl"]`.
 
-    Attributes:
-        kl: divergence of the ablated predictions from the clean ones.
-        loss: change of loss; negative where the ablation would help.
+    A change of loss is negative where the ablation would help.
     """
 
     method: str
-    kl: Estimated
-    loss: Estimated
+    changes: Mapping[str, Estimated]
+
+    def __getitem__(self, metric: str) -> Estimated:
+        return self.changes[metric]
+
+    @property
+    def loss(self) -> Estimated:
+        return self.changes["loss"]
 
     def largest(self, count: int) -> list[Head]:
         """The heads of the greatest estimated change of loss, the greatest first."""
@@ -81,6 +87,8 @@ class EstimateResult:
     passes: int
     shape: ModelShape
     methods: tuple[MethodEstimate, ...]
+    seed: int = 0
+    provenance: dict = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core estimate --json`; null stands for what is not a number.
@@ -88,6 +96,7 @@ class EstimateResult:
         For each method: every head, and the `NEURONS_LISTED` neurons of the greatest estimated change of loss.
         """
         settings = {"bins": self.bins, "positions_spared": self.positions_spared, "passes": self.passes}
+        settings |= {"seed": self.seed, "provenance": self.provenance}
         return self.description | settings | {"results": [self._document(method) for method in self.methods]}
 
     def _document(self, method: MethodEstimate) -> dict:
@@ -98,23 +107,19 @@ class EstimateResult:
             "method": method.method,
             "heads": [
                 {"head": f"{layer}.{head}"}
-                | {name: _pair(part.heads, part.heads_error, (layer, head)) for name, part in _parts(method)}
+                | {name: _pair(part.heads, part.heads_error, (layer, head)) for name, part in method.changes.items()}
                 for layer, head in heads
             ],
             "neurons": [
                 {"neuron": f"{layer}.{head}:{neuron}"}
                 | {
                     name: _pair(part.neurons, part.neurons_error, (layer, head, neuron))
-                    for name, part in _parts(method)
+                    for name, part in method.changes.items()
                 }
                 for layer, head, neuron in neurons
                 if np.isfinite(method.loss.neurons[layer, head, neuron])
             ],
         }
-
-
-def _parts(method: MethodEstimate) -> list[tuple[str, Estimated]]:
-    return [(name, getattr(method, name)) for name in QUANTITIES]
 
 
 def _pair(values: np.ndarray, errors: np.ndarray, place: tuple[int, ...]) -> dict[str, float | None]:
@@ -152,16 +157,20 @@ class EstimateRun:
             raise MethodError(
                 f"The constants of {learned[0]} are learned for each selection; they cannot be estimated."
             )
+        check_made_for(model, data)
+        if statistics is not None:
+            check_made_from(statistics.provenance, model, "These statistics")
         self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics
-        self.bins, self.skip_first, self.passes = bins, skip_first, passes
+        self.bins, self.skip_first, self.passes = bins, checked_skip(skip_first), passes
         self.seed = checked_seed(data.seed if seed is None else seed)
         self._displacements = HeadDisplacements(
             model, data, self.methods, statistics=statistics, bins=bins, seed=self.seed, skip_first=skip_first
         )
+        self.metrics = tuple(metric for metric in estimated_metrics() if metric.applies(data))
         self._means = {
-            (method.name, quantity, what): [ClusteredMean() for _ in range(model.num_layers)]
+            (method.name, metric.name, what): [ClusteredMean() for _ in range(model.num_layers)]
             for method in self.methods
-            for quantity in QUANTITIES
+            for metric in self.metrics
             for what in ("heads", "neurons")
         }
         self.steps_done = 0
@@ -184,9 +193,10 @@ class EstimateRun:
                 squares[key] = (before[0] + heads**2, before[1] + neurons**2)
         for (name, layer), parts in squares.items():
             for what, square, slope in zip(("heads", "neurons"), parts, first[name, layer], strict=True):
-                kl = square / (2 * lines.repeats)
-                self._means[name, "kl", what][layer].add(kl, counts)
-                self._means[name, "loss", what][layer].add(slope + kl, counts)
+                curvature = square / (2 * lines.repeats)
+                for metric in self.metrics:
+                    assert metric.estimate is not None
+                    self._means[name, metric.name, what][layer].add(metric.estimate(slope, curvature), counts)
         self.steps_done += 1
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> "EstimateRun":
@@ -213,13 +223,16 @@ class EstimateRun:
             )
         description["data"] |= {"sequences": first.sequences, "predictions": int(first.predictions)}  # so far
         methods = tuple(
-            MethodEstimate(method.name, *(self._estimated(method.name, quantity) for quantity in QUANTITIES))
+            MethodEstimate(method.name, {one.name: self._estimated(method.name, one.name) for one in self.metrics})
             for method in self.methods
         )
-        return EstimateResult(description, self.bins, self.skip_first, self.passes, self.model.shape, methods)
+        made = describe_made(self.model, self.data)
+        return EstimateResult(
+            description, self.bins, self.skip_first, self.passes, self.model.shape, methods, self.seed, made
+        )
 
-    def _estimated(self, method: str, quantity: str) -> Estimated:
-        heads, neurons = (self._means[method, quantity, what] for what in ("heads", "neurons"))
+    def _estimated(self, method: str, metric: str) -> Estimated:
+        heads, neurons = (self._means[method, metric, what] for what in ("heads", "neurons"))
         return Estimated(
             _stacked([means.mean for means in heads]),
             _stacked([means.error for means in heads]),
@@ -230,10 +243,10 @@ class EstimateRun:
 
 def _stacked(layers: list[np.ndarray]) -> np.ndarray:
     """One array a layer, of (heads, …), as one array (layers, heads, …), filled up with NaN."""
-    most = max(len(layer) for layer in layers)
-    stacked = np.full((len(layers), most, *layers[0].shape[1:]), np.nan)
+    most = np.max([layer.shape for layer in layers], axis=0)
+    stacked = np.full((len(layers), *most), np.nan)
     for number, layer in enumerate(layers):
-        stacked[number, : len(layer)] = layer
+        stacked[(number, *map(slice, layer.shape))] = layer
     return stacked
 
 

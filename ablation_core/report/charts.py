@@ -4,6 +4,7 @@ Each kind of replacement value has one colour, dash and shape on every page. The
 (2008), which colour-blind readers can distinguish, shifted to a lightness that shows on white and on black.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,10 @@ MARKS = {
     "resample-pixels": Mark("#c56aa0", (3, 3), _HOURGLASS),
     "optimal": Mark("#b08a00", (12, 2), _BAR),
 }
-_OTHER_COLORS = ("#8a6fd1", "#a08a1c", "#3d8f3d", "#b0506a")  # for kinds without a row of their own
+# For kinds without a row of their own:
+_OTHER_COLORS = ("#8a6fd1", "#a08a1c", "#3d8f3d", "#b0506a")
+_OTHER_DASHES = ((6, 2), (3, 1), (9, 3), (1, 1))
+_OTHER_SHAPES = (_BAR, _HEXAGON, _STAR, _X, _HOURGLASS)
 BARS = "#8fa3b8"
 CURVE = "#7048b6"
 GREY = "#808792"  # rules and bands
@@ -51,8 +55,10 @@ DARK_INK, LIGHT_INK = "#10151b", "#e6ebf0"
 
 
 def mark_of(kind: str) -> Mark:
-    """How a kind is drawn; one without a row of its own always gets the same one of a few colours."""
-    return MARKS.get(kind) or Mark(_OTHER_COLORS[sum(kind.encode()) % len(_OTHER_COLORS)], (6, 2), _BAR)
+    """How a kind is drawn; one without a row of its own gets one of a few looks, the same every time."""
+    number = zlib.crc32(kind.encode())
+    color, dash, shape = _OTHER_COLORS[number % 4], _OTHER_DASHES[number // 4 % 4], _OTHER_SHAPES[number // 16 % 5]
+    return MARKS.get(kind) or Mark(color, dash, shape)
 
 
 def mark_scales(names: Sequence[str]) -> dict:
@@ -172,6 +178,7 @@ def neuron_histogram(
     log: bool,
     curve: pd.DataFrame | None = None,
     span: tuple[float, float] | None = None,
+    dark: bool = False,
 ) -> alt.LayerChart:
     """One neuron's histogram with its values marked and printed.
 
@@ -224,8 +231,9 @@ def neuron_histogram(
         fontSize=12,
         fontWeight=600,
         baseline="middle",
+        color=ink(dark),
         tooltip=None,
-    ).encode(y=lane, text="text:N")
+    ).encode(y=lane, text="text:N", color=alt.value(ink(dark)))
     chart = alt.layer(columns, rules, stems, texts).resolve_scale(y="independent")
     padding = {"top": 14 + 16 * len(kinds), "left": 5, "right": 5, "bottom": 5}
     return chart.properties(height=420, padding=padding)

@@ -7,9 +7,10 @@ import pandas as pd
 
 from ablation_core.activations.neuron_summary import NeuronSummary, peak_distance
 from ablation_core.activations.statistics import Statistics
+from ablation_core.engine.metrics import metrics_in
 from ablation_core.experiments.noise_floor import NoiseFloor
-from ablation_core.experiments.results import AblationResult, Performance
-from ablation_core.methods.registry import METHODS, constant_values
+from ablation_core.experiments.results import AblationResult
+from ablation_core.methods.registry import constant_values, usual_constants
 from ablation_core.report.numbers import number
 from ablation_core.selection import ModelShape, Selection
 
@@ -172,8 +173,7 @@ def change_frame(result: AblationResult, metric: str, chosen: str, floor: NoiseF
 def replaced_frame(statistics: Statistics, selection: Selection, bins: int) -> pd.DataFrame:
     """One row per constant method and selected neuron: the value, in standard deviations from the neuron's mean."""
     rows = []
-    for name in ("zero", "mean", "median", "peak"):
-        method = METHODS[name]
+    for method in usual_constants():
         values = constant_values(method, statistics, selection, bins)
         distance = np.divide(
             values - statistics.mean, statistics.std, out=np.zeros_like(values), where=statistics.std > 0
@@ -188,17 +188,14 @@ def replaced_frame(statistics: Statistics, selection: Selection, bins: int) -> p
 
 def result_frame(result: AblationResult) -> pd.DataFrame:
     """One row per method, the baseline first: every metric, and the changes with their intervals."""
-    rows = [{"method": "baseline", **_columns(result.baseline)}]
+    rows = [{"method": "baseline", **result.baseline.figures()}]
     for row in result.results:
         changes = {
-            f"change of {metric} ({bound})": getattr(row.change[metric], bound)
-            for metric in ("loss", "top1", "top10")
+            f"change of {metric.name} ({bound})": getattr(row.change[metric.name], bound)
+            for metric in metrics_in(row.change)
+            if metric.tested
             for bound in ("mean", "low", "high")
         }
         moved = {"moved": row.displacement.moved, "residual": row.displacement.norm_change}
-        rows.append({"method": row.method, **_columns(row.performance), **moved, **changes})
+        rows.append({"method": row.method, **row.performance.figures(), **moved, **changes})
     return pd.DataFrame(rows)
-
-
-def _columns(performance: Performance) -> dict[str, float]:
-    return {name: getattr(performance, name) for name in ("loss", "perplexity", "top1", "top10", "kl")}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ablation_core.engine.metrics import metrics_in
 from ablation_core.experiments.results import AblationResult
 from ablation_core.report.numbers import interval_text, number
 from ablation_core.stats.intervals import Interval
@@ -107,18 +108,16 @@ def result_table(result: AblationResult) -> pd.DataFrame:
         ("baseline", result.baseline, None),
         *((row.method, row.performance, row.change) for row in result.results),
     ):
-        rows.append(
-            {
-                "method": name,
-                "loss, nats": f"{performance.loss:.4f}",
-                "perplexity": f"{performance.perplexity:.2f}",
-                "top-1": f"{performance.top1:.1%}",
-                "top-10": f"{performance.top10:.1%}",
-                "KL, nats": f"{performance.kl:.5f}" if change else "",
-                "change of loss, nats [95 % interval]": _change(change["loss"], "+.5f") if change else "",
-                "change of top-1 [95 % interval]": _change(change["top1"], "+.2%") if change else "",
-            }
-        )
+        row, metrics = {"method": name}, metrics_in(performance.means)
+        for metric in metrics:
+            value = performance[metric.name]
+            row[metric.heading] = f"{value:{metric.format}}" if change or not metric.divergence else ""
+            row |= {one.label: f"{one.function(value):{one.format}}" for one in metric.derived}
+        for metric in metrics:
+            if metric.tested:
+                heading = f"change of {metric.label}, {metric.unit or 'share'} [95 % interval]"
+                row[heading] = _change(change[metric.name], metric.change_format) if change else ""
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

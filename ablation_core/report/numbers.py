@@ -17,11 +17,16 @@ def number(value: float | None, form: str) -> str:
     """
     if value is None or not math.isfinite(value):
         return NONE if value is None or math.isnan(value) else ("∞" if value > 0 else f"{_MINUS}∞")
-    points = form.startswith("+") and form.endswith("%")
+    points = is_points(form)
     text = format(100 * value, form[:-1] + "f") if points else format(value, form)
     if not any(digit in text for digit in "123456789"):
         text = text.lstrip("+-")
     return text.replace("-", _MINUS) + (" pp" if points else "")
+
+
+def is_points(form: str) -> bool:
+    """Whether a format is of differences of shares, which are shown in percentage points."""
+    return form.startswith("+") and form.endswith("%")
 
 
 def interval_text(mean: float | None, low: float | None, high: float | None, form: str) -> str:

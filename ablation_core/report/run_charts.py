@@ -1,6 +1,6 @@
 """Charts of sweeps and curves: the map of changes, the rank agreement of methods, the pruning curves.
 
-Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are those of `charts.MARKS`.
+Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are those of `charts.mark_of`.
 """
 
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import DARK_INK, GREY, LIGHT_INK, MARKS, ink
+from ablation_core.engine.metrics import Metric
+from ablation_core.report.charts import DARK_INK, GREY, LIGHT_INK, ink, mark_of
+from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import STATES
 
 HARM, HELP = "#dd6315", "#2f86c9"
@@ -23,13 +25,13 @@ def _ink_on(strong: str, dark: bool) -> Any:
 
 def _in_points(frame: pd.DataFrame, form: str, *columns: str) -> tuple[pd.DataFrame, str]:
     """Differences of shares in percentage points, with their format; everything else as it is."""
-    if not (form.startswith("+") and form.endswith("%")):
+    if not is_points(form):
         return frame, form
     return frame.assign(**{name: 100 * frame[name] for name in columns}), form[:-1] + "f"
 
 
 def effect_map(
-    frame: pd.DataFrame, title: str, form: str, layers: int, heads: int, worse: int, dark: bool = False
+    frame: pd.DataFrame, title: str, metric: Metric, layers: int, heads: int, dark: bool = False
 ) -> alt.LayerChart:
     """Every head's change, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
@@ -39,14 +41,14 @@ def effect_map(
 
     Args:
         frame: as `run_frames.map_frame` makes it.
-        worse: the sign of a change for the worse (1 for the loss, -1 for top-1), drawn orange; 0 where none is negative.
+        metric: what is drawn; changes for the worse are orange.
         dark: whether it is drawn on a dark page.
     """
-    frame, form = _in_points(frame, form, "value", "low", "high", "estimate")
+    frame, form = _in_points(frame, metric.cell_format, "value", "low", "high", "estimate")
     most = max(frame["value"].abs().max(), 1e-12) if len(frame) else 1.0
-    below, above = (HELP, HARM) if worse >= 0 else (HARM, HELP)
-    domain = [0, most] if worse == 0 else [-most, -1e-9 * most, 1e-9 * most, most]
-    colours = [FADED[HARM], HARM] if worse == 0 else [below, FADED[below], FADED[above], above]
+    below, above = (HELP, HARM) if metric.worse > 0 else (HARM, HELP)
+    domain = [0, most] if metric.divergence else [-most, -1e-9 * most, 1e-9 * most, most]
+    colours = [FADED[above], above] if metric.divergence else [below, FADED[below], FADED[above], above]
     places = {"layer": list(range(layers)), "head": list(range(heads))}
     base = alt.Chart(frame).encode(
         x=alt.X(
@@ -212,7 +214,7 @@ def pair_scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str
 
 
 def pruning_curves(
-    bands: pd.DataFrame, points: pd.DataFrame, title: str, form: str, levels: dict[str, float]
+    bands: pd.DataFrame, points: pd.DataFrame, title: str, form: str, levels: dict[str, float], dark: bool = False
 ) -> alt.LayerChart:
     """One line per method with its band over seeds, every seed's points behind it, and levels as labelled rules.
 
@@ -222,7 +224,7 @@ def pruning_curves(
         levels: words → height, such as the baseline's.
     """
     kinds = list(dict.fromkeys(points["kind"]))
-    marks = [MARKS[kind] for kind in kinds]
+    marks = [mark_of(kind) for kind in kinds]
     legend = alt.Legend(
         title=None, orient="top", labelFontSize=13, symbolSize=90, symbolStrokeWidth=0, symbolOpacity=1, columns=3
     )
@@ -238,7 +240,7 @@ def pruning_curves(
     level = alt.Chart(rules).encode(y=y("value"))
     lines = level.mark_rule(color=GREY, strokeWidth=1.2, strokeDash=[6, 3], tooltip=None)
     words = level.mark_text(
-        align="right", baseline="bottom", dx=-4, dy=-3, color=GREY, fontSize=12, tooltip=None
+        align="right", baseline="bottom", dx=-4, dy=-3, color=ink(dark), fontSize=12, tooltip=None
     ).encode(x=alt.value("width"), text="words:N")
     single = (
         alt.Chart(points)

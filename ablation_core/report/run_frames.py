@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from ablation_core.engine.metrics import METRICS
 from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
 from ablation_core.runs.sweep import SweepResult
 
@@ -14,8 +15,8 @@ STATES = ("significant", "not significant", "estimate")
 
 
 def significant_heads(result: SweepResult, method: str, metric: str) -> set[str]:
-    """The heads with a significant effect: q at most 5 % or, for KL, which is never negative, more than every random set."""
-    if metric != "kl":
+    """The heads with a significant effect: q at most 5 % or, for a divergence, which is not tested, more than every random set."""
+    if METRICS[metric].tested:
         return result.significant(method, metric)
     floor = result.floor(method, metric)
     return {head for head, value in result.changes(method, metric).items() if floor is not None and value > floor[1]}
@@ -30,7 +31,7 @@ def map_frame(
 ) -> pd.DataFrame:
     """One row per head that is measured or estimated: its change, interval, q and state, the largest change first."""
     significant, adjusted, rows = significant_heads(result, method, metric), {}, []
-    if metric != "kl":
+    if METRICS[metric].tested:
         adjusted = result.adjusted(method, metric)
     estimates = estimates or {}
     for head in result.wanted:
@@ -38,8 +39,8 @@ def map_frame(
         row: dict[str, Any] = {"layer": layer, "head": number, "label": head, "picked": head == picked}
         estimate, error = estimates.get(head, (math.nan, math.nan))
         row |= {"estimate": estimate, "estimate error": error}
-        if kept := result.rows.get(head, {}).get(method):
-            bounds = {name: math.nan if value is None else value for name, value in kept["change"][metric].items()}
+        if span := result.rows.get(head, {}).get(method, {}).get("change", {}).get(metric):
+            bounds = {name: math.nan if value is None else value for name, value in span.items()}
             row |= {
                 "value": bounds.pop("mean"),
                 **bounds,
@@ -59,8 +60,8 @@ def method_frame(result: SweepResult, head: str, metric: str, chosen: str) -> pd
     """One row per method: its effect on one head, in the form of `frames.change_frame`."""
     rows = []
     for method in result.methods:
-        if kept := result.rows.get(head, {}).get(method):
-            mean, low, high = (kept["change"][metric][bound] for bound in ("mean", "low", "high"))
+        if span := result.rows.get(head, {}).get(method, {}).get("change", {}).get(metric):
+            mean, low, high = (span[bound] for bound in ("mean", "low", "high"))
             ends = (mean, mean) if low is None else (low, high)
             low, high, _ = result.floor(method, metric) or (math.nan, math.nan, 0)
             row = {"kind": method, "mean": mean, "low": ends[0], "high": ends[1], "chosen": method == chosen}
@@ -118,14 +119,13 @@ def point_frame(result: CurveResult, metric: str) -> pd.DataFrame:
 
 def table_frame(result: CurveResult, metric: str) -> pd.DataFrame:
     """One row per method: the metric at 50 and 90 per cent, as the mean over seeds with the least and the greatest."""
-    form = "{:.3f}" if metric == "loss" else "{:.1%}"
-    rows = []
+    form, rows = METRICS[metric].cell_format.lstrip("+"), []
     for method in result.description["methods"]:
         row = {"method": method}
         for percent in TABLE_AT:
             band = result.band(method, metric, percent)
             mean, low, high = (
-                "" if band[name] is None else form.format(band[name]) for name in ("mean", "low", "high")
+                "" if band[name] is None else format(band[name], form) for name in ("mean", "low", "high")
             )
             row[f"at {percent} %"] = f"{mean} ({low}–{high})" if mean else "–"
         rows.append(row)

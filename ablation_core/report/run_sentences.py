@@ -3,26 +3,26 @@
 import math
 from collections import Counter
 
+from ablation_core.engine.metrics import METRICS
 from ablation_core.report.numbers import amount, number, span_text
 from ablation_core.report.run_frames import HeadEstimates, significant_heads
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
 from ablation_core.stats.correlation import rank_agreement
 
-_UNITS = {"loss": ("the loss", " nats", "+.4f"), "top1": ("top-1", "", "+.2%"), "top10": ("top-10", "", "+.2%")}
-_KL = ("the predictions", " nats", ".5f")
-
 
 def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
     """How many heads have a significant effect with a method, which has the largest, and what random neurons do."""
-    what, unit, form = _UNITS.get(metric, _KL)
+    row = METRICS[metric]
+    what, form = row.noun, row.change_format
+    unit = f" {row.unit}" if row.unit else ""
     changes = {head: value for head, value in result.changes(method, metric).items() if math.isfinite(value)}
     if not changes:
         return f"No head has been measured with {method} yet."
     data, count = result.description["data"], len(result.wanted)
     so_far = "" if len(changes) == count else f" ({len(changes)} measured so far)"
     significant = significant_heads(result, method, metric)
-    rule = "FDR 5 %" if metric != "kl" else "a KL above every random set's"
+    rule = "FDR 5 %" if row.tested else f"a {row.label} above every random set's"
     most_taken = "at most " if "looks_after_sequences" in result.description else ""
     text = (
         f"With {method}, **{len(significant)} of {count} heads**{so_far} have a significant effect on {what} ({rule}), on "
@@ -101,11 +101,12 @@ def estimate_sentence(result: SweepResult, method: str, metric: str, estimates: 
 def curve_levels(result: CurveResult, metric: str) -> dict[str, float]:
     """The clean model's level and the level of guessing at random among the model's classes or tokens, by their labels."""
     classes = result.description["classes"]
-    form, fine = (".2f", ".2f") if metric == "loss" else (".0%", ".2%")
-    chance = math.log(classes) if metric == "loss" else 1 / classes
-    found = {f"chance: 1 of {classes:,}, {chance:{fine}}": chance}
-    if result.baseline is not None:
-        found[f"baseline {result.baseline[metric]:{form}}"] = result.baseline[metric]
+    row, found = METRICS[metric], {}
+    if row.chance is not None:
+        chance = row.chance(classes)
+        found[f"chance: 1 of {classes:,}, {chance:{row.change_format.lstrip('+')}}"] = chance
+    if result.baseline is not None and (level := result.baseline.get(metric)) is not None:
+        found[f"baseline {level:{row.axis_format}}"] = level
     return found
 
 
@@ -126,7 +127,8 @@ def curve_sentence(result: CurveResult, metric: str) -> str:
     gap = gaps[nearest]
     if gap["mean"] is None:
         return f"{text}."
-    form, unit = ("+.4f", " nats") if metric == "loss" else ("+.2%", "")
+    row = METRICS[metric]
+    form, unit = row.change_format, f" {row.unit}" if row.unit else ""
     text += f"; {nearest} does {amount(gap['mean'], form)}{unit} more"
     if gap["low"] is None:
         return f"{text}. With one seed there is no interval."

@@ -1,4 +1,4 @@
-"""What may be named in the app: everything on a person's own machine, only what is offered on a shared server.
+"""What may be named in the app: everything on one's own machine, only what is offered on a shared server.
 
 Whoever runs a server for others sets `ABLATION_SHARED=1`, and may list what is offered in `ABLATION_MODELS` and
 `ABLATION_DATA`, separated by spaces. The decision is taken once, when the server starts; the command line is not
@@ -28,7 +28,7 @@ class Access:
     Attributes:
         shared: whether they are others than the one who runs it.
         models, data: what is offered to them.
-        keeps_runs: whether finished pieces of long runs can be kept, in the cache folder's folder of runs.
+        keeps_runs: whether finished units of long runs can be saved, in the cache folder's folder of runs.
     """
 
     shared: bool = False

@@ -15,21 +15,16 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.activations.neuron_summary import summarise_neuron
+from ablation_core.engine.metrics import Metric, metrics_in
 from ablation_core.report import charts, code, export, frames
 from ablation_core.report.html import Picture, Report, result_table, to_html
+from ablation_core.report.numbers import is_points
 from ablation_core.report.sentences import comparison, verdict
 from ablation_core.server import access
 from ablation_core.ui.sidebar import View
 
 if TYPE_CHECKING:
     from ablation_core.ui.ablation_job import AblationProgress
-
-_METRICS = {
-    "loss": "Change of loss, nats per prediction",
-    "top1": "Change of top-1, pp",
-    "top10": "Change of top-10, pp",
-    "kl": "KL from the baseline, nats",
-}
 
 
 @dataclass(frozen=True)
@@ -140,14 +135,14 @@ def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
     assert result is not None
     title = f"{result.model['ref']} without {result.select or 'any neurons'}, on {result.data['ref']}"
 
-    def changes(metric: str) -> alt.LayerChart:
-        frame = frames.change_frame(result, metric, view.method, floor)
-        return charts.changes(frame, _METRICS[metric], points=_METRICS[metric].endswith(", pp"))
+    def changes(metric: Metric) -> alt.LayerChart:
+        frame = frames.change_frame(result, metric.name, view.method, floor)
+        return charts.changes(frame, metric.change_title, is_points(metric.change_format))
 
-    drawn = {
-        words: Chart(partial(changes, metric), f"{words} by method, with 95 % intervals: {title}.")
-        for metric, words in _METRICS.items()
-    }
+    drawn = {}
+    for metric in metrics_in(result.baseline.means):
+        words = metric.change_title[0].upper() + metric.change_title[1:]
+        drawn[words] = Chart(partial(changes, metric), f"{words} by method, with 95 % intervals: {title}.")
     if result.neurons:
         drawn["Replacement values"] = Chart(
             lambda: charts.replaced_values(frames.replaced_frame(view.statistics, view.selection, view.bins)),

@@ -3,32 +3,33 @@
 import pandas as pd
 import streamlit as st
 
-from ablation_core.experiments.estimate import QUANTITIES
+from ablation_core.engine.metrics import METRICS, estimated_metrics
 from ablation_core.methods.registry import METHODS
 from ablation_core.report import charts, run_charts, run_frames
+from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import estimate_sentence
 from ablation_core.report.sentences import floor_words
 from ablation_core.runs.sweep import SweepResult
-from ablation_core.ui.run_export_row import Measure, is_points
 from ablation_core.ui.widgets import dark_page, page_link
 
 LARGEST = 20  # neurons listed
 
 
-def show_head(result: SweepResult, head: str, term: str, method: str, metric: str, measure: Measure) -> None:
+def show_head(result: SweepResult, head: str, term: str, method: str, metric: str) -> None:
     """One head by all methods, with links to it on other pages.
 
     Args:
         term: the head, or the one neuron of it that was asked for.
     """
+    title = METRICS[metric].change_heading
     st.markdown(f"**Head {head} by every method**")
     frame = run_frames.method_frame(result, head, metric, method)
     if len(frame):
         floor = result.floor(method, metric)
         st.altair_chart(
-            charts.changes(frame, measure.title, is_points(measure.form)),
-            alt=f"{measure.title} without head {head}, by method, with 95 % intervals.",
+            charts.changes(frame, title, is_points(METRICS[metric].change_format)),
+            alt=f"{title} without head {head}, by method, with 95 % intervals.",
         )
         band = f" Grey bands: noise floor, {floor_words(floor[2])} (layers in turn)." if floor else ""
         st.caption(f"95 % intervals, paired.{band}")
@@ -47,7 +48,6 @@ def show_estimates(
     term: str,
     method: str,
     metric: str,
-    measure: Measure,
     predictions: int,
     missing: str,
 ) -> None:
@@ -58,13 +58,14 @@ def show_estimates(
         predictions: how many the estimate is based on.
         missing: why there is none, where there is none.
     """
+    title, form = METRICS[metric].change_heading, METRICS[metric].cell_format
     st.subheader("Instant estimate", anchor=False)
     if not estimates:
         learned = f"The constants of {method} are learned for each head, so their effect cannot be estimated."
         st.caption(
             (learned if METHODS[method].learned else missing)
-            if metric in QUANTITIES
-            else "Only the loss and the KL can be estimated."
+            if METRICS[metric].estimate
+            else f"Only {' and '.join(one.noun for one in estimated_metrics())} can be estimated."
         )
         return
     sentence = estimate_sentence(result, method, metric, estimates)
@@ -75,8 +76,8 @@ def show_estimates(
         st.markdown("**Estimate and exact change**")
         if len(frame):
             st.altair_chart(
-                run_charts.pair_scatter(frame, "estimate", "exact", measure.title, measure.form),
-                alt=f"Each measured head's estimated and exact {measure.title} by {method}. {sentence}",
+                run_charts.pair_scatter(frame, "estimate", "exact", title, form),
+                alt=f"Each measured head's estimated and exact {title} by {method}. {sentence}",
             )
             st.caption("One point per head; on the dashed line the estimate equals the exact change.")
         else:
@@ -92,24 +93,25 @@ def show_estimates(
                 st.session_state["head"] = f"{head}:{int(clicked[0]['neuron'])}"
 
         st.altair_chart(
-            run_charts.neuron_bars(own.assign(picked=own["label"] == term), measure.title, measure.form),
+            run_charts.neuron_bars(own.assign(picked=own["label"] == term), title, form),
             key=key,
             on_select=pick_neuron,
             selection_mode="pick",
-            alt=f"Estimated {measure.title} without each neuron of head {head} by {method}, with standard errors.",
+            alt=f"Estimated {title} without each neuron of head {head} by {method}, with standard errors.",
         )
         st.caption("Thin lines: ± one standard error. Click a neuron to select it.")
     with st.expander(f"The {LARGEST} neurons of the model with the largest estimates"):
         shown = neurons.head(LARGEST)[["label", "estimate", "error"]]
         st.dataframe(
-            shown.rename(columns={"label": "neuron", "estimate": measure.title, "error": "standard error"}),
+            shown.rename(columns={"label": "neuron", "estimate": title, "error": "standard error"}),
             hide_index=True,
             width="stretch",
         )
 
 
-def show_agreement(result: SweepResult, metric: str, measure: Measure) -> None:
+def show_agreement(result: SweepResult, metric: str) -> None:
     """Whether the methods rank the heads alike."""
+    title, form = METRICS[metric].change_heading, METRICS[metric].cell_format
     st.subheader("Do the methods agree?", anchor=False)
     frame = run_frames.agreement_frame(result, metric).dropna(subset="rho")
     if len(frame) <= len(result.methods):
@@ -145,7 +147,7 @@ def show_agreement(result: SweepResult, metric: str, measure: Measure) -> None:
         )  # fmt: skip
         pairs = run_frames.pair_frame(result, one, other, metric)
         st.altair_chart(
-            run_charts.pair_scatter(pairs, one, other, measure.title, measure.form),
-            alt=f"Each head's {measure.title} by {one} against {other}.",
+            run_charts.pair_scatter(pairs, one, other, title, form),
+            alt=f"Each head's {title} by {one} against {other}.",
         )
         st.caption("One point per head; on the dashed line both methods change it equally.")

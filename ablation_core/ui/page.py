@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.charts import MARKS
+from ablation_core.report.charts import mark_of
 from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
 from ablation_core.ui.run_controls import show_mine
@@ -34,6 +34,20 @@ _STYLE = """<style>
 .stMainBlockContainer {padding-top: 3rem; padding-bottom: 2rem}
 @media (prefers-color-scheme: dark) {button[data-testid="stBaseButton-primary"] p {color: #11161c}}
 </style>"""
+
+
+# Streamlit pushes an entry into the browser's history for each setting that it writes into the address, so that a change of
+# page made three, and Back showed other settings on the same page. One entry per page: settings replace it.
+_HISTORY = """<script>
+if (!window.oneEntryPerPage) {
+  window.oneEntryPerPage = true;
+  const push = history.pushState.bind(history);
+  history.pushState = (state, title, address) => {
+    const there = new URL(address ?? location.href, location.href);
+    there.pathname === location.pathname ? history.replaceState(state, title, address) : push(state, title, address);
+  };
+}
+</script>"""
 
 
 def open_page(title: str, icon: str, runs_model: bool = True) -> View:
@@ -60,10 +74,11 @@ def open_frame(title: str, icon: str) -> None:
     """Set the page up, with links to the others, for a page that needs no model."""
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
     for (name, old), new in _OLD_VALUES.items():
-        if st.query_params.get(name) == old:
-            st.query_params[name] = new
+        if st.query_params.get(name) == old and name not in st.session_state:
+            st.session_state[name] = new
     prepare_process()
     st.html(_STYLE)
+    st.html(_HISTORY, unsafe_allow_javascript=True)
     with st.sidebar:
         st.markdown("### Ablation Explorer")
         with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
@@ -94,10 +109,10 @@ def model_turn(model: LoadedModel) -> Iterator[None]:
 
 def legend(kinds: tuple[str, ...]) -> None:
     """The kinds of values, each with its line in its colour and style."""
-    styles = {"zero": "dotted", "mean": "dashed", "median": "double", "peak": "solid"}
+    styles = {"zero": "dotted", "mean": "dashed", "median": "double"}
     lines = "".join(
         f'<span style="margin-right:1.4em;white-space:nowrap"><span style="display:inline-block;width:26px;'
-        f'vertical-align:middle;border-top:3px {styles[kind]} {MARKS[kind].color}"></span> {kind}</span>'
-        for kind in kinds
+        f'vertical-align:middle;border-top:3px {style} {mark_of(kind).color}"></span> {kind}</span>'
+        for kind, style in ((kind, styles.get(kind, "solid")) for kind in kinds)
     )
     st.html(f'<div style="font-size:0.85rem;opacity:0.85">{lines}</div>')

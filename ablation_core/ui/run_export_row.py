@@ -1,12 +1,13 @@
 """The exports of the Head map and the Pruning curves page: script, command, charts, tables, report."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import altair as alt
 import pandas as pd
 
+from ablation_core.engine.metrics import METRICS
 from ablation_core.report import charts, code, export, run_charts, run_frames
+from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import (
     curve_levels,
@@ -21,26 +22,10 @@ from ablation_core.server import access
 from ablation_core.ui.export_row import Chart, ExportContent
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A metric as the pages draw it: its title with the unit, the format of its numbers, and the sign of a change for the
-    worse."""
-
-    title: str
-    form: str
-    worse: int = 1
-
-
-def is_points(form: str) -> bool:
-    """Whether a format is of differences of shares, which are shown in percentage points."""
-    return form.startswith("+") and form.endswith("%")
-
-
 def sweep_exports(
     result: SweepResult,
     method: str,
     metric: str,
-    measure: Measure,
     head: str,
     estimates: HeadEstimates,
     neurons: pd.DataFrame,
@@ -51,7 +36,8 @@ def sweep_exports(
     Args:
         neurons: the estimates of single neurons, as `server.head_map.neuron_estimates` makes them.
     """
-    described, title, form = result.description, measure.title, measure.form
+    described, row = result.description, METRICS[metric]
+    title, form = row.change_heading, row.cell_format
     layers, heads = described["model"]["layers"], described["model"]["heads"]
     most_heads = heads if isinstance(heads, int) else max(heads)
     what = f"{described['model']['ref']} without each head by {method}, on {described['data']['ref']}"
@@ -65,7 +51,7 @@ def sweep_exports(
 
     drawn = {
         f"Every head, {title}, by {method}": Chart(
-            lambda: run_charts.effect_map(heads_frame(), title, form, layers, most_heads, measure.worse),
+            lambda: run_charts.effect_map(heads_frame(), title, row, layers, most_heads),
             f"Map of {what}: {_plain(first)}",
         )
     }
@@ -110,16 +96,16 @@ def head_table(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=["layer", "head", "picked"]).rename(columns={"label": "head"}).dropna(axis=1, how="all")
 
 
-def curve_exports(result: CurveResult, metric: str, measure: Measure) -> ExportContent:
+def curve_exports(result: CurveResult, metric: str) -> ExportContent:
     """The curves, the table at 50 and 90 %, the ranks, and every point."""
-    described, title = result.description, measure.title
+    described, title, form = result.description, METRICS[metric].heading, METRICS[metric].axis_format
     drawn_units = "heads" if described["whole_heads"] else "neurons"
     what = f"{described['model']['ref']} with more and more {drawn_units} removed, on {described['data']['ref']}"
     bands, points = run_frames.curve_frame(result, metric), run_frames.point_frame(result, metric)
     sentence = curve_sentence(result, metric)
     drawn = {
         f"Pruning curves, {title}": Chart(
-            lambda: run_charts.pruning_curves(bands, points, title, measure.form, curve_levels(result, metric)),
+            lambda: run_charts.pruning_curves(bands, points, title, form, curve_levels(result, metric)),
             f"{title} against the share of {drawn_units} ablated, a line for each method: {_plain(sentence)}",
         )
     }

@@ -57,19 +57,46 @@ class Sizes:
 def common(sizes: Sizes) -> dict[str, Any]:
     """What configuration classes call the sizes."""
     width = dict.fromkeys(
-        ("hidden_size", "d_model", "n_embd", "n_embed", "dim", "embed_dim", "embedding_size", "word_embed_proj_dim", "emb_dim"),
+        (
+            "hidden_size",
+            "d_model",
+            "n_embd",
+            "n_embed",
+            "dim",
+            "embed_dim",
+            "embedding_size",
+            "word_embed_proj_dim",
+            "emb_dim",
+        ),
         sizes.width,
     )
-    layers = dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"), sizes.layers)
+    layers = dict.fromkeys(
+        ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"), sizes.layers
+    )
     heads = dict.fromkeys(
-        ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"), sizes.heads
+        ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"),
+        sizes.heads,
     )
     inner = dict.fromkeys(
-        ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "d_inner", "dim_feedforward", "encoder_ffn_dim", "decoder_ffn_dim",
-         "moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size", "moe_shared_expert_intermediate_size"),
+        (
+            "intermediate_size",
+            "ffn_dim",
+            "d_ff",
+            "n_inner",
+            "d_inner",
+            "dim_feedforward",
+            "encoder_ffn_dim",
+            "decoder_ffn_dim",
+            "moe_intermediate_size",
+            "shared_expert_intermediate_size",
+            "shared_intermediate_size",
+            "moe_shared_expert_intermediate_size",
+        ),
         64,
     )
-    length = dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions", "max_position"), 256)
+    length = dict.fromkeys(
+        ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions", "max_position"), 256
+    )
     experts = dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4)
     return {
         **width, **layers, **heads, **inner, **length, **experts,
@@ -99,7 +126,13 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
         "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
         "layer_types": mixed("linear_attention", sizes),
     }  # fmt: skip
-    mamba = {"mamba_n_heads": 8, "mamba_d_head": sizes.width * 2 // 8, "mamba_d_state": 8, "mamba_expand": 2, "mamba_chunk_size": 16}
+    mamba = {
+        "mamba_n_heads": 8,
+        "mamba_d_head": sizes.width * 2 // 8,
+        "mamba_d_state": 8,
+        "mamba_expand": 2,
+        "mamba_chunk_size": 16,
+    }
     for_family: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("deepseek_v2", "deepseek_v3", "minicpm3", "glm4_moe_lite", "youtu", "sarvam_mla", "mistral4", "axk1"), latent(sizes)),
         **dict.fromkeys(("deepseek_v32", "glm_moe_dsa", "axk2", "hy_v4"), latent(sizes) | {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 64}),

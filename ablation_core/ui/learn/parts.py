@@ -8,7 +8,7 @@ from ablation_core.activations.made_from import FINE_BINS
 from ablation_core.activations.neuron_summary import NeuronSummary
 from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import StatisticsError
-from ablation_core.report.charts import MARKS
+from ablation_core.report.charts import mark_of
 from ablation_core.server import inventory
 from ablation_core.ui.learn.lessons import DATA_OF
 from ablation_core.ui.learn.toy import Toy
@@ -22,7 +22,7 @@ _BOX = "border:1.5px solid currentColor;border-radius:10px;padding:0.7rem 1rem;t
 _NEURON = "display:inline-flex;width:2.1rem;height:2.1rem;border-radius:50%;align-items:center;justify-content:center;"
 _FULL, _EMPTY = (
     f'<span style="{_NEURON}border:{line}">{letter}</span>'
-    for line, letter in (("1.5px solid currentColor", ""), (f"3px dashed {MARKS['peak'].color}", "<b>?</b>"))
+    for line, letter in (("1.5px solid currentColor", ""), (f"3px dashed {mark_of('peak').color}", "<b>?</b>"))
 )
 _DIAGRAM = f"""
 <div style="display:flex;flex-wrap:wrap;align-items:center;gap:0.8rem;margin:0.5rem 0">
