@@ -3,7 +3,7 @@
     METRICS["top1"].label           # "top-1"
     METRICS["loss"].worse           # 1: a loss that grows is worse
 
-A new metric is a row here and a function of what `scores.ScoredLogits` holds: the logits, the targets, and the clean
+A new metric is a row here and a function of what `scored_logits.ScoredLogits` holds: the logits, the targets, and the clean
 run's scores. Documents, tables, charts, sentences and exported files take all else from the row.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ablation_core.data.dataset import Data
-    from ablation_core.engine.scores import ScoredLogits
+    from ablation_core.engine.scored_logits import ScoredLogits
 
 
 @dataclass(frozen=True)

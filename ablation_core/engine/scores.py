@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ablation_core.engine.metrics import METRICS, Metric
+from ablation_core.engine.scored_logits import ScoredLogits
 
 _BLOCK_VALUES = 1 << 19  # logits scored at once: 2 MiB, and as much again in each buffer
 
@@ -39,26 +40,6 @@ class Scores:
         nothing = np.zeros(0)
         names = [metric.name for metric in metrics]
         return cls({name: np.concatenate([nothing, *(part[name] for part in parts)]) for name in names})
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredLogits:
-    """What a metric is a function of: a run's predictions.
-
-    Attributes:
-        logits: (predictions, classes), of any precision.
-        targets: long, (predictions,); or (predictions, targets) where the data has several, the right one first.
-        loss: cross-entropy, nats; this and the following float64 (predictions,).
-        top1, top10: 1 where the target was among the most probable one or ten, else 0; a share where that is a tie.
-        kl: divergence of the run's distribution from the clean one's, nats: KL(clean ‖ run); 0 of the clean run itself.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    loss: np.ndarray
-    top1: np.ndarray
-    top10: np.ndarray
-    kl: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
