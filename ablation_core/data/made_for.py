@@ -6,15 +6,21 @@ Ids of one tokenizer are other words in another, and no error would show it: the
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from PIL import Image
 
 from ablation_core.errors import AblationError, DataError
 from ablation_core.models.loaded import LoadedModel
 
-if TYPE_CHECKING:
-    from ablation_core.data.dataset import Data
+
+class Prepared(Protocol):
+    """What is asked of data here."""
+
+    @property
+    def ref(self) -> str: ...
+    @property
+    def made_for(self) -> str: ...
 
 
 def reader_key(model: LoadedModel) -> str:
@@ -30,7 +36,7 @@ def reader_key(model: LoadedModel) -> str:
     return model.reader
 
 
-def check_made_for(model: LoadedModel, data: Data) -> None:
+def check_made_for(model: LoadedModel, data: Prepared) -> None:
     """Refuse data that was prepared for a model that reads otherwise.
 
     Raises:
