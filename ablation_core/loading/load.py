@@ -16,6 +16,7 @@ from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.loading.checkpoint import check_keys, check_library, plain_flags
 from ablation_core.loading.folders import check_files, find_folder, folder_options, is_timm_folder
 from ablation_core.loading.hub import find_on_hub
+from ablation_core.loading.in_memory import load_from_memory
 from ablation_core.loading.length import longest_input
 from ablation_core.loading.memory import check_fits, weight_bytes
 from ablation_core.loading.pixels import image_reader
@@ -67,8 +68,6 @@ def load_model(
     if isinstance(ref, Path):
         ref = str(ref)
     if not isinstance(ref, str):
-        from ablation_core.loading.in_memory import load_from_memory
-
         with _ONE_AT_A_TIME:
             return load_from_memory(ref, tokenizer, image_processor, labels, device, dtype)
     if not (tokenizer is None and image_processor is None and labels is None):
