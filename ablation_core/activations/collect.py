@@ -42,8 +42,8 @@ class StatisticsRun:
             positions_left_out = model.excluded_positions
         self.positions_left_out, self.binning = positions_left_out, binning
         self.layers = [
-            Accumulator(heads * model.head_dim, bins, limits[layer] if limits else None)
-            for layer, heads in enumerate(model.shape.heads)
+            Accumulator(model.shape.width(layer), bins, limits[layer] if limits else None)
+            for layer in range(model.num_layers)
         ]
         # In random order, so that the first rows, which fix the histograms' ranges, come from all over the data.
         self._order = np.random.default_rng(data.seed).permutation(data.sequences)
@@ -166,7 +166,9 @@ def gather_statistics(layers: list[Accumulator], heads: tuple[int, ...], provena
         shape = (len(heads), max(heads), head_dim, *values[0].shape[1:])
         array = np.full(shape, missing, dtype=values[0].numpy().dtype)
         for layer, value in enumerate(values):
-            array[layer, : heads[layer]] = value.numpy().reshape(heads[layer], *shape[2:])
+            if heads[layer]:
+                own = value.numpy().reshape(heads[layer], -1, *shape[3:])
+                array[layer, : heads[layer], : own.shape[1]] = own
         return array
 
     def gather_float(values: list[Tensor], missing: float) -> np.ndarray:

@@ -228,6 +228,10 @@ def as_statistics(
 ) -> Statistics | None:
     """Statistics however a person names them: themselves, their file, or the data set that they were made from.
 
+    >>> from ablation_core import as_statistics, load_model
+    >>> as_statistics("python-docs", load_model("opt-mini")).mean.shape  # layers, heads, neurons per head
+    (6, 6, 32)
+
     Raises:
         StatisticsError: there are none of this model on that data, or the file is missing, damaged or of another model.
     """
@@ -257,7 +261,9 @@ def missing_statistics(model: LoadedModel | ModelInfo, data_ref: str, folder: Pa
     words = ["python", "-m", "ablation_core", "stats", model.ref, "--data", data_ref]
     words += [] if folder == CACHE else ["--cache-dir", str(folder)]
     there = sorted({entry.provenance["data"] for entry in _fitting(model, folder)})
-    also = f" There are statistics of it on {', '.join(there)}: choose them with --statistics {there[0]}." if there else ""
+    also = (
+        f" There are statistics of it on {', '.join(there)}: choose them with --statistics {there[0]}." if there else ""
+    )
     return f"There are none of {model.ref} on {data_ref}; compute them with '{shlex.join(words)}'.{also}"
 
 

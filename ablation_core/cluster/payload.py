@@ -44,7 +44,9 @@ def pack_data(ref: str) -> Payload | None:
     """A person's own text file or folder of images; None for data sets that come with Python or the project."""
     kind, _, place = ref.partition(":")
     if ref.startswith("in memory"):
-        raise EngineError("Data in memory is not sent to a cluster: save it as a file, such as jsonl:FILE, and name that.")
+        raise EngineError(
+            "Data in memory is not sent to a cluster: save it as a file, such as jsonl:FILE, and name that."
+        )
     if kind == "text":
         return _pack(Path(place).parent, [Path(place)])
     if kind in tables.KINDS:

@@ -160,7 +160,9 @@ def _load_model(given: Assignment, ref: str) -> LoadedModel:
 
 
 def _load_data(given: Assignment, model: LoadedModel, ref: str) -> Data:
-    data = load_data(ref, model, given.predictions, given.seq_len or 128, given.batch_size, given.seed, given.split, given.documents)
+    data = load_data(
+        ref, model, given.predictions, given.seq_len or 128, given.batch_size, given.seed, given.split, given.documents
+    )
     if data.fingerprint != given.data_fingerprint:
         other = "" if _python() == given.python else f" It is Python {_python()} here and {given.python} there."
         raise DataError(

@@ -167,7 +167,7 @@ def constant_replacements(
     """Replacements by constants, float32 (layers, heads, head_dim), but for the first `skip_first` positions."""
     replacements = {}
     for layer in selection.layers:
-        value = torch.from_numpy(values[layer, : selection.shape.heads[layer]].reshape(-1).copy())
+        value = torch.from_numpy(selection.shape.flat(values, layer).copy())
         replacements[layer] = _swapper(selection, layer, value.to(model.device), skip_first)
     return replacements
 

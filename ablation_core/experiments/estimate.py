@@ -243,10 +243,10 @@ class EstimateRun:
 
 def _stacked(layers: list[np.ndarray]) -> np.ndarray:
     """One array a layer, of (heads, …), as one array (layers, heads, …), filled up with NaN."""
-    most = max(len(layer) for layer in layers)
-    stacked = np.full((len(layers), most, *layers[0].shape[1:]), np.nan)
+    most = np.max([layer.shape for layer in layers], axis=0)
+    stacked = np.full((len(layers), *most), np.nan)
     for number, layer in enumerate(layers):
-        stacked[number, : len(layer)] = layer
+        stacked[(number, *map(slice, layer.shape))] = layer
     return stacked
 
 

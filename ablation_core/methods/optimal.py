@@ -36,7 +36,9 @@ def training_data(model: LoadedModel, data: Data) -> Data:
             "split='evaluation', so that every other row is left for that."
         )
     source = data.ref if data.given is None else data.given
-    return load_data(source, model, count, data.seq_len or 128, data.batch_size, data.seed, "statistics", bool(data.documents))
+    return load_data(
+        source, model, count, data.seq_len or 128, data.batch_size, data.seed, "statistics", bool(data.documents)
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class OptimalRun:
         shape = self.selection.shape
         values = np.full((shape.layers, max(shape.heads), shape.head_dim), np.nan, dtype=np.float32)
         for layer, value in self._scattered(self._best, torch.nan).items():
-            values[layer, : shape.heads[layer]] = value.reshape(-1, shape.head_dim).numpy()
+            heads, size = shape.heads[layer], shape.size(layer)
+            values[layer, :heads, :size] = value.reshape(heads, size).numpy()
         return values
 
     def step(self) -> None:
@@ -165,8 +168,8 @@ class OptimalRun:
 
     def _gathered(self, array: np.ndarray) -> Tensor:
         """The selected neurons' entries, (neurons,), in order of layer, head and neuron."""
-        heads = self.selection.shape.heads
-        rows = [torch.from_numpy(array[layer, : heads[layer]].reshape(-1))[mask] for layer, mask in self._masks.items()]
+        shape = self.selection.shape
+        rows = [torch.from_numpy(shape.flat(array, layer))[mask] for layer, mask in self._masks.items()]
         return torch.cat(rows) if rows else torch.zeros(0)
 
     def _scattered(self, values: Tensor, other: float) -> dict[int, Tensor]:

@@ -15,7 +15,7 @@ from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.results import AblationResult
 from ablation_core.models.info import ModelInfo
-from ablation_core.storage import CACHE, PROJECT
+from ablation_core.storage import CACHE, INSTALLED, PROJECT
 
 _NEURON_SCRIPT = '''\
 """A neuron's distribution in numbers, as JSON. Made by Ablation Explorer; run it in the project's folder, or where the package is installed."""
@@ -118,7 +118,7 @@ def _file_of(digest: str, folder: Path) -> str | None:
 
 
 def _from_project(path: Path) -> str:
-    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
+    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) and not INSTALLED else path)
 
 
 def ablation_script(result: AblationResult, statistics: Statistics, method: str, folder: Path = CACHE) -> str:

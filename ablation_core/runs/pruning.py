@@ -78,7 +78,7 @@ def pruned(shape: ModelShape, percent: int, seed: int, whole_heads: bool = False
     """The neurons (or whole heads) of each layer that a seed's order puts first, so many per cent of the layer's."""
     masks = []
     for layer, heads in enumerate(shape.heads):
-        units, size = (heads, shape.head_dim) if whole_heads else (heads * shape.head_dim, 1)
+        units, size = (heads, shape.size(layer)) if whole_heads else (shape.width(layer), 1)
         order = np.random.default_rng((seed, layer)).permutation(units)
         chosen = np.zeros(units, dtype=bool)
         chosen[order[: round(units * percent / 100)]] = True

@@ -201,7 +201,9 @@ def test_with_its_driver_killed_and_then_stopped_a_run_goes_on_from_its_ledger(
                 break
     assert killed < records(opt_mini, tmp_path) < 12
     assert not drivers()
-    result = finish_sweep(opt_mini, data, SPEC, statistics, tmp_path)  # the rest without a cluster: the ledger is the same
+    result = finish_sweep(
+        opt_mini, data, SPEC, statistics, tmp_path
+    )  # the rest without a cluster: the ledger is the same
     assert json.dumps(numbers(result)) == json.dumps(here)
 
 

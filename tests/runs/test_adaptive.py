@@ -256,7 +256,7 @@ def test_a_finished_sweep_is_not_computed_again(
     opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = finish_adaptive(opt_mini, data, spec(), None, tmp_path)
-    for again in ("engine.record", "batchwise.linearise"):
+    for again in ("engine.clean_passes.record", "runs.adaptive_batches.linearise"):
         monkeypatch.setattr(f"ablation_core.{again}", lambda *_: pytest.fail("a batch was run again"))
     assert numbers(finish_adaptive(opt_mini, data, spec(), None, tmp_path)) == numbers(first)
 
