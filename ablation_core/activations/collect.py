@@ -92,6 +92,8 @@ class StatisticsRun:
             "bins": self.layers[0].bins,
             "binning": self.binning,
         }
+        if self.data.documents:
+            provenance["documents"] = True
         return gather_statistics(self.layers, self.model.shape.heads, provenance)
 
 

@@ -61,7 +61,9 @@ def unknown_data(ref: str) -> DataError:
     if os.path.isfile(ref):
         return DataError(f"{ref} is a file: write {kinds.get(suffix, 'text')}:{ref}.")
     names = ", ".join((*TEXT_NAMES, *FORMS, *IMAGE_NAMES, "images:FOLDER"))
-    return DataError(f"There is no data set {ref!r}. Choose one of {names}.")
+    shown = ref if len(ref) <= 80 else f"{ref[:79]}…"
+    text = " To score a text itself, give it in a list, as in load_data(['A text.'], model)." if " " in ref else ""
+    return DataError(f"There is no data set {shown!r}. Choose one of {names}.{text}")
 
 
 def read_text(ref: str, split: Split, notes: list[str] | None = None) -> Iterator[str]:

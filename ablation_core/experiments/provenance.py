@@ -42,12 +42,21 @@ def describe_made(model: LoadedModel, data: Data) -> dict:
         "device": str(model.device),
         "dtype": model.dtype,
         "threads": torch.get_num_threads(),
-        "windows": {True: "documents", False: "packed", None: "given"}[data.documents] if data.seq_len else "images",
+        "windows": _windows(model, data),
         "special_positions": model.excluded_positions,
         "data_source": data.source,
         "notes": list(data.notes),
         "versions": dict(_versions()),
     }
+
+
+def _windows(model: LoadedModel, data: Data) -> str:
+    """How texts became sequences."""
+    if model.modality == "vision":
+        return "images"
+    if data.seq_len is None:
+        return "prompts"
+    return {True: "documents", False: "packed", None: "given"}[data.documents]
 
 
 @cache

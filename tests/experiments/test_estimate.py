@@ -295,15 +295,18 @@ def test_estimates_rank_the_heads_of_a_trained_model(opt_mini: LoadedModel) -> N
 
 
 def test_agreement_by_hand() -> None:
-    exact = [float(n) for n in range(12)]
+    few = [float(n) for n in range(12)]
+    assert agreement(few, few[::-1]).top is None  # of twelve, eight of the first ten are the same in whatever order
+    exact = [float(n) for n in range(25)]
     estimates = [2 * n + 1 for n in exact]
     found = agreement(estimates, exact)
-    assert (found.heads, found.spearman, found.top) == (12, pytest.approx(1), 10)
+    assert (found.heads, found.spearman, found.top) == (25, pytest.approx(1), 10)
+    assert found.top_by_chance == 4  # ten places, each taken by one of the first ten of 25
     assert found.slope == pytest.approx(2)
-    assert found.ratio == pytest.approx(2 + 1 / 6)  # the median of 2 + 1/n over n from 1 to 11
-    swapped = [*estimates[:1], 99.0, *estimates[2:11], 0.0]  # the greatest and the second least change places
+    assert found.ratio == pytest.approx(2 + (1 / 12 + 1 / 13) / 2)  # the median of 2 + 1/n over n from 1 to 24
+    swapped = [*estimates[:1], 99.0, *estimates[2:24], 0.0]  # the greatest and the second least change places
     assert agreement(swapped, exact).top == 9
-    assert agreement([*estimates, np.nan], [*exact, 1.0]).heads == 12
+    assert agreement([*estimates, np.nan], [*exact, 1.0]).heads == 25
     assert agreement([1.0, 2.0], [1.0, 2.0]).top is None
 
 
