@@ -32,7 +32,7 @@ def tiny_inputs(module: torch.nn.Module, tokens: int = TOKENS, rows: int = 1, se
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     named = [getattr(text, name, None) for name in dir(text) if name.endswith("_token_id")]
     special = {int(one) for one in named if isinstance(one, int)}
-    known = module.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    known = module.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     usable = np.setdiff1d(np.arange(known), list(special))
     if not len(usable):
         usable = np.arange(known)

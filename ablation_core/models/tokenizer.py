@@ -40,7 +40,7 @@ def encode(model: LoadedModel, text: str, special: bool = False) -> list[int]:
 def known_tokens(model: LoadedModel) -> int:
     """How many tokens the model has embeddings for."""
     module: Any = model.module
-    return module.get_input_embeddings().num_embeddings
+    return module.get_input_embeddings().weight.shape[0]
 
 
 def check_known(model: LoadedModel, most: int) -> None:

@@ -13,12 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from PIL import Image
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ablation_core import bundled
+from ablation_core import bundled, load_model
+from ablation_core.data.dataset import Batch
+from ablation_core.engine import clean_passes
+from ablation_core.errors import AblationError, first_line
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.selection import Selection
 
 MOST_WEIGHTS = 30_000_000
 VOCABULARY = 4096
@@ -197,6 +204,10 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
             values["depths"] = [2, 2]
             if isinstance(getattr(base, "num_heads", None), list | tuple):
                 values["num_heads"] = [2, 4]
+    for name in ("vision_config", "text_config"):
+        inner = getattr(base, name, None)
+        if inner is not None and hasattr(inner, "to_dict"):
+            values[name] = {key: value for key, value in common(sizes).items() if key in vars(inner)}
     for name, value in overrides(family, sizes).items():
         if value is None:
             values.pop(name, None)
@@ -238,3 +249,74 @@ def build(kind: str, family: str, folder: Path, sizes: Sizes = Sizes()) -> Any:
         settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "do_resize": True}
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings))
     return module
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a family: works, refused, wrong, or not made tiny here; and the sentence that belongs to it."""
+
+    family: str
+    state: str
+    said: str
+
+
+def try_family(kind: str, family: str, folder: Path, sizes: Sizes = Sizes()) -> Outcome:
+    """Build, save, load and ablate: a zero-ablated head must equal zeroed columns of the projection, in plain torch."""
+    try:
+        build(kind, family, folder, sizes)
+    except Exception as error:  # noqa: BLE001 - a configuration class may refuse sizes in any way
+        return Outcome(family, "not made", first_line(error))
+    try:
+        model = load_model(str(folder), device="cpu", dtype="float32")
+    except AblationError as error:
+        return Outcome(family, "refused", str(error).replace(str(folder), "It"))
+    gap = zeroed_gap(model)
+    where = f"`{model.architecture.blocks}.{model.architecture.projection}`"
+    if gap > 1e-4:
+        return Outcome(family, "wrong", f"{where}: {gap:.1e} nats from zeroed columns")
+    missing = [layer for layer, heads in enumerate(model.shape.heads) if not heads]
+    return Outcome(family, "works", where + (f"; {model.without_heads(missing[0])}" if missing else ""))
+
+
+@torch.inference_mode()
+def zeroed_gap(model: LoadedModel) -> float:
+    """The largest difference of a loss, in nats, between each layer's last head ablated and its columns zeroed."""
+    batch = _batch(model)
+    clean_pass = clean_passes.record(model, batch)
+    zeros = np.zeros((model.num_layers, max(model.shape.heads), model.head_dim), np.float32)
+    gaps = []
+    for layer, heads in enumerate(model.shape.heads):
+        if not heads:
+            continue
+        selection = Selection.parse(f"{layer}.{heads - 1}", model.shape)
+        output = clean_passes.ablated_output(
+            model, clean_pass, clean_passes.constant_replacements(selection, zeros, model)
+        )
+        ablated = clean_passes.score_outputs(model, clean_pass, [output])[1].loss
+        weight = model.projections[layer].weight
+        size = model.shape.size(layer)
+        columns = slice((heads - 1) * size, heads * size)
+        kept = weight.clone()
+        if type(model.projections[layer]).__name__ == "Conv1D":
+            weight[columns] = 0
+        else:
+            weight[:, columns] = 0
+        result = model.module(**batch.inputs)
+        logits = (result if isinstance(result, torch.Tensor) else result.logits).double()
+        weight.copy_(kept)
+        scored = batch.targets != -100
+        expected = torch.nn.functional.cross_entropy(logits[scored], batch.targets[scored], reduction="none")
+        gaps.append(float(np.abs(ablated - expected.numpy()).max()))
+    return max(gaps)
+
+
+def _batch(model: LoadedModel) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    if model.modality == "vision":
+        images = [Image.effect_noise((32, 32), 80).convert("RGB") for _ in range(3)]
+        pixels = torch.stack([model.to_pixels(image) for image in images])
+        return Batch({model.input_name: pixels}, torch.arange(3))
+    ids = torch.randint(5, VOCABULARY, (3, 14), generator=generator)
+    targets = ids.roll(-1, 1)
+    targets[:, ::3] = -100
+    return Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, targets)

@@ -147,7 +147,7 @@ def test_a_model_without_softmax_attention_is_refused() -> None:
 
 
 def test_heads_that_are_mixed_before_their_projection_are_refused() -> None:
-    with pytest.raises(ModelError, match="not independent slices of the 6 values that mixer.out reads"):
+    with pytest.raises(ModelError, match=r"not independent slices of the 6 values that mixer\.out reads"):
         structure(Runs(Layer(Attending(mixed=True))))
 
 
