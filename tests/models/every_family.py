@@ -140,6 +140,10 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
         "mamba_expand": 2,
         "mamba_chunk_size": 16,
     }
+    gemma4 = {
+        "layer_types": mixed("sliding_attention", sizes), "global_head_dim": 2 * sizes.head_dim, "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY,
+    }  # fmt: skip
     for_family: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("deepseek_v2", "deepseek_v3", "minicpm3", "glm4_moe_lite", "youtu", "sarvam_mla", "mistral4", "axk1"), latent(sizes)),
         **dict.fromkeys(("deepseek_v32", "glm_moe_dsa", "axk2", "hy_v4"), latent(sizes) | {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 64}),
@@ -165,10 +169,7 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
         "gemma3n_text": {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4, "num_kv_shared_layers": 2,
                          "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8, "activation_sparsity_pattern": [0.0] * 4,
                          "intermediate_size": 64, "laurel_rank": 8},
-        **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), {
-            "layer_types": mixed("sliding_attention", sizes), "global_head_dim": 2 * sizes.head_dim, "num_kv_shared_layers": 0,
-            "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY,
-        }),
+        "gemma4_text": gemma4, "gemma4_unified_text": gemma4,
         "gpt_neo": {"attention_types": [[["global"], sizes.layers]], "num_layers": sizes.layers},
         "gptj": {"rotary_dim": 4},
         "codegen": {"rotary_dim": 4, "n_head": 4, "n_embd": 48},
@@ -195,7 +196,7 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
     known = set(vars(base)) | set(getattr(base, "attribute_map", {}))
     values = {name: value for name, value in common(sizes).items() if name in known}
     for name, value in list(values.items()):
-        now = getattr(base, name, None)
+        now = vars(base).get(name)  # as an attribute it may be refused, where layers differ
         if isinstance(now, list | tuple) and not isinstance(value, list | tuple):
             del values[name]
     if kind == "vision":
