@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from ablation_core.errors import AblationError
     from ablation_core.experiments.ablation import AblationSpec, ablate
     from ablation_core.experiments.results import AblationResult
+    from ablation_core.heads.attention import attention_pattern
+    from ablation_core.heads.direct import direct_effects
+    from ablation_core.heads.examples import examples
+    from ablation_core.heads.scores import head_scores
+    from ablation_core.heads.writes import writes
     from ablation_core.loading.load import load_model
     from ablation_core.methods.registry import METHODS
     from ablation_core.selection import Selection
@@ -23,12 +28,17 @@ __all__ = [
     "Selection",
     "Statistics",
     "ablate",
+    "attention_pattern",
     "compute_statistics",
+    "direct_effects",
+    "examples",
     "find_statistics",
+    "head_scores",
     "load_data",
     "load_model",
     "load_statistics",
     "save_statistics",
+    "writes",
 ]
 
 _HOMES = {
@@ -40,6 +50,11 @@ _HOMES = {
     "AblationError": "errors",
     "AblationSpec": "experiments.ablation",
     "ablate": "experiments.ablation",
+    "attention_pattern": "heads.attention",
+    "direct_effects": "heads.direct",
+    "examples": "heads.examples",
+    "head_scores": "heads.scores",
+    "writes": "heads.writes",
     "load_model": "loading.load",
     "METHODS": "methods.registry",
     "AblationResult": "experiments.results",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ablation_core.activations.statistics import BINNINGS, FINE_BINS
 from ablation_core.cli import commands
+from ablation_core.cli import head as head_command
 from ablation_core.errors import AblationError
 from ablation_core.experiments.estimate import PASSES
 from ablation_core.loading.packaged import PACKAGED
@@ -93,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     figures = verbs.add_parser("neurons", parents=[measured], help="print the figures of neurons' distributions")
     figures.add_argument("--select", required=True, help='neurons, such as "3.2:5"')
     figures.set_defaults(run=commands.neurons_command)
+
+    one_head = verbs.add_parser("head", parents=[measured], help="what a head does, and what happens without it")
+    head_command.add_arguments(one_head)
+    one_head.set_defaults(run=head_command.head_command)
 
     estimates = verbs.add_parser("estimate", parents=[measured], help="estimate every head's and neuron's harm at once")
     estimates.add_argument(
