@@ -1,7 +1,7 @@
 """What the estimate costs and how well it agrees with exact values: `python -m benchmarks.estimate MODEL [--heads N]`.
 
-Exact values come from ablating N heads one by one, a random sample of all (by default all), and are kept in the result
-file beside this script: an interrupted run goes on where it stopped, and a second run measures no head again. Costs are
+Exact values come from ablating N heads one by one, a random sample of all (by default all), and are saved in the result
+file beside this script: an interrupted run resumes, and a second run measures no head again. Costs are
 processor time of one thread, as multiples of a plain pass: the clean forward and its scores on the same data.
 """
 
@@ -17,7 +17,8 @@ import torch
 from ablation_core import ablate, find_statistics, load_data, load_model, load_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import DEFAULT_DATA, Data
-from ablation_core.engine.clean_passes import record, score_outputs
+from ablation_core.engine.forward import record
+from ablation_core.engine.scoring import score_outputs
 from ablation_core.experiments.estimate import EstimateRun, MethodEstimate
 from ablation_core.experiments.estimate_validation import agreement
 from ablation_core.experiments.provenance import describe_run
@@ -27,8 +28,8 @@ from ablation_core.runtime import keep_freed_memory
 
 METHODS = ("zero", "mean", "median", "peak")
 VARIANTS: dict[str, Callable[[MethodEstimate, str], np.ndarray]] = {
-    "first order": lambda found, quantity: found.loss.heads - found.kl.heads,
-    "second order": lambda found, quantity: found.kl.heads,
+    "first order": lambda found, quantity: found.loss.heads - found["kl"].heads,
+    "second order": lambda found, quantity: found["kl"].heads,
     "both": lambda found, quantity: getattr(found, quantity).heads,
 }
 
@@ -51,9 +52,9 @@ def measure_exactly(
     heads = [f"{layer}.{head}" for layer, heads in enumerate(model.shape.heads) for head in range(heads)]
     for number in np.random.default_rng(7).permutation(len(heads))[:count]:
         if heads[number] not in kept["exact"]:
-            result = ablate(model, data, heads[number], METHODS, statistics)
+            result = ablate(model, data, heads[number], METHODS, statistics=statistics)
             kept["exact"][heads[number]] = {
-                row.method: {"kl": row.performance.kl, "loss": row.change["loss"].mean} for row in result.results
+                row.method: {"kl": row.performance["kl"], "loss": row.change["loss"].mean} for row in result.results
             }
             path.write_text(json.dumps(kept, indent=1) + "\n")
             print(f"exact: {len(kept['exact'])} heads", flush=True)
@@ -101,7 +102,9 @@ def main() -> None:
     plain = min(seconds(lambda: plain_pass(model, data)) for _ in range(2))
     kept["plain_pass_seconds"], kept["estimates"] = round(plain, 2), []
     for passes in parsed.passes:
-        estimating = EstimateRun(model, data, choose_methods(METHODS, model.modality), statistics, passes=passes)
+        estimating = EstimateRun(
+            model, data, choose_methods(METHODS, model.modality), statistics=statistics, passes=passes
+        )
         cost = seconds(estimating.finish) / plain
         found = estimating.result().methods
         measure_exactly(model, data, statistics, parsed.heads, kept, path)

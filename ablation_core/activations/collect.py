@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from ablation_core.activations.accumulator import Accumulator
-from ablation_core.activations.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning, Statistics
+from ablation_core.activations.made_from import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Batch, Data
-from ablation_core.engine import clean_passes
+from ablation_core.data.made_for import check_made_for
+from ablation_core.engine import forward
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
 
@@ -28,18 +30,20 @@ class StatisticsRun:
         self,
         model: LoadedModel,
         data: Data,
+        *,
         bins: int = FINE_BINS,
         positions_left_out: int | None = None,
         limits: list[tuple[Tensor, Tensor]] | None = None,
         binning: str = "robust",
     ) -> None:
+        check_made_for(model, data)
         self.model, self.data = model, data
         if positions_left_out is None:
             positions_left_out = model.excluded_positions
         self.positions_left_out, self.binning = positions_left_out, binning
         self.layers = [
-            Accumulator(heads * model.head_dim, bins, limits[layer] if limits else None)
-            for layer, heads in enumerate(model.shape.heads)
+            Accumulator(model.shape.width(layer), bins, limits[layer] if limits else None)
+            for layer in range(model.num_layers)
         ]
         # In random order, so that the first rows, which fix the histograms' ranges, come from all over the data.
         self._order = np.random.default_rng(data.seed).permutation(data.sequences)
@@ -53,12 +57,12 @@ class StatisticsRun:
         """Count the next batch."""
         first = self.steps_done * self.data.batch_size
         batch = self.data.rows(self._order[first : first + self.data.batch_size].tolist())
-        captured = clean_passes.pre_outs(self.model, batch, range(self.model.num_layers))
+        captured = forward.pre_outs(self.model, batch, range(self.model.num_layers))
         for layer, accumulator in enumerate(self.layers):
             z = captured.pop(layer)  # layers done with make room
             counted = counted_positions(batch, z, self.positions_left_out).flatten().nonzero()[:, 0]
             accumulator.update(z.flatten(0, 1).index_select(0, counted))
-        self.tokens = int(max((layer.count + layer.not_finite).max() for layer in self.layers))
+        self.tokens = int(max((layer.count + layer.not_finite).max() for layer in self.layers if len(layer.count)))
         self.steps_done += 1
 
     def result(self) -> Statistics:
@@ -94,6 +98,7 @@ class StatisticsRun:
 def compute_statistics(
     model: LoadedModel,
     data: Data,
+    *,
     bins: int = FINE_BINS,
     positions_left_out: int | None = None,
     binning: Binning = "robust",
@@ -101,7 +106,14 @@ def compute_statistics(
 ) -> Statistics:
     """The activation statistics of every neuron, in one pass over the data.
 
+    >>> from ablation_core import compute_statistics, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> statistics = compute_statistics(model, load_data("python-docs", model, predictions=200, split="statistics"))
+    >>> statistics.mean.shape, statistics.peak(bins=50).shape  # layers, heads, neurons per head
+    ((6, 6, 32), (6, 6, 32))
+
     Args:
+        bins: fine bins of each neuron's histogram, 1 to 10,000; any coarser binning is read from them.
         positions_left_out: at the start of each sequence; by default the first, where that holds BOS or CLS.
         binning: `robust` (see `statistics`), or `min-max`, the paper's: the histogram spans each neuron's own least to
             greatest value, which takes a second pass.
@@ -117,7 +129,9 @@ def compute_statistics(
     limits = None
     passes = 1 if binning == "robust" else 2
     for number in range(passes):
-        run = StatisticsRun(model, data, bins, positions_left_out, limits, binning)
+        run = StatisticsRun(
+            model, data, bins=bins, positions_left_out=positions_left_out, limits=limits, binning=binning
+        )
         while run.steps_done < run.steps:
             run.step()
             if progress:
@@ -146,11 +160,13 @@ def gather_statistics(layers: list[Accumulator], heads: tuple[int, ...], provena
     layers = [layer.settled() for layer in layers]
 
     def gather(values: list[Tensor], missing: float) -> np.ndarray:
-        head_dim = len(values[0]) // heads[0]
+        head_dim = max(len(value) // count for value, count in zip(values, heads, strict=True) if count)
         shape = (len(heads), max(heads), head_dim, *values[0].shape[1:])
         array = np.full(shape, missing, dtype=values[0].numpy().dtype)
         for layer, value in enumerate(values):
-            array[layer, : heads[layer]] = value.numpy().reshape(heads[layer], *shape[2:])
+            if heads[layer]:
+                own = value.numpy().reshape(heads[layer], -1, *shape[3:])
+                array[layer, : heads[layer], : own.shape[1]] = own
         return array
 
     def gather_float(values: list[Tensor], missing: float) -> np.ndarray:

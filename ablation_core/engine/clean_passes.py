@@ -14,33 +14,12 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Data
-from ablation_core.engine.forward import CleanPass, first_row, pre_outs, record, run_blocks, run_clean_graph
-from ablation_core.engine.hooks import Replace, hidden_of, record_outputs, replace_z, skip_blocks
-from ablation_core.engine.scoring import LOGIT_VALUES, log_probabilities, log_probs_from, loss_gradient, score_outputs
+from ablation_core.data.made_for import check_made_for
+from ablation_core.engine.forward import CleanPass, first_row, record, run_blocks
+from ablation_core.engine.hooks import Replace, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.shortcuts import skip_attention
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
-
-__all__ = [  # what others find here, wherever it is written
-    "KEPT_BYTES",
-    "LOGIT_VALUES",
-    "CleanPass",
-    "CleanPassCache",
-    "Replace",
-    "ablated_output",
-    "ablated_outputs",
-    "constant_replacements",
-    "hidden_of",
-    "log_probabilities",
-    "log_probs_from",
-    "loss_gradient",
-    "pre_outs",
-    "record",
-    "resampled_replacements",
-    "resume",
-    "run_clean_graph",
-    "score_outputs",
-]
 
 KEPT_BYTES = 1 << 30  # recorded block outputs and pre-outs kept for further ablations of the same data
 KEPT_CLEAN_BYTES = 1 << 29  # clean probabilities kept for the same purpose
@@ -79,6 +58,7 @@ class CleanPassCache:
         clean_limit: int = KEPT_CLEAN_BYTES,
         pre_outs: bool = True,
     ) -> None:
+        check_made_for(model, data)
         self.model, self.data, self.limit, self.pre_outs = model, data, limit, pre_outs
         self._room_for_clean, self._spilled = ByteBudget(clean_limit), False
         self._kept: dict[int, CleanPass] = {}
@@ -165,8 +145,8 @@ def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int,
     """As `ablated_outputs`, in the caller's gradient mode."""
     if not replacements:
         return clean_pass.outputs
-    first = min(replacements)
-    z = clean_pass.pre_outs.get(first)
+    first = min(replacements) if model.resumes else 0
+    z = clean_pass.pre_outs.get(first) if model.resumes else None
     shortcut = model.shortcuts[first] if model.shortcuts else None
     # Images behind their embedding come from the blocks alone, so that one is enough to embed.
     batch = first_row(clean_pass.batch) if first and model.modality == "vision" else clean_pass.batch
@@ -187,7 +167,7 @@ def constant_replacements(
     """Replacements by constants, float32 (layers, heads, head_dim), but for the first `skip_first` positions."""
     replacements = {}
     for layer in selection.layers:
-        value = torch.from_numpy(values[layer, : selection.shape.heads[layer]].reshape(-1).copy())
+        value = torch.from_numpy(selection.shape.flat(values, layer).copy())
         replacements[layer] = _swapper(selection, layer, value.to(model.device), skip_first)
     return replacements
 

@@ -1,5 +1,7 @@
 """A model's clean passes over one batch, and what they record."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import Batch
 from ablation_core.engine.hooks import capture_z, hidden_of, join_z, record_outputs
-from ablation_core.engine.metrics import CleanPredictions
+from ablation_core.engine.scores import CleanPredictions
 from ablation_core.engine.shortcuts import find_shortcuts
 from ablation_core.models.loaded import LoadedModel
 
@@ -84,7 +86,18 @@ def first_row(batch: Batch) -> Batch:
 
 
 def options(model: LoadedModel) -> dict[str, bool]:
-    return {"use_cache": False} if model.modality == "causal" else {}
+    return model_options(model.module, model.modality)
+
+
+def model_options(module: torch.nn.Module, modality: str) -> dict[str, bool]:
+    """What a model is told beside its inputs: that no later pass will need keys and values again."""
+    return {"use_cache": False} if modality == "causal" and _takes_cache(type(module)) else {}
+
+
+@functools.cache
+def _takes_cache(kind: type) -> bool:
+    parameters = inspect.signature(kind.forward).parameters.values()
+    return any(one.name == "use_cache" or one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def on_device(batch: Batch, model: LoadedModel) -> Batch:

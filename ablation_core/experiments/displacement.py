@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.engine.clean_passes import hidden_of
-from ablation_core.engine.hooks import Replace
+from ablation_core.engine.hooks import Replace, hidden_of
 from ablation_core.selection import Selection
 
 
@@ -74,6 +73,6 @@ class DisplacementGauge:
 
 def _scale(selection: Selection, layer: int, std: np.ndarray) -> tuple[Tensor, Tensor]:
     """The columns of a layer's selected neurons that vary, and one over their standard deviations."""
-    deviations = std[layer, : selection.shape.heads[layer]].reshape(-1)
+    deviations = selection.shape.flat(std, layer)
     columns = np.flatnonzero(selection.mask(layer) & (deviations > 0))
     return torch.from_numpy(columns), torch.from_numpy(1 / deviations[columns])

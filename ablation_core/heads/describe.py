@@ -96,7 +96,7 @@ def describe_head(
         written,
         tuple(examples(model, data, select, where)),
         direct,
-        ablate(model, data, select, list(methods), statistics, bins),
+        ablate(model, data, select, list(methods), statistics=statistics, bins=bins),
         tuple(notes),
     )
 

@@ -6,57 +6,84 @@ is unpickled but plain tensors.
 """
 
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
+from ablation_core.engine.forward import model_options
 from ablation_core.errors import AblationError, ModelError, first_line
+from ablation_core.loading.checkpoint import check_keys, check_library, plain_flags
 from ablation_core.loading.folders import check_files, find_folder, folder_options, is_timm_folder
 from ablation_core.loading.hub import find_on_hub
+from ablation_core.loading.length import longest_input
 from ablation_core.loading.memory import check_fits, weight_bytes
-from ablation_core.loading.verification import check_by_running
-from ablation_core.models.loaded import LoadedModel, wrap
-from ablation_core.models.structure import find_by_structure, known_architecture, modality_of, supported
-from ablation_core.models.tokenizer import encode, tokenizer_faults
+from ablation_core.loading.pixels import channels_of, image_mode, image_reader
+from ablation_core.loading.verification import noise_images, tiny_inputs, verify
+from ablation_core.models.architectures import Architecture
+from ablation_core.models.info import Modality
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.structure import find_structure, is_headless, known_architecture, modality_of
+from ablation_core.models.tokenizer import encode, special_tokens, tokenizer_faults
 from ablation_core.storage import CACHE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPLIT = "split"
+ImageReader = tuple[Callable[[Image.Image], torch.Tensor], tuple[str, ...]]
 # transformers changes torch's and its own functions while it loads: two threads at once break each other, and all after
 _ONE_AT_A_TIME = threading.RLock()
 _TASKS = {"causal": "causal language model", "masked": "masked language model", "vision": "image classifier"}
-_COUNTING_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}
 
 
 def load_model(
-    ref: str,
+    ref: Any,
     device: str = "auto",
     dtype: str = "auto",
     cache_dir: Path = CACHE,
     split_memory: int | None = None,
+    *,
+    tokenizer: Any = None,
+    image_processor: Any = None,
+    labels: Sequence[str] | None = None,
 ) -> LoadedModel:
-    """Load a model by its reference.
+    """Load a model by its reference, or take one that is in memory.
+
+        load_model("opt-mini")
+        load_model(module, tokenizer=tokenizer)  # used where it is, and left as it was
 
     Args:
-        ref: a bundled or fetched model's name, a folder, a Hugging Face id, or `timm/<name>`.
+        ref: a bundled or fetched model's name, a folder, a Hugging Face id, or `timm/<name>`; or a transformers or timm
+            module, also one that PEFT or torch.compile have wrapped.
         device: `auto` (CUDA, else MPS, else CPU), a torch device, or `split`: accelerate spreads a transformers model
             over all devices, then memory, then disk.
         dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `bfloat16` or `float16`.
         cache_dir: where fetched models lie.
         split_memory: bytes of memory that a split model may fill before the disk is used; by default what is free.
+        tokenizer: of a language model in memory; without one, data has to be given as ids of tokens.
+        image_processor: of an image classifier in memory: transformers' processor, or a function from an image to pixels.
+        labels: the classes' names of a classifier in memory; by default its configuration's.
 
     Raises:
         ModelError: there is no such model, it cannot be loaded, or its family is not supported.
     """
+    if isinstance(ref, Path):
+        ref = str(ref)
+    if not isinstance(ref, str):
+        from ablation_core.loading.in_memory import load_from_memory
+
+        with _ONE_AT_A_TIME:
+            return load_from_memory(ref, tokenizer, image_processor, labels, device, dtype)
+    if not (tokenizer is None and image_processor is None and labels is None):
+        raise ModelError(
+            "A tokenizer, image processor or labels go with a module in memory; a reference brings its own."
+        )
     target = None if device == SPLIT else _device(device)
     precision = _dtype(dtype, target)
     try:
         with _ONE_AT_A_TIME:
             model = _load(ref, target, precision, cache_dir, _placement(target, split_memory))
-        model.module.eval().requires_grad_(False)
-        if target is not None:
-            model.module.to(target)
         if target is not None and target.type == "cpu":
             _own_weights(model.module)
     except AblationError:
@@ -80,8 +107,8 @@ def _load(
     if is_timm_folder(folder):
         if not (folder / "model.safetensors").is_file():
             raise ModelError(f"The folder {ref} has no model.safetensors; timm weights are read from that file only.")
-        return _load_timm(ref, f"local-dir:{folder}", dtype)
-    return _load_transformers(ref, str(folder), dtype, folder_options(ref, folder) | placement)
+        return _load_timm(ref, f"local-dir:{folder}", dtype, device)
+    return _load_transformers(ref, str(folder), dtype, folder_options(ref, folder) | placement, device)
 
 
 def _own_weights(module: torch.nn.Module) -> None:
@@ -116,7 +143,7 @@ def _load_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype, pl
     options = {"revision": found.revision, "local_files_only": found.offline} | placement
     if not found.offline:
         options["use_safetensors"] = found.has_safetensors
-    return _load_transformers(ref, found.repo, dtype, options)
+    return _load_transformers(ref, found.repo, dtype, options, device)
 
 
 def _load_timm_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype) -> LoadedModel:
@@ -135,10 +162,12 @@ def _load_timm_from_hub(ref: str, device: torch.device | None, dtype: torch.dtyp
     found = find_on_hub(repo.removeprefix("hf-hub:"))
     if device is not None:
         check_fits(ref, found.weight_bytes(dtype), device, dtype)
-    return _load_timm(ref, source, dtype)
+    return _load_timm(ref, source, dtype, device)
 
 
-def _load_transformers(ref: str, source: str, dtype: torch.dtype, options: dict[str, Any]) -> LoadedModel:
+def _load_transformers(
+    ref: str, source: str, dtype: torch.dtype, options: dict[str, Any], device: torch.device | None
+) -> LoadedModel:
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -153,84 +182,116 @@ def _load_transformers(ref: str, source: str, dtype: torch.dtype, options: dict[
     }
     reading["trust_remote_code"] = False
     config = AutoConfig.from_pretrained(source, **reading)
+    plain_flags(config)
     family = config.model_type
-    architecture = known_architecture(family, config.is_encoder_decoder)
-    modality = architecture.modality if architecture else modality_of(config.architectures or [], family)
+    row = known_architecture(family, getattr(config, "is_encoder_decoder", False))
+    modality = modality_of(config.architectures or [], family)
     loader = {
         "causal": AutoModelForCausalLM,
         "masked": AutoModelForMaskedLM,
         "vision": AutoModelForImageClassification,
     }[modality]
+    check_library(ref, config)
     options |= {"trust_remote_code": False, "output_loading_info": True}
     module, read = loader.from_pretrained(source, config=config, dtype=dtype, **options)
-    if absent := sorted(read["missing_keys"]) + sorted(str(key) for key in read["mismatched_keys"]):
+    check_keys(ref, _TASKS[modality], read)
+    if config.architectures and all(is_headless(name) for name in config.architectures):
         raise ModelError(
-            f"{ref} lacks weights that a {_TASKS[modality]} needs ({len(absent)}, such as {absent[0]}), and random ones "
-            f"would be measured in their place. Was it saved for another task?"
+            f"{ref} was saved as {', '.join(config.architectures)}, without a head that predicts: one made of its "
+            f"embeddings would be measured in its place. Save the model together with its head."
         )
-    model = wrap(ref, module, architecture or find_by_structure(module, family, modality))
-    if modality == "vision":
-        _add_image_processor(model, source, reading)
-    else:
+    module.eval().requires_grad_(False)
+    if device is not None:
+        module.to(device)
+    row = row if row is not None and row.modality == modality else None
+    reader = image_reader(ref, source, reading, module) if modality == "vision" else None
+    model = wrap_transformers(ref, module, family, modality, row, reader)
+    if modality != "vision":
         _add_tokenizer(model, source, reading)
-    if architecture is None:
-        check_by_running(model)
+        model.max_length = longest_input(model)
+    verify(model)
     return model
+
+
+def wrap_transformers(
+    ref: str, module: Any, family: str, modality: Modality, row: Architecture | None, reader: ImageReader | None
+) -> LoadedModel:
+    """A `LoadedModel` of a transformers module that can be run, still without a tokenizer and not yet verified.
+
+    Args:
+        reader: for image classifiers, how they read images, and the names of their classes.
+    """
+    inputs = tiny_inputs(module) if reader is None else _one_image(module, reader[0], "pixel_values")
+    extra = model_options(module, modality)
+    found = find_structure(module, family, modality, row, inputs, lambda batch: module(**batch, **extra))
+    model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
+    if reader is not None:
+        model.to_pixels, model.labels = reader
+    return model
+
+
+def _one_image(module: torch.nn.Module, to_pixels: Any, name: str) -> dict[str, torch.Tensor]:
+    weight = next(module.parameters())
+    pixels = to_pixels(next(noise_images(1)))[None]
+    return {name: pixels.to(weight.device, weight.dtype)}
 
 
 def _add_tokenizer(model: LoadedModel, source: str, options: dict[str, Any]) -> None:
     from transformers import AutoTokenizer
 
     with tokenizer_faults(model.ref):
-        model.tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        attach_tokenizer(model, AutoTokenizer.from_pretrained(source, **options))
+
+
+def attach_tokenizer(model: LoadedModel, tokenizer: Any) -> None:
+    """Give a language model its tokenizer, tried on a text.
+
+    Raises:
+        ModelError: it makes nothing of any text.
+    """
+    with tokenizer_faults(model.ref):
+        model.tokenizer = tokenizer
         if len(model.tokenizer) < 2:
             raise ModelError(f"{model.ref} has no tokenizer; save its tokenizer (tokenizer.json) beside the weights.")
-        if not encode(model, "A text, to try it."):
-            raise ModelError(f"The tokenizer of {model.ref} makes no tokens of a text; save its tokenizer again.")
+        special_tokens(model)
         model.tokenizer.decode(encode(model, "A text, to try it.", special=True))
-    config = model.config
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and (config.model_type in _COUNTING_FROM_PADDING or _has_padding_place(model.module)):
-        positions -= config.pad_token_id + 1
-    model.max_length = positions
 
 
-def _has_padding_place(module: torch.nn.Module) -> bool:
-    """Whether positions are counted from behind the padding's own place, as in fairseq's models."""
-    places = (part for name, part in module.named_modules() if name.endswith("position_embeddings"))
-    return any(isinstance(part, torch.nn.Embedding) and part.padding_idx is not None for part in places)
-
-
-def _add_image_processor(model: LoadedModel, source: str, options: dict[str, Any]) -> None:
-    from transformers import AutoImageProcessor
-
-    try:
-        processor = AutoImageProcessor.from_pretrained(source, **options)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"{model.ref} has no image processor that can be read ({first_line(error)}); "
-            f"save its preprocessor_config.json beside it."
-        ) from error
-    config = model.config
-    model.to_pixels = lambda image: processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
-    model.labels = tuple(config.id2label[index] for index in range(config.num_labels))
-
-
-def _load_timm(ref: str, source: str, dtype: torch.dtype) -> LoadedModel:
+def _load_timm(ref: str, source: str, dtype: torch.dtype, device: torch.device | None) -> LoadedModel:
     import timm
-    from timm.data import create_transform, resolve_model_data_config
 
     module: Any = timm.create_model(source, pretrained=True)
+    module.to(dtype).eval().requires_grad_(False)
+    if device is not None:
+        module.to(device)
+    model = wrap_timm(ref, module)
+    verify(model)
+    return model
+
+
+def wrap_timm(ref: str, module: Any) -> LoadedModel:
+    """A `LoadedModel` of a timm module that can be run, not yet verified; it says itself how images are prepared."""
+    from timm.data import create_transform, resolve_model_data_config
+
     family = type(module).__name__
-    architecture = known_architecture(family)
-    if architecture is None:
-        raise ModelError(f"timm models of the class {family} are not supported. {supported()}")
-    model = wrap(ref, module.to(dtype), architecture)
-    transform = create_transform(**resolve_model_data_config(module), is_training=False)
-    mode = {1: "L", 3: "RGB"}[module.pretrained_cfg["input_size"][0]]
+    row = known_architecture(family)
+    settings = resolve_model_data_config(module)
+    built = getattr(getattr(module, "patch_embed", None), "img_size", None)  # what it was made with goes before its row
+    size = tuple(built) if built else tuple(settings["input_size"][1:])
+    channels = channels_of(module)
+    if channels != settings["input_size"][0]:
+        settings |= {name: settings[name][:1] * channels for name in ("mean", "std")}
+    transform = create_transform(**settings | {"input_size": (channels, *size)}, is_training=False)
+    mode = image_mode(ref, channels)
     names = module.pretrained_cfg.get("label_names") or [str(index) for index in range(module.num_classes)]
-    model.to_pixels = lambda image: transform(image.convert(mode))
-    model.labels = tuple(names)
+
+    def to_pixels(image: Image.Image) -> torch.Tensor:
+        return transform(image.convert(mode))
+
+    inputs = _one_image(module, to_pixels, "x")
+    found = find_structure(module, family, "vision", row, inputs, lambda batch: module(**batch))
+    model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
+    model.to_pixels, model.labels = to_pixels, tuple(names)
     return model
 
 

@@ -89,17 +89,17 @@ METHODS = {
         ),
         _from_statistics(
             "peak",
-            "Every selected neuron is set to the centre of its fullest histogram bin, its most usual activation.",
+            "Every selected neuron is set to the centre of its fullest histogram bin, its most frequent activation.",
             lambda statistics, bins: statistics.peak(bins),
         ),
         _from_statistics(
             "peak-own-range",
-            "As peak, with bins from the neuron's least to its greatest value.",
+            "As peak, with bins from the neuron's smallest to its largest value.",
             modes.own_range_peak,
         ),
         _from_statistics(
             "peak-whole-range",
-            "As peak, with bins from the least to the greatest value of all the model's neurons.",
+            "As peak, with bins from the smallest to the largest value of all the model's neurons.",
             modes.whole_range_peak,
         ),
         _from_statistics(
@@ -109,7 +109,7 @@ METHODS = {
         ),
         _from_statistics(
             "peak-half-sample",
-            "Every selected neuron is set to where the shortest half of the shortest half of … its activations lies.",
+            "Every selected neuron is set to where the shortest half of the shortest half of … its activations is.",
             modes.half_sample_mode,
         ),
         Method(
@@ -123,7 +123,7 @@ METHODS = {
         _from_one_input("resample-pixels", "one image of random pixels", _donor("random_pixels"), ("vision",)),
         Method(
             "optimal",
-            "Every selected neuron is set to the constant that harms least, learned by gradient on the statistics part.",
+            "Every selected neuron is set to the constant with the smallest loss, learned by gradient descent on the statistics part.",
             learned=True,
             needs_statistics=True,
         ),
@@ -132,6 +132,11 @@ METHODS = {
 
 
 USUAL = ("zero", "mean", "median", "peak", "resample-dataset")  # compared unless others are asked for
+
+
+def usual_constants() -> list[Method]:
+    """The usual methods that give each neuron one value, and that value at once."""
+    return [METHODS[name] for name in USUAL if METHODS[name].constant]
 
 
 def usable_methods(data: Data, modality: Modality) -> list[str]:
@@ -167,8 +172,9 @@ def check_statistics(method: Method, statistics: Statistics | None) -> None:
     """Raise MethodError where the method needs statistics and there are none."""
     if method.needs_statistics and statistics is None:
         raise MethodError(
-            f"The method {method.name} needs activation statistics and none were found; "
-            f"compute them first (the stats command, or Compute in the app)."
+            f"The method {method.name} needs activation statistics and there are none. In Python give them as "
+            f"statistics=, such as statistics='python-docs' for those of a data set; on the command line run the stats "
+            f"command first; in the app press Compute."
         )
 
 

@@ -5,8 +5,9 @@ other inputs of the data set are those of causal scrubbing. A donor is as long a
 special tokens around it. It is run through the clean model.
 """
 
+import inspect
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -31,7 +32,28 @@ def other_sequences(model: LoadedModel, data: Data, numbers: Sequence[int], seed
     if data.pool < 2:
         raise MethodError(f"Resampling from other inputs needs at least two of them; {data.ref} holds one.")
     distance = int(np.random.default_rng(seed).integers(1, data.pool))
-    return data.rows([(number + distance) % data.pool for number in numbers])
+    chosen = [(number + distance) % data.pool for number in numbers]
+    batch = data.rows(chosen)
+    if data.is_text and not bool(batch.inputs["attention_mask"].all()):
+        return _filled_up(data, batch, chosen, numbers)
+    return batch
+
+
+def _filled_up(data: Data, batch: Batch, chosen: Sequence[int], numbers: Sequence[int]) -> Batch:
+    """The same rows with further sequences in the place of padding, never the one that takes the values: a position must
+    not take what a model makes of padding."""
+    ids, mask = batch.inputs["input_ids"].clone(), batch.inputs["attention_mask"]
+    for row, (source, own) in enumerate(zip(chosen, numbers, strict=True)):
+        filled, following = int(mask[row].sum()), source
+        while filled < ids.shape[1]:
+            following = (following + 1) % data.pool
+            if following == own:
+                continue
+            more = data.rows([following]).inputs
+            tokens = more["input_ids"][0][more["attention_mask"][0].bool()][: ids.shape[1] - filled]
+            ids[row, filled : filled + len(tokens)] = tokens
+            filled += len(tokens)
+    return Batch({**batch.inputs, "input_ids": ids, "attention_mask": torch.ones_like(mask)}, batch.targets)
 
 
 def random_characters(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
@@ -85,10 +107,37 @@ def _continued(model: LoadedModel, data: Data, generator: torch.Generator) -> li
     ordinary = torch.from_numpy(ordinary_tokens(model))
     first = ordinary[torch.randint(len(ordinary), (1,), generator=generator)].tolist()
     written = before or first
+    next_logits = _with_cache(model) if model.dtype == "float32" and model.verified else _afresh(model)
     while len(written) < data.length:
-        logits = _logits(model, written)[-1]
-        written = [*written, *_drawn(logits[None], ordinary, generator)]
+        written = [*written, *_drawn(next_logits(written)[None], ordinary, generator)]
     return written[len(before) :]
+
+
+def _afresh(model: LoadedModel) -> Callable[[Sequence[int]], Tensor]:
+    """A function from a text's tokens to the logits of its next one."""
+    return lambda written: _logits(model, written)[-1]
+
+
+def _with_cache(model: LoadedModel) -> Callable[[Sequence[int]], Tensor]:
+    """The same for a text that only grows, with its keys and values kept: a fifth of the time.
+
+    In float32 the logits are those of a pass over the whole text but for rounding, too little to draw another token.
+    """
+    from transformers import DynamicCache
+
+    kept, seen = DynamicCache(config=model.config), 0
+    taken = inspect.signature(model.module.forward).parameters
+    name = "cache" if "cache" in taken else "past_key_values"  # what older releases of transformers call it
+
+    def next_logits(written: Sequence[int]) -> Tensor:
+        nonlocal seen
+        ids = torch.tensor([written[seen:]], device=model.device)
+        mask = torch.ones(1, len(written), dtype=torch.long, device=model.device)
+        logits = model.module(input_ids=ids, attention_mask=mask, use_cache=True, **{name: kept}).logits
+        seen = len(written)
+        return logits[0, -1].float().cpu()
+
+    return next_logits
 
 
 def _filled(model: LoadedModel, data: Data, generator: torch.Generator) -> list[int]:

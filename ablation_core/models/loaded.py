@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +26,20 @@ class Lock(Protocol):
     def __exit__(self, *_: Any) -> Any: ...
 
 
+class NoHeads(nn.Module):
+    """Stands in the place of an output projection in a layer that has no attention heads; it never runs.
+
+    Attributes:
+        mixer: the class of what the layer has instead.
+    """
+
+    in_features = 0
+
+    def __init__(self, mixer: str) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+
 def _reads_no_images(_image: Image.Image) -> Tensor:
     raise ModelError("This model reads text, not images.")
 
@@ -43,8 +56,15 @@ class LoadedModel:
         to_pixels: for vision models, a PIL image → float (channels, height, width), normalised.
         labels: for vision models, the name of each class.
         max_length: for text models, the longest input it has positions for.
+        special_positions: how many first positions hold no part of the input (class token, registers), as seen when it
+            ran; None where that was not tried.
+        resumes: whether a pass may begin at any block; not where later blocks read what earlier ones left elsewhere.
         lock: hold it while hooks are on; several sessions may share the model.
         shortcuts: each layer's way past its attention, if it has one; found at the first clean pass (`shortcuts.py`).
+        special_tokens: what its tokenizer puts before and after a text; found when first asked for (`tokenizer.py`).
+        reader: a digest of how it reads texts or images; made when first asked for (`data/made_for.py`).
+        may_change: whether its weights may be edited while it is here, so that they are looked at again; a server, which
+            keeps its models to itself, says no.
     """
 
     ref: str
@@ -59,6 +79,12 @@ class LoadedModel:
     max_length: int | None = None
     lock: Lock = field(default_factory=threading.RLock, repr=False)
     shortcuts: list[Any] | None = field(default=None, repr=False)
+    special_tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = field(default=None, repr=False)
+    reader: str | None = field(default=None, repr=False)
+    may_change: bool = True
+    _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
+    special_positions: int | None = None
+    resumes: bool = True
 
     @property
     def family(self) -> str:
@@ -75,11 +101,13 @@ class LoadedModel:
 
     @property
     def excluded_positions(self) -> int:
-        """1 where the first position holds BOS, CLS or the like, which statistics leave out; else 0."""
+        """How many first positions hold BOS, CLS, registers or the like, which statistics leave out."""
+        if self.special_positions is not None:
+            return self.special_positions
         prefix = getattr(self.module, "num_prefix_tokens", 1)  # timm's transformers may have none
-        return int(self.architecture.first_is_special and prefix > 0)
+        return int(prefix) if self.architecture.first_is_special else 0
 
-    @cached_property
+    @property
     def info(self) -> ModelInfo:
         """What tells it apart."""
         known = (self.ref, self.family, self.modality, self.shape)
@@ -103,6 +131,13 @@ class LoadedModel:
     def head_dim(self) -> int:
         return self.shape.head_dim
 
+    def without_heads(self, layer: int) -> str:
+        """Why a layer has no attention heads, as a sentence; empty where it has some."""
+        projection = self.projections[layer]
+        if not isinstance(projection, NoHeads):
+            return ""
+        return f"Layer {layer} has no attention heads: it mixes positions by {projection.mixer}."
+
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device of the first weights that are on one."""
@@ -118,9 +153,22 @@ class LoadedModel:
         """The module's argument for images."""
         return "pixel_values" if hasattr(self.module, "config") else "x"
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """A digest of every weight as loaded: its name, shape, type and bytes."""
+        """A digest of every weight: its name, shape, type and bytes.
+
+        It is kept, and made again where the weights were edited meanwhile: their sums are compared each time, which
+        takes about as long as reading them once.
+        """
+        if self._known is not None and not self.may_change:
+            return self._known[1]
+        sums = weight_sums(self.module)
+        if self._known is None or self._known[0] != sums:
+            self._known = sums, self._digest()
+            self.shortcuts = None  # they hold for the weights that they were tried with
+        return self._known[1]
+
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         for name, module in sorted(self.module.named_modules()):
             with _weights_here(module):
@@ -128,6 +176,26 @@ class LoadedModel:
                     digest.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
                     digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def weight_sums(module: nn.Module) -> bytes:
+    """A digest of sums over every weight, in which an edit or an exchange of any of them shows.
+
+    Each row is multiplied with fixed numbers and added up: one pass over the weights, where they are. Weights that
+    accelerate keeps elsewhere are left out, as nobody edits them there.
+    """
+    parts: list[Tensor] = []
+    for _, part in sorted(module.named_modules()):
+        for _, tensor in sorted(_own_weights(part).items()):
+            if tensor.device.type == "meta" or not tensor.numel():
+                continue
+            rows = tensor.detach().reshape(-1, tensor.shape[-1] if tensor.ndim > 1 else min(tensor.numel(), 1))
+            if not rows.is_floating_point() or rows.dtype.itemsize < 4:
+                rows = rows.float()
+            weights = 1 + torch.arange(rows.shape[1], device=rows.device, dtype=rows.dtype).mul_(0.618034).frac_()
+            parts.append((rows @ weights).double().cpu())
+    return hashlib.sha256(torch.cat(parts).numpy().tobytes()).digest() if parts else b""
 
 
 def _own_weights(module: nn.Module) -> dict[str, Tensor]:

@@ -3,16 +3,16 @@
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import BARS, MARKS, mark_scales, neuron_histogram
+from ablation_core.report.charts import BARS, mark_of, mark_scales, neuron_histogram
 
 OTHER_BARS = "#b7a3c9"
 
 
 def histogram_with_density(
-    bars: pd.DataFrame, marks: pd.DataFrame, curve: pd.DataFrame, unit: str, log: bool
+    bars: pd.DataFrame, marks: pd.DataFrame, curve: pd.DataFrame, unit: str, log: bool, dark: bool = False
 ) -> alt.LayerChart:
     """`charts.neuron_histogram` with a curve over it: columns x, count."""
-    return neuron_histogram(bars, marks, unit, log, curve)
+    return neuron_histogram(bars, marks, unit, log, curve, dark=dark)
 
 
 def two_sets(bars: pd.DataFrame, marks: pd.DataFrame, unit: str, up: str, down: str) -> alt.LayerChart:
@@ -82,9 +82,9 @@ def positions(frame: pd.DataFrame, unit: str) -> alt.LayerChart:
         y=alt.Y("low:Q", title=unit, scale=alt.Scale(zero=False)), y2="high:Q"
     )
     lines = [
-        base.mark_line(color=MARKS[kind].color, strokeDash=list(MARKS[kind].dash), strokeWidth=2, tooltip=None).encode(
-            y=alt.Y(f"{kind}:Q", title=unit)
-        )
+        base.mark_line(
+            color=mark_of(kind).color, strokeDash=list(mark_of(kind).dash), strokeWidth=2, tooltip=None
+        ).encode(y=alt.Y(f"{kind}:Q", title=unit))
         for kind in ("median", "mean")
     ]
     points = base.mark_point(opacity=0, size=90).encode(y=alt.Y("mean:Q", title=unit), tooltip=tooltip)

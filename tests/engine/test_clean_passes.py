@@ -7,9 +7,10 @@ import pytest
 
 from ablation_core import load_data
 from ablation_core.data.dataset import Data
-from ablation_core.engine import clean_passes
-from ablation_core.engine.clean_passes import CleanPassCache, ablated_output, constant_replacements, score_outputs
+from ablation_core.engine import clean_passes, forward
+from ablation_core.engine.clean_passes import CleanPassCache, ablated_output, constant_replacements
 from ablation_core.engine.metrics import METRICS
+from ablation_core.engine.scoring import score_outputs
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
@@ -51,8 +52,8 @@ def test_clean_predictions_are_scored_once(opt_mini: LoadedModel, unembedded: li
     anew = scored(CleanPassCache(opt_mini, data, limit=0))
     for one, other, third in zip(first, again, anew, strict=True):
         for metric in METRICS:
-            assert np.array_equal(getattr(one, metric), getattr(other, metric))
-            assert np.array_equal(getattr(one, metric), getattr(third, metric))
+            assert np.array_equal(one[metric], other[metric])
+            assert np.array_equal(one[metric], third[metric])
 
 
 def test_what_is_kept_stays_within_its_limit(opt_mini: LoadedModel) -> None:
@@ -72,9 +73,9 @@ def test_what_is_kept_stays_within_its_limit(opt_mini: LoadedModel) -> None:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The clean passes and donors' passes that are made, by name."""
     made: list[str] = []
-    for name in ("record", "pre_outs"):
-        own = getattr(clean_passes, name)
-        monkeypatch.setattr(clean_passes, name, lambda *args, own=own, name=name: (made.append(name), own(*args))[1])
+    for module, name in ((clean_passes, "record"), (forward, "pre_outs")):
+        own = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, own=own, name=name: (made.append(name), own(*args))[1])
     return made
 
 
@@ -122,7 +123,7 @@ def test_outputs_come_before_pre_outs_where_room_is_short(opt_mini: LoadedModel)
     assert not short.spilled and not short[0].pre_outs and short[0] is short[0]
     for clean_cache in (whole, plain):
         for one, other in zip(first, scored(clean_cache), strict=True):
-            assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in METRICS)
+            assert all(np.array_equal(one[name], other[name]) for name in METRICS)
 
 
 @pytest.mark.parametrize("batches_kept", [0, 2])

@@ -17,12 +17,12 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import charts, export, frames
 from ablation_core.report.html import Picture, Report, to_html
 from ablation_core.report.sentences import verdict
-from ablation_core.runs.pruning import CurveSpec, curve
-from ablation_core.runs.sweep import SweepSpec, sweep
+from ablation_core.runs.pruning import CurveSpec, finish_curve
+from ablation_core.runs.sweep import SweepSpec, finish_sweep
 from ablation_core.selection import Selection
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ablation_exports, neuron_exports
-from ablation_core.ui.run_export_row import Measure, curve_exports, sweep_exports
+from ablation_core.ui.run_export_row import curve_exports, sweep_exports
 from ablation_core.ui.sidebar import View
 
 FLOOR = NoiseFloor(-0.001, 0.002, 8)
@@ -37,7 +37,7 @@ def view(opt_mini: LoadedModel) -> View:
 
 @pytest.fixture(scope="module")
 def outcome(view: View) -> AblationProgress:
-    result = ablate(view.model, load_data("python-docs", view.model, 900), "3.2", "all", view.statistics)
+    result = ablate(view.model, load_data("python-docs", view.model, 900), "3.2", "all", statistics=view.statistics)
     return AblationProgress(result, FLOOR)
 
 
@@ -129,19 +129,18 @@ def kept(view: View, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     data, folder = load_data("python-docs", view.model, 700), tmp_path_factory.mktemp("runs")
     methods = (METHODS["zero"], METHODS["mean"])
     heads = ((0, 0), (1, 1), (2, 2), (3, 3))
-    swept = sweep(view.model, data, SweepSpec(methods, heads=heads, random_sets=2), view.statistics, folder)
-    return swept, curve(
+    swept = finish_sweep(view.model, data, SweepSpec(methods, heads=heads, random_sets=2), view.statistics, folder)
+    return swept, finish_curve(
         view.model, data, CurveSpec(methods, seeds=(1, 2), percents=(0, 50, 90)), view.statistics, folder
     )
 
 
 def test_what_a_map_and_curves_give_along(kept: tuple) -> None:
     swept, curves = kept
-    measure = Measure("change of loss, nats", "+.3f")
     estimates = {head: (0.01 * number, 0.001) for number, head in enumerate(swept.wanted)}
     neurons = pd.DataFrame({"label": ["0.0:1"], "layer": 0, "head": 0, "neuron": 1, "estimate": 0.5, "error": 0.1})
-    of_map = sweep_exports(swept, "mean", "loss", measure, "1.1", estimates, neurons)
-    of_curves = curve_exports(curves, "loss", Measure("loss, nats a prediction", ".2f"))
+    of_map = sweep_exports(swept, "mean", "loss", "1.1", estimates, neurons)
+    of_curves = curve_exports(curves, "loss")
     assert (len(of_map.charts), len(of_map.tables)) == (4, 4) and (len(of_curves.charts), len(of_curves.tables)) == (
         1,
         4,
@@ -204,6 +203,6 @@ def test_a_picture_asks_for_nothing_outside() -> None:
 
 
 def test_changes_without_an_interval_are_drawn(view: View) -> None:
-    result = ablate(view.model, load_data("python-docs", view.model, 100), "3.2", "zero", view.statistics)
+    result = ablate(view.model, load_data("python-docs", view.model, 100), "3.2", "zero", statistics=view.statistics)
     assert result.results[0].change["loss"].low is None
     assert "<svg" in export.to_svg(charts.changes(frames.change_frame(result, "loss", "zero"), "change"), "t", "a")

@@ -14,12 +14,13 @@ from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.runs.pruning import CurveSpec, curve
-from ablation_core.runs.sweep import SweepSpec, kept_sweeps, sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
+from ablation_core.runs.pruning import CurveSpec, finish_curve
+from ablation_core.runs.sweep import SweepSpec, finish_sweep, kept_sweeps
 from ablation_core.selection import Selection
 from ablation_core.ui import run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs, shared_maps, shared_model
+from tests.conftest import ROOT
 from tests.integration.test_load import held_elsewhere
 from tests.ui.test_pages import charts, text_of
 
@@ -46,7 +47,7 @@ def measured(name: str, predictions: int = 40) -> tuple:
 
 
 def opened(page: str, **params: str | list[str]) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=120)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     at.switch_page(f"pages/{page}.py")
     for name, value in ({"predictions": "500", "methods": ["zero", "mean"], "method": "mean"} | params).items():
         at.query_params[name] = value
@@ -61,7 +62,7 @@ def button(at: AppTest, start: str):
 def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
     heads = ((0, 0), (1, 1), (2, 2), (3, 3), (5, 4))
-    result = sweep(model, data, SweepSpec(TWO, heads=heads, random_sets=2), statistics, folder)
+    result = finish_sweep(model, data, SweepSpec(TWO, heads=heads, random_sets=2), statistics, folder)
     at = opened("head_map", model=name)
     assert not at.exception and not at.error
     assert "(5 measured so far)" in text_of(at) and "2 random sets" in text_of(at)
@@ -69,20 +70,21 @@ def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
     assert len(charts(at)) >= 4  # the map, one head by every method, the matrix, the scatter; and soon the estimates
     assert f"{model.ref} on 40 predictions of {data.ref} (evaluation part)" in text_of(at)
     assert statistics.digest[:8] in text_of(at)
-    assert button(at, "Measure 36 heads × 2 methods on 500 predictions")
+    unit = "images" if name == "vit-mini" else "predictions"
+    assert button(at, f"Measure 36 heads × 2 methods on 500 {unit}")
     table = at.dataframe[0].value
     assert set(table["head"]) == {"0.0", "1.1", "2.2", "3.3", "5.4"}
     top = table.iloc[0]
-    assert top["change of loss, nats"] == pytest.approx(result.changes("mean", "loss")[top["head"]])
+    assert top["change of loss, nats per prediction"] == pytest.approx(result.changes("mean", "loss")[top["head"]])
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_kept_curves_are_drawn_at_once(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
-    result = curve(model, data, CurveSpec(TWO, percents=(0, 50, 100)), statistics, folder)
+    result = finish_curve(model, data, CurveSpec(TWO, percents=(0, 50, 100)), statistics, folder)
     at = opened("pruning_curves", model=name, step="50")
     assert not at.exception and not at.error
-    assert "Least harmful over the whole curve" in text_of(at)
+    assert "Smallest damage over the whole curve" in text_of(at)
     band = result.band("mean", "loss", 50)
     table = at.dataframe[0].value.set_index("method")
     assert table.loc["mean", "at 50 %"] == f"{band['mean']:.3f} ({band['low']:.3f}–{band['high']:.3f})"
@@ -92,12 +94,12 @@ def test_kept_curves_are_drawn_at_once(name: str, folder: Path) -> None:
     at.pills(key="metric").set_value("top1").run()
     assert not at.exception and "top-1" in text_of(at)
     at.toggle(key="whole").set_value(True).run()
-    assert not at.exception and "Nothing is measured" in text_of(at), "whole heads are another run"
+    assert not at.exception and "Nothing has been measured" in text_of(at), "whole heads are another run"
 
 
 def test_every_measure_of_the_map(folder: Path) -> None:
     model, data, statistics = measured("vit-mini")
-    sweep(model, data, SweepSpec(TWO, heads=((0, 0), (1, 1), (2, 2), (3, 3)), random_sets=1), statistics, folder)
+    finish_sweep(model, data, SweepSpec(TWO, heads=((0, 0), (1, 1), (2, 2), (3, 3)), random_sets=1), statistics, folder)
     at = opened("head_map", model="vit-mini")
     for metric in ("top1", "top10", "kl"):
         at.pills(key="metric").set_value(metric).run()
@@ -113,7 +115,7 @@ def test_every_measure_of_the_map(folder: Path) -> None:
 
 def test_begun_stopped_and_gone_on_with(folder: Path) -> None:
     at = opened("head_map", model="opt-mini", methods="mean")
-    assert "Nothing is measured" in text_of(at)
+    assert "Nothing has been measured" in text_of(at)
     button(at, "Measure").click()
     at.run()
     assert not at.exception and button(at, "Stop")
@@ -128,8 +130,8 @@ def test_begun_stopped_and_gone_on_with(folder: Path) -> None:
     kept = path.read_bytes()
     assert 1 < len(kept.splitlines()) < 61, "stopped in the middle"
     at.run()
-    assert not at.exception and not at.error and button(at, "Go on with")
-    button(at, "Go on").click()
+    assert not at.exception and not at.error and button(at, "Continue")
+    button(at, "Continue").click()
     at.run()
     _wait_for(lambda: len(path.read_bytes().splitlines()) > len(kept.splitlines()))
     button(at, "Stop").click()
@@ -142,13 +144,17 @@ def test_begun_stopped_and_gone_on_with(folder: Path) -> None:
 def test_an_estimate_that_others_have_displaced_is_made_again(folder: Path) -> None:
     at = opened("head_map", model="vit-mini", methods="mean")
     _wait_for(lambda: not shared_jobs().running())
-    assert "dashed: an instant estimate" in text_of(at.run())
+    assert "an instant estimate, not measured yet" in text_of(at.run())
     shared_estimates().clear()
     for key in list(shared_jobs()._jobs):
         shared_jobs().forget(key)
     at.run()
     _wait_for(lambda: not shared_jobs().running())
-    assert not at.run().exception and "dashed: an instant estimate" in text_of(at) and "On its way" not in text_of(at)
+    assert (
+        not at.run().exception
+        and "an instant estimate, not measured yet" in text_of(at)
+        and "Being computed" not in text_of(at)
+    )
 
 
 def test_a_long_run_says_that_it_waits_for_the_model(folder: Path) -> None:
@@ -172,7 +178,7 @@ def test_every_head_and_neuron_is_estimated_at_once(name: str, folder: Path) -> 
     assert not at.exception and not at.error
     model, _, statistics = measured(name)
     data = load_data(DEFAULT_DATA[model.modality], model, 500)
-    expected = estimate(model, data, "mean", statistics).methods[0].loss
+    expected = estimate(model, data, "mean", statistics=statistics).methods[0].loss
     table = next(one.value for one in at.dataframe if "estimate" in one.value and "head" in one.value)
     assert len(table) == 36 and set(table["state"]) == {"estimate"}
     for row in table.itertuples():
@@ -198,10 +204,10 @@ def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
     assert not at.exception and not at.error
     model, _, statistics = measured("vit-mini")
     data = load_data("fashion-mnist", model, 500)
-    expected = adaptive_sweep(model, data, AdaptiveSpec((METHODS["mean"],)), statistics, folder)
+    expected = finish_adaptive(model, data, AdaptiveSpec((METHODS["mean"],)), statistics, folder)
     significant = [head["head"] for head in expected.heads if head["results"][0]["told_from_no_effect"]]
-    assert f"**{len(significant)} of 36 heads** can be told from no effect" in text_of(at)
-    assert f"with {expected.taken:.0%} of a whole sweep's predictions" in text_of(at)
+    assert f"**{len(significant)} of 36 heads** have a significant effect" in text_of(at)
+    assert f"with {expected.taken:.0%} of a full sweep's predictions" in text_of(at)
     assert button(at, "Measure") is None, "nothing is left to do"
     assert "--adaptive" in at.code[-1].value and "adaptive_sweep(" in at.code[-2].value
 
@@ -209,36 +215,36 @@ def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
 def test_the_best_kept_run_is_shown_and_others_can_be(folder: Path) -> None:
     model, data, statistics = measured("vit-mini", 70)
     part = ((0, 0), (1, 1))
-    sweep(model, data, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder)
+    finish_sweep(model, data, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder)
     more = load_data("fashion-mnist", model, 90)
-    sweep(model, more, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
-    sweep(model, more, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder)
+    finish_sweep(model, more, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
+    finish_sweep(model, more, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder)
     other = load_data("fashion-mnist", model, 90, seed=3)
-    sweep(model, other, SweepSpec(TWO, heads=part[:1], random_sets=0), statistics, folder)
+    finish_sweep(model, other, SweepSpec(TWO, heads=part[:1], random_sets=0), statistics, folder)
     at = opened("head_map", model="vit-mini")
-    (box,) = (box for box in at.selectbox if box.label == "Shown")
+    (box,) = (box for box in at.selectbox if box.label == "Results from")
     assert box.options == [
         "this view: 500 predictions of fashion-mnist, not measured yet",
-        "kept: 90 predictions of fashion-mnist, 2 of 36 heads",
-        "kept: 70 predictions of fashion-mnist, 2 of 36 heads",
-        "kept: 90 predictions of fashion-mnist, 1 of 36 heads (seed 3)",
+        "saved: 90 predictions of fashion-mnist, 2 of 36 heads",
+        "saved: 70 predictions of fashion-mnist, 2 of 36 heads",
+        "saved: 90 predictions of fashion-mnist, 1 of 36 heads (seed 3)",
     ]
     assert "on 90 predictions" in text_of(at)
     runs = kept_sweeps(model, folder, ["mean"])
     box.set_value(next(path for path, run in runs.items() if run.description["data"]["predictions"] == 70)).run()
     assert not at.exception and "on 70 predictions" in text_of(at)
     at = opened("head_map", model="vit-mini", methods="median", method="median")
-    assert not [box for box in at.selectbox if box.label == "Shown"], "none of them has measured the median"
+    assert not [box for box in at.selectbox if box.label == "Results from"], "none of them has measured the median"
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_control_of_the_curves(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
-    curve(model, data, CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100)), statistics, folder)
+    finish_curve(model, data, CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100)), statistics, folder)
     heads = CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100), whole_heads=True)
-    result = curve(model, data, heads, statistics, folder)
+    result = finish_curve(model, data, heads, statistics, folder)
     at = opened("pruning_curves", model=name, step="50", seeds="42")
-    assert "One seed gives no interval" in text_of(at)
+    assert "With one seed there is no interval" in text_of(at)
     at.toggle(key="whole").set_value(True).run()
     assert not at.exception and "the same heads" in text_of(at)
     table = at.dataframe[0].value.set_index("method")
@@ -247,11 +253,13 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
     at.pills(key="methods").set_value(["zero"]).run()
     assert not at.exception and list(at.dataframe[0].value["method"]) == ["zero"]
     at.select_slider(key="step").set_value(25).run()
-    (box,) = (box for box in at.selectbox if box.label == "Shown")
-    assert not at.exception and box.options[1].startswith("kept: 40 predictions")
+    (box,) = (box for box in at.selectbox if box.label == "Results from")
+    assert not at.exception and box.options[1].startswith("saved: 40 predictions")
     assert box.options[1].endswith("3 of 3 points"), "a kept run is shown with its own steps"
     at.text_input(key="seeds").set_value("7, 8").run()
-    assert not at.exception and button(at, "Measure 10 points on 500 predictions")
+    assert not at.exception and button(
+        at, f"Measure 10 points on 500 {'images' if name == 'vit-mini' else 'predictions'}"
+    )
     at.pills(key="methods").set_value([]).run()
     assert not at.exception and "at least one method" in text_of(at)
 
@@ -259,8 +267,8 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("page", ["head_map", "pruning_curves"])
 def test_a_page_opened_by_itself_works_too(page: str, folder: Path) -> None:
     model, data, statistics = measured("vit-mini")
-    sweep(model, data, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
-    at = AppTest.from_file(f"../pages/{page}.py", default_timeout=120)
+    finish_sweep(model, data, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
+    at = AppTest.from_file(str(ROOT / f"pages/{page}.py"), default_timeout=120)
     at.query_params["model"] = "vit-mini"
     assert not at.run().exception
 
