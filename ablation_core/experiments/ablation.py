@@ -25,11 +25,13 @@ from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.engine.scores import Scores
 from ablation_core.errors import DataError
 from ablation_core.experiments.displacement import DisplacementGauge
+from ablation_core.experiments.prediction_scores import PredictionScores
 from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.experiments.results import AblationResult, MethodResult, Performance
 from ablation_core.methods.optimal import OptimalRun, training_data
 from ablation_core.methods.registry import METHODS, Method, check_statistics, choose_methods, constant_values
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import Progress, reporting
 from ablation_core.runtime import trim_heap
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.intervals import mean_tests
@@ -111,6 +113,11 @@ class AblationRun:
     @property
     def steps_done(self) -> int:
         return self.batches_done + sum(learner.steps_done for learner in self._learners.values())
+
+    @property
+    def firsts(self) -> tuple[int, ...]:
+        """The number of the first sequence of each batch done."""
+        return tuple(self.data.numbers(batch).start for batch in range(self.batches_done))
 
     def step(self) -> None:
         """Learn on, where constants are learned; else run the next batch with every method.
@@ -250,6 +257,9 @@ class AblationRun:
             least_to_most=between.interval if len(order) > 1 else None,
             seed=self.spec.seed,
             provenance=describe_made(self.model, self.data),
+            predictions=PredictionScores(
+                self.model.modality, self.firsts, tuple(self.targets), sequences, baseline, ablated
+            ),
         )
 
     def _means(self, scores: Scores) -> Performance:
@@ -295,7 +305,7 @@ def ablate(
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
     skip_first: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> AblationResult:
     """Ablate a selection by one or several methods and measure what changes.
 
@@ -319,7 +329,7 @@ def ablate(
         bins: the peak's binning.
         seed: of donors and intervals; by default the data's.
         skip_first: how many positions at the start of each sequence are left as they are.
-        progress: called with (batches done, batches) after each.
+        progress: called with (batches done, batches) after each; True for a bar.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
@@ -327,4 +337,6 @@ def ablate(
     selection = Selection.read(select, model.shape)
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
     spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), skip_first)
-    return AblationRun(model, data, spec, as_statistics(statistics, model)).finish(progress).result()
+    run = AblationRun(model, data, spec, as_statistics(statistics, model))
+    with reporting(progress, "ablation") as report:
+        return run.finish(report).result()
