@@ -14,19 +14,16 @@ counted in `seq_len`.
 The last sequence is scored only as far as is needed for exactly the number of predictions asked for.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
 
+from ablation_core.data.batches import Batch as Batch
+from ablation_core.data.batches import Data, check_window, checked_seed, image_data, text_data
+from ablation_core.data.batches import scored_rows as scored_rows
 from ablation_core.data.images import find_images
-from ablation_core.data.made_for import reader_key
+from ablation_core.data.in_memory import load_given, load_hub_images
 from ablation_core.data.references import DEFAULT_DATA as DEFAULT_DATA
 from ablation_core.data.references import STATISTICS_PREDICTIONS as STATISTICS_PREDICTIONS
 from ablation_core.data.references import (
@@ -38,97 +35,18 @@ from ablation_core.data.references import (
     source_digest,
     unknown_data,
 )
+from ablation_core.data.windows import IGNORED as IGNORED
 from ablation_core.data.windows import (
-    IGNORED,
-    Body,
     Reading,
     document_bodies,
-    make_windows,
     packed_bodies,
-    stacked,
 )
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import check_known, special_tokens
 from ablation_core.models.tokenizer import ordinary_tokens as ordinary_tokens
+from ablation_core.models.tokenizer import special_tokens as special_tokens
 
 DEFAULT_BATCH = {"causal": 8, "masked": 8, "vision": 64}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs as the module takes them, and targets: long (B, T) at the logits' positions, or (B,) for images.
-
-    A target of -100 is not scored.
-    """
-
-    inputs: dict[str, Tensor]
-    targets: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """Batches, the same at each iteration.
-
-    Attributes:
-        sequences: how many windows or images are scored.
-        pool: how many can be donors: these, and one more where a single one is scored.
-        predictions: how many targets are scored in all.
-        fingerprint: a digest of all inputs and targets.
-        source: a digest of the file or folder behind them; empty for the data sets that come with Python or the project.
-        notes: sentences about what was changed or left out.
-        documents: whether each document has windows of its own; else texts are packed. None for images and given rows.
-        made_for: what a model must share to read it: its tokenizer, or what it makes of an image (`made_for.py`).
-        given: what a person gave in place of a reference; None for a reference.
-    """
-
-    ref: str
-    split: str
-    seq_len: int | None
-    seed: int
-    batch_size: int
-    sequences: int
-    pool: int
-    predictions: int
-    fingerprint: str
-    source: str
-    notes: tuple[str, ...]
-    rows: Callable[[Sequence[int]], Batch] = field(repr=False)
-    documents: bool | None = None
-    made_for: str = ""
-    given: Any = field(default=None, repr=False)
-
-    @property
-    def is_text(self) -> bool:
-        """Whether its sequences are windows of tokens that may be padded."""
-        return self.seq_len is not None
-
-    @property
-    def length(self) -> int:
-        """Tokens a window; text only."""
-        assert self.seq_len is not None
-        return self.seq_len
-
-    def __len__(self) -> int:
-        """The number of batches."""
-        return -(-self.sequences // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return (self.rows(self.numbers(batch)) for batch in range(len(self)))
-
-    def numbers(self, batch: int) -> range:
-        """The sequence numbers of a batch."""
-        first = batch * self.batch_size
-        return range(first, min(first + self.batch_size, self.sequences))
-
-
-class Item(Protocol):
-    """An image and its class in the model's numbering: a file, an array (`images.ImageItem`), or pixels."""
-
-    @property
-    def target(self) -> int: ...
-    def pixels(self, to_pixels: Callable[[Image.Image], Tensor]) -> Tensor: ...
-    def digest(self) -> bytes: ...
 
 
 def load_data(
@@ -173,15 +91,11 @@ def load_data(
     if isinstance(ref, Path):
         raise unknown_data(str(ref))
     if not isinstance(ref, str):
-        from ablation_core.data.in_memory import load_given
-
         return load_given(ref, model, predictions, seq_len, size, seed, split, documents)
     part: Split = split or "evaluation"
     if not is_text(ref) and not is_images(ref):
         raise unknown_data(ref)
     if ref.startswith("hf:") and model.modality == "vision":
-        from ablation_core.data.in_memory import load_hub_images
-
         return load_hub_images(ref, model, predictions, size, seed, part)
     if is_images(ref) != (model.modality == "vision"):
         kinds = ("images", "text") if model.modality == "vision" else ("text", "images")
@@ -205,140 +119,8 @@ def load_data(
     return made
 
 
-def check_window(model: LoadedModel, seq_len: int) -> None:
-    """Refuse a window that the model cannot read, or that has no room for a prediction."""
-    before, after = special_tokens(model)
-    body = seq_len - len(before) - len(after)
-    if model.max_length is not None and seq_len > model.max_length:
-        raise DataError(f"{model.ref} reads at most {model.max_length} tokens; choose a seq-len up to that.")
-    if body < 1 or (model.modality == "causal" and seq_len < 2):
-        raise DataError(f"A window of {seq_len} tokens has no room for a prediction; choose a longer seq-len.")
-
-
-def text_data(
-    ref: str,
-    model: LoadedModel,
-    bodies: Iterable[Body],
-    predictions: int,
-    seq_len: int | None,
-    batch_size: int,
-    seed: int,
-    split: str,
-    reading: Reading,
-    documents: bool | None,
-    source: str,
-    given: Any = None,
-) -> Data | None:
-    """Windows as a data set; None where there is none.
-
-    Args:
-        seq_len: the windows' length; None: that of the longest.
-    """
-    windows, sequences, done = make_windows(bodies, model, predictions, seed, reading)
-    if not windows:
-        return None
-    longest = max(window.length for window in windows)
-    length = longest if documents is not False or seq_len is None else seq_len
-    ids, labels, masks = map(torch.from_numpy, stacked(windows, length, _filler(model)))
-    check_known(model, int(ids.max()))
-
-    def rows(chosen: Sequence[int]) -> Batch:
-        index = torch.as_tensor(list(chosen))
-        return Batch({"input_ids": ids[index], "attention_mask": masks[index]}, labels[index])
-
-    digest = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes())
-    if not bool(masks.all()):
-        digest.update(masks.numpy().tobytes())
-    return Data(
-        ref=ref,
-        split=split,
-        seq_len=length,
-        seed=seed,
-        batch_size=batch_size,
-        sequences=sequences,
-        pool=len(windows),
-        predictions=done,
-        fingerprint=digest.hexdigest()[:16],
-        source=source,
-        notes=reading.sentences(),
-        rows=rows,
-        documents=documents,
-        made_for=reader_key(model),
-        given=given,
-    )
-
-
-def _filler(model: LoadedModel) -> int:
-    """What stands in padded places: never attended to, never scored."""
-    tokenizer = model.tokenizer
-    return (
-        next((number for number in (tokenizer.pad_token_id, tokenizer.eos_token_id) if number is not None), 0)
-        if tokenizer
-        else 0
-    )
-
-
-def scored_rows(targets: np.ndarray) -> np.ndarray:
-    """The row of each scored prediction of a batch, in the order in which they are scored."""
-    return np.arange(len(targets)) if targets.ndim == 1 else np.nonzero(targets != IGNORED)[0]
-
-
-def checked_seed(seed: int) -> int:
-    """The seed.
-
-    Raises:
-        DataError: it is negative.
-    """
-    if seed < 0:
-        raise DataError(f"The seed must be 0 or more, not {seed}.")
-    return seed
-
-
 def _load_images(ref: str, model: LoadedModel, predictions: int, batch_size: int, seed: int, split: Split) -> Data:
     items, notes = find_images(ref, split, model.labels)
     order = np.random.default_rng(seed).permutation(len(items))[: max(2, predictions)]
     chosen = [items[index] for index in order]
     return image_data(ref, model, chosen, predictions, batch_size, seed, split, notes, source_digest(ref))
-
-
-def image_data(
-    ref: str,
-    model: LoadedModel,
-    chosen: Sequence[Item],
-    predictions: int,
-    batch_size: int,
-    seed: int,
-    split: str,
-    notes: Sequence[str],
-    source: str,
-    given: Any = None,
-) -> Data:
-    """Images as a data set."""
-    digest = hashlib.sha256(b"".join(item.digest() for item in chosen))
-    to_pixels, name = model.to_pixels, model.input_name  # data that is kept must not keep a model
-
-    def rows(indices: Sequence[int]) -> Batch:
-        picked = [chosen[index] for index in indices]
-        pixels = [item.pixels(to_pixels) for item in picked]
-        if len({tuple(image.shape) for image in pixels}) > 1:
-            shapes = " and ".join(sorted({"×".join(map(str, image.shape)) for image in pixels})[:2])
-            raise DataError(f"The images of {ref} become pixels of several shapes ({shapes}); give all one size.")
-        return Batch({name: torch.stack(pixels)}, torch.tensor([item.target for item in picked]))
-
-    count = min(predictions, len(chosen))
-    return Data(
-        ref=ref,
-        split=split,
-        seq_len=None,
-        seed=seed,
-        batch_size=batch_size,
-        sequences=count,
-        pool=len(chosen),
-        predictions=count,
-        fingerprint=digest.hexdigest()[:16],
-        source=source,
-        notes=tuple(notes),
-        rows=rows,
-        made_for=reader_key(model),
-        given=given,
-    )

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ablation_core.data import hub_datasets
-from ablation_core.data.dataset import Data, Item, check_window, image_data, text_data
+from ablation_core.data.batches import Data, Item, check_window, image_data, text_data
 from ablation_core.data.images import ImageItem, eight_bit, match_class
 from ablation_core.data.text_files import plain_line_ends
 from ablation_core.data.windows import IGNORED, Body, Reading, document_bodies, given_bodies, packed_documents
