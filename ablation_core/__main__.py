@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
 
     ablation = verbs.add_parser("ablate", parents=[measured], help="ablate neurons and measure the change")
     ablation.add_argument("--select", required=True, help='neurons, such as "3.2 5.0:1-4"')
-    ablation.add_argument("--skip-first", "--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is")
+    ablation.add_argument(
+        "--skip-first", "--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is"
+    )
     ablation.set_defaults(run=commands.ablate_command)
 
     figures = verbs.add_parser("neurons", parents=[measured], help="print the figures of neurons' distributions")
@@ -99,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         "--exact", type=int, default=0, help="ablate the N most harmful heads and compare", metavar="N"
     )
     estimates.add_argument("--passes", type=int, default=PASSES, help="random passes a batch (default %(default)s)")
-    estimates.add_argument("--skip-first", "--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is")
+    estimates.add_argument(
+        "--skip-first", "--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is"
+    )
     estimates.set_defaults(run=commands.estimate_command)
 
     where = argparse.ArgumentParser(add_help=False)

@@ -14,6 +14,8 @@ counted in `seq_len`. All windows are equally long, so that there is no padding.
 The last sequence is scored only as far as is needed for exactly the number of predictions asked for.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,14 +46,32 @@ DEFAULT_BATCH = {"causal": 8, "masked": 8, "vision": 64}
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What makes a task's prompts of a batch's rows; a prompt is one prediction, however many tokens its answer has.
+
+    Attributes:
+        item: which of the batch's prompts each row belongs to; long (B,).
+        wrong: the rows whose targets are the wrong answer's tokens; bool (B,).
+        others: the wrong answer's token where both answers are read off one row, else -100; long (B, T).
+        ends: how many of a row's positions are the prompt's; the rest are the answer's or padding; long (B,).
+    """
+
+    item: Tensor
+    wrong: Tensor
+    others: Tensor
+    ends: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """Inputs as the module takes them, and targets: long (B, T) at the logits' positions, or (B,) for images.
 
-    A target of -100 is not scored.
+    A target of -100 is not scored. In tasks `answers` says which rows and targets make a prompt.
     """
 
     inputs: dict[str, Tensor]
     targets: Tensor
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,10 @@ class Data:
         fingerprint: a digest of all inputs and targets.
         source: a digest of the file or folder behind them; empty for the data sets that come with Python or the project.
         notes: sentences about what was left out.
+        longest: in tasks, the tokens of the longest prompt with its answer; rows are padded to it.
+        groups: in tasks, the number of each prompt's group: what intervals resample; long (sequences,).
+        lengths: in tasks, the tokens of each prompt's first row; long (sequences,).
+        counterfactual: in tasks, as `rows`, but the counterfactual prompts; None where one is missing.
     """
 
     ref: str
@@ -79,12 +103,22 @@ class Data:
     source: str
     notes: tuple[str, ...]
     rows: Callable[[Sequence[int]], Batch] = field(repr=False)
+    longest: int | None = None
+    groups: np.ndarray | None = field(default=None, repr=False)
+    lengths: np.ndarray | None = field(default=None, repr=False)
+    counterfactual: Callable[[Sequence[int]], Batch] | None = field(default=None, repr=False)
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it is prompts with a right and a wrong answer."""
+        return self.groups is not None
 
     @property
     def length(self) -> int:
-        """Tokens a window; text only."""
-        assert self.seq_len is not None
-        return self.seq_len
+        """Tokens in a row of a batch; text only."""
+        length = self.longest or self.seq_len
+        assert length is not None
+        return length
 
     def __len__(self) -> int:
         """The number of batches."""
