@@ -1,15 +1,15 @@
-"""Distributions, the page that opens first: how a head's neurons are distributed, and where zero, mean and peak lie."""
+"""Distributions, the page that opens first: what values a head's neurons take, with zero, mean and peak marked."""
 
 import streamlit as st
 
+from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report import charts, frames
 from ablation_core.selection import Selection
 from ablation_core.ui import export_row, page
-from ablation_core.ui.choice import single_choice
-from ablation_core.ui.neuron import show_neuron
-from ablation_core.ui.neuron_table import show_all_neurons
+from ablation_core.ui.neuron import show_all_neurons, show_neuron
 from ablation_core.ui.shared import load_in_background
-from ablation_core.ui.widgets import as_tables, draw
+from ablation_core.ui.sidebar import fitting
+from ablation_core.ui.widgets import as_tables, dark_page, draw, single_choice
 
 COLUMNS = 8
 LISTS = ("this head", "whole model")
@@ -19,28 +19,26 @@ statistics, shape = view.statistics, view.info.shape
 
 
 def toggle(term: str) -> None:
-    """Add a head or a neuron to what is ablated, or take it out."""
+    """Add a head or a neuron to the selection, or remove it."""
     st.session_state["select"] = str(view.selection.toggled(Selection.parse(term, shape)))
 
 
 def toggle_button(term: str, words: str) -> None:
-    """A button that adds the term to what is ablated or, where it is there already, removes it."""
-    chosen = Selection.parse(term, shape)
-    grown = view.selection.toggled(chosen)
-    verb = "Add" if len(grown) > len(view.selection) else "Remove"
-    direction = "to" if verb == "Add" else "from"
+    """A button that ablates the term or, where it is selected already, stops that."""
+    grown = view.selection.toggled(Selection.parse(term, shape))
+    verb = "Ablate" if len(grown) > len(view.selection) else "Stop ablating"
     if st.button(
-        f"{verb} {words} {direction} what is ablated",
+        f"{verb} {words}",
         key=f"toggle {words}",
         on_click=toggle,
         args=(term,),
-        help="The sidebar lists what is ablated; the Ablate page shows what happens without it.",
+        help="The sidebar lists what is ablated; the Ablate page shows the effect.",
     ):
-        st.rerun()  # the sidebar shows it too
+        st.rerun()  # the sidebar shows it, too
 
 
 def pick(term: str) -> None:
-    """This head or neuron becomes the one shown."""
+    """Show this head or neuron."""
     st.session_state["neuron"] = term
 
 
@@ -56,6 +54,7 @@ def show_map(layer: int, head: int) -> None:
         charts.head_map,
         frame,
         title="|peak − mean| in std",
+        dark=dark_page(),
         variant=shape,
         key="heads",
         on_pick=pick_head,
@@ -79,6 +78,7 @@ def show_head(layer: int, head: int, neuron: int) -> None:
         marks,
         cells,
         columns=COLUMNS,
+        dark=dark_page(),
         variant=(len(cells), tuple(marks["kind"].unique())),
         key=key,
         on_pick=pick_neuron,
@@ -86,27 +86,31 @@ def show_head(layer: int, head: int, neuron: int) -> None:
     )
     page.legend(("zero", "mean", "median", "peak"))
     st.caption(
-        f"The {shape.head_dim} neurons of head {layer}.{head}, those with the peak farthest from the mean first, each over "
-        f"its own range; zero is left out where it lies beyond. Click one to see it large."
+        f"The {shape.head_dim} neurons of head {layer}.{head}, those with the peak farthest from the mean first, each on "
+        f"its own range; zero is marked where it lies within. Click one to enlarge it."
     )
 
 
 @st.fragment
 def body() -> None:
-    """Everything but the sidebar: what is clicked here runs only this."""
+    """Everything but the sidebar: a click here runs only this."""
     map_column, list_column = st.columns([2, 3], gap="large")
     with map_column:
-        st.markdown("**Every head: how far peak and mean lie apart**")
+        st.markdown("**Every head: distance between peak and mean**")
         map_slot = st.container()
         text = st.text_input(
-            "Shown: a head (3.2) or a neuron of it (3.2:5)",
+            "Head or neuron",
             value=str(view.selection).split()[0].split(":")[0] if view.selection.heads else "0.0",
             key="neuron",
             bind="query-params",
-            help="Click a head on the map, a small histogram or a row on the right, or type it.",
+            help="Click a head on the map, a small histogram or a row on the right; or type a head (3.2) or a neuron of it (3.2:5).",
         )
-        with page.show_errors():
+        try:
             shown = Selection.parse(text or "0.0", shape)
+            st.session_state["last shown neuron"] = str(shown)
+        except AblationError as error:  # the last one that could be read stays
+            st.error(as_markdown(error), icon="⚠️")
+            shown = Selection.parse(fitting(st.session_state.get("last shown neuron", ""), shape) or "0.0", shape)
         (layer, head), picked = shown.chosen[0] if shown.chosen else ((0, 0), tuple(range(shape.head_dim)))
         oddest = frames.neuron_frame(statistics, layer, head, view.bins)["neuron"].iloc[0]
         neuron = picked[0] if len(picked) == 1 else int(oddest)
@@ -120,7 +124,7 @@ def body() -> None:
             LISTS,
             default=LISTS[0],
             key="list",
-            help="The shown head's neurons as pictures, or all of the model's as a table, the most unusual first.",
+            help="The neurons of this head as small histograms, or all neurons of the model as a table, the most unusual first.",
         )
         if listed == LISTS[0]:
             show_head(layer, head, neuron)
@@ -143,7 +147,7 @@ def body() -> None:
         export_row.of_neuron(view, layer, head, neuron)
 
 
-st.header("How a head's neurons are distributed", anchor=False)
+st.header("What values a head's neurons take", anchor=False)
 body()
 with page.show_errors():  # the model may vanish at any moment
-    load_in_background(view.info.ref)
+    load_in_background(view.info.ref, first_import="ablation_core.ui.ablation_job")

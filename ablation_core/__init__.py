@@ -1,55 +1,98 @@
-"""Neuron ablation in attention heads: statistics, replacement values, and what the ablation does to the model."""
+"""Neuron ablation in attention heads: statistics, replacement values, and what the ablation does to the model.
+
+    from ablation_core import ablate, load_data, load_model
+
+    model = load_model("opt-mini")
+    data = load_data("python-docs", model, predictions=2000)
+    print(ablate(model, data, "3.2 5.0:1-4", method=["mean", "peak"], statistics="python-docs"))
+
+The names here are what scripts use. Everything else is in rooms, each of which imports only from those before it:
+selection, stats, models, bundled, data, engine, loading, activations, methods, experiments, heads, runs, cluster,
+training, report, server, ui, cli.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
+# ruff: noqa: F401
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
     from ablation_core.activations.files import find_statistics, load_statistics, save_statistics
+    from ablation_core.activations.neuron_summary import NeuronSummary, summarise_neuron
     from ablation_core.activations.statistics import Statistics
-    from ablation_core.data.dataset import load_data
+    from ablation_core.data.dataset import Batch, Data, load_data
     from ablation_core.errors import AblationError
     from ablation_core.experiments.ablation import AblationSpec, ablate
+    from ablation_core.experiments.estimate import EstimateResult, estimate
+    from ablation_core.experiments.noise_floor import NoiseFloor, noise_floor
     from ablation_core.experiments.results import AblationResult
     from ablation_core.loading.load import load_model
     from ablation_core.methods.registry import METHODS
-    from ablation_core.selection import Selection
+    from ablation_core.models.loaded import LoadedModel
+    from ablation_core.report.neurons import describe_neurons
+    from ablation_core.report.sentences import comparison, verdict
+    from ablation_core.runs.adaptive import AdaptiveResult
+    from ablation_core.runs.pruning_result import CurveResult
+    from ablation_core.runs.sweep import SweepResult
+    from ablation_core.runs.whole_runs import curve, sweep
+    from ablation_core.selection import ModelShape, Selection
+    from ablation_core.stats.intervals import Interval
 
-__all__ = [
-    "METHODS",
-    "AblationError",
-    "AblationResult",
-    "AblationSpec",
-    "Selection",
-    "Statistics",
-    "ablate",
-    "compute_statistics",
-    "find_statistics",
-    "load_data",
-    "load_model",
-    "load_statistics",
-    "save_statistics",
-]
+    __version__: str
 
-_HOMES = {
-    "find_statistics": "activations.files",
-    "load_statistics": "activations.files",
-    "save_statistics": "activations.files",
-    "compute_statistics": "activations.collect",
-    "load_data": "data.dataset",
-    "AblationError": "errors",
-    "AblationSpec": "experiments.ablation",
-    "ablate": "experiments.ablation",
-    "load_model": "loading.load",
+_HOMES = {  # name → the module that has it
     "METHODS": "methods.registry",
+    "AblationError": "errors",
     "AblationResult": "experiments.results",
+    "AblationSpec": "experiments.ablation",
+    "AdaptiveResult": "runs.adaptive",
+    "Batch": "data.dataset",
+    "CurveResult": "runs.pruning_result",
+    "Data": "data.dataset",
+    "EstimateResult": "experiments.estimate",
+    "Interval": "stats.intervals",
+    "LoadedModel": "models.loaded",
+    "ModelShape": "selection",
+    "NeuronSummary": "activations.neuron_summary",
+    "NoiseFloor": "experiments.noise_floor",
     "Selection": "selection",
     "Statistics": "activations.statistics",
+    "SweepResult": "runs.sweep",
+    "ablate": "experiments.ablation",
+    "comparison": "report.sentences",
+    "compute_statistics": "activations.collect",
+    "curve": "runs.whole_runs",
+    "describe_neurons": "report.neurons",
+    "estimate": "experiments.estimate",
+    "find_statistics": "activations.files",
+    "load_data": "data.dataset",
+    "load_model": "loading.load",
+    "load_statistics": "activations.files",
+    "noise_floor": "experiments.noise_floor",
+    "save_statistics": "activations.files",
+    "summarise_neuron": "activations.neuron_summary",
+    "sweep": "runs.whole_runs",
+    "verdict": "report.sentences",
 }
+
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    """Each name is imported when first asked for: the app's first page needs neither torch nor transformers."""
-    if name not in _HOMES:
+    """Each name is imported when it is first asked for: the app's first page needs neither torch nor transformers."""
+    if name == "__version__":
+        from ablation_core.storage import project_version
+
+        found: Any = project_version()
+    elif name in _HOMES:
+        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """So that completion offers what is not imported yet."""
+    return sorted({*globals(), *_HOMES, "__version__"})

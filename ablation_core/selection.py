@@ -1,23 +1,30 @@
 """Selections: sets of neurons, their text form, and their masks.
 
-    >>> shape = Shape(heads=(6, 6, 6, 6), head_dim=32)
+    >>> shape = ModelShape(heads=(6, 6, 6, 6), head_dim=32)
     >>> str(Selection.parse("3.2:4-6,5 3.2:7 0.1", shape))
     '0.1 3.2:4-7'
 
 A head is written `layer.head`, neurons of it `layer.head:neurons`, a layer `3.*`, everything `*.*`; all counted from 0.
+Understood too: commas and semicolons between heads, and L3H2 for 3.2.
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ablation_core.errors import SelectionError
+
+if TYPE_CHECKING:  # the command line reads selections' shapes before it needs numpy
+    import numpy as np
 
 Head = tuple[int, int]
 
 _TERM = re.compile(r"(?P<layer>\*|\d{1,9})\.(?P<head>\*|\d{1,9})(?::(?P<neurons>[\d,\-]+))?", re.ASCII)
+_BETWEEN = re.compile(r"[,;](?=(?:\d+|\*)\.|L\d)", re.ASCII | re.IGNORECASE)  # other commas separate neurons
+_LAYER_HEAD = re.compile(r"L(\d{1,9})\.?H(\d{1,9}|\*)", re.ASCII | re.IGNORECASE)
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")  # of a term, whose digits are plain
 
 
@@ -54,25 +61,53 @@ class Selection:
     chosen: tuple[tuple[Head, tuple[int, ...]], ...] = ()
 
     @classmethod
-    def parse(cls, text: str, shape: ModelShape) -> "Selection":
+    def parse(cls, text: str, shape: ModelShape) -> Selection:
         """Read a selection's text form; an empty text selects nothing.
 
         Raises:
             SelectionError: a term is malformed or lies outside the model.
         """
         neurons: dict[Head, set[int]] = {}
-        for term in text.split():
-            for head, picked in _parse_term(term, shape):
-                neurons.setdefault(head, set()).update(picked)
+        words = text.split()
+        for place, word in enumerate(words, 1):
+            for term in _BETWEEN.split(word.rstrip(",;") if place < len(words) or ":" not in word else word):
+                for head, picked in _parse_term(term, shape, word):
+                    neurons.setdefault(head, set()).update(picked)
         return cls._of(shape, neurons)
 
     @classmethod
-    def of_heads(cls, heads: Iterable[Head], shape: ModelShape) -> "Selection":
+    def read(cls, select: str | Selection | Iterable[Head], shape: ModelShape) -> Selection:
+        """A selection however a person writes it: `"3.2 5.0:1-4"`, heads as `[(3, 2), (5, 0)]`, or a `Selection`.
+
+        Raises:
+            SelectionError: it cannot be read, lies outside the model, or was made for a model of another shape.
+        """
+        if isinstance(select, Selection):
+            if select.shape != shape:
+                raise SelectionError(
+                    f"The selection was made for a model with {select.shape}, and this one has {shape}; parse it again."
+                )
+            return select
+        if isinstance(select, str):
+            return cls.parse(select, shape)
+        try:
+            terms = [f"{int(layer)}.{int(head)}" for layer, head in select]
+        except (TypeError, ValueError) as error:
+            raise SelectionError(
+                f"Cannot read the selection {str(select)[:80]}: write heads and neurons as text, such as "
+                f"'3.2 5.0:1-4', or heads as pairs, such as [(3, 2), (5, 0)]."
+            ) from error
+        return cls.parse(" ".join(terms), shape)
+
+    @classmethod
+    def of_heads(cls, heads: Iterable[Head], shape: ModelShape) -> Selection:
         return cls.parse(" ".join(f"{layer}.{head}" for layer, head in heads), shape)
 
     @classmethod
-    def of_masks(cls, masks: Sequence[np.ndarray], shape: ModelShape) -> "Selection":
-        """From one mask a layer, as `mask` gives them; bool (heads * head_dim,)."""
+    def of_masks(cls, masks: Sequence[np.ndarray], shape: ModelShape) -> Selection:
+        """From one mask per layer, as `mask` gives them; bool (heads * head_dim,)."""
+        import numpy as np
+
         neurons: dict[Head, set[int]] = {}
         for layer, mask in enumerate(masks):
             for place in np.flatnonzero(mask):
@@ -81,7 +116,7 @@ class Selection:
         return cls._of(shape, neurons)
 
     @classmethod
-    def _of(cls, shape: ModelShape, neurons: dict[Head, set[int]]) -> "Selection":
+    def _of(cls, shape: ModelShape, neurons: dict[Head, set[int]]) -> Selection:
         return cls(shape, tuple((head, tuple(sorted(neurons[head]))) for head in sorted(neurons) if neurons[head]))
 
     def __str__(self) -> str:
@@ -119,14 +154,16 @@ class Selection:
         return tuple(sorted({layer for (layer, _), _ in self.chosen}))
 
     def mask(self, layer: int) -> np.ndarray:
-        """Which of the layer's pre-out dimensions are selected; bool (heads * head_dim,)."""
+        """Which of the layer's z dimensions are selected; bool (heads * head_dim,)."""
+        import numpy as np
+
         mask = np.zeros((self.shape.heads[layer], self.shape.head_dim), dtype=bool)
         for (at, head), neurons in self.chosen:
             if at == layer:
                 mask[head, list(neurons)] = True
         return mask.ravel()
 
-    def toggled(self, other: "Selection") -> "Selection":
+    def toggled(self, other: Selection) -> Selection:
         """Without `other` if all of it is selected, else with all of it added."""
         mine = {head: set(neurons) for head, neurons in self.chosen}
         remove = all(set(neurons) <= mine.get(head, set()) for head, neurons in other.chosen)
@@ -135,17 +172,21 @@ class Selection:
         return self._of(self.shape, mine)
 
 
-def _parse_term(term: str, shape: ModelShape) -> Iterable[tuple[Head, range | set[int]]]:
-    match = _TERM.fullmatch(term)
+def _parse_term(term: str, shape: ModelShape, word: str) -> Iterable[tuple[Head, range | set[int]]]:
+    """The heads and neurons of a term; `word` is what was typed, for what cannot be read."""
+    match = _TERM.fullmatch(_LAYER_HEAD.sub(r"\1.\2", term))
     if match is None:
         raise SelectionError(
-            f"Cannot read {term!r} in the selection. Write heads as 3.2, neurons as 3.2:0-7,12, a layer as 3.*, "
-            f"everything as *.*, separated by spaces."
+            f"Cannot read {word!r} in the selection. Write a head as 3.2 or L3H2, neurons of it as 3.2:0-7,12, a layer as "
+            f"3.*, everything as *.*, separated by spaces."
         )
-    layers = _indices(match["layer"], shape.layers, "layer", term)
-    picked = range(shape.head_dim) if match["neurons"] is None else _parse_neurons(match["neurons"], shape, term)
+    layers = _indices(match["layer"], shape.layers, "layer", word)
+    if len(layers) == 1 and not shape.heads[layers[0]] and match["head"] != "*":
+        having = ", ".join(str(layer) for layer, heads in enumerate(shape.heads) if heads)
+        raise SelectionError(f"Layer {layers[0]} has no attention heads to select by {word!r}; layers {having} have.")
+    picked = range(shape.head_dim) if match["neurons"] is None else _parse_neurons(match["neurons"], shape, word)
     for layer in layers:
-        for head in _indices(match["head"], shape.heads[layer], "head", term):
+        for head in _indices(match["head"], shape.heads[layer], "head", word):
             yield (layer, head), picked
 
 

@@ -1,5 +1,7 @@
 """Where the project keeps what it makes or fetches: one cache folder, and nothing is written outside it; and its JSON.
 
+What comes with the project is only ever read; an installed package is never written to.
+
 Several processes may write there at once, and any may be killed: who writes holds a lock, which the system lets go of
 when the process dies, and files appear whole or not at all.
 """
@@ -15,11 +17,48 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-PROJECT = Path(__file__).parent.parent
-CACHE = Path(os.environ.get("ABLATION_CACHE") or PROJECT / "cached_stats")
+_PACKAGE = Path(__file__).parent
+PROJECT = _PACKAGE.parent  # the source tree; where the package is installed, the folder that it lies in
+INSTALLED = not (PROJECT / "app.py").is_file()
+APP = _PACKAGE / "app" if INSTALLED else PROJECT  # app.py, pages/ and .streamlit/
+# Statistics and runs that come with the project. In the source tree they lie in the cache folder itself.
+PUBLISHED = _PACKAGE / "bundled" / "published" if INSTALLED else PROJECT / "cached_stats"
+
+
+def _cache_folder() -> Path:
+    """The cache folder: what the environment names, the source tree's, or else one of the user's own."""
+    if named := os.environ.get("ABLATION_CACHE"):
+        return Path(named)
+    if not INSTALLED:
+        return PUBLISHED
+    from platformdirs import user_cache_path
+
+    return user_cache_path("ablation-explorer")
+
+
+CACHE = _cache_folder()
 NUMBER_OR_NULL = (int, float, NoneType)
 _PARTIAL = ".partial-"
 _YOUNG = 3600.0  # seconds: between making a folder and holding it nobody may take it for abandoned
+
+
+def project_version() -> str:
+    """The version of the project. pyproject.toml alone has it; an installed package has it from there."""
+    if INSTALLED:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("ablation-explorer")
+        except PackageNotFoundError:  # a copy of the folder, without the project around it
+            return "unknown"
+    import tomllib
+
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+
+
+def reading_places(cache: Path = CACHE) -> tuple[Path, ...]:
+    """Where kept things are looked for: the cache folder, and behind the usual one what comes with the project."""
+    return (cache, PUBLISHED) if cache == CACHE != PUBLISHED else (cache,)
 
 
 def models_folder(cache: Path = CACHE) -> Path:

@@ -1,7 +1,7 @@
 """What the estimate costs and how well it agrees with exact values: `python -m benchmarks.estimate MODEL [--heads N]`.
 
-Exact values come from ablating N heads one by one, a random sample of all (by default all), and are kept in the result
-file beside this script: an interrupted run goes on where it stopped, and a second run measures no head again. Costs are
+Exact values come from ablating N heads one by one, a random sample of all (by default all), and are saved in the result
+file beside this script: an interrupted run resumes, and a second run measures no head again. Costs are
 processor time of one thread, as multiples of a plain pass: the clean forward and its scores on the same data.
 """
 
@@ -51,7 +51,7 @@ def measure_exactly(
     heads = [f"{layer}.{head}" for layer, heads in enumerate(model.shape.heads) for head in range(heads)]
     for number in np.random.default_rng(7).permutation(len(heads))[:count]:
         if heads[number] not in kept["exact"]:
-            result = ablate(model, data, heads[number], METHODS, statistics)
+            result = ablate(model, data, heads[number], METHODS, statistics=statistics)
             kept["exact"][heads[number]] = {
                 row.method: {"kl": row.performance.kl, "loss": row.change["loss"].mean} for row in result.results
             }
@@ -101,7 +101,9 @@ def main() -> None:
     plain = min(seconds(lambda: plain_pass(model, data)) for _ in range(2))
     kept["plain_pass_seconds"], kept["estimates"] = round(plain, 2), []
     for passes in parsed.passes:
-        estimating = EstimateRun(model, data, choose_methods(METHODS, model.modality), statistics, passes=passes)
+        estimating = EstimateRun(
+            model, data, choose_methods(METHODS, model.modality), statistics=statistics, passes=passes
+        )
         cost = seconds(estimating.finish) / plain
         found = estimating.result().methods
         measure_exactly(model, data, statistics, parsed.heads, kept, path)

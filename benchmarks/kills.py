@@ -1,9 +1,9 @@
 """Kill -9 at random moments, and whether anything is lost: `python -m benchmarks.kills --kills 100`.
 
-Statistics, a sweep, an adaptive sweep and curves of opt-mini are computed and kept, each in a process that is killed at a
-random moment; half of the kills fall into the midst of a write, when half of the bytes have reached the disk. After each
+Statistics, a sweep, an adaptive sweep and curves of opt-mini are computed and saved, each in a process that is killed at a
+random moment; half of the kills fall into the middle of a write, when half of the bytes have reached the disk. After each
 kill every file in the cache folder must load, hold nothing but what an undisturbed run holds, bit for bit, and no
-half-written file may count. The next process goes on; once the work is whole, its end must be the undisturbed one's.
+half-written file may count. The next process resumes; once the work is complete, the result must be the undisturbed one.
 
 One process imports and warms everything and is then forked, so that a kill costs tenths of a second.
 """
@@ -31,10 +31,10 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
 from ablation_core.runs.ledger import KeptRun, find_runs
-from ablation_core.runs.pruning import CurveSpec, curve
-from ablation_core.runs.sweep import SweepSpec, every_head, sweep
+from ablation_core.runs.pruning import CurveSpec, finish_curve
+from ablation_core.runs.sweep import SweepSpec, every_head, finish_sweep
 
 BY = (METHODS["mean"], METHODS["peak"])
 _BATCH = 2  # small, so that there are many moments between two writes
@@ -65,15 +65,15 @@ class Work:
             return load_statistics(save_statistics(compute_statistics(model, self.counted), folder)).digest
 
         def swept(folder: Path) -> str:
-            result = sweep(model, data, SweepSpec(BY, heads=heads, random_sets=4), made, folder)
+            result = finish_sweep(model, data, SweepSpec(BY, heads=heads, random_sets=4), made, folder)
             return json.dumps(result.to_dict(), sort_keys=True)
 
         def adapted(folder: Path) -> str:
-            result = adaptive_sweep(model, data, AdaptiveSpec(BY, heads=heads), made, folder)
+            result = finish_adaptive(model, data, AdaptiveSpec(BY, heads=heads), made, folder)
             return json.dumps(result.to_dict(), sort_keys=True)
 
         def pruned(folder: Path) -> str:
-            result = curve(model, data, CurveSpec(BY, seeds=(1, 2), percents=(0, 20, 50, 100)), made, folder)
+            result = finish_curve(model, data, CurveSpec(BY, seeds=(1, 2), percents=(0, 20, 50, 100)), made, folder)
             return json.dumps(result.to_dict(), sort_keys=True)
 
         return {"statistics": counted, "sweep": swept, "adaptive": adapted, "curve": pruned}

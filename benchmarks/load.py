@@ -46,7 +46,7 @@ def compute_alone(requests: Iterator[Request]) -> Iterator[tuple[Request, dict]]
         statistics = load_statistics(find_statistics(model, ref).path, model)
         data = load_data(ref, model, request.predictions, seed=SEED)
         names = [name for name in usable_methods(data, model.modality) if name in USUAL or name == request.method]
-        result = ablate(model, data, request.select, names, statistics, request.bins, SEED)
+        result = ablate(model, data, request.select, names, statistics=statistics, bins=request.bins, seed=SEED)
         yield request, exact(frames.result_frame(result).to_dict("list"))
 
 

@@ -1,10 +1,10 @@
-"""Mutation tests of the modules whose numbers everything rests on: `python benchmarks/mutants.py selection`.
+"""Mutation tests of the modules whose numbers everything rests on: `python benchmarks/mutants.py stats.intervals`.
 
 Each mutant is the module with one small change by mutmut's operators (another number, `<` for `<=`, an argument left
 out, …); it is killed when a test of the module fails. mutmut itself leaves decorated functions alone, of which some of
-these modules consist, and imports everything anew for each; here the tests are collected once, and each mutant runs
-them in a fork with its functions' code put in place of the original's. Mutants outside functions are imported anew, and
-so is, once more, what survives. Results are kept, so that a run goes on where the last one stopped. Not mutated:
+these modules consist, and imports everything again for each; here the tests are collected once, and each mutant runs
+them in a fork with its functions' code put in place of the original's. Mutants outside functions are imported again, and
+so is, once more, what survives. Results are saved, so that a run resumes where the last one stopped. Not mutated:
 annotations, docstrings, decorators, imports, the texts of errors; of other texts the words, but not their case.
 
 Needs `pip install mutmut`.
@@ -38,14 +38,15 @@ from mutmut.mutation.mutators import mutation_operators
 ROOT = Path(__file__).parent.parent
 TESTS = {  # module → its own tests, without those that only repeat others on real models or many times
     "selection": ["tests/test_selection.py"],
-    "accumulate": ["tests/test_statistics.py"],
-    "statistics": ["tests/test_statistics.py"],
-    "metrics": ["tests/test_metrics.py", "-k", "not covers_the_truth"],
-    "methods": ["tests/test_methods.py", "-k", "table"],
-    "hooks": ["tests/test_hooks.py"],
+    "activations.accumulator": ["tests/activations/test_statistics.py"],
+    "activations.statistics": ["tests/activations/test_statistics.py"],
+    "engine.metrics": ["tests/engine/test_metrics.py", "-k", "not covers_the_truth"],
+    "engine.hooks": ["tests/engine/test_hooks.py"],
+    "methods.registry": ["tests/methods/test_registry.py", "-k", "table"],
+    "stats.intervals": ["tests/stats/test_intervals.py", "-k", "not covers_the_truth"],
 }
 LIBRARIES = ("torch", "scipy.stats", "scipy.signal", "scipy.ndimage", "safetensors.numpy", "transformers", "psutil")
-OPTIONS = ("-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=no")
+OPTIONS = ("-q", "-n0", "-m", "", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=no")
 
 
 @dataclass(frozen=True)
@@ -239,16 +240,20 @@ def _function(value: object) -> types.FunctionType | None:
     return value if isinstance(value, types.FunctionType) else None
 
 
+def source_path(module: str) -> Path:
+    return ROOT / "ablation_core" / f"{module.replace('.', '/')}.py"
+
+
 def imported(module: str, source: str) -> bool:
     """Whether the tests pass with the module imported from this source."""
-    sys.meta_path.insert(0, _Finder(f"ablation_core.{module}", ROOT / f"ablation_core/{module}.py", source))
+    sys.meta_path.insert(0, _Finder(f"ablation_core.{module}", source_path(module), source))
     return pytest.main([*OPTIONS, "-x", *TESTS[module]]) == 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("module", choices=TESTS)
-    parser.add_argument("--seconds", type=float, default=280, help="stop after so many seconds; run again to go on")
+    parser.add_argument("--seconds", type=float, default=280, help="stop after so many seconds; run again to resume")
     parser.add_argument("--results", type=Path, default=ROOT / "mutants", help="the folder of results")
     parser.add_argument("--again", action="store_true", help="test those that survived once more")
     parsed = parser.parse_args()
@@ -263,11 +268,11 @@ def main() -> None:
         importlib.import_module(name)
     parsed.results.mkdir(exist_ok=True)
     kept = parsed.results / f"{parsed.module}.json"
-    source = (ROOT / f"ablation_core/{parsed.module}.py").read_text()
+    source = source_path(parsed.module).read_text()
     every = list(mutants(source))
     if parsed.again:
         Results(kept, every).forget_survivors()
-    if os.fork() == 0:  # this process stays without the package, for those that are to be imported anew
+    if os.fork() == 0:  # this process stays without the package, for those that are to be imported again
         plugin = Collected(parsed.module, source, Results(kept, every), until)
         os._exit(int(pytest.main([*OPTIONS, *TESTS[parsed.module]], plugins=[plugin])))
     if os.wait()[1]:

@@ -29,7 +29,7 @@ DRAWS, VALUES = 64, 20_000
 def overhead(ref: str) -> dict:
     model = load_model(ref)
     data = load_data("python-docs", model, predictions=(RUNS + 2) * 8 * 127, split="statistics")
-    runs = {bins: StatisticsRun(model, data, bins) for bins in BINS}
+    runs = {bins: StatisticsRun(model, data, bins=bins) for bins in BINS}
     turn = {name: iter(data) for name in ("plain", "blocks")}
 
     @torch.inference_mode()

@@ -36,7 +36,7 @@ RACING = {
     "tlens": ["naive", "transformer_lens"],
     "taker": ["naive", "taker"],
 }
-BY_HAND = {"nnsight_skip", "naive_loss"}  # reported, but no target is held against them: see docs/benchmarks.md
+BY_HAND = {"nnsight_skip", "naive_loss"}  # reported, but no target is held against them: see docs/results/benchmarks.md
 TARGETS = {
     "all heads, as users run it": 0.55,
     "all heads, equal allocator": 0.64,

@@ -1,7 +1,7 @@
-"""The figures and tables of docs/paper.md, from the runs kept in cached_stats/runs.
+"""The figures and tables of docs/results/paper.md and paper-tables.md, from the runs saved in cached_stats/runs.
 
-python -m docs.paper_results curves    # docs/curves-MODEL-DATA.png, one for each run
-python -m docs.paper_results tables    # loss and top-1 at 50 and 90 per cent, ranks
+python -m docs.paper_results curves    # docs/results/figures/curves-MODEL-DATA.png, one for each run
+python -m docs.paper_results tables    # loss and top-1 at 50 and 90 %, ranks
 python -m docs.paper_results modes     # how often the ways to find a mode disagree
 """
 
@@ -24,16 +24,16 @@ from ablation_core.runs.pruning import kept_curves
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.storage import CACHE
 
-FOLDER = Path(__file__).parent
+FIGURES = Path(__file__).parent / "results" / "figures"
 
 
 def models() -> list[LoadedModel]:
-    """The bundled models, and the fetched one where it is here."""
+    """The bundled models, and the fetched one if it is here."""
     return [load_model(name) for name in (*NAMES, *(["smollm2-135m"] if fetched_folder("smollm2-135m") else []))]
 
 
 def runs(model: LoadedModel) -> list[CurveResult]:
-    """The model's kept curves of single neurons, without the variants of the peak, the one with most points a data set."""
+    """For each data set the model's saved curve of single neurons with the most points."""
     best: dict[str, CurveResult] = {}
     for result in kept_curves(model, CACHE).values():
         if result.description["whole_heads"]:
@@ -54,21 +54,21 @@ def curves() -> None:
     for model in models():
         for result in runs(model):
             result = only(result, [name for name in METHODS if name not in WITHOUT and name != "optimal"])
-            title = f"loss, nats a prediction: {model.ref} on {result.description['data']['ref']}"
+            title = f"loss, nats per prediction: {model.ref} on {result.description['data']['ref']}"
             levels = {"unablated": result.baseline["loss"]}
             chart = pruning_curves(
                 curve_frame(result, "loss"), point_frame(result, "loss"), title, ".2f", levels
             ).properties(width=640, background="white")
             name = f"curves-{model.ref}-{result.description['data']['ref'].replace(':', '-')}.png"
-            (FOLDER / name).write_bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=1.5))
-            print(FOLDER / name)
+            (FIGURES / name).write_bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=1.5))
+            print(FIGURES / name)
 
 
 def tables() -> None:
     for model in models():
         for result in runs(model):
             data = result.description["data"]
-            print(f"\n### {model.ref}, {data['predictions']:,} predictions of {data['ref']}; unablated: ", end="")
+            print(f"\n## {model.ref}, {data['predictions']:,} predictions of {data['ref']}; unablated: ", end="")
             print(f"loss {result.baseline['loss']:.3f}, top-1 {result.baseline['top1']:.1%}\n")
             print("| method | loss at 50 % | at 90 % | top-1 at 50 % | at 90 % |\n|---|---|---|---|---|")
             names = [name for name in METHODS if name in result.description["methods"]]

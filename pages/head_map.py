@@ -1,4 +1,4 @@
-"""Head map: what the model does without each head, one at a time, by any method and measure."""
+"""Head map: the effect of removing each head, one at a time, by any method and metric."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import streamlit as st
 
 from ablation_core.cluster.driver import Progress
+from ablation_core.engine.metrics import METRICS, metrics_of
+from ablation_core.errors import as_markdown
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence, sweep_sentence
@@ -15,19 +17,14 @@ from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
-from ablation_core.ui.head_map import dark_page, show_agreement, show_estimates, show_head
-from ablation_core.ui.run_export_row import Measure, head_table, sweep_exports
+from ablation_core.ui.head_map import show_agreement, show_estimates, show_head
+from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
+from ablation_core.ui.widgets import dark_page
 
-MEASURES = {
-    "loss": Measure("change of loss, nats", "+.3f", 1),
-    "top1": Measure("change of top-1", "+.1%", -1),
-    "top10": Measure("change of top-10", "+.1%", -1),
-    "kl": Measure("KL from the baseline, nats", ".3f", 0),
-}
 ADAPTIVE = (
-    "Looks at all heads again and again, and gives each only as many predictions as it takes to tell it from no effect, "
-    "or to see that this will hardly succeed. Quicker; wider intervals; for the loss only."
+    "Tests all heads at planned interim looks and stops each as soon as it is significant or unlikely to become so. "
+    "Faster, with wider intervals; for the loss only."
 )
 
 view = page.open_page("Head map", "🗺️")
@@ -35,21 +32,22 @@ model, shape = view.model, view.model.shape
 
 
 def pick_head() -> None:
-    """The clicked head becomes the one shown beside the map."""
+    """Show the clicked head beside the map."""
     if clicked := st.session_state["effects"].selection.get("pick"):
         st.session_state["head"] = f"{int(clicked[0]['layer'])}.{int(clicked[0]['head'])}"
 
 
-st.header("Without each head", anchor=False)
+st.header("Effect of removing each head", anchor=False)
+with page.show_errors():
+    data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 measure_column, adaptive_column = st.columns([3, 2], gap="large", vertical_alignment="center")
 with adaptive_column:
     adaptive = st.toggle("Adaptive", key="adaptive", bind="query-params", help=ADAPTIVE)
 with measure_column:
+    drawn = ["loss"] if adaptive else [metric.name for metric in metrics_of(data)]
     metric = run_controls.choose_measure(
-        ["loss"] if adaptive else list(MEASURES), "What the colours show. Orange is harm, blue the opposite."
+        drawn, "What the colours show. Orange: the model gets worse; blue: it gets better."
     )
-with page.show_errors():
-    data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 usable = usable_methods(data, model.modality)
 methods = st.pills(
     "Methods measured",
@@ -58,21 +56,21 @@ methods = st.pills(
     selection_mode="multi",
     key="methods",
     bind="query-params",
-    help="The map shows the method of the sidebar; the others are measured on the same heads and compared.",
+    help="The map shows the method chosen in the sidebar; the others are measured on the same heads and compared.",
 )
 names = [name for name in usable if name in {*methods, view.method} and not (adaptive and METHODS[name].learned)]
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins)
 described = describe_sweep(model, data, view.statistics, view.bins)
 exact = run_path(run_controls.FOLDER, "sweep", described)
-# Adaptive maps by other methods share a ledger, so that one runs at a time; what each shows is its own.
+# Adaptive maps by other methods share a ledger, so that one runs at a time; each shows only its own methods.
 own = run_path(run_controls.FOLDER, "adaptive", described) if adaptive else exact
 store, maps, estimate_key = shared_estimates(), shared_maps(), f"estimate for {exact.name} {' '.join(names)}"
 adaptive_key = f"{own.name} {' '.join(names)}"
-measure = MEASURES[metric]
+title = METRICS[metric].change_heading
 
 
 def kept_runs() -> dict[Path, SweepResult]:
-    """Sweeps in the cache folder; adaptive ones as the server remembers them."""
+    """Sweeps saved in the cache folder; adaptive ones as the server remembers them."""
     if adaptive:
         found = maps.get(adaptive_key)  # read once: others may displace it
         return {} if found is None else {own: found}
@@ -80,16 +78,18 @@ def kept_runs() -> dict[Path, SweepResult]:
 
 
 def measured(result: SweepResult) -> tuple[int, int]:
-    """How many heads the shown method has measured, and of how many."""
+    """How many heads are measured by the shown method, and of how many."""
     return len(result.changes(view.method, metric)), len(result.wanted)
 
 
 def no_estimate() -> str:
-    """Why the instant estimate is not there, where it is not."""
+    """Why there is no instant estimate, where there is none."""
     job = shared_jobs().get(estimate_key)
     if job is None or job.running:
-        return "On its way."
-    return job.error or "This model has no gradients, or no memory is left for them: nothing can be estimated."
+        return "Being computed."
+    return (
+        job.error or "This model has no gradients, or there is not enough memory for them, so nothing can be estimated."
+    )
 
 
 def estimate_steps() -> Generator[instant.Instant]:
@@ -103,15 +103,18 @@ def exact_steps() -> Generator[instant.Instant | SweepResult | Progress]:
 
 
 def begin_words(mine: SweepResult | None) -> str | None:
-    """What the button that begins says; None where nothing is left to do."""
+    """The label of the button that starts the run; None where nothing is left to do."""
     words = f"{len(names)} method{'s' * (len(names) != 1)}"
     if adaptive:
         done = mine is not None and instant.decided(mine)
         most = f"{data.predictions:,} predictions"
         return None if done or not names else f"Measure {sum(shape.heads)} heads × {words} on at most {most}"
     left = len(mine.wanted) - len(mine.heads) if mine else sum(shape.heads)
-    verb = "Go on with" if mine else "Measure"
-    return f"{verb} {left} head{'s' * (left != 1)} × {words} on {data.predictions:,} predictions" if left else None
+    if not left:
+        return None
+    heads = f"{left} head{'s' * (left != 1)}"
+    unit = "images" if model.modality == "vision" else "predictions"
+    return f"Continue: {heads} left" if mine else f"Measure {heads} × {words} on {data.predictions:,} {unit}"
 
 
 place = None if adaptive else run_controls.choose_place()
@@ -121,7 +124,14 @@ if names and (estimate is None or estimate.share < 1):
     run_controls.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps, fair_lock(model))
 
 
-@run_controls.watched(own)
+def marks_caption(layers: int, heads: int) -> str:
+    """How the map marks significant changes and estimates (see `run_charts.effect_map`)."""
+    if layers * heads <= run_charts.MOST_LABELLED:
+        return "**Bold**: significant (FDR 5 %). *Italic*: an instant estimate, not measured yet."
+    return "Dot: significant (FDR 5 %). Ring: an instant estimate, not measured yet."
+
+
+@run_controls.watched_run(own)
 def draw() -> None:
     kept = kept_runs()
     by = f" by {', '.join(names)}" if adaptive else ""
@@ -133,11 +143,13 @@ def draw() -> None:
     neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)
     frame = run_frames.map_frame(result, view.method, metric, None, estimated)
     if frame.empty:
-        st.info("Nothing is measured with these settings yet. The map fills as heads are finished, and they are kept.")
+        st.info(
+            "Nothing has been measured with these settings yet. The map fills as heads are finished; each is saved."
+        )
         return
     sentence = sweep_sentence(result, view.method, metric)
-    looks = adaptive_sentence(result, view.method) if adaptive and result.rows else ""
-    st.markdown(f"{sentence} {looks}")
+    how = adaptive_sentence(result, view.method) if adaptive and result.rows else ""
+    st.markdown(f"{sentence} {how}")
     first = frame["label"].iloc[0]
     map_column, head_column = st.columns([3, 2], gap="large")
     with head_column:
@@ -153,30 +165,28 @@ def draw() -> None:
         (layer, number), picked = chosen[0] if chosen else (tuple(map(int, first.split("."))), ())
         head = f"{layer}.{number}"
         term = f"{head}:{picked[0]}" if len(picked) == 1 else head
-        show_head(result, head, term, view.method, metric, measure)
+        show_head(result, head, term, view.method, metric)
     frame["picked"] = frame["label"] == head
     with map_column:
-        title = f"{measure.title}, by {view.method}"
+        words = f"{title}, by {view.method}"
         st.altair_chart(
-            run_charts.effect_map(
-                frame, title, measure.form, shape.layers, max(shape.heads), measure.worse, dark_page()
-            ),
+            run_charts.effect_map(frame, words, METRICS[metric], shape.layers, max(shape.heads), dark_page()),
             key="effects",
             on_select=pick_head,
             selection_mode="pick",
-            alt=f"Map of {len(frame)} heads coloured by {title}. {sentence}",
+            alt=f"Map of {len(frame)} heads coloured by {words}. {sentence}",
         )
         st.caption(
-            "Solid: told from no effect; pale: not told; dashed: an instant estimate, not measured yet. Colours go with the "
-            f"root of the change, so that small ones show.  \n{shown_sentence(result.description) if result.rows else ''}"
+            f"{marks_caption(shape.layers, max(shape.heads))} Square-root colour scale.  \n"
+            f"{as_markdown(shown_sentence(result.description)) if result.rows else ''}"
         )
-    with st.expander("All heads as a table"):
-        table = head_table(frame).rename(columns={"value": measure.title})
+    with st.expander("Table of all heads"):
+        table = head_table(frame).rename(columns={"value": title})
         st.dataframe(table, hide_index=True, width="stretch", row_height=28, placeholder="–")
-    show_agreement(result, metric, measure)
+    show_agreement(result, metric)
     counted = instant.predictions(store.get(estimate_key))
-    show_estimates(result, estimated, neurons, head, term, view.method, metric, measure, counted, no_estimate())
-    export_row.row(sweep_exports(result, view.method, metric, measure, head, estimated, neurons, adaptive))
+    show_estimates(result, estimated, neurons, head, term, view.method, metric, counted, no_estimate())
+    export_row.row(sweep_exports(result, view.method, metric, head, estimated, neurons, adaptive))
 
 
 draw()

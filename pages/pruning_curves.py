@@ -1,4 +1,4 @@
-"""Pruning curves: more and more random neurons ablated, by every method, over several seeds."""
+"""Pruning curves: more and more random neurons removed, by every method, over several seeds."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,18 +6,19 @@ from pathlib import Path
 import streamlit as st
 
 from ablation_core.cluster.driver import steps_at
+from ablation_core.engine.metrics import METRICS, metrics_of
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.report import run_charts, run_frames
+from ablation_core.report.numbers import p_text
 from ablation_core.report.run_sentences import curve_levels, curve_sentence, shown_sentence
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
-from ablation_core.ui.run_export_row import Measure, curve_exports
+from ablation_core.ui.run_export_row import curve_exports
 from ablation_core.ui.shared import shared_data
 
-MEASURES = {"loss": Measure("loss, nats a prediction", ".2f"), "top1": Measure("top-1, share right", ".0%", -1)}
 STEPS = (5, 10, 20, 25, 50)
 
 view = page.open_page("Pruning curves", "📉")
@@ -25,28 +26,30 @@ model = view.model
 
 
 def show_tables(result: CurveResult, metric: str) -> None:
-    """The table at 50 and 90 per cent, and the ranks over the whole curve."""
-    st.markdown("**With 50 and 90 % ablated**")
+    """The table at 50 and 90 %, and the ranks over the whole curve."""
+    st.markdown("**With 50 and 90 % removed**")
     st.dataframe(run_frames.table_frame(result, metric), hide_index=True, width="stretch")
-    st.caption(f"{MEASURES[metric].title}: mean over seeds (least–greatest).")
+    st.caption(f"{METRICS[metric].heading}: mean over seeds (minimum–maximum).")
     ranks = run_frames.rank_frame(result, metric)
     if len(ranks):
         st.markdown(f"**Over the whole curve, by {metric}**")
         numbers = {name: st.column_config.NumberColumn(format="%.4f") for name in ranks if name != "method"}
         numbers["mean rank"] = st.column_config.NumberColumn(format="%.2f")
         st.dataframe(ranks, hide_index=True, width="stretch", column_config=numbers, placeholder="–")
-        p = result.ranks(metric)["p"]
-        friedman = "" if p is None else f" Friedman's test of equal ranks: p = {p:.3f}."
+        p = p_text(result.ranks(metric)["p"])
+        friedman = f" Friedman's test of equal ranks: {p}." if p else ""
         st.caption(
-            f"Height: area under the curve over its width. Behind the best: mean difference in harm, paired over seeds, "
-            f"with its 95 % t interval and p.{friedman}"
+            f"Mean height: area under the curve divided by its width. Behind the best: mean difference from the best "
+            f"method, paired over seeds, with its 95 % t interval and p.{friedman}"
         )
 
 
-st.header("Without more and more neurons", anchor=False)
-metric = run_controls.choose_measure(list(MEASURES), "What is drawn.")
+st.header("Pruning curves: removing more and more neurons", anchor=False)
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
+metric = run_controls.choose_measure(
+    [metric.name for metric in metrics_of(data) if metric.curve], "What the curves show."
+)
 usable = usable_methods(data, model.modality)
 methods = st.pills(
     "Methods",
@@ -55,7 +58,7 @@ methods = st.pills(
     selection_mode="multi",
     key="methods",
     bind="query-params",
-    help="Each gets a line; all ablate the same neurons.",
+    help="One line per method; all remove the same neurons.",
 )
 row = st.columns(3, gap="large", vertical_alignment="center")
 seeds = row[0].text_input(
@@ -63,13 +66,13 @@ seeds = row[0].text_input(
     value=" ".join(map(str, SEEDS)),
     key="seeds",
     bind="query-params",
-    help="Each fixes another random order of every layer's neurons.",
+    help="Each seed fixes another random order of every layer's neurons.",
 )
 step = row[1].select_slider(
-    "Step, %", STEPS, value=10, key="step", bind="query-params", help="How much more is ablated at each point."
+    "Step (%)", STEPS, value=10, key="step", bind="query-params", help="How much more is removed at each point."
 )
 whole_heads = row[2].toggle(
-    "Whole heads", key="whole", bind="query-params", help="Draw whole heads of each layer instead of single neurons."
+    "Whole heads", key="whole", bind="query-params", help="Remove whole heads of each layer instead of single neurons."
 )
 names = [name for name in usable if name in methods]
 if not names:
@@ -83,7 +86,7 @@ own = run_path(run_controls.FOLDER, "curve", described)
 
 
 def kept_of_this_kind() -> dict[Path, CurveResult]:
-    """The kept curves of neurons or of whole heads: the view's own with its steps and seeds, others with all they have."""
+    """The saved curves of neurons or of whole heads: the view's own with its steps and seeds, others with all they have."""
     kept = {path: _of_methods(result) for path, result in kept_curves(model, run_controls.FOLDER).items()}
     kept |= {path: result for path, result in kept_curves(model, run_controls.FOLDER, spec).items() if path == own}
     return {path: result for path, result in kept.items() if result.description["whole_heads"] == whole_heads}
@@ -95,7 +98,7 @@ def _of_methods(result: CurveResult) -> CurveResult:
 
 
 def measured(result: CurveResult) -> tuple[int, int]:
-    """How many points of a curve are there, and of how many."""
+    """How many points of a curve are measured, and of how many."""
     methods, seeds, percents = (result.description[name] for name in ("methods", "seeds", "percents"))
     there = sum(name in rows for rows in result.points.values() for name in methods)
     return there, max(len(methods) * len(seeds) * len(percents), 1)
@@ -106,38 +109,41 @@ place = run_controls.choose_place()
 shown = run_controls.choose_run(own, kept_of_this_kind(), described, measured, "points")
 
 
-@run_controls.watched(own)
+@run_controls.watched_run(own)
 def draw() -> None:
     kept = kept_of_this_kind()
     mine, result = kept.get(own), kept.get(shown)
     left = wanted - (measured(mine)[0] if mine else 0)
-    begin = f"{'Go on with' if mine else 'Measure'} {left} points on {data.predictions:,} predictions" if left else None
+    unit = "images" if model.modality == "vision" else "predictions"
+    begin = f"Continue: {left} points left" if mine else f"Measure {left} points on {data.predictions:,} {unit}"
     run_controls.controls(
         own,
         f"Pruning curves of {model.ref}{run_controls.words_of(place)}",
         lambda: steps_at(place, model, data, spec, view.statistics, run_controls.FOLDER),
-        begin,
+        begin if left else None,
         None if place else fair_lock(model),
     )
     points = None if result is None else run_frames.point_frame(result, metric)
     if result is None or not len(points):
-        st.info("Nothing is measured with these settings yet. The curves grow point by point, and each point is kept.")
+        st.info(
+            "Nothing has been measured with these settings yet. The curves grow point by point; each point is saved."
+        )
         return
-    sentence, measure = curve_sentence(result, metric), MEASURES[metric]
+    sentence, row = curve_sentence(result, metric), METRICS[metric]
     st.markdown(sentence)
     units = "heads" if whole_heads else "neurons"
     st.altair_chart(
         run_charts.pruning_curves(
-            run_frames.curve_frame(result, metric), points, measure.title, measure.form, curve_levels(result, metric)
+            run_frames.curve_frame(result, metric), points, row.heading, row.axis_format, curve_levels(result, metric)
         ),
-        alt=f"{measure.title} against the share of {units} ablated, a line for each method. {sentence}",
+        alt=f"{row.heading} against the share of {units} removed, one line per method. {sentence}",
     )
     st.caption(
-        f"{shown_sentence(result.description)} Lines: mean over seeds; bands: least to greatest; small marks: single "
-        f"seeds. Every method ablates the same {units}, drawn in each layer."
+        f"{shown_sentence(result.description)} Lines: mean over seeds; bands: minimum to maximum; small marks: "
+        f"single seeds. Every method removes the same {units}, drawn at random in each layer."
     )
     show_tables(result, metric)
-    export_row.row(curve_exports(result, metric, measure))
+    export_row.row(curve_exports(result, metric))
 
 
 draw()

@@ -4,21 +4,28 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the outside for anything
-
-from ablation_core.runtime import limit_openmp_spin
-
-limit_openmp_spin()  # before torch is loaded
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from hypothesis import settings
 
-from ablation_core import load_model
-from ablation_core.models.loaded import LoadedModel
+import ablation_core
+from ablation_core.runtime import limit_openmp_spin
 from benchmarks.browser import served
+
+if TYPE_CHECKING:
+    from ablation_core.models.loaded import LoadedModel
+
+# Before anything large is imported, which none of the above does: pytest-xdist's controller needs no torch.
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the outside for anything
+limit_openmp_spin()
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py")))  # found, not listed
 
 # The same examples in every run, so that a red run is about the change; a deeper fuzz draws fresh ones each time.
 settings.register_profile("repeatable", derandomize=True)
@@ -35,24 +42,60 @@ UNUSABLE_TEXT = [
 ]
 
 
+_SLOW_LEFT_OUT = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker for each core where folders are asked for; none for single files, which start sooner without."""
+    whole = all(os.path.isdir(argument) for argument in config.args)
+    return min(os.cpu_count() or 1, 4) if whole else 0  # a worker takes a gigabyte
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.config.stash[_SLOW_LEFT_OUT] = item.config.stash.get(_SLOW_LEFT_OUT, 0) + 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # in a worker, which speaks to nobody else
+        session.config.workeroutput["slow left out"] = session.config.stash.get(_SLOW_LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Each worker has seen all tests."""
+    left_out = getattr(node, "workeroutput", {}).get("slow left out", 0)
+    node.config.stash[_SLOW_LEFT_OUT] = max(left_out, node.config.stash.get(_SLOW_LEFT_OUT, 0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if number := config.stash.get(_SLOW_LEFT_OUT, 0):
+        line = f'{number} slow tests were left out; python -m pytest -m "" runs all.'
+        terminalreporter.write_line(line, yellow=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads() -> None:
+    import torch
+
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.fixture(scope="session", params=["opt-mini", "roberta-mini", "vit-mini"])
-def bundled_model(request: pytest.FixtureRequest) -> LoadedModel:
-    return load_model(request.param)
+def bundled_model(request: pytest.FixtureRequest) -> "LoadedModel":
+    return ablation_core.load_model(request.param)
 
 
 @pytest.fixture(scope="session")
-def opt_mini() -> LoadedModel:
-    return load_model("opt-mini")
+def opt_mini() -> "LoadedModel":
+    return ablation_core.load_model("opt-mini")
 
 
 @pytest.fixture(scope="session")
-def vit_mini() -> LoadedModel:
-    return load_model("vit-mini")
+def vit_mini() -> "LoadedModel":
+    return ablation_core.load_model("vit-mini")
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +106,15 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def pages_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streamlit's test harness runs a page once: it waits there for the whole answer, and nothing is loaded behind it."""
+    if request.path.parent.name not in ("ui", "integration"):
+        return  # no page runs there, and Streamlit need not be imported
     monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 200.0)
-    monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda ref: None)
+    monkeypatch.setattr("ablation_core.ui.ablation_job.FLOOR_PROMPT", 200.0)
+    for module in ("ui.ablation_job", "experiments.noise_floor"):  # eight sets are most of what a page measures
+        monkeypatch.setattr(f"ablation_core.{module}.SETS", 2)
+    monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda *_, **__: None)
 
 
 _watched: list[Callable[[str, tuple], None]] = []

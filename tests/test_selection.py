@@ -242,7 +242,20 @@ def test_malformed_terms_are_refused_by_name(term):
     assert repr(term) in str(error.value)
 
 
-@given(st.one_of(st.text(), st.text(alphabet="0123*.:,- \t٣²"), st.text(alphabet="01.:-,* ", max_size=8)))
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("0.4,1.3", "0.4 1.3"), ("0.4; 1.3", "0.4 1.3"), ("0.4, 1.3", "0.4 1.3"), ("0.4;1.3;", "0.4 1.3"),
+        ("L0H4", "0.4"), ("l3h2:0-3 L1.H0", "1.0 3.2:0-3"), ("L2H*", "2.*"), ("L0H4,L1H3", "0.4 1.3"),
+        ("3.2:0-7,12", "3.2:0-7,12"), ("3.2:0,1,1.3", "1.3 3.2:0-1"), ("3.2:1, 1.3:2,4", "1.3:2,4 3.2:1"),
+        ("3.*,2.*", "2.* 3.*"), ("0.4,*.*", "*.*"), ("0.4,", "0.4"),
+    ],
+)  # fmt: skip
+def test_other_ways_to_write_a_selection_are_understood(text, plain):
+    assert str(Selection.parse(text, SHAPE)) == plain
+
+
+@given(st.one_of(st.text(), st.text(alphabet="0123*.:,;LlHh- \t٣²"), st.text(alphabet="01.:-,* ", max_size=8)))
 @settings(deadline=None, max_examples=400)
 def test_any_text_parses_or_is_refused(text):
     try:

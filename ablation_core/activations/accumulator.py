@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.activations.statistics import FINE_BINS
+from ablation_core.activations.made_from import FINE_BINS
 
 CALIBRATION = 1024
 ROWS_AT_ONCE = 512  # what these need stays in a processor's cache

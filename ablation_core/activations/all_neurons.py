@@ -1,4 +1,4 @@
-"""The shape of every neuron's distribution at once, as arrays; `reading` does the same for one, more carefully.
+"""The shape of every neuron's distribution at once, as arrays; `neuron_summary` does the same for one, more carefully.
 
 Reads statistics, knows no model.
 """
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks
 from scipy.special import log_ndtr
 
-from ablation_core.activations.neuron_summary import MODE_BINS, MODE_PROMINENCE, peak_distance
+from ablation_core.activations.neuron_summary import MODE_BINS, hump_away_from, peak_distance
 from ablation_core.activations.statistics import Statistics
 
 _LEVELS = 48  # places at which the fullest bin's height is integrated
@@ -24,7 +23,8 @@ class AllNeurons:
     Attributes:
         peak_mean, peak_zero, mean_zero: how far the first lies above the second, in standard deviations.
         skew: the third standardised moment, of what lies within the histogram's range.
-        second_mode: how far a second mode lies above the first, in standard deviations; NaN where there is none.
+        second_mode: how far the most prominent hump away from the peak lies above it, in standard deviations; NaN where
+            there is only one hump.
         peak_width: the width of the range in which the peak falls in 95 % of samples, in standard deviations.
     """
 
@@ -51,7 +51,7 @@ def summarise_all_neurons(statistics: Statistics, bins: int) -> AllNeurons:
         peak_zero=in_std(statistics.peak(bins)),
         mean_zero=in_std(statistics.mean),
         skew=np.where(np.isnan(std), np.nan, np.where(varies, _skews(statistics), 0)).astype(np.float32),
-        second_mode=np.where(varies, _second_modes(statistics), np.nan).astype(np.float32),
+        second_mode=np.where(varies, _second_modes(statistics, bins), np.nan).astype(np.float32),
         peak_width=in_std(high - low),
     )
 
@@ -103,8 +103,8 @@ def _skews(statistics: Statistics) -> np.ndarray:
     return np.divide(moment, variance**1.5, out=np.zeros_like(moment), where=variance > 0)
 
 
-def _second_modes(statistics: Statistics) -> np.ndarray:
-    """The distance of the second most prominent mode from the most prominent one, in standard deviations; else NaN."""
+def _second_modes(statistics: Statistics, bins: int) -> np.ndarray:
+    """The distance of the most prominent hump away from the peak, in standard deviations; NaN where there is none."""
     modes = min(MODE_BINS, statistics.bins)
     steps = np.round(np.linspace(0, statistics.bins, modes + 1)).astype(int)
     fine = statistics.counts[..., 1:-1].reshape(-1, statistics.bins)
@@ -112,14 +112,14 @@ def _second_modes(statistics: Statistics) -> np.ndarray:
     smooth = np.pad(smooth, ((0, 0), (1, 1)))
     hills = ((smooth[:, 1:-1] > smooth[:, :-2]) & (smooth[:, 1:-1] >= smooth[:, 2:])).sum(axis=1)
     centres = (steps[1:] + steps[:-1]) / (2 * statistics.bins)
+    width = statistics.high - statistics.low
+    peaks = np.divide(statistics.peak(bins) - statistics.low, width, out=np.zeros_like(width), where=width > 0).ravel()
     distance = np.full(len(fine), np.nan)
     for neuron in np.flatnonzero(hills > 1):
-        row = smooth[neuron]
-        found, properties = find_peaks(row, prominence=MODE_PROMINENCE * max(row.max(), 1e-9))
-        if len(found) > 1:
-            second, first = found[np.argsort(properties["prominences"])[-2:]] - 1
-            distance[neuron] = centres[second] - centres[first]
-    width = statistics.high - statistics.low
+        at = int(np.searchsorted(steps[1:-1] / statistics.bins, peaks[neuron], "right"))
+        second = hump_away_from(at, smooth[neuron, 1:-1])
+        if second is not None:
+            distance[neuron] = centres[second] - peaks[neuron]
     return distance.reshape(width.shape) * np.divide(
         width, statistics.std, out=np.full_like(width, np.nan), where=np.nan_to_num(statistics.std) > 0
     )

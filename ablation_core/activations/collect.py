@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ablation_core.activations.accumulator import Accumulator
-from ablation_core.activations.statistics import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning, Statistics
+from ablation_core.activations.made_from import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Batch, Data
 from ablation_core.engine import clean_passes
 from ablation_core.errors import StatisticsError
@@ -28,6 +29,7 @@ class StatisticsRun:
         self,
         model: LoadedModel,
         data: Data,
+        *,
         bins: int = FINE_BINS,
         positions_left_out: int | None = None,
         limits: list[tuple[Tensor, Tensor]] | None = None,
@@ -58,7 +60,7 @@ class StatisticsRun:
             z = captured.pop(layer)  # layers done with make room
             counted = counted_positions(batch, z, self.positions_left_out).flatten().nonzero()[:, 0]
             accumulator.update(z.flatten(0, 1).index_select(0, counted))
-        self.tokens = int(max((layer.count + layer.not_finite).max() for layer in self.layers))
+        self.tokens = int(max((layer.count + layer.not_finite).max() for layer in self.layers if len(layer.count)))
         self.steps_done += 1
 
     def result(self) -> Statistics:
@@ -94,6 +96,7 @@ class StatisticsRun:
 def compute_statistics(
     model: LoadedModel,
     data: Data,
+    *,
     bins: int = FINE_BINS,
     positions_left_out: int | None = None,
     binning: Binning = "robust",
@@ -101,7 +104,14 @@ def compute_statistics(
 ) -> Statistics:
     """The activation statistics of every neuron, in one pass over the data.
 
+    >>> from ablation_core import compute_statistics, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> statistics = compute_statistics(model, load_data("python-docs", model, predictions=200, split="statistics"))
+    >>> statistics.mean.shape, statistics.peak(bins=50).shape  # layers, heads, neurons per head
+    ((6, 6, 32), (6, 6, 32))
+
     Args:
+        bins: fine bins of each neuron's histogram, 1 to 10,000; any coarser binning is read from them.
         positions_left_out: at the start of each sequence; by default the first, where that holds BOS or CLS.
         binning: `robust` (see `statistics`), or `min-max`, the paper's: the histogram spans each neuron's own least to
             greatest value, which takes a second pass.
@@ -117,7 +127,9 @@ def compute_statistics(
     limits = None
     passes = 1 if binning == "robust" else 2
     for number in range(passes):
-        run = StatisticsRun(model, data, bins, positions_left_out, limits, binning)
+        run = StatisticsRun(
+            model, data, bins=bins, positions_left_out=positions_left_out, limits=limits, binning=binning
+        )
         while run.steps_done < run.steps:
             run.step()
             if progress:
@@ -146,7 +158,7 @@ def gather_statistics(layers: list[Accumulator], heads: tuple[int, ...], provena
     layers = [layer.settled() for layer in layers]
 
     def gather(values: list[Tensor], missing: float) -> np.ndarray:
-        head_dim = len(values[0]) // heads[0]
+        head_dim = max(len(value) // count for value, count in zip(values, heads, strict=True) if count)
         shape = (len(heads), max(heads), head_dim, *values[0].shape[1:])
         array = np.full(shape, missing, dtype=values[0].numpy().dtype)
         for layer, value in enumerate(values):

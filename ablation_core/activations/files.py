@@ -15,21 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-
-from ablation_core.activations.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
-from ablation_core.data.references import source_digest
+from ablation_core.activations.made_from import FINE_BINS, FORMAT_VERSION, check_made_from
 from ablation_core.errors import StatisticsError
-from ablation_core.models.info import ModelInfo
-from ablation_core.storage import CACHE, check_writable, write_atomic
+from ablation_core.storage import CACHE, PUBLISHED, check_writable, reading_places, write_atomic
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a list of files needs no numpy
+    import numpy as np
+
+    from ablation_core.activations.statistics import Statistics
+    from ablation_core.models.info import ModelInfo
     from ablation_core.models.loaded import LoadedModel
 
 _ARRAYS = ("count", "mean", "std", "minimum", "maximum", "not_finite", "low", "high", "counts")
-_TYPES = {"low": np.float64, "high": np.float64, "counts": np.uint64}  # the others: float32
+_TYPES = {"low": "float64", "high": "float64", "counts": "uint64"}  # the others: float32
+_MAX_HEADER = 100_000_000  # as the safetensors library has it
 _MOST = 2**53  # any larger count or setting is no measurement's
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": int, "model": str, "model_fingerprint": str, "data": str, "data_fingerprint": str, "source": str, "split": str,
@@ -56,9 +55,20 @@ def statistics_path(statistics: Statistics, folder: Path = CACHE) -> Path:
 def save_statistics(statistics: Statistics, folder: Path = CACHE) -> Path:
     """Write statistics into the cache folder and return the file's path.
 
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from ablation_core import find_statistics, load_model, load_statistics, save_statistics
+    >>> model = load_model("opt-mini")
+    >>> statistics = load_statistics(find_statistics(model, "python-docs").path, model)
+    >>> with TemporaryDirectory() as folder:
+    ...     save_statistics(statistics, Path(folder)).name
+    'python-docs-acd88b39.safetensors'
+
     Raises:
         StatisticsError: the folder cannot be written to.
     """
+    from safetensors import SafetensorError
+
     path = statistics_path(statistics, folder)
     try:
         write_atomic(path, statistics_bytes(statistics))
@@ -82,6 +92,9 @@ def check_can_save(model: LoadedModel, folder: Path = CACHE) -> None:
 
 def statistics_bytes(statistics: Statistics) -> bytes:
     """The content of their file."""
+    import numpy as np
+    from safetensors.numpy import save
+
     arrays = {name: getattr(statistics, name) for name in _ARRAYS}
     arrays["counts"] = _smallest(arrays["counts"])
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -91,12 +104,23 @@ def statistics_bytes(statistics: Statistics) -> bytes:
 def load_statistics(path: str | Path, model: LoadedModel | ModelInfo | None = None) -> Statistics:
     """Read statistics and check everything in them.
 
+    >>> from ablation_core import find_statistics, load_model, load_statistics
+    >>> model = load_model("opt-mini")
+    >>> statistics = load_statistics(find_statistics(model, "python-docs").path, model)
+    >>> statistics.provenance["tokens"], statistics.std.shape
+    (20066, (6, 6, 32))
+
     Args:
         model: the model they are going to be used for, compared with the one they were made from.
 
     Raises:
         StatisticsError: the file is missing, damaged, of another format version, or made from another model.
     """
+    import numpy as np
+    from safetensors import SafetensorError, safe_open
+
+    from ablation_core.activations.statistics import Statistics
+
     path = Path(path)
     provenance, digest = _read_header(path)
     if model is not None:
@@ -112,7 +136,7 @@ def load_statistics(path: str | Path, model: LoadedModel | ModelInfo | None = No
     if wrong:
         raise StatisticsError(f"The statistics file {path} is damaged: {wrong[0]} has the wrong shape.")
     for name, array in arrays.items():
-        if array.dtype != _TYPES.get(name, np.float32) and not (name == "counts" and array.dtype.kind == "u"):
+        if array.dtype != _TYPES.get(name, "float32") and not (name == "counts" and array.dtype.kind == "u"):
             raise StatisticsError(f"The statistics file {path} is damaged: {name} has the wrong type, {array.dtype}.")
     if model is not None and shape != (model.shape.layers, max(model.shape.heads), model.shape.head_dim):
         raise StatisticsError(f"The statistics file {path} is damaged: its shape {shape} is not that of {model.ref}.")
@@ -129,6 +153,8 @@ def load_statistics(path: str | Path, model: LoadedModel | ModelInfo | None = No
 
 def _impossible(arrays: dict[str, np.ndarray]) -> str:
     """What no data can give, in words; nothing where all may be true. A digest is no proof: anybody can make one."""
+    import numpy as np
+
     if arrays["counts"].size == 0:
         return "it holds no neurons"
     if not 0 <= arrays["counts"].min() <= arrays["counts"].max() < _MOST:
@@ -147,33 +173,46 @@ def _impossible(arrays: dict[str, np.ndarray]) -> str:
 
 
 def list_statistics(folder: Path = CACHE) -> tuple[list[CacheEntry], list[str]]:
-    """Every statistics file in the folder, and a sentence for each that cannot be read."""
-    entries: list[CacheEntry] = []
+    """Every statistics file in the folder, and a sentence for each that cannot be read.
+
+    The usual cache folder also lists what comes with the project, but for files of the same name as one of its own.
+    """
+    entries: dict[str, CacheEntry] = {}
     problems: list[str] = []
-    if not os.path.isdir(folder):  # also false where the name is no possible path
-        return entries, problems
-    for path in sorted(folder.glob("*/[!.]*.safetensors")):
-        try:
-            provenance, digest = _read_header(path)
-            entries.append(CacheEntry(path, provenance, path.stat().st_size, digest))
-        except (StatisticsError, OSError) as error:  # the latter where it has just been deleted
-            problems.append(str(error))
-    return entries, problems
+    for place in reading_places(folder):
+        if not os.path.isdir(place):  # also false where the name is no possible path
+            continue
+        for path in sorted(place.glob("*/[!.]*.safetensors")):
+            try:
+                provenance, digest = _read_header(path)
+                entry = CacheEntry(path, provenance, path.stat().st_size, digest)
+                entries.setdefault(path.relative_to(place).as_posix(), entry)
+            except (StatisticsError, OSError) as error:  # the latter where it has just been deleted
+                problems.append(str(error))
+    return list(entries.values()), problems
 
 
 def find_statistics(
     model: LoadedModel | ModelInfo, data_ref: str, folder: Path = CACHE, source: str | None = None
 ) -> CacheEntry | None:
     """The file made from these weights on the statistics part of this data set: of those with ordinary settings, else
-    of all, the one with the most tokens.
+    of all, the one with the most tokens. Where the folder has none, one that comes with the project; else None.
+
+    >>> from ablation_core import find_statistics, load_model
+    >>> find_statistics(load_model("opt-mini"), "python-docs").provenance["split"]
+    'statistics'
 
     Args:
-        source: the digest of the user's own file or folder, as `Data.source` has it; by default taken anew.
+        source: the digest of the user's own file or folder, as `Data.source` has it; by default computed from the file.
     """
+    from ablation_core.data.references import source_digest
+
     source = source_digest(data_ref) if source is None else source
     wanted = {"model_fingerprint": model.fingerprint, "data": data_ref, "source": source, "split": "statistics"}
-    entries, _ = list_statistics(folder)
-    fitting = [entry for entry in entries if wanted.items() <= entry.provenance.items()]
+    fitting: list[CacheEntry] = []
+    for place in dict.fromkeys((folder, PUBLISHED)):
+        entries, _ = list_statistics(place)
+        fitting = fitting or [entry for entry in entries if wanted.items() <= entry.provenance.items()]
 
     def preference(entry: CacheEntry) -> tuple:
         made = entry.provenance
@@ -181,6 +220,31 @@ def find_statistics(
         return ordinary and made["positions_left_out"] == model.excluded_positions, made["tokens"]
 
     return max(fitting, key=preference, default=None)
+
+
+def as_statistics(
+    given: Statistics | str | Path | None, model: LoadedModel | ModelInfo, folder: Path = CACHE
+) -> Statistics | None:
+    """Statistics however a person names them: themselves, their file, or the data set that they were made from.
+
+    Raises:
+        StatisticsError: there are none of this model on that data, or the file is missing, damaged or of another model.
+    """
+    from ablation_core.activations.statistics import Statistics
+
+    if given is None or isinstance(given, Statistics):
+        return given
+    if isinstance(given, Path) or given.endswith(".safetensors") or os.path.isfile(given):
+        return load_statistics(given, model)
+    entry = find_statistics(model, given, folder)
+    if entry is None:
+        why = other_statistics(model, given, folder)
+        raise StatisticsError(
+            f"There are no statistics of {model.ref} on {given} in {folder}{f' ({why})' if why else ''}. Compute them with "
+            f"compute_statistics(model, load_data({given!r}, model, split='statistics')), or keep them there with "
+            f"'python -m ablation_core stats {model.ref} --data {given}'."
+        )
+    return load_statistics(entry.path, model)
 
 
 def other_statistics(model: LoadedModel, data_ref: str, folder: Path = CACHE) -> str:
@@ -206,12 +270,7 @@ def _read_header(path: Path) -> tuple[dict, str]:
     """The provenance and the digest, checked for form but not for truth."""
     if not os.path.isfile(path):  # also false where the name is no possible path
         raise StatisticsError(f"There is no statistics file {path}.")
-    try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            names = set(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise StatisticsError(f"The statistics file {path} is damaged ({error}); compute it again.") from error
+    metadata, names = _safetensors_header(path)
     try:
         provenance = json.loads(metadata.get("provenance", ""))
         version = provenance.get("format")
@@ -229,6 +288,24 @@ def _read_header(path: Path) -> tuple[dict, str]:
     if not names.issuperset(_ARRAYS):
         raise StatisticsError(f"The statistics file {path} is damaged: it lacks {', '.join(set(_ARRAYS) - names)}.")
     return provenance, metadata.get("digest", "")
+
+
+def _safetensors_header(path: Path) -> tuple[dict, set[str]]:
+    """The metadata and the names of the arrays of a safetensors file, read without the library, which loads numpy."""
+    try:
+        with open(path, "rb") as file:
+            size, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(_MAX_HEADER, size - 8):
+                raise ValueError("it is cut short, or no safetensors file")
+            header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {})
+        if max((array["data_offsets"][1] for array in header.values()), default=0) != size - 8 - length:
+            raise ValueError("it is shorter or longer than its header says")
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata are not a table")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise StatisticsError(f"The statistics file {path} is damaged ({error}); compute it again.") from error
+    return metadata, set(header)
 
 
 def _plausible(name: str, value: object) -> bool:
@@ -250,6 +327,8 @@ def _slug(ref: str) -> str:
 
 def _smallest(counts: np.ndarray) -> np.ndarray:
     """The counts in the smallest unsigned type that holds them."""
+    import numpy as np
+
     most = int(counts.max(initial=0))
     return counts.astype(
         next(kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64) if most <= np.iinfo(kind).max)

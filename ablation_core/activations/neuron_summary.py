@@ -1,6 +1,7 @@
 """What a neuron's distribution looks like, in numbers and in a sentence. Reads statistics, knows no model."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class NeuronSummary:
         values: zero, mean, median and peak, in activation units.
         std: the standard deviation.
         skew: the third standardised moment, of what lies within the histogram's range.
-        second_mode: where a second mode lies, or None.
+        second_mode: where the most prominent hump away from the peak lies, or None where there is only one hump.
         peak_range: where the peak falls in 95 % of samples of as many tokens drawn from the histogram. Tokens are
             drawn independently, so that the true uncertainty is rather greater.
         outside: the share of values beyond the histogram's range.
@@ -41,14 +42,18 @@ class NeuronSummary:
     @property
     def sentence(self) -> str:
         """The shape in words."""
-        broken = f"{self.not_finite:,} values were NaN or infinite and are left out" if self.not_finite else ""
+        broken = f"{self.not_finite:,} NaN or infinite values were excluded" if self.not_finite else ""
         if np.isnan(self.std):
-            return f"Nothing to describe: {broken or 'no value was counted'}."
+            return f"Nothing to describe: {broken or 'no values were counted'}."
         if self.std == 0:
-            return f"Constant: it was {self.values['mean']:.4g} on every token" + (f"; {broken}." if broken else ".")
-        parts = [_skew_words(self.skew)]
-        if self.second_mode is not None:
-            parts.append(f"a second mode near {self.second_mode:.3g}")
+            return f"Constant: {_plain(self.values['mean'], '.4g')} at every position" + (
+                f"; {broken}." if broken else "."
+            )
+        if self.second_mode is None:
+            parts = [_skew_words(self.skew)]
+        else:
+            humps = " and ".join(_plain(value) for value in sorted((self.values["peak"], self.second_mode)))
+            parts = [f"two humps, near {humps} (skew {_plain(self.skew, '+.2f')})"]
         parts.append(
             f"the peak lies {_distance(self.distance_in_std('peak', 'mean'), 'the mean')} and "
             f"{_distance(self.distance_in_std('peak', 'zero'), 'zero')}"
@@ -56,7 +61,7 @@ class NeuronSummary:
         low, high = self.peak_range
         width = (high - low) / self.std
         sure = "well determined" if width <= 0.25 else "roughly determined" if width <= 0.75 else "poorly determined"
-        parts.append(f"the peak is {sure} (95 % of resamples: {low:.3g} to {high:.3g}, {width:.2f} std wide)")
+        parts.append(f"the peak is {sure} (95 % of resamples: {_plain(low)} to {_plain(high)}, {width:.2f} std wide)")
         if broken:
             parts.append(broken)
         text = "; ".join(parts)
@@ -81,7 +86,9 @@ def summarise_neuron(
         values=values,
         std=std,
         skew=_skew(*statistics.histogram(*at, bins=statistics.bins)) if varies else 0.0,
-        second_mode=_second_mode(*statistics.histogram(*at, bins=min(MODE_BINS, statistics.bins))) if varies else None,
+        second_mode=_second_mode(*statistics.histogram(*at, bins=min(MODE_BINS, statistics.bins)), values["peak"])
+        if varies
+        else None,
         peak_range=_peak_range(edges, counts, seed) if varies else (values["peak"], values["peak"]),
         outside=float(statistics.outside()[at]),
         not_finite=int(statistics.not_finite[at]),
@@ -103,16 +110,33 @@ def _skew(edges: np.ndarray, counts: np.ndarray) -> float:
     return float(((centres - mean) ** 3 * counts).sum() / total / variance**1.5) if variance > 0 else 0.0
 
 
-def _second_mode(edges: np.ndarray, counts: np.ndarray) -> float | None:
+def _second_mode(edges: np.ndarray, counts: np.ndarray, peak: float) -> float | None:
     from scipy.ndimage import gaussian_filter1d  # half a second to import: after the first pictures are drawn
-    from scipy.signal import find_peaks
 
     smooth = gaussian_filter1d(counts.astype(float), sigma=1.5)
-    modes, properties = find_peaks(np.pad(smooth, 1), prominence=MODE_PROMINENCE * max(smooth.max(), 1e-9))
-    if len(modes) < 2:
+    second = hump_away_from(int(np.searchsorted(edges[1:-1], peak, "right")), smooth)
+    return None if second is None else float((edges[second] + edges[second + 1]) / 2)
+
+
+def hump_away_from(peak: int, smooth: np.ndarray) -> int | None:
+    """The bin of the most prominent hump other than the one that the peak stands on; None where there is no other.
+
+    A hump is a local maximum with a prominence of at least `MODE_PROMINENCE` of the highest; it reaches to the lowest
+    bins between it and its neighbours. The peak, found in other bins, need not be the highest of the smoothed ones.
+
+    Args:
+        peak: the bin that the peak lies in.
+        smooth: smoothed counts, (bins,).
+    """
+    from scipy.signal import find_peaks
+
+    humps, properties = find_peaks(np.pad(smooth, 1), prominence=MODE_PROMINENCE * max(smooth.max(), 1e-9))
+    humps = humps - 1
+    if len(humps) < 2:
         return None
-    second = modes[np.argsort(properties["prominences"])[-2]] - 1
-    return float((edges[second] + edges[second + 1]) / 2)
+    valleys = [left + int(smooth[left:right].argmin()) for left, right in pairwise(humps)]
+    others = np.delete(np.arange(len(humps)), np.searchsorted(valleys, peak))
+    return int(humps[others[np.argmax(properties["prominences"][others])]])
 
 
 def _peak_range(edges: np.ndarray, counts: np.ndarray, seed: int) -> tuple[float, float]:
@@ -127,9 +151,15 @@ def _peak_range(edges: np.ndarray, counts: np.ndarray, seed: int) -> tuple[float
 
 def _skew_words(skew: float) -> str:
     if abs(skew) < 0.25:
-        return f"nearly symmetric (skew {skew:+.2f})"
+        return f"nearly symmetric (skew {_plain(skew, '+.2f')})"
     side = "right" if skew > 0 else "left"
-    return f"{'strongly ' if abs(skew) > 1 else ''}skewed to the {side} (skew {skew:+.2f})"
+    return f"{'strongly ' if abs(skew) > 1 else ''}skewed to the {side} (skew {_plain(skew, '+.2f')})"
+
+
+def _plain(value: float, form: str = ".3g") -> str:
+    """A number with a minus sign, and without one before a zero."""
+    text = format(value, form)
+    return (text if any(digit in text for digit in "123456789") else text.lstrip("+-")).replace("-", "−")
 
 
 def _distance(distance: float, what: str) -> str:

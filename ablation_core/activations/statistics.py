@@ -10,20 +10,10 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ablation_core.errors import StatisticsError
-
-if TYPE_CHECKING:
-    from ablation_core.models.info import ModelInfo
-    from ablation_core.models.loaded import LoadedModel
-
-FINE_BINS = 600  # divisible by 100, 50, 200, 60, …: those coarser bins are equally wide
-Binning = Literal["robust", "min-max"]
-BINNINGS: tuple[Binning, ...] = ("robust", "min-max")
-FORMAT_VERSION = 1  # of the files that keep statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,23 +136,6 @@ def _steps(bins: int, fine: int) -> np.ndarray:
     if not 1 <= bins <= fine:
         raise StatisticsError(f"A histogram has between 1 and {fine} bins here, not {bins}.")
     return np.round(np.linspace(0, fine, bins + 1)).astype(int)
-
-
-def check_made_from(provenance: dict, model: LoadedModel | ModelInfo, what: str) -> None:
-    """Refuse statistics of another model.
-
-    Args:
-        what: the statistics, as the beginning of the sentence.
-
-    Raises:
-        StatisticsError: naming the field that differs.
-    """
-    for field, mine in (("model_fingerprint", model.fingerprint), ("dtype", model.dtype)):
-        if provenance.get(field) != mine:
-            raise StatisticsError(
-                f"{what} were made from another model: its {field} is {provenance.get(field)} "
-                f"(model {provenance.get('model')}), that of {model.ref} is {mine}. Compute them for this one."
-            )
 
 
 def not_finite_first(statistics: Statistics) -> int | None:

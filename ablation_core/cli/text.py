@@ -4,9 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from ablation_core.engine.metrics import METRICS, metrics_in
 from ablation_core.experiments.estimate import EstimateResult
 from ablation_core.experiments.estimate_validation import EstimateValidation
-from ablation_core.experiments.results import AblationResult
+from ablation_core.experiments.results import AblationResult, Performance
 from ablation_core.report.sentences import format_interval
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.paper import Part
@@ -55,18 +56,18 @@ def format_adaptive(result: AdaptiveResult) -> str:
 
 
 def format_curve(result: CurveResult) -> str:
-    """Loss and top-1 at 50 and 90 per cent, and the mean ranks, for each method."""
-    document = result.to_dict()
-    lines = [f"{'':18}{'loss, nats':>26}   {'top-1':>24}"]
+    """Each metric at 50 and 90 per cent, and the mean ranks, for each method."""
+    document, metrics = result.to_dict(), [METRICS[name] for name in result.metrics]
+    lines = [" " * 18 + "   ".join(f"{metric.heading:>26}" for metric in metrics)]
     for row in document["table"]:
-        loss, top1 = (
-            {bound: math.nan if value is None else value for bound, value in row[metric].items()}
-            for metric in ("loss", "top1")
-        )
-        lines.append(
-            f"{row['percent']:3} % {row['method']:12} {loss['mean']:8.4f} ({loss['low']:.4f} to {loss['high']:.4f})   "
-            f"{top1['mean']:6.1%} ({top1['low']:.1%} to {top1['high']:.1%})"
-        )
+        cells = []
+        for metric in metrics:
+            mean, low, high = (
+                format(math.nan if row[metric.name][bound] is None else row[metric.name][bound], metric.format)
+                for bound in ("mean", "low", "high")
+            )
+            cells.append(f"{f'{mean} ({low} to {high})':>26}")
+        lines.append(f"{row['percent']:3} % {row['method']:12}" + "   ".join(cells))
     ranks = document["ranks"]["loss"]
     if ranks["best"] is None:
         return "\n".join(lines)
@@ -103,21 +104,30 @@ def format_plan(parts: Sequence[Part], speed: float) -> str:
 
 def format_result(result: AblationResult) -> str:
     """A result as a table for the terminal."""
-    baseline = result.baseline
+    metrics = metrics_in(result.baseline.means)
+    headings = [words for metric in metrics for words in (metric.heading, *(one.label for one in metric.derived))]
+    widths = [max(len(words), 6) + 1 for words in headings]
+
+    def cells(performance: Performance, divergences: bool = True) -> str:
+        """A performance's figures under their headings."""
+        texts = []
+        for metric in metrics:
+            value = performance[metric.name]
+            texts.append(f"{value:{metric.format}}" if divergences or not metric.divergence else "")
+            texts += [f"{one.function(value):{one.format}}" for one in metric.derived]
+        return " ".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
+
     verified = "" if result.model["verified"] else " (found by its structure, not verified)"
     lines = [
         f"{result.model['ref']}{verified} on {result.data['predictions']:,} predictions of {result.data['ref']}: "
         f"{result.neurons} neurons ablated ({result.select or 'none'})",
-        f"{'':18}{'loss, nats':>11} {'perplexity':>11} {'top-1':>7} {'top-10':>7} {'KL, nats':>9}   "
-        f"change of loss, 95 % interval",
-        f"{'baseline':18}{baseline.loss:11.4f} {baseline.perplexity:11.2f} {baseline.top1:7.1%} {baseline.top10:7.1%}",
+        " " * 18
+        + " ".join(f"{words:>{width}}" for words, width in zip(headings, widths, strict=True))
+        + "   change of loss, 95 % interval",
+        f"{'baseline':18}{cells(result.baseline, divergences=False)}".rstrip(),
     ]
     for row in result.results:
-        p = row.performance
-        lines.append(
-            f"{row.method:18}{p.loss:11.4f} {p.perplexity:11.2f} {p.top1:7.1%} {p.top10:7.1%} {p.kl:9.5f}   "
-            f"{format_interval(row.change['loss'])}"
-        )
+        lines.append(f"{row.method:18}{cells(row.performance)}   {format_interval(row.change['loss'])}")
     return "\n".join(lines)
 
 
@@ -129,22 +139,27 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
         f"order in nats, ± their standard error over {data['sequences']:,} sequences"
     ]
     for method in result.methods:
-        exact = calibration.exact[method.method] if calibration else {}
-        lines.append(
-            f"{method.method + ', head':26}{'change of loss':>22}{'KL':>22}" + "   exact: loss, KL" * bool(exact)
-        )
+        exact, metrics = calibration.exact[method.method] if calibration else {}, metrics_in(method.changes)
+        words = {metric.name: metric.label if metric.divergence else f"change of {metric.label}" for metric in metrics}
+        labels = ", ".join(metric.label for metric in metrics)
+        columns = "".join(f"{one:>22}" for one in words.values())
+        lines.append(f"{method.method + ', head':26}{columns}" + f"   exact: {labels}" * bool(exact))
         for head in method.largest(max(10, len(exact))):
-            values = [f"{part.heads[head]:+.5f} ± {part.heads_error[head]:.5f}" for part in (method.loss, method.kl)]
+            parts = [method[metric.name] for metric in metrics]
+            values = [f"{part.heads[head]:+.5f} ± {part.heads_error[head]:.5f}" for part in parts]
             name = f"{head[0]}.{head[1]}"
-            measured = f"   {exact[head]['loss']:+.5f}, {exact[head]['kl']:.5f}" if head in exact else ""
-            lines.append(f"{name:>26}{values[0]:>22}{values[1]:>22}{measured}")
+            found = (
+                [f"{exact[head][m.name]:{'' if m.divergence else '+'}.5f}" for m in metrics] if head in exact else []
+            )
+            measured = f"   {', '.join(found)}" if found else ""
+            lines.append(f"{name:>26}{''.join(f'{value:>22}' for value in values)}{measured}")
         if calibration is None or not exact:
             continue
-        for quantity, words in (("loss", "change of loss"), ("kl", "KL")):
-            found = calibration.agreements[method.method][quantity]
-            top = "" if found.top is None else f", {found.top} of the first 10 the same"
+        for metric in metrics:
+            compared = calibration.agreements[method.method][metric.name]
+            top = "" if compared.top is None else f", {compared.top} of the first 10 the same"
             lines.append(
-                f"  {words} against exact values of {found.heads} heads: rank correlation {found.spearman:.2f}, "
-                f"slope {found.slope:.2f}, median ratio {found.ratio:.2f}{top}"
+                f"  {words[metric.name]} against exact values of {compared.heads} heads: rank correlation "
+                f"{compared.spearman:.2f}, slope {compared.slope:.2f}, median ratio {compared.ratio:.2f}{top}"
             )
     return "\n".join(lines)

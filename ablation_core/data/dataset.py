@@ -74,7 +74,7 @@ class Batch:
     answers: Answers | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Batches, the same at each iteration.
 
@@ -231,7 +231,18 @@ def _load_text(
     fingerprint = hashlib.sha256(inputs.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
     done = predictions - missing
     return Data(
-        ref, split, seq_len, seed, batch_size, sequences, len(inputs), done, fingerprint, source_digest(ref), (), rows
+        ref=ref,
+        split=split,
+        seq_len=seq_len,
+        seed=seed,
+        batch_size=batch_size,
+        sequences=sequences,
+        pool=len(inputs),
+        predictions=done,
+        fingerprint=fingerprint,
+        source=source_digest(ref),
+        notes=(),
+        rows=rows,
     )
 
 
@@ -297,4 +308,17 @@ def _load_images(ref: str, model: LoadedModel, predictions: int, batch_size: int
     count = min(predictions, len(chosen))
     fingerprint = digest.hexdigest()[:16]
     source = source_digest(ref)
-    return Data(ref, split, None, seed, batch_size, count, len(chosen), count, fingerprint, source, tuple(notes), rows)
+    return Data(
+        ref=ref,
+        split=split,
+        seq_len=None,
+        seed=seed,
+        batch_size=batch_size,
+        sequences=count,
+        pool=len(chosen),
+        predictions=count,
+        fingerprint=fingerprint,
+        source=source,
+        notes=tuple(notes),
+        rows=rows,
+    )

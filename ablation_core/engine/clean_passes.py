@@ -165,8 +165,8 @@ def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int,
     """As `ablated_outputs`, in the caller's gradient mode."""
     if not replacements:
         return clean_pass.outputs
-    first = min(replacements)
-    z = clean_pass.pre_outs.get(first)
+    first = min(replacements) if model.resumes else 0
+    z = clean_pass.pre_outs.get(first) if model.resumes else None
     shortcut = model.shortcuts[first] if model.shortcuts else None
     # Images behind their embedding come from the blocks alone, so that one is enough to embed.
     batch = first_row(clean_pass.batch) if first and model.modality == "vision" else clean_pass.batch

@@ -1,5 +1,7 @@
 """A model's clean passes over one batch, and what they record."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import Batch
 from ablation_core.engine.hooks import capture_z, hidden_of, join_z, record_outputs
-from ablation_core.engine.metrics import CleanPredictions
+from ablation_core.engine.scores import CleanPredictions
 from ablation_core.engine.shortcuts import find_shortcuts
 from ablation_core.models.loaded import LoadedModel
 
@@ -40,7 +42,7 @@ class CleanPass:
 @torch.no_grad()  # not inference mode: gradients may be wanted of what is resumed from here
 def record(model: LoadedModel, batch: Batch, pre_outs: bool = True) -> CleanPass:
     """Run the clean model's blocks over a batch; with their pre-outs, so that ablations can skip the attention too."""
-    batch = _moved(batch, model)
+    batch = on_device(batch, model)
     with model.lock, ExitStack() as stack:
         wanted = _shortcuts(model, batch) if pre_outs else []
         captured = stack.enter_context(capture_z(model, wanted))
@@ -60,14 +62,14 @@ def _shortcuts(model: LoadedModel, batch: Batch) -> list[int]:
 def pre_outs(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
     """The clean pre-out of these layers: layer → (batch, position, heads * head_dim)."""
     with model.lock, capture_z(model, layers) as captured:
-        run_blocks(model, _moved(batch, model))
+        run_blocks(model, on_device(batch, model))
     return captured
 
 
 @torch.enable_grad()
 def run_clean_graph(model: LoadedModel, batch: Batch) -> tuple[CleanPass, list[Tensor]]:
     """A clean pass that gradients can be sent back through, and each layer's pre-out as a place in its graph."""
-    batch = _moved(batch, model)
+    batch = on_device(batch, model)
     with model.lock, join_z(model) as joined, record_outputs(model.blocks) as outputs:
         run_blocks(model, batch)
     return CleanPass(batch, outputs), [joined[layer] for layer in range(model.num_layers)]
@@ -84,10 +86,21 @@ def first_row(batch: Batch) -> Batch:
 
 
 def options(model: LoadedModel) -> dict[str, bool]:
-    return {"use_cache": False} if model.modality == "causal" else {}
+    return model_options(model.module, model.modality)
 
 
-def _moved(batch: Batch, model: LoadedModel) -> Batch:
+def model_options(module: torch.nn.Module, modality: str) -> dict[str, bool]:
+    """What a model is told beside its inputs: that no later pass will need keys and values again."""
+    return {"use_cache": False} if modality == "causal" and _takes_cache(type(module)) else {}
+
+
+@functools.cache
+def _takes_cache(kind: type) -> bool:
+    parameters = inspect.signature(kind.forward).parameters.values()
+    return any(one.name == "use_cache" or one.kind is one.VAR_KEYWORD for one in parameters)
+
+
+def on_device(batch: Batch, model: LoadedModel) -> Batch:
     dtype = next(model.module.parameters()).dtype
     inputs = {
         name: tensor.to(model.device, dtype if tensor.is_floating_point() else None)

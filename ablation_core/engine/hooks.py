@@ -26,9 +26,18 @@ def capture_z(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[int, T
 
         return hook
 
+    def keep_none(layer: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+            captured[layer] = hidden_of(output).detach()[..., :0]
+
+        return hook
+
     with ExitStack() as stack:
         for layer in layers:
-            stack.callback(model.projections[layer].register_forward_pre_hook(keep(layer)).remove)
+            if model.shape.heads[layer]:
+                stack.callback(model.projections[layer].register_forward_pre_hook(keep(layer)).remove)
+            else:  # no heads, so z is zero values wide
+                stack.callback(model.blocks[layer].register_forward_hook(keep_none(layer)).remove)
         yield captured
 
 
@@ -48,9 +57,18 @@ def join_z(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
 
         return hook
 
+    def join_none(layer: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+            joined[layer] = hidden_of(output).detach()[..., :0].requires_grad_()
+
+        return hook
+
     with ExitStack() as stack:
         for layer, projection in enumerate(model.projections):
-            stack.callback(projection.register_forward_pre_hook(join(layer)).remove)
+            if model.shape.heads[layer]:
+                stack.callback(projection.register_forward_pre_hook(join(layer)).remove)
+            else:
+                stack.callback(model.blocks[layer].register_forward_hook(join_none(layer)).remove)
         yield joined
 
 
@@ -107,4 +125,4 @@ def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator
 
 def hidden_of(output: Any) -> Tensor:
     """The hidden states (batch, position, width) of a block's output, whatever form its family gives it."""
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, tuple | list) else output

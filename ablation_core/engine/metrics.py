@@ -1,116 +1,173 @@
-"""Scores of single predictions.
+"""The metrics: one row each, and nothing about a metric is written anywhere else.
 
-Everything is kept per prediction, so that a change is always the mean of differences on the same predictions.
+    METRICS["top1"].label           # "top-1"
+    METRICS["loss"].worse           # 1: a loss that grows is worse
+
+A new metric is a row here and a function of what `scores.ScoredLogits` holds: the logits, the targets, and the clean
+run's scores. Documents, tables, charts, sentences and exported files take all else from the row.
 """
 
-from dataclasses import dataclass, fields
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-_BLOCK_VALUES = 1 << 19  # logits scored at once: 2 MiB, and as much again in each buffer
-METRICS = ("loss", "top1", "top10", "kl")
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """One number a prediction, float64 (predictions,).
-
-    Attributes:
-        loss: cross-entropy, nats.
-        top1, top10: 1 where the target was among the most probable one or ten, else 0; a share where that is a tie.
-        kl: divergence of the scored run's distribution from the baseline's, nats: KL(baseline ‖ run).
-    """
-
-    loss: np.ndarray
-    top1: np.ndarray
-    top10: np.ndarray
-    kl: np.ndarray
-
-    @classmethod
-    def joined(cls, parts: list["Scores"]) -> "Scores":
-        """The parts' predictions one after another; without any where there are no parts."""
-        nothing = np.zeros(0)
-        return cls(
-            *(np.concatenate([nothing, *(getattr(part, field.name) for part in parts)]) for field in fields(cls))
-        )
+if TYPE_CHECKING:
+    from ablation_core.data.dataset import Data
+    from ablation_core.engine.scores import ScoredLogits
 
 
-@dataclass(frozen=True, eq=False)
-class CleanPredictions:
-    """A baseline, as far as comparing a run with it needs.
+@dataclass(frozen=True)
+class Derived:
+    """A figure computed from the mean of a metric, such as the perplexity from the loss."""
+
+    name: str
+    label: str
+    format: str
+    function: Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of `METRICS`.
 
     Attributes:
-        probabilities: float32 (predictions, classes).
-        level: Σ p·log p, nats; float64 (predictions,).
-        scores: its own; its divergence from itself is 0.
+        name: its key in documents, and its option on the pages.
+        label: what people call it, as it stands within a sentence.
+        unit: "nats", or "" for a share, which is shown in per cent.
+        format, change_format: of a value and of a change, as `format` takes them.
+        cell_format, axis_format: of a change in a map's cell, of a value on an axis.
+        worse: the sign of a change for the worse.
+        values: of each prediction, float64 (predictions,).
+        divergence: whether it compares a run with the clean one. It is then its own change, is never negative, and
+            whether it differs from 0 is not tested.
+        estimate: (slope, curvature) → its change to second order, both in nats: the gradient's product with the
+            displacement, and half of what the Fisher information gives; None where it cannot be estimated.
+        curve: whether pruning curves are drawn of it.
+        chance: of so many classes, its value by guessing blindly; None where that is not known.
+        derived: figures that follow from its mean.
+        applies: to which data.
+        fewest_classes: from how many classes of images on it says something.
     """
 
-    probabilities: Tensor
-    level: Tensor
-    scores: Scores
+    name: str
+    label: str
+    unit: str
+    format: str
+    change_format: str
+    cell_format: str
+    axis_format: str
+    worse: Literal[1, -1]
+    values: Callable[[ScoredLogits], np.ndarray]
+    divergence: bool = False
+    estimate: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    curve: bool = False
+    chance: Callable[[int], float] | None = None
+    derived: tuple[Derived, ...] = ()
+    applies: Callable[[Data], bool] = lambda data: True
+    fewest_classes: int = 0
+
+    @property
+    def tested(self) -> bool:
+        """Whether its change is tested against 0."""
+        return not self.divergence
+
+    @property
+    def heading(self) -> str:
+        """With its unit, as the heading of a column or the title of an axis: `loss, nats`."""
+        return f"{self.label}, {self.unit}" if self.unit else self.label
+
+    @property
+    def change_heading(self) -> str:
+        """The same of a change: `change of loss, nats`; a divergence: `KL from the baseline, nats`."""
+        unit = self.unit or "pp"  # percentage points
+        return f"{self.label} from the baseline, {unit}" if self.divergence else f"change of {self.label}, {unit}"
+
+    @property
+    def change_title(self) -> str:
+        """The same with the whole unit: `change of loss, nats per prediction`."""
+        return self.change_heading + (" per prediction" if self.unit else "")
+
+    @property
+    def noun(self) -> str:
+        """As the object of a sentence: `the loss`, `top-1`."""
+        return f"the {self.label}" if self.unit else self.label
+
+    def shown(self, value: float) -> str:
+        """A value with its unit: `3.1416 nats`, `45.1%`."""
+        return f"{value:{self.format}} {self.unit}".rstrip()
+
+    def shown_change(self, change: float) -> str:
+        """A change with its sign and unit: `+0.0664 nats`."""
+        return f"{change:{self.change_format}} {self.unit}".rstrip()
 
 
-def score(logits: Tensor, targets: Tensor, clean: CleanPredictions) -> Scores:
-    """Score predictions: logits (predictions, classes) of any precision, targets long (predictions,)."""
-    return _scored(logits, targets, clean.probabilities, clean.level)[0]
+def _perplexity(loss: float) -> float:
+    return float(np.exp(loss))
 
 
-def score_clean(logits: Tensor, targets: Tensor) -> CleanPredictions:
-    """Score a baseline's predictions, and keep what `score` compares with."""
-    probabilities = torch.empty(logits.shape, device=logits.device)
-    scores, level = _scored(logits, targets, probabilities, None)
-    return CleanPredictions(probabilities, level, scores)
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "loss", "loss", "nats", ".4f", "+.4f", "+.3f", ".2f",
+            worse=1,
+            values=lambda run: run.loss,
+            estimate=lambda slope, curvature: slope + curvature,
+            curve=True,
+            chance=math.log,
+            derived=(Derived("perplexity", "perplexity", ".2f", _perplexity),),
+        ),
+        Metric(
+            "top1", "top-1", "", ".1%", "+.2%", "+.1%", ".0%",
+            worse=-1,
+            values=lambda run: run.top1,
+            curve=True,
+            chance=lambda classes: 1 / classes,
+        ),
+        Metric("top10", "top-10", "", ".1%", "+.2%", "+.1%", ".0%", worse=-1, values=lambda run: run.top10, fewest_classes=20),
+        Metric(
+            "kl", "KL", "nats", ".5f", ".5f", ".3f", ".2f",
+            worse=1,
+            values=lambda run: run.kl,
+            divergence=True,
+            estimate=lambda slope, curvature: curvature,
+        ),
+    )
+}  # fmt: skip
 
 
-@torch.inference_mode()
-def _scored(logits: Tensor, targets: Tensor, probabilities: Tensor, level: Tensor | None) -> tuple[Scores, Tensor]:
-    """The scores, and Σ p·log q: p the baseline's probabilities, q the run's. Without a level p is filled with q.
+def metrics_of(data: Data) -> tuple[Metric, ...]:
+    """The metrics that apply to this data."""
+    return tuple(metric for metric in METRICS.values() if metric.applies(data))
 
-    With y the logits less the row's largest and S = Σ exp(y), log q is y − log S. Some rows at a time go through two
-    buffers that stay in the processor's cache. y is 0 where q is largest, so that what is summed over classes is small,
-    and what follows is float64: the error of a KL is below 1e-6 nats.
+
+def estimated_metrics() -> tuple[Metric, ...]:
+    """Those that can be estimated, by name: the order in which documents have them."""
+    return tuple(METRICS[name] for name in sorted(METRICS) if METRICS[name].estimate)
+
+
+def metrics_in(rows: Mapping[str, object]) -> tuple[Metric, ...]:
+    """The metrics that something by metric names has: a kept run may be older than a metric."""
+    return tuple(metric for name, metric in METRICS.items() if name in rows)
+
+
+def figures(means: Mapping[str, float], divergences: bool = True) -> dict[str, float]:
+    """Means by metric with what is derived from each behind it, as documents have them.
+
+    >>> figures({"loss": 0.0, "top1": 0.5})
+    {'loss': 0.0, 'perplexity': 1.0, 'top1': 0.5}
+
+    Args:
+        divergences: whether those are among them; of the clean run they say nothing.
     """
-    right = logits.gather(1, targets.to(logits.device)[:, None]).float()
-    most, total, mean, as_probable = (torch.empty_like(right) for _ in range(4))
-    one, other = (_buffer(logits) for _ in range(2))
-    for first in range(0, len(logits), len(one)):
-        rows = slice(first, first + len(one))
-        block, p = logits[rows].float(), probabilities[rows]
-        y, buffer = one[: len(block)], other[: len(block)]
-        most[rows] = block.amax(1, keepdim=True)
-        torch.sub(block, most[rows], out=y)
-        as_probable[rows] = torch.ge(block, right[rows], out=buffer).sum(1, keepdim=True)
-        total[rows] = torch.exp(y, out=buffer).sum(1, keepdim=True)
-        if level is None:
-            torch.div(buffer, total[rows], out=p)
-        mean[rows] = torch.mul(p, y, out=buffer).sum(1, keepdim=True)
-        if mean[rows].isnan().any():  # 0 · log 0 is 0
-            mean[rows] = buffer.where(p != 0, 0.0).sum(1, keepdim=True)
-    tops = [top.where(~total.isnan(), 0.0) for top in _tops(logits, right, most, as_probable)]
-    right, most, total, mean, *tops = (column[:, 0].cpu().double() for column in (right, most, total, mean, *tops))
-    loss, mean = total.log() - (right - most), mean - total.log()
-    level = mean if level is None else level
-    return Scores(*(column.numpy() for column in (loss, *tops, (level - mean).clamp(min=0)))), mean
-
-
-def _tops(logits: Tensor, right: Tensor, most: Tensor, as_probable: Tensor) -> list[Tensor]:
-    """Shares of the first place and of the first ten, each (predictions, 1), from how many classes are as probable.
-
-    Ties, common in half precision, count as if broken at random. They are told from what lies above only in the rows
-    where that matters: not where the target is a most probable class, nor where all that are as probable are ten or less.
-    """
-    first = right == most
-    above, ties = (as_probable - 1).where(~first, 0.0), as_probable.where(first, 1.0)
-    buffer = _buffer(logits)
-    for rows in (~first & (as_probable > 10)).nonzero()[:, 0].split(len(buffer)):
-        above[rows] = torch.gt(logits[rows].float(), right[rows], out=buffer[: len(rows)]).sum(1, keepdim=True)
-        ties[rows] = as_probable[rows] - above[rows]
-    return [((k - above) / ties).clamp(0, 1) for k in (1, 10)]
-
-
-def _buffer(logits: Tensor) -> Tensor:
-    """Room for as many rows as are scored at once: on a processor, what its cache holds."""
-    rows = max(1, _BLOCK_VALUES // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    return torch.empty(min(rows, len(logits)) or 1, logits.shape[1], device=logits.device)
+    found: dict[str, float] = {}
+    for metric in metrics_in(means):
+        if divergences or not metric.divergence:
+            found[metric.name] = means[metric.name]
+            found |= {one.name: one.function(means[metric.name]) for one in metric.derived}
+    return found

@@ -13,34 +13,44 @@ from torch import Tensor
 from ablation_core.data.dataset import IGNORED
 from ablation_core.engine.forward import CleanPass, first_row, options
 from ablation_core.engine.hooks import hidden_of, skip_blocks
-from ablation_core.engine.metrics import CleanPredictions, Scores, score, score_clean
+from ablation_core.engine.metrics import METRICS, Metric
+from ablation_core.engine.scores import CleanPredictions, Scores, score, score_clean
 from ablation_core.models.loaded import LoadedModel
 
 LOGIT_VALUES = 1 << 25  # at most this many logits at once (128 MiB in float32): fewer make the unembedding slower
 
 
 @torch.inference_mode()
-def score_outputs(model: LoadedModel, clean_pass: CleanPass, outputs: Sequence[Any]) -> list[Scores]:
-    """Scores of the clean run, and then of each of these runs of the batch, given as last-block outputs."""
+def score_outputs(
+    model: LoadedModel, clean_pass: CleanPass, outputs: Sequence[Any], metrics: Sequence[Metric] | None = None
+) -> list[Scores]:
+    """Scores of the clean run, and then of each of these runs of the batch, given as last-block outputs.
+
+    Args:
+        metrics: by default all; every time the same of one clean pass, whose own scores are kept.
+    """
+    metrics = tuple(METRICS.values()) if metrics is None else metrics
     scored = clean_pass.batch.targets != IGNORED
     wanted = clean_pass.batch.targets[scored]
     clean = clean_pass.outputs[-1]
     parts: list[list[Scores]] = [[] for _ in (clean, *outputs)]
     with model.lock:
         for rows, chunk in _chunks(model, clean_pass, scored):
-            baseline = _clean(clean_pass, rows.start or 0, partial(chunk, clean), wanted[rows])
+            baseline = _clean(clean_pass, rows.start or 0, partial(chunk, clean), wanted[rows], metrics)
             parts[0].append(baseline.scores)
             for part, output in zip(parts[1:], outputs, strict=True):  # one at a time: logits are large
-                part.append(score(chunk(output), wanted[rows], baseline))
+                part.append(score(chunk(output), wanted[rows], baseline, metrics))
             del baseline  # before the next is made
-    return [Scores.joined(part) for part in parts]
+    return [Scores.joined(part, metrics) for part in parts]
 
 
-def _clean(clean_pass: CleanPass, first: int, logits: Callable[[], Tensor], wanted: Tensor) -> CleanPredictions:
-    """The clean run's predictions that begin at number `first`, scored; kept or made anew."""
+def _clean(
+    clean_pass: CleanPass, first: int, logits: Callable[[], Tensor], wanted: Tensor, metrics: Sequence[Metric]
+) -> CleanPredictions:
+    """The clean run's predictions that begin at number `first`, scored; kept or made again."""
     if first in clean_pass.clean:
         return clean_pass.clean[first]
-    made = score_clean(logits(), wanted)
+    made = score_clean(logits(), wanted, metrics)
     if clean_pass.keeps(made.probabilities.nbytes):
         clean_pass.clean[first] = made
     return made
@@ -139,4 +149,4 @@ def _pack(hidden: Tensor, length: int) -> Tensor:
 
 
 def _like(output: Any, hidden: Tensor) -> Any:
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+    return (hidden, *output[1:]) if isinstance(output, tuple | list) else hidden

@@ -147,7 +147,7 @@ def _compared(blocks: list[nn.Module], outputs: list[Any]) -> Iterator[list[bool
     def compare(_block: nn.Module, _inputs: tuple[Any, ...], output: Any) -> Any:
         expected = outputs[len(same)]
         same.append(torch.equal(hidden_of(output), hidden_of(expected)))
-        return (hidden_of(expected), *output[1:]) if isinstance(output, tuple) else expected
+        return (hidden_of(expected), *output[1:]) if isinstance(output, tuple | list) else expected
 
     with ExitStack() as stack:
         for block in blocks:

@@ -6,19 +6,23 @@
 Every method sees the same predictions and the same neurons; the ablation applies to every position but those that `skip_first` leaves out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ablation_core.activations.statistics import Statistics, check_made_from
+from ablation_core.activations.files import as_statistics
+from ablation_core.activations.made_from import check_made_from
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, checked_seed, scored_rows
 from ablation_core.engine import clean_passes
 from ablation_core.engine.hooks import Replace
-from ablation_core.engine.metrics import METRICS, Scores
+from ablation_core.engine.metrics import metrics_of
 from ablation_core.engine.nonfinite import no_numbers
+from ablation_core.engine.scores import Scores
 from ablation_core.errors import DataError
 from ablation_core.experiments.displacement import DisplacementGauge
 from ablation_core.experiments.provenance import describe_run
@@ -27,8 +31,8 @@ from ablation_core.methods.optimal import OptimalRun, training_data
 from ablation_core.methods.registry import METHODS, Method, check_statistics, choose_methods, constant_values
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runtime import trim_heap
-from ablation_core.selection import Selection
-from ablation_core.stats.intervals import mean_intervals
+from ablation_core.selection import Head, Selection
+from ablation_core.stats.intervals import mean_tests
 
 DEFAULT_BINS = 100
 WAITING_BYTES = 1 << 28  # ablated outputs that wait to be scored together
@@ -77,6 +81,7 @@ class AblationRun:
                 self._constants[method.name] = learned[method.name]
             elif method.learned:
                 self._learners[method.name] = self._learner()
+        self.metrics = metrics_of(data)
         self._gauges = {method.name: DisplacementGauge(spec.selection, std, spec.skip_first) for method in spec.methods}
         self._baseline: list[Scores] = []
         self._ablated: dict[str, list[Scores]] = {method.name: [] for method in spec.methods}
@@ -180,8 +185,8 @@ class AblationRun:
 
     def scores(self) -> tuple[Scores, dict[str, Scores], np.ndarray]:
         """Per prediction: the baseline's scores, each method's, and the number of its sequence."""
-        ablated = {name: Scores.joined(parts) for name, parts in self._ablated.items()}
-        return Scores.joined(self._baseline), ablated, np.concatenate(self._sequences)
+        ablated = {name: Scores.joined(parts, self.metrics) for name, parts in self._ablated.items()}
+        return Scores.joined(self._baseline, self.metrics), ablated, np.concatenate(self._sequences)
 
     def result(self) -> AblationResult:
         """The result over the batches done so far.
@@ -197,26 +202,26 @@ class AblationRun:
                 f"Nothing is scored in {self.data.ref}: every target is {IGNORED}, which stands for ignored."
             )
         order = sorted(ablated.values(), key=lambda scores: scores.loss.mean())
-        changes = [
-            getattr(scores, name) - (0 if name == "kl" else getattr(baseline, name))
-            for scores in ablated.values()
-            for name in METRICS
-        ]
+        changes = [scores.change(metric, baseline) for scores in ablated.values() for metric in self.metrics]
         excesses = [scores.loss - ablated["optimal"].loss for scores in ablated.values() if "optimal" in ablated]
         rows = [order[-1].loss - order[0].loss, *changes, *excesses]
-        least_to_most, *intervals = mean_intervals(np.stack(rows), sequences, self.spec.seed)
-        change, excess = iter(intervals[: len(changes)]), iter(intervals[len(changes) :])
-        results = tuple(
-            MethodResult(
-                name,
-                _means(scores),
-                {metric: next(change) for metric in METRICS},
-                self._gauges[name].result(),
-                next(excess, None),
-                self._learners[name].learning if name in self._learners else None,
+        between, *tests = mean_tests(np.stack(rows), sequences, self.spec.seed)
+        change, excess = iter(tests[: len(changes)]), iter(tests[len(changes) :])
+        results = []
+        for name, scores in ablated.items():
+            tested = {metric.name: next(change) for metric in self.metrics}
+            over_optimal = next(excess, None)
+            results.append(
+                MethodResult(
+                    name,
+                    self._means(scores),
+                    {metric: test.interval for metric, test in tested.items()},
+                    self._gauges[name].result(),
+                    over_optimal and over_optimal.interval,
+                    self._learners[name].learning if name in self._learners else None,
+                    {metric.name: tested[metric.name].p for metric in self.metrics if metric.tested},
+                )
             )
-            for name, scores in ablated.items()
-        )
         described = describe_run(self.model, self.data, self.statistics)
         described["data"] |= {"sequences": len(np.unique(sequences)), "predictions": len(sequences)}  # so far
         return AblationResult(
@@ -225,10 +230,13 @@ class AblationRun:
             neurons=len(self.spec.selection),
             bins=self.spec.bins,
             positions_spared=self.spec.skip_first,
-            baseline=_means(baseline),
-            results=results,
-            least_to_most=least_to_most if len(order) > 1 else None,
+            baseline=self._means(baseline),
+            results=tuple(results),
+            least_to_most=between.interval if len(order) > 1 else None,
         )
+
+    def _means(self, scores: Scores) -> Performance:
+        return Performance({metric.name: float(scores[metric.name].mean()) for metric in self.metrics})
 
 
 def step_together(runs: Sequence[AblationRun]) -> None:
@@ -249,7 +257,7 @@ def step_together(runs: Sequence[AblationRun]) -> None:
         part = runs[first : first + at_once]
         ablated = [[run._ablated_output(method, clean_pass) for method in run.spec.methods] for run in part]
         baseline, *scores = clean_passes.score_outputs(
-            one.model, clean_pass, [output for row in ablated for output in row]
+            one.model, clean_pass, [output for row in ablated for output in row], one.metrics
         )
         if not np.isfinite(baseline.loss).all():
             raise no_numbers(one.model, one.data.ref, clean_pass.outputs)
@@ -263,9 +271,10 @@ def step_together(runs: Sequence[AblationRun]) -> None:
 def ablate(
     model: LoadedModel,
     data: Data,
-    select: str | Selection,
+    select: str | Selection | Iterable[Head],
     method: str | Sequence[str] = "peak",
-    statistics: Statistics | None = None,
+    *,
+    statistics: Statistics | str | Path | None = None,
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
     skip_first: int = 0,
@@ -273,10 +282,23 @@ def ablate(
 ) -> AblationResult:
     """Ablate a selection by one or several methods and measure what changes.
 
+    >>> from ablation_core import ablate, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> data = load_data("python-docs", model, predictions=700)
+    >>> result = ablate(model, data, "3.2 5.0:1-4", ["zero", "peak"], statistics="python-docs")
+    >>> result.neurons, [row.method for row in result.results]
+    (36, ['zero', 'peak'])
+    >>> change = result.results[1].change["loss"]  # nats per prediction, with a 95 % interval
+    >>> change.low < change.mean < change.high
+    True
+
+    Loss and KL are in nats per prediction, top-1 and top-10 are shares; every method sees the same predictions.
+
     Args:
-        select: a selection or its text form.
-        method: a name of `METHODS`, several, or `all`.
-        statistics: for the methods that need them.
+        select: neurons as text, heads as pairs such as `[(3, 2)]`, or a `Selection`.
+        method: a name of `METHODS`, several, or `all` that need no learning.
+        statistics: for the methods that need them: themselves, their file, or the data set that they were made from, such
+            as `"python-docs"`.
         bins: the peak's binning.
         seed: of donors and intervals; by default the data's.
         skip_first: how many positions at the start of each sequence are left as they are.
@@ -285,11 +307,7 @@ def ablate(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    selection = Selection.parse(select, model.shape) if isinstance(select, str) else select
+    selection = Selection.read(select, model.shape)
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
     spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), skip_first)
-    return AblationRun(model, data, spec, statistics).finish(progress).result()
-
-
-def _means(scores: Scores) -> Performance:
-    return Performance(*(float(getattr(scores, name).mean()) for name in METRICS))
+    return AblationRun(model, data, spec, as_statistics(statistics, model)).finish(progress).result()

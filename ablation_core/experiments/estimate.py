@@ -10,17 +10,20 @@ dᵀ F d is the mean square of random gradients' products with d (`gradients.py`
 batch's passes; a batch costs its clean pass, one pass back for g and `passes` for F.
 
 An estimate is of second order: where a displacement is large against what the model is used to, the exact value
-differs; docs/estimate.md shows by how much.
+differs; docs/results/estimates.md shows by how much.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, checked_seed
 from ablation_core.engine.gradients import linearise
+from ablation_core.engine.metrics import estimated_metrics
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.head_displacements import HeadDisplacements
@@ -33,12 +36,11 @@ from ablation_core.storage import as_number
 
 PASSES = 7
 NEURONS_LISTED = 20
-QUANTITIES = ("kl", "loss")
 
 
 @dataclass(frozen=True, eq=False)
 class Estimated:
-    """One quantity, in nats a prediction, of every head (layers, heads) and neuron (layers, heads, head_dim).
+    """One metric's change, in nats per prediction, of every head (layers, heads) and neuron (layers, heads, head_dim).
 
     Errors are standard errors over sequences, NaN for fewer than two; everything is NaN where a layer has fewer heads.
     """
@@ -51,16 +53,20 @@ class Estimated:
 
 @dataclass(frozen=True, eq=False)
 class MethodEstimate:
-    """What one method would do to each head or neuron by itself.
+    """What ablating each head or neuron by itself would change, by metric: `estimate["kl"]`.
 
-    Attributes:
-        kl: divergence of the ablated predictions from the clean ones.
-        loss: change of loss; negative where the ablation would help.
+    A change of loss is negative where the ablation would help.
     """
 
     method: str
-    kl: Estimated
-    loss: Estimated
+    changes: Mapping[str, Estimated]
+
+    def __getitem__(self, metric: str) -> Estimated:
+        return self.changes[metric]
+
+    @property
+    def loss(self) -> Estimated:
+        return self.changes["loss"]
 
     def largest(self, count: int) -> list[Head]:
         """The heads of the greatest estimated change of loss, the greatest first."""
@@ -96,23 +102,19 @@ class EstimateResult:
             "method": method.method,
             "heads": [
                 {"head": f"{layer}.{head}"}
-                | {name: _pair(part.heads, part.heads_error, (layer, head)) for name, part in _parts(method)}
+                | {name: _pair(part.heads, part.heads_error, (layer, head)) for name, part in method.changes.items()}
                 for layer, head in heads
             ],
             "neurons": [
                 {"neuron": f"{layer}.{head}:{neuron}"}
                 | {
                     name: _pair(part.neurons, part.neurons_error, (layer, head, neuron))
-                    for name, part in _parts(method)
+                    for name, part in method.changes.items()
                 }
                 for layer, head, neuron in neurons
                 if np.isfinite(method.loss.neurons[layer, head, neuron])
             ],
         }
-
-
-def _parts(method: MethodEstimate) -> list[tuple[str, Estimated]]:
-    return [(name, getattr(method, name)) for name in QUANTITIES]
 
 
 def _pair(values: np.ndarray, errors: np.ndarray, place: tuple[int, ...]) -> dict[str, float | None]:
@@ -137,6 +139,7 @@ class EstimateRun:
         model: LoadedModel,
         data: Data,
         methods: Sequence[Method],
+        *,
         statistics: Statistics | None = None,
         bins: int = DEFAULT_BINS,
         seed: int | None = None,
@@ -152,11 +155,14 @@ class EstimateRun:
         self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics
         self.bins, self.skip_first, self.passes = bins, skip_first, passes
         self.seed = checked_seed(data.seed if seed is None else seed)
-        self._displacements = HeadDisplacements(model, data, self.methods, statistics, bins, self.seed, skip_first)
+        self._displacements = HeadDisplacements(
+            model, data, self.methods, statistics=statistics, bins=bins, seed=self.seed, skip_first=skip_first
+        )
+        self.metrics = tuple(metric for metric in estimated_metrics() if metric.applies(data))
         self._means = {
-            (method.name, quantity, what): [ClusteredMean() for _ in range(model.num_layers)]
+            (method.name, metric.name, what): [ClusteredMean() for _ in range(model.num_layers)]
             for method in self.methods
-            for quantity in QUANTITIES
+            for metric in self.metrics
             for what in ("heads", "neurons")
         }
         self.steps_done = 0
@@ -179,9 +185,10 @@ class EstimateRun:
                 squares[key] = (before[0] + heads**2, before[1] + neurons**2)
         for (name, layer), parts in squares.items():
             for what, square, slope in zip(("heads", "neurons"), parts, first[name, layer], strict=True):
-                kl = square / (2 * lines.repeats)
-                self._means[name, "kl", what][layer].add(kl, counts)
-                self._means[name, "loss", what][layer].add(slope + kl, counts)
+                curvature = square / (2 * lines.repeats)
+                for metric in self.metrics:
+                    assert metric.estimate is not None
+                    self._means[name, metric.name, what][layer].add(metric.estimate(slope, curvature), counts)
         self.steps_done += 1
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> "EstimateRun":
@@ -208,13 +215,13 @@ class EstimateRun:
             )
         description["data"] |= {"sequences": first.sequences, "predictions": int(first.predictions)}  # so far
         methods = tuple(
-            MethodEstimate(method.name, *(self._estimated(method.name, quantity) for quantity in QUANTITIES))
+            MethodEstimate(method.name, {one.name: self._estimated(method.name, one.name) for one in self.metrics})
             for method in self.methods
         )
         return EstimateResult(description, self.bins, self.skip_first, self.passes, self.model.shape, methods)
 
-    def _estimated(self, method: str, quantity: str) -> Estimated:
-        heads, neurons = (self._means[method, quantity, what] for what in ("heads", "neurons"))
+    def _estimated(self, method: str, metric: str) -> Estimated:
+        heads, neurons = (self._means[method, metric, what] for what in ("heads", "neurons"))
         return Estimated(
             _stacked([means.mean for means in heads]),
             _stacked([means.error for means in heads]),
@@ -236,7 +243,8 @@ def estimate(
     model: LoadedModel,
     data: Data,
     method: str | Sequence[str] = "peak",
-    statistics: Statistics | None = None,
+    *,
+    statistics: Statistics | str | Path | None = None,
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
     skip_first: int = 0,
@@ -245,10 +253,39 @@ def estimate(
 ) -> EstimateResult:
     """Estimate what ablating each head, and each single neuron, would do by one or several methods.
 
-    Args are those of `EstimateRun`; `method` is a name of `METHODS`, several, or `all`.
+    >>> from ablation_core import estimate, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> result = estimate(model, load_data("python-docs", model, predictions=200), "mean", statistics="python-docs")
+    >>> loss = result.methods[0].loss  # nats per prediction
+    >>> loss.heads.shape, loss.heads_error.shape, loss.neurons.shape  # layers, heads, neurons per head
+    ((6, 6), (6, 6), (6, 6, 32))
+    >>> len(result.methods[0].largest(3))  # the heads of the greatest estimated change
+    3
+
+    Args:
+        method: a name of `METHODS`, several, or `all`; none that is learned.
+        statistics: for the methods that need them: themselves, their file, or the data set that they were made from.
+        bins: the peak's binning.
+        seed: of resampling sources and of the random gradients; by default the data's.
+        skip_first: how many positions at the start of each sequence are left as they are.
+        passes: random gradients per batch; more make the estimates less noisy and take as much longer.
+        progress: called with (batches done, batches) after each.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
-    return EstimateRun(model, data, methods, statistics, bins, seed, skip_first, passes).finish(progress).result()
+    return (
+        EstimateRun(
+            model,
+            data,
+            methods,
+            statistics=as_statistics(statistics, model),
+            bins=bins,
+            seed=seed,
+            skip_first=skip_first,
+            passes=passes,
+        )
+        .finish(progress)
+        .result()
+    )

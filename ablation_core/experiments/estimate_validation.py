@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.engine.clean_passes import CleanPassCache
+from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.estimate import QUANTITIES, EstimateResult
+from ablation_core.experiments.estimate import EstimateResult
 from ablation_core.methods.registry import choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Head, Selection
@@ -50,18 +50,20 @@ def agreement(estimates: Sequence[float], exact: Sequence[float]) -> Agreement:
     slope = np.cov(estimated, measured)[0, 1] / measured.var(ddof=1)
     best = [set(np.argsort(-values, kind="stable")[:TOP].tolist()) for values in (estimated, measured)]
     top = len(best[0] & best[1]) if count > TOP else None
+    from scipy.stats import spearmanr  # a second to load
+
     return Agreement(count, float(spearmanr(estimated, measured).statistic), float(slope), ratio, top)
 
 
 @dataclass(frozen=True)
 class EstimateValidation:
-    """Exact values of some heads: method → head → quantity (`kl` or `loss`) → nats a prediction."""
+    """Exact values of some heads: method → head → metric → its change, in nats per prediction."""
 
     exact: dict[str, dict[Head, dict[str, float]]]
     agreements: dict[str, dict[str, Agreement]]
 
     def to_dict(self) -> dict:
-        """One entry a method: the measured heads and the agreement of each quantity; null for what is no number."""
+        """One entry a method: the measured heads and the agreement of each metric; null for what is no number."""
         return {
             method: {
                 "heads": [
@@ -69,14 +71,14 @@ class EstimateValidation:
                     for (layer, head), values in heads.items()
                 ],
                 "agreement": {
-                    quantity: {
+                    metric: {
                         "heads": found.heads,
                         "spearman": as_number(found.spearman),
                         "slope": as_number(found.slope),
                         "median_ratio": as_number(found.ratio),
                         "top_10": found.top,
                     }
-                    for quantity, found in self.agreements[method].items()
+                    for metric, found in self.agreements[method].items()
                 },
             }
             for method, heads in self.exact.items()
@@ -108,7 +110,7 @@ def validate_estimate(
     """
     exact: dict[str, dict[Head, dict[str, float]]] = {method: {} for method in heads}
     every = sorted({head for chosen in heads.values() for head in chosen})
-    clean_cache = CleanPassCache(model, data)
+    clean_cache, estimated = CleanPassCache(model, data), list(result.methods[0].changes)
     for done, head in enumerate(every, 1):
         methods = choose_methods([method for method, chosen in heads.items() if head in chosen], model.modality)
         selection = Selection.of_heads([head], model.shape)
@@ -116,15 +118,17 @@ def validate_estimate(
         spec = AblationSpec(selection, tuple(methods), result.bins, seed, result.positions_spared)
         measured = AblationRun(model, data, spec, statistics, clean_cache).finish().result()
         for row in measured.results:
-            exact[row.method][head] = {"kl": row.performance.kl, "loss": row.change["loss"].mean}
+            exact[row.method][head] = {
+                name: row.performance[name] if METRICS[name].divergence else row.change[name].mean for name in estimated
+            }
         progress(done, len(every))
     agreements = {
         method.method: {
-            quantity: agreement(
-                [getattr(method, quantity).heads[head] for head in exact[method.method]],
-                [values[quantity] for values in exact[method.method].values()],
+            metric: agreement(
+                [estimated.heads[head] for head in exact[method.method]],
+                [values[metric] for values in exact[method.method].values()],
             )
-            for quantity in QUANTITIES
+            for metric, estimated in method.changes.items()
         }
         for method in result.methods
     }

@@ -29,6 +29,7 @@ class HeadDisplacements:
         model: LoadedModel,
         data: Data,
         methods: Sequence[Method],
+        *,
         statistics: Statistics | None,
         bins: int,
         seed: int,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ablation_core.engine.metrics import figures
 from ablation_core.storage import as_number
 
 if TYPE_CHECKING:
@@ -18,16 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Performance:
-    """Means over the predictions; loss in nats a prediction, top-1 and top-10 as shares, KL in nats."""
+    """Means over the predictions by metric: `performance["top1"]`; loss and KL in nats per prediction, others as shares."""
 
-    loss: float
-    top1: float
-    top10: float
-    kl: float
+    means: Mapping[str, float]
+
+    def __getitem__(self, name: str) -> float:
+        """A metric's mean, or a figure derived from one, such as `perplexity`."""
+        return self.figures()[name]
 
     @property
-    def perplexity(self) -> float:
-        return float(np.exp(self.loss))
+    def loss(self) -> float:
+        return self.means["loss"]
+
+    def figures(self, divergences: bool = True) -> dict[str, float]:
+        """The means with what is derived from them, as documents have them (`metrics.figures`)."""
+        return figures(self.means, divergences)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class MethodResult:
         excess: its loss minus that of the best constants, paired: the part of its harm that is not lost information.
             None where `optimal` was not among the methods.
         learning: how the constants were learned, where they were.
+        p_values: of each tested metric's change being 0; None where there are too few sequences for a test.
     """
 
     method: str
@@ -47,6 +52,7 @@ class MethodResult:
     displacement: Displacement
     excess: Interval | None = None
     learning: Learning | None = None
+    p_values: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,14 @@ class AblationResult:
         """The JSON document of `python -m ablation_core ablate --json`; null stands for what is not a finite number."""
         names = ("model", "data", "statistics", "select", "neurons", "bins", "positions_spared")
         document = {name: getattr(self, name) for name in names}
-        document["baseline"] = _performance(self.baseline, ("loss", "perplexity", "top1", "top10"))
+        document["baseline"] = _finite(self.baseline.figures(divergences=False))
         document["results"] = [self._row(result) for result in self.results]
         document["least_to_most"] = _numbers(self.least_to_most)
         return document
 
     def _row(self, result: MethodResult) -> dict:
         row: dict[str, Any] = {"method": result.method}
-        row |= _performance(result.performance, ("loss", "perplexity", "top1", "top10", "kl"))
+        row |= _finite(result.performance.figures())
         row["change"] = {metric: _numbers(interval) for metric, interval in result.change.items()}
         row["displacement"] = _numbers(result.displacement)
         if result.excess is not None:
@@ -91,9 +97,9 @@ class AblationResult:
         return row
 
 
-def _performance(performance: Performance, names: Sequence[str]) -> dict[str, float | None]:
-    return {name: as_number(getattr(performance, name)) for name in names}
-
-
 def _numbers(values: Interval | Displacement | None) -> dict[str, float | None] | None:
-    return None if values is None else {name: as_number(value) for name, value in asdict(values).items()}
+    return None if values is None else _finite(asdict(values))
+
+
+def _finite(numbers: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: as_number(value) for name, value in numbers.items()}

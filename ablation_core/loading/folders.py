@@ -1,6 +1,6 @@
 """The folders that models lie in: where a reference leads, and what a folder holds, checked before anything is loaded.
 
-A folder's files are not followed out of it. Needs no torch.
+A folder's files are not followed out of it, but for the hub's cache, whose files are links. Needs no torch.
 """
 
 import json
@@ -59,9 +59,9 @@ def check_files(ref: str, folder: Path) -> None:
     """Refuse a folder that is no model's, or whose files lead out of it."""
     if not (folder / "config.json").is_file() and not any(folder.glob("*.gguf")):
         raise ModelError(f"The folder {ref} has no config.json: it is not a saved model.")
-    root = folder.resolve()
+    roots = [folder.resolve(), *_hub_blobs(folder)]
     for path in folder.rglob("*"):
-        if not path.resolve().is_relative_to(root):
+        if not any(path.resolve().is_relative_to(root) for root in roots):
             raise ModelError(f"{path} leads out of the model's folder; links are not followed. Copy the file instead.")
     if (folder / "adapter_config.json").exists():
         raise ModelError(
@@ -76,12 +76,19 @@ def check_files(ref: str, folder: Path) -> None:
                 raise ModelError(f"{index} names {name!r}, which is not a file of its own folder.")
 
 
+def _hub_blobs(folder: Path) -> list[Path]:
+    """Where the files of a folder in the hub's own cache lie: `blobs` beside `snapshots`, each file a link into it."""
+    whole = folder.absolute()
+    blobs = whole.parent.parent / "blobs"
+    return [blobs.resolve()] if whole.parent.name == "snapshots" and blobs.is_dir() and not blobs.is_symlink() else []
+
+
 def _check_depth(ref: str, settings: dict) -> None:
     """Refuse a number of layers that no model has: building them would take all memory, whatever the weights hold."""
     for name, value in settings.items():
         if isinstance(value, dict):
             _check_depth(ref, value)
-        elif "layer" in name and isinstance(value, int | float) and value > MOST_LAYERS:
+        elif name.endswith(("layers", "layer")) and isinstance(value, int | float) and value > MOST_LAYERS:
             raise ModelError(
                 f"The config.json of {ref} asks for {name} = {value:,}; at most {MOST_LAYERS:,} are taken."
             )

@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 from ablation_core.errors import ModelError, first_line
 
 TIMEOUT_SECONDS = 10
+_WHOLE_BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class HubModel:
     revision: str | None
     sizes: dict[str, int]
     offline: bool
-    weights: int | None = None  # how many numbers its safetensors hold, where the hub knows
+    floats: int | None = None  # how many floating-point numbers its safetensors hold, where the hub knows
+    others: int = 0  # bytes of whole numbers and flags
 
     @property
     def has_safetensors(self) -> bool:
@@ -38,8 +40,8 @@ class HubModel:
 
     def weight_bytes(self, dtype: torch.dtype) -> int:
         """The bytes of the weights once loaded as `dtype`; from file sizes where the hub does not know their number."""
-        if self.weights is not None:
-            return self.weights * dtype.itemsize
+        if self.floats is not None:
+            return self.floats * dtype.itemsize + self.others
         ending = ".safetensors" if self.has_safetensors else ".bin"
         stored = (size for name, size in self.sizes.items() if name.endswith(ending) and "/" not in name)
         return sum(stored) * dtype.itemsize // 4
@@ -86,7 +88,12 @@ def find_on_hub(ref: str, api: HfApi | None = None) -> HubModel:
     if not any(name.endswith((".safetensors", ".bin", ".gguf")) for name in sizes):
         raise ModelError(f"{repo} holds no weights (no safetensors, bin or gguf file); it cannot be loaded.")
     known = getattr(info, "safetensors", None)
-    return HubModel(repo, revision, sizes, offline=False, weights=known.total if known else None)
+    if not known:
+        return HubModel(repo, revision, sizes, offline=False)
+    by_type = getattr(known, "parameters", None) or {"F32": known.total}
+    floats = sum(count for kind, count in by_type.items() if "F" in kind)
+    others = sum(count * _WHOLE_BYTES.get(kind, 1) for kind, count in by_type.items() if "F" not in kind)
+    return HubModel(repo, revision, sizes, offline=False, floats=floats, others=others)
 
 
 def _from_cache(repo: str, revision: str | None, reason: str) -> HubModel:

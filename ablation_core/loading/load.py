@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
+from ablation_core.engine.forward import model_options
 from ablation_core.errors import AblationError, ModelError, first_line
+from ablation_core.loading.checkpoint import check_keys, check_library, plain_flags
 from ablation_core.loading.folders import check_files, find_folder, folder_options, is_timm_folder
 from ablation_core.loading.hub import find_on_hub
+from ablation_core.loading.length import longest_input
 from ablation_core.loading.memory import check_fits, weight_bytes
-from ablation_core.loading.verification import check_by_running
-from ablation_core.models.loaded import LoadedModel, wrap
-from ablation_core.models.structure import find_by_structure, known_architecture, modality_of, supported
+from ablation_core.loading.pixels import image_mode, image_reader
+from ablation_core.loading.verification import noise_images, tiny_inputs, verify
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.structure import find_structure, is_headless, known_architecture, modality_of
 from ablation_core.models.tokenizer import encode, tokenizer_faults
 from ablation_core.storage import CACHE
 
@@ -26,7 +31,6 @@ SPLIT = "split"
 # transformers changes torch's and its own functions while it loads: two threads at once break each other, and all after
 _ONE_AT_A_TIME = threading.RLock()
 _TASKS = {"causal": "causal language model", "masked": "masked language model", "vision": "image classifier"}
-_COUNTING_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}
 
 
 def load_model(
@@ -54,9 +58,6 @@ def load_model(
     try:
         with _ONE_AT_A_TIME:
             model = _load(ref, target, precision, cache_dir, _placement(target, split_memory))
-        model.module.eval().requires_grad_(False)
-        if target is not None:
-            model.module.to(target)
         if target is not None and target.type == "cpu":
             _own_weights(model.module)
     except AblationError:
@@ -80,8 +81,8 @@ def _load(
     if is_timm_folder(folder):
         if not (folder / "model.safetensors").is_file():
             raise ModelError(f"The folder {ref} has no model.safetensors; timm weights are read from that file only.")
-        return _load_timm(ref, f"local-dir:{folder}", dtype)
-    return _load_transformers(ref, str(folder), dtype, folder_options(ref, folder) | placement)
+        return _load_timm(ref, f"local-dir:{folder}", dtype, device)
+    return _load_transformers(ref, str(folder), dtype, folder_options(ref, folder) | placement, device)
 
 
 def _own_weights(module: torch.nn.Module) -> None:
@@ -116,7 +117,7 @@ def _load_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype, pl
     options = {"revision": found.revision, "local_files_only": found.offline} | placement
     if not found.offline:
         options["use_safetensors"] = found.has_safetensors
-    return _load_transformers(ref, found.repo, dtype, options)
+    return _load_transformers(ref, found.repo, dtype, options, device)
 
 
 def _load_timm_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype) -> LoadedModel:
@@ -135,10 +136,12 @@ def _load_timm_from_hub(ref: str, device: torch.device | None, dtype: torch.dtyp
     found = find_on_hub(repo.removeprefix("hf-hub:"))
     if device is not None:
         check_fits(ref, found.weight_bytes(dtype), device, dtype)
-    return _load_timm(ref, source, dtype)
+    return _load_timm(ref, source, dtype, device)
 
 
-def _load_transformers(ref: str, source: str, dtype: torch.dtype, options: dict[str, Any]) -> LoadedModel:
+def _load_transformers(
+    ref: str, source: str, dtype: torch.dtype, options: dict[str, Any], device: torch.device | None
+) -> LoadedModel:
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -153,29 +156,49 @@ def _load_transformers(ref: str, source: str, dtype: torch.dtype, options: dict[
     }
     reading["trust_remote_code"] = False
     config = AutoConfig.from_pretrained(source, **reading)
+    plain_flags(config)
     family = config.model_type
-    architecture = known_architecture(family, config.is_encoder_decoder)
-    modality = architecture.modality if architecture else modality_of(config.architectures or [], family)
+    row = known_architecture(family, getattr(config, "is_encoder_decoder", False))
+    modality = modality_of(config.architectures or [], family)
     loader = {
         "causal": AutoModelForCausalLM,
         "masked": AutoModelForMaskedLM,
         "vision": AutoModelForImageClassification,
     }[modality]
+    check_library(ref, config)
     options |= {"trust_remote_code": False, "output_loading_info": True}
     module, read = loader.from_pretrained(source, config=config, dtype=dtype, **options)
-    if absent := sorted(read["missing_keys"]) + sorted(str(key) for key in read["mismatched_keys"]):
+    check_keys(ref, _TASKS[modality], read)
+    if config.architectures and all(is_headless(name) for name in config.architectures):
         raise ModelError(
-            f"{ref} lacks weights that a {_TASKS[modality]} needs ({len(absent)}, such as {absent[0]}), and random ones "
-            f"would be measured in their place. Was it saved for another task?"
+            f"{ref} was saved as {', '.join(config.architectures)}, without a head that predicts: one made of its "
+            f"embeddings would be measured in its place. Save the model together with its head."
         )
-    model = wrap(ref, module, architecture or find_by_structure(module, family, modality))
+    module.eval().requires_grad_(False)
+    if device is not None:
+        module.to(device)
+    row = row if row is not None and row.modality == modality else None
     if modality == "vision":
-        _add_image_processor(model, source, reading)
+        to_pixels, labels = image_reader(ref, source, reading, module)
+        inputs = _one_image(module, to_pixels, "pixel_values")
+    else:
+        inputs = tiny_inputs(module)
+    extra = model_options(module, modality)
+    found = find_structure(module, family, modality, row, inputs, lambda batch: module(**batch, **extra))
+    model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
+    if modality == "vision":
+        model.to_pixels, model.labels = to_pixels, labels
     else:
         _add_tokenizer(model, source, reading)
-    if architecture is None:
-        check_by_running(model)
+        model.max_length = longest_input(model)
+    verify(model)
     return model
+
+
+def _one_image(module: torch.nn.Module, to_pixels: Any, name: str) -> dict[str, torch.Tensor]:
+    weight = next(module.parameters())
+    pixels = to_pixels(next(noise_images(1)))[None]
+    return {name: pixels.to(weight.device, weight.dtype)}
 
 
 def _add_tokenizer(model: LoadedModel, source: str, options: dict[str, Any]) -> None:
@@ -188,49 +211,30 @@ def _add_tokenizer(model: LoadedModel, source: str, options: dict[str, Any]) -> 
         if not encode(model, "A text, to try it."):
             raise ModelError(f"The tokenizer of {model.ref} makes no tokens of a text; save its tokenizer again.")
         model.tokenizer.decode(encode(model, "A text, to try it.", special=True))
-    config = model.config
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and (config.model_type in _COUNTING_FROM_PADDING or _has_padding_place(model.module)):
-        positions -= config.pad_token_id + 1
-    model.max_length = positions
 
 
-def _has_padding_place(module: torch.nn.Module) -> bool:
-    """Whether positions are counted from behind the padding's own place, as in fairseq's models."""
-    places = (part for name, part in module.named_modules() if name.endswith("position_embeddings"))
-    return any(isinstance(part, torch.nn.Embedding) and part.padding_idx is not None for part in places)
-
-
-def _add_image_processor(model: LoadedModel, source: str, options: dict[str, Any]) -> None:
-    from transformers import AutoImageProcessor
-
-    try:
-        processor = AutoImageProcessor.from_pretrained(source, **options)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"{model.ref} has no image processor that can be read ({first_line(error)}); "
-            f"save its preprocessor_config.json beside it."
-        ) from error
-    config = model.config
-    model.to_pixels = lambda image: processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
-    model.labels = tuple(config.id2label[index] for index in range(config.num_labels))
-
-
-def _load_timm(ref: str, source: str, dtype: torch.dtype) -> LoadedModel:
+def _load_timm(ref: str, source: str, dtype: torch.dtype, device: torch.device | None) -> LoadedModel:
     import timm
     from timm.data import create_transform, resolve_model_data_config
 
     module: Any = timm.create_model(source, pretrained=True)
     family = type(module).__name__
-    architecture = known_architecture(family)
-    if architecture is None:
-        raise ModelError(f"timm models of the class {family} are not supported. {supported()}")
-    model = wrap(ref, module.to(dtype), architecture)
+    row = known_architecture(family)
+    module.to(dtype).eval().requires_grad_(False)
+    if device is not None:
+        module.to(device)
     transform = create_transform(**resolve_model_data_config(module), is_training=False)
-    mode = {1: "L", 3: "RGB"}[module.pretrained_cfg["input_size"][0]]
+    mode = image_mode(ref, module.pretrained_cfg["input_size"][0])
     names = module.pretrained_cfg.get("label_names") or [str(index) for index in range(module.num_classes)]
-    model.to_pixels = lambda image: transform(image.convert(mode))
-    model.labels = tuple(names)
+
+    def to_pixels(image: Image.Image) -> torch.Tensor:
+        return transform(image.convert(mode))
+
+    inputs = _one_image(module, to_pixels, "x")
+    found = find_structure(module, family, "vision", row, inputs, lambda batch: module(**batch))
+    model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
+    model.to_pixels, model.labels = to_pixels, tuple(names)
+    verify(model)
     return model
 
 

@@ -10,24 +10,39 @@ import torch
 from ablation_core.errors import ModelError
 
 WORKING_SHARE = 1.15  # activations, buffers and the loader's own copies
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I8": 1, "U8": 1}
+# bytes per value of the types that are loaded as the type asked for; others stay as they are
+_FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 _MAX_HEADER = 100_000_000  # as the safetensors library has it
 
 
 def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
     """The bytes of a folder's weights once loaded as `dtype`; 0 where there are none.
 
-    From safetensors headers exactly; for other files their size stands in.
+    From safetensors headers exactly: floating-point weights as `dtype`, whole numbers and flags as they are, and only of
+    the files that are loaded; for other files their size stands in.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        return sum(_values(file) for file in files) * dtype.itemsize
+    if files := _loaded_files(folder):
+        return sum(_bytes_of(file, dtype) for file in files)
     if gguf := sorted(folder.glob("*.gguf")):
         return sum(file.stat().st_size for file in gguf) * 2 * dtype.itemsize  # about half a byte a weight
     return sum(file.stat().st_size for file in folder.glob("*.bin"))
 
 
-def _values(file: Path) -> int:
+def _loaded_files(folder: Path) -> list[Path]:
+    """The safetensors files that a model is loaded from: a folder may hold second copies under other names."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if index.is_file():
+        try:
+            names = {Path(str(name)).name for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ModelError(f"{index.name} is damaged: it does not say which file holds which weight.") from error
+        return [folder / name for name in sorted(names) if (folder / name).is_file()]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _bytes_of(file: Path, dtype: torch.dtype) -> int:
     with open(file, "rb") as stream:
         prefix = stream.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER + 1
@@ -37,10 +52,13 @@ def _values(file: Path) -> int:
             header = json.loads(stream.read(length))
         except ValueError as error:
             raise ModelError(f"{file.name} is damaged: its header is not valid JSON.") from error
-    spans = (entry["data_offsets"] for name, entry in header.items() if name != "__metadata__")
-    kinds = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
-    size = min((_BYTES.get(kind, 1) for kind in kinds), default=1)
-    return sum(end - start for start, end in spans) // size
+    total = 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            stored = _FLOATS.get(entry["dtype"])
+            total += (end - begin) // stored * dtype.itemsize if stored else end - begin
+    return total
 
 
 def check_fits(ref: str, needed: int, device: torch.device, dtype: torch.dtype) -> None:

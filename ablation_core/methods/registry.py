@@ -134,6 +134,11 @@ METHODS = {
 USUAL = ("zero", "mean", "median", "peak", "resample-dataset")  # compared unless others are asked for
 
 
+def usual_constants() -> list[Method]:
+    """The usual methods that give each neuron one value, and that value at once."""
+    return [METHODS[name] for name in USUAL if METHODS[name].constant]
+
+
 def usable_methods(data: Data, modality: Modality) -> list[str]:
     """The names of the methods for models of this kind that this data has donors for."""
     names = [name for name, method in METHODS.items() if modality in method.modalities]
@@ -167,8 +172,9 @@ def check_statistics(method: Method, statistics: Statistics | None) -> None:
     """Raise MethodError where the method needs statistics and there are none."""
     if method.needs_statistics and statistics is None:
         raise MethodError(
-            f"The method {method.name} needs activation statistics and none were found; "
-            f"compute them first (the stats command, or Compute in the app)."
+            f"The method {method.name} needs activation statistics and there are none. In Python give them as "
+            f"statistics=, such as statistics='python-docs' for those of a data set; on the command line run the stats "
+            f"command first; in the app press Compute."
         )
 
 

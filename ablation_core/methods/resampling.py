@@ -5,8 +5,9 @@ other inputs of the data set are those of causal scrubbing. A donor is as long a
 special tokens around it. It is run through the clean model.
 """
 
+import inspect
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -85,10 +86,37 @@ def _continued(model: LoadedModel, data: Data, generator: torch.Generator) -> li
     ordinary = torch.from_numpy(ordinary_tokens(model))
     first = ordinary[torch.randint(len(ordinary), (1,), generator=generator)].tolist()
     written = before or first
+    next_logits = _with_cache(model) if model.dtype == "float32" and model.verified else _afresh(model)
     while len(written) < data.length:
-        logits = _logits(model, written)[-1]
-        written = [*written, *_drawn(logits[None], ordinary, generator)]
+        written = [*written, *_drawn(next_logits(written)[None], ordinary, generator)]
     return written[len(before) :]
+
+
+def _afresh(model: LoadedModel) -> Callable[[Sequence[int]], Tensor]:
+    """A function from a text's tokens to the logits of its next one."""
+    return lambda written: _logits(model, written)[-1]
+
+
+def _with_cache(model: LoadedModel) -> Callable[[Sequence[int]], Tensor]:
+    """The same for a text that only grows, with its keys and values kept: a fifth of the time.
+
+    In float32 the logits are those of a pass over the whole text but for rounding, too little to draw another token.
+    """
+    from transformers import DynamicCache
+
+    kept, seen = DynamicCache(config=model.config), 0
+    taken = inspect.signature(model.module.forward).parameters
+    name = "cache" if "cache" in taken else "past_key_values"  # what older releases of transformers call it
+
+    def next_logits(written: Sequence[int]) -> Tensor:
+        nonlocal seen
+        ids = torch.tensor([written[seen:]], device=model.device)
+        mask = torch.ones(1, len(written), dtype=torch.long, device=model.device)
+        logits = model.module(input_ids=ids, attention_mask=mask, use_cache=True, **{name: kept}).logits
+        seen = len(written)
+        return logits[0, -1].float().cpu()
+
+    return next_logits
 
 
 def _filled(model: LoadedModel, data: Data, generator: torch.Generator) -> list[int]:

@@ -27,6 +27,20 @@ class Lock(Protocol):
     def __exit__(self, *_: Any) -> Any: ...
 
 
+class NoHeads(nn.Module):
+    """Stands in the place of an output projection in a layer that has no attention heads; it never runs.
+
+    Attributes:
+        mixer: the class of what the layer has instead.
+    """
+
+    in_features = 0
+
+    def __init__(self, mixer: str) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+
 def _reads_no_images(_image: Image.Image) -> Tensor:
     raise ModelError("This model reads text, not images.")
 
@@ -43,6 +57,9 @@ class LoadedModel:
         to_pixels: for vision models, a PIL image → float (channels, height, width), normalised.
         labels: for vision models, the name of each class.
         max_length: for text models, the longest input it has positions for.
+        special_positions: how many first positions hold no part of the input (class token, registers), as seen when it
+            ran; None where that was not tried.
+        resumes: whether a pass may begin at any block; not where later blocks read what earlier ones left elsewhere.
         lock: hold it while hooks are on; several sessions may share the model.
         shortcuts: each layer's way past its attention, if it has one; found at the first clean pass (`shortcuts.py`).
     """
@@ -59,6 +76,8 @@ class LoadedModel:
     max_length: int | None = None
     lock: Lock = field(default_factory=threading.RLock, repr=False)
     shortcuts: list[Any] | None = field(default=None, repr=False)
+    special_positions: int | None = None
+    resumes: bool = True
 
     @property
     def family(self) -> str:
@@ -75,9 +94,11 @@ class LoadedModel:
 
     @property
     def excluded_positions(self) -> int:
-        """1 where the first position holds BOS, CLS or the like, which statistics leave out; else 0."""
+        """How many first positions hold BOS, CLS, registers or the like, which statistics leave out."""
+        if self.special_positions is not None:
+            return self.special_positions
         prefix = getattr(self.module, "num_prefix_tokens", 1)  # timm's transformers may have none
-        return int(self.architecture.first_is_special and prefix > 0)
+        return int(prefix) if self.architecture.first_is_special else 0
 
     @cached_property
     def info(self) -> ModelInfo:
@@ -102,6 +123,13 @@ class LoadedModel:
     @property
     def head_dim(self) -> int:
         return self.shape.head_dim
+
+    def without_heads(self, layer: int) -> str:
+        """Why a layer has no attention heads, as a sentence; empty where it has some."""
+        projection = self.projections[layer]
+        if not isinstance(projection, NoHeads):
+            return ""
+        return f"Layer {layer} has no attention heads: it mixes positions by {projection.mixer}."
 
     @property
     def device(self) -> torch.device:

@@ -1,23 +1,54 @@
-"""Families without a row: looks for the one attention output projection in each block of an unknown model."""
+"""From a module that can be run to where its heads lie: a family's row says where to look, running it says what is there."""
 
-import re
+from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from ablation_core.errors import ModelError
-from ablation_core.models.architectures import ARCHITECTURES, REFUSED, Architecture, input_width
-from ablation_core.models.info import Modality
+from torch import Tensor, nn
 
-_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
-_READS_RESIDUAL = re.compile(
-    r"(^|[_.])(q|k|v|kv|qkv|wq|wk|wv|wqkv|query|key|value|query_key_value|c_attn|in_proj)([_.]|$)", re.IGNORECASE
+from ablation_core.errors import ModelError, first_line
+from ablation_core.models.architectures import (
+    ARCHITECTURES,
+    REFUSED,
+    Architecture,
+    find_projections,
+    find_shape,
+    input_width,
 )
+from ablation_core.models.info import Modality
+from ablation_core.models.loaded import NoHeads
+from ablation_core.models.observation import Layer, Run, find_blocks, watch_heads
+from ablation_core.selection import ModelShape
+
 _SUFFIXES: tuple[tuple[str, Modality], ...] = (
     ("ForCausalLM", "causal"),
     ("LMHeadModel", "causal"),
     ("ForMaskedLM", "masked"),
+    ("ForPreTraining", "masked"),
     ("ForImageClassification", "vision"),
+    ("ForImageClassificationWithTeacher", "vision"),
 )
+# Named otherwise than what they are: a class and what it predicts.
+_NAMED: dict[str, Modality] = {
+    "BertGenerationDecoder": "causal",
+    "XLNetLMHeadModel": "causal",
+    "GPTNeoXJapaneseForCausalLM": "causal",
+}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Where a model's heads lie.
+
+    Attributes:
+        blocks, projections: one projection per block; a `NoHeads` where a block has no attention heads.
+    """
+
+    architecture: Architecture
+    shape: ModelShape
+    blocks: list[nn.Module]
+    projections: list[nn.Module]
 
 
 def known_architecture(family: str, is_encoder_decoder: bool = False) -> Architecture | None:
@@ -29,67 +60,156 @@ def known_architecture(family: str, is_encoder_decoder: bool = False) -> Archite
     if family in REFUSED:
         raise ModelError(f"Models of the family {family} cannot be ablated here: {REFUSED[family]}.")
     if is_encoder_decoder:
-        raise ModelError(f"{family} is an encoder-decoder; only models with one row of blocks can be ablated here.")
+        raise ModelError(
+            f"{family} is an encoder-decoder; only models with one row of blocks can be ablated here. Its decoder, "
+            f"saved by itself as a causal language model, would be."
+        )
     return ARCHITECTURES.get(family)
 
 
 def modality_of(class_names: list[str], family: str) -> Modality:
-    """What a model of an unknown family predicts, from the class names its configuration gives.
+    """What a model predicts, from the class names that its configuration gives.
 
     Raises:
-        ModelError: they do not tell.
+        ModelError: they do not tell, or it was saved for a task that is not measured here.
     """
-    for suffix, modality in _SUFFIXES:
-        if any(name.endswith(suffix) for name in class_names):
-            return modality
+    for name in class_names:
+        if name in _NAMED:
+            return _NAMED[name]
+        for suffix, modality in _SUFFIXES:
+            if name.endswith(suffix):
+                return modality
+    row = ARCHITECTURES.get(family)
+    if row is not None and all(is_headless(name) for name in class_names):
+        return row.modality
+    if class_names:
+        raise ModelError(
+            f"This {family} model was saved as {', '.join(class_names)}, which is neither a causal or masked language "
+            f"model nor an image classifier: measured as one of them, it would be measured with a head that it was not "
+            f"saved with. Save the model together with its predicting head."
+        )
     raise ModelError(
-        f"The family {family} is not known, and its configuration ({', '.join(class_names) or 'no class named'}) does "
+        f"The family {family} is not known, and its configuration (no class named) does "
         f"not say that it is a causal or masked language model or an image classifier. {supported()}"
     )
 
 
-def find_by_structure(module: nn.Module, family: str, modality: Modality) -> Architecture:
-    """A row for an unknown family: its longest list of equal blocks, with one candidate projection in each.
-
-    Raises:
-        ModelError: there is no such list, or the projection is ambiguous.
-    """
-    lists = [
-        (name, child)
-        for name, child in module.named_modules()
-        if isinstance(child, nn.ModuleList) and len(child) and len({type(block) for block in child}) == 1
-    ]
-    found = [(name, child, paths) for name, child in lists if (paths := _candidates(child))]
-    if not found:
-        raise ModelError(f"No attention output projection was found in this {family} model. {supported()}")
-    name, _, paths = max(found, key=lambda item: len(item[1]))
-    if len(paths) > 1:
-        raise ModelError(
-            f"The attention output projection of this {family} model is ambiguous: in {name} it could be "
-            f"{' or '.join(sorted(paths))}. {supported()}"
-        )
-    return Architecture(family, modality, f"{name}.*", paths.pop(), verified=False)
+def is_headless(class_name: str) -> bool:
+    """Whether a class is a family's bare model, without a head that predicts anything."""
+    return class_name.endswith("Model") and not class_name.endswith("LMHeadModel")
 
 
 def supported() -> str:
-    return f"Supported families: {', '.join(sorted(ARCHITECTURES))}."
+    return f"Families with a row: {', '.join(sorted(ARCHITECTURES))}."
 
 
-def _candidates(blocks: nn.ModuleList) -> set[str]:
-    """The paths of linear maps inside every block's attention that do not make queries, keys or values."""
-    shared: set[str] | None = None
-    for block in blocks:
-        linear = {
-            name
-            for name, child in block.named_modules()
-            if _ATTENTION.search(name) and _is_linear(child) and input_width(child) > 1
-        }
-        outputs = {name for name in linear if not _READS_RESIDUAL.search(name)}
-        if len(outputs) == len(linear):
-            return set()  # nothing here makes queries, keys and values
-        shared = outputs if shared is None else shared & outputs
-    return shared or set()
+def find_structure(
+    module: nn.Module, family: str, modality: Modality, row: Architecture | None, inputs: Mapping[str, Tensor], run: Run
+) -> Structure:
+    """Where the heads of a model lie, shown by running it.
+
+    Args:
+        row: the family's; without one the blocks are looked for.
+        inputs: one row of a tiny batch.
+        run: runs the module on such a batch.
+
+    Raises:
+        ModelError: it has no attention heads that can be ablated, or other ones than its row says; with what was found.
+    """
+    if row is None:
+        blocks_at, names = _blocks_of(module, family, inputs, run)
+    else:
+        expected, projections = find_projections(row, module)
+        of = {id(child): name for name, child in module.named_modules()}
+        blocks_at, names = row.blocks, tuple(of[id(block)] for block in expected)
+    try:
+        layers = watch_heads(module, names, inputs, run)
+    except Exception as error:
+        raise ModelError(f"This {family} model cannot be run on a tiny batch ({first_line(error)}).") from error
+    blocks = [module.get_submodule(name) for name in names]
+    for number, layer in enumerate(layers):
+        _check_runs(family, number, layer)
+    if row is not None:
+        declared = find_shape(row, module, blocks, [input_width(projection) for projection in projections])
+        for number, (layer, block, projection) in enumerate(zip(layers, blocks, projections, strict=True)):
+            if not layer.reader or block.get_submodule(layer.reader) is not projection:
+                raise ModelError(
+                    f"Layer {number} of this {family} model is built otherwise than its family: its heads are read by "
+                    f"{layer.reader or 'nothing that was seen'}, and {row.projection} was expected."
+                )
+            _check_layer(family, number, layer, block)
+        heads = tuple(layer.slices for layer in layers)
+        if heads != declared.heads:
+            raise ModelError(
+                f"This {family} model has {_some(heads)} heads per layer when it runs, and its configuration says "
+                f"{_some(declared.heads)}."
+            )
+        return Structure(row, declared, blocks, projections)
+    if not any(layer.heads for layer in layers):
+        raise ModelError(f"No softmax attention was seen in the blocks of this {family} model: it has no heads.")
+    found: list[nn.Module] = []
+    for number, (layer, block) in enumerate(zip(layers, blocks, strict=True)):
+        if layer.heads:
+            _check_layer(family, number, layer, block)
+            found.append(block.get_submodule(layer.reader))
+        else:
+            found.append(NoHeads(layer.mixer))
+    if len({id(projection) for projection in found}) < len(found):
+        raise ModelError(
+            f"Layers of this {family} model share their attention's weights, so that a head cannot be ablated alone."
+        )
+    readers = dict.fromkeys(layer.reader for layer in layers if layer.heads)
+    slices = tuple(layer.slices if layer.heads else 0 for layer in layers)
+    sizes = {input_width(one) // count for one, count in zip(found, slices, strict=True) if count}
+    if len(sizes) != 1:
+        raise ModelError(f"Head sizes differ between layers ({sorted(sizes)}); one size for all layers is needed.")
+    architecture = Architecture(family, modality, blocks_at, " or ".join(readers), verified=False)
+    return Structure(architecture, ModelShape(slices, sizes.pop()), blocks, found)
 
 
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+def _some(heads: tuple[int, ...]) -> str:
+    return ", ".join(map(str, heads)) if len(set(heads)) > 1 else str(heads[0])
+
+
+def _blocks_of(module: nn.Module, family: str, inputs: Mapping[str, Tensor], run: Run) -> tuple[str, tuple[str, ...]]:
+    try:
+        seen = find_blocks(module, lambda: run(inputs))
+    except Exception as error:
+        raise ModelError(f"This {family} model cannot be run on a tiny batch ({first_line(error)}).") from error
+    if not seen.paths:
+        raise ModelError(
+            f"No softmax attention was seen while this {family} model ran, inside a list of blocks: there is no "
+            f"attention head to ablate."
+        )
+    if len(seen.paths) > 1:
+        raise ModelError(
+            f"The attention of this {family} model lies in several lists of blocks ({', '.join(seen.paths)}); only "
+            f"models with one row of blocks can be ablated here."
+        )
+    return seen.paths[0], seen.names
+
+
+def _check_runs(family: str, number: int, layer: Layer) -> None:
+    if layer.runs != 1:
+        raise ModelError(
+            f"Layer {number} of this {family} model runs {layer.runs} times in a pass, so that a head of it cannot be "
+            f"ablated in one place."
+        )
+
+
+def _check_layer(family: str, number: int, layer: Layer, block: nn.Module) -> None:
+    """Refuse a layer whose heads are not read, as equal independent slices, by one linear map to the residual stream."""
+    where = f"Layer {number} of this {family} model"
+    if not layer.reader:
+        raise ModelError(
+            f"{where} computes {layer.heads} attention heads, but no linear map that reads them was found; it cannot be "
+            f"hooked there."
+        )
+    reader = block.get_submodule(layer.reader)
+    if layer.reader_runs != 1:
+        raise ModelError(f"{where} calls {layer.reader}, which reads its heads, {layer.reader_runs} times in a pass.")
+    if not layer.slices or input_width(reader) % layer.slices:
+        raise ModelError(
+            f"{where} computes {layer.heads} attention heads, but they are not independent slices of the "
+            f"{input_width(reader)} values that {layer.reader} reads: one head cannot be ablated there by itself."
+        )

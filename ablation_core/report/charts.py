@@ -1,9 +1,10 @@
 """Tidy frames → Altair charts. Knows neither Streamlit nor torch.
 
 Each kind of replacement value has one colour, dash and shape on every page. The colours are those of Okabe and Ito
-(2008), told apart by colour-blind eyes, shifted to a lightness that shows on white and on black.
+(2008), which colour-blind readers can distinguish, shifted to a lightness that shows on white and on black.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,14 +44,21 @@ MARKS = {
     "resample-pixels": Mark("#c56aa0", (3, 3), _HOURGLASS),
     "optimal": Mark("#b08a00", (12, 2), _BAR),
 }
-_OTHER_COLORS = ("#8a6fd1", "#a08a1c", "#3d8f3d", "#b0506a")  # for kinds without a row of their own
+# For kinds without a row of their own:
+_OTHER_COLORS = ("#8a6fd1", "#a08a1c", "#3d8f3d", "#b0506a")
+_OTHER_DASHES = ((6, 2), (3, 1), (9, 3), (1, 1))
+_OTHER_SHAPES = (_BAR, _HEXAGON, _STAR, _X, _HOURGLASS)
 BARS = "#8fa3b8"
-EMPHASIS = "#dd6315"
+CURVE = "#7048b6"
+GREY = "#808792"  # rules and bands
+DARK_INK, LIGHT_INK = "#10151b", "#e6ebf0"
 
 
 def mark_of(kind: str) -> Mark:
-    """How a kind is drawn; one without a row of its own gets the same colour of a few every time."""
-    return MARKS.get(kind) or Mark(_OTHER_COLORS[sum(kind.encode()) % len(_OTHER_COLORS)], (6, 2), _BAR)
+    """How a kind is drawn; one without a row of its own gets one of a few looks, the same every time."""
+    number = zlib.crc32(kind.encode())
+    color, dash, shape = _OTHER_COLORS[number % 4], _OTHER_DASHES[number // 4 % 4], _OTHER_SHAPES[number // 16 % 5]
+    return MARKS.get(kind) or Mark(color, dash, shape)
 
 
 def mark_scales(names: Sequence[str]) -> dict:
@@ -65,11 +73,17 @@ def mark_scales(names: Sequence[str]) -> dict:
     }
 
 
-def head_map(frame: pd.DataFrame, title: str, form: str = ".2f") -> alt.LayerChart:
-    """All heads of a model, layer across and head up, clickable as the selection `pick`.
+def ink(dark: bool) -> str:
+    """The text's colour, on a light or a dark page."""
+    return LIGHT_INK if dark else DARK_INK
+
+
+def head_map(frame: pd.DataFrame, title: str, form: str = ".2f", dark: bool = False) -> alt.LayerChart:
+    """All heads of a model, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
     Args:
         frame: columns layer, head, value, picked (bool), label (the tooltip's sentence).
+        dark: whether the page is dark; the greatest value is then the lightest.
     """
     layers, heads = int(frame["layer"].max()) + 1, int(frame["head"].max()) + 1
     base = alt.Chart(frame).encode(
@@ -82,7 +96,7 @@ def head_map(frame: pd.DataFrame, title: str, form: str = ".2f") -> alt.LayerCha
         .encode(
             color=alt.Color(
                 "value:Q",
-                scale=alt.Scale(scheme="blues", zero=True),
+                scale=alt.Scale(scheme="blues", zero=True, reverse=dark),
                 legend=alt.Legend(title=title, orient="top", gradientLength=180, titleLimit=260, format=form),
             ),
             tooltip=[alt.Tooltip("label:N", title="head"), alt.Tooltip("value:Q", title=title, format=form)],
@@ -90,29 +104,32 @@ def head_map(frame: pd.DataFrame, title: str, form: str = ".2f") -> alt.LayerCha
         .add_params(pick)
     )
     outline = base.transform_filter("datum.picked").mark_rect(
-        fill=None, stroke=EMPHASIS, strokeWidth=3, cornerRadius=3, tooltip=None
+        fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
     )
     chart = alt.LayerChart(layer=[cells, outline])
     if layers * heads <= 200:
+        least, most = (DARK_INK, "white")[:: -1 if dark else 1]
         texts = base.transform_joinaggregate(least="min(value)", most="max(value)").mark_text(
             fontSize=11, cursor="pointer"
         )
         chart += texts.encode(
             text=alt.Text("value:Q", format=form),
-            color=alt.condition("2 * datum.value > datum.least + datum.most", alt.value("white"), alt.value("#1b2733")),
+            color=alt.condition("2 * datum.value > datum.least + datum.most", alt.value(most), alt.value(least)),
         )
     return chart.properties(height=110 + max(150, min(34 * heads, 480)))  # with legend and axis
 
 
-def neuron_grid(outlines: pd.DataFrame, marks: pd.DataFrame, cells: pd.DataFrame, columns: int) -> alt.LayerChart:
+def neuron_grid(
+    outlines: pd.DataFrame, marks: pd.DataFrame, cells: pd.DataFrame, columns: int, dark: bool = False
+) -> alt.LayerChart:
     """All neurons of a head as small histograms in a grid, clickable as the selection `pick`.
 
-    One drawing in its own coordinates, a unit square a neuron: many times faster than a chart for each.
+    One drawing in its own coordinates, a unit square per neuron: many times faster than a chart for each.
 
     Args:
         outlines: columns neuron, x, y (grid coordinates of the histogram's outline), base.
         marks: columns neuron, kind, x, y, y2.
-        cells: columns neuron, x, x2, y, y2, picked, name, and what the tooltip shows: mean, std, peak, apart.
+        cells: columns neuron, x, x2, y, y2, picked, name, and what the tooltip shows: mean, std, peak, distance_in_std.
     """
     rows = int(np.ceil(len(cells) / columns))
     x_scale = alt.Scale(domain=[0, columns], nice=False)
@@ -123,19 +140,19 @@ def neuron_grid(outlines: pd.DataFrame, marks: pd.DataFrame, cells: pd.DataFrame
     background = (
         frame.mark_rect(cornerRadius=4, cursor="pointer", fill="#80808014")
         .encode(
-            stroke=alt.condition("datum.picked", alt.value(EMPHASIS), alt.value("#80808030")),
+            stroke=alt.condition("datum.picked", alt.value(ink(dark)), alt.value("#80808030")),
             strokeWidth=alt.condition("datum.picked", alt.value(2.5), alt.value(1)),
             tooltip=[
                 alt.Tooltip("name:N", title="neuron"),
                 *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "std", "peak")),
-                alt.Tooltip("distance_in_std:Q", title="peak − mean, in std", format="+.2f"),
+                alt.Tooltip("distance_in_std:Q", title="peak − mean, std", format="+.2f"),
             ],
         )
         .add_params(pick)
     )
     names = (
         alt.Chart(cells)
-        .mark_text(align="left", baseline="top", dx=4, dy=3, fontSize=10, color="#808792", tooltip=None)
+        .mark_text(align="left", baseline="top", dx=4, dy=3, fontSize=10, color=ink(dark), opacity=0.75, tooltip=None)
         .encode(x=x, y=alt.Y("y2:Q", scale=y_scale, axis=None), text="neuron:N")
     )
     shapes = (
@@ -173,7 +190,7 @@ def neuron_histogram(
     """
     scale = alt.Scale(type="log", domainMin=0.5) if log else alt.Scale(zero=True)
     x_scale = alt.Scale(domain=span, nice=False) if span else alt.Scale(zero=False, nice=False, padding=12)
-    y = alt.Y("count:Q", title="positions in the bin" + (", log scale" if log else ""), scale=scale)
+    y = alt.Y("count:Q", title="positions per bin" + (", log scale" if log else ""), scale=scale)
     columns = (
         alt.Chart(bars)
         .transform_filter("datum.count > 0")
@@ -192,7 +209,7 @@ def neuron_histogram(
     )
     if curve is not None:
         line = alt.Chart(curve).transform_filter("datum.count >= 0.5" if log else "isValid(datum.count)")
-        line = line.mark_line(color="#7048b6", strokeWidth=2, tooltip=None)
+        line = line.mark_line(color=CURVE, strokeWidth=2, tooltip=None)
         columns = alt.layer(columns, line.encode(x=alt.X("x:Q", scale=x_scale, title=unit), y=y))
     kinds = list(marks["kind"])
     scales = mark_scales(kinds)
@@ -220,44 +237,58 @@ def neuron_histogram(
     return chart.properties(height=420, padding=padding)
 
 
-def changes(frame: pd.DataFrame, title: str, floor: tuple[float, float] | None = None) -> alt.LayerChart:
-    """One row a method: its change as a shape with its interval, the zero line, and the noise floor as a band.
+def changes(frame: pd.DataFrame, title: str, points: bool = False) -> alt.LayerChart:
+    """One row per method: its change as a shape with its interval, its own noise floor as a band, and the zero line.
 
     Args:
-        frame: columns kind, mean, low, high, chosen (bool).
-        floor: the range of changes that random neurons make.
+        frame: columns kind, mean, low, high, chosen (bool), floor_low, floor_high (the range of changes that random
+            neurons make by the same method; NaN where it is not known).
+        points: whether the changes are of shares, shown in percentage points.
     """
     kinds = list(frame["kind"])
     scales = mark_scales(kinds)
+    scale, form = (100, "+.3f") if points else (1, "+.5f")
+    names = ("mean", "low", "high", "floor_low", "floor_high")
     y = alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13))
-    base = alt.Chart(frame).encode(y=y)
-    x = alt.X("mean:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format="~g"))
+    base = alt.Chart(frame)
+    for name in names:
+        base = base.transform_calculate(**{f"{name}_shown": f"isValid(datum.{name}) ? {scale} * datum.{name} : null"})
+    x = alt.X("mean_shown:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format="~g"))
     tooltip = [
         alt.Tooltip("kind:N", title="method"),
-        *(alt.Tooltip(f"{name}:Q", format="+.5f") for name in ("mean", "low", "high")),
+        *(alt.Tooltip(f"{name}_shown:Q", title=name, format=form) for name in ("mean", "low", "high")),
     ]
-    zero = alt.Chart(pd.DataFrame({"mean": [0.0]})).mark_rule(color="#808792", strokeWidth=1.5).encode(x=x)
-    spans = base.mark_rule(strokeWidth=3, opacity=0.75).encode(
-        x=alt.X("low:Q", title=title), x2="high:Q", color=scales["color"], tooltip=tooltip
+    zero = alt.Chart(pd.DataFrame({"mean_shown": [0.0]})).mark_rule(color=GREY, strokeWidth=1.5).encode(x=x)
+    bands = (
+        base.transform_filter("isValid(datum.floor_low)")
+        .mark_rect(color=GREY, opacity=0.22)
+        .encode(
+            y=y,
+            x=alt.X("floor_low_shown:Q", title=title),
+            x2="floor_high_shown:Q",
+            tooltip=[
+                alt.Tooltip("kind:N", title="method"),
+                alt.Tooltip("floor_low_shown:Q", title="noise floor from", format=form),
+                alt.Tooltip("floor_high_shown:Q", title="to", format=form),
+            ],
+        )
     )
-    points = base.mark_point(filled=True, opacity=1, strokeWidth=1).encode(
+    spans = base.mark_rule(strokeWidth=3, opacity=0.75).encode(
+        y=y, x=alt.X("low_shown:Q", title=title), x2="high_shown:Q", color=scales["color"], tooltip=tooltip
+    )
+    marks = base.mark_point(filled=True, opacity=1, strokeWidth=1).encode(
+        y=y,
         x=x,
         color=scales["color"],
         shape=scales["shape"],
         size=alt.condition("datum.chosen", alt.value(220), alt.value(110)),
         tooltip=tooltip,
     )
-    layers = [zero, spans, points]
-    if floor is not None:
-        band = alt.Chart(pd.DataFrame({"low": [floor[0]], "high": [floor[1]]})).mark_rect(color="#808792", opacity=0.2)
-        ends = (("low", "noise floor from"), ("high", "to"))
-        tooltip = [alt.Tooltip(f"{name}:Q", title=words, format="+.5f") for name, words in ends]
-        layers.insert(0, band.encode(x="low:Q", x2="high:Q", tooltip=tooltip))
-    return alt.LayerChart(layer=layers).properties(height=40 * len(kinds) + 60)
+    return alt.LayerChart(layer=[bands, zero, spans, marks]).properties(height=40 * len(kinds) + 60)
 
 
 def replaced_values(frame: pd.DataFrame) -> alt.Chart:
-    """Where each method's values lie in the neurons' distributions: a tick a neuron.
+    """Where each method's values lie in the neurons' distributions: a tick per neuron.
 
     Args:
         frame: columns kind, name, value (standard deviations from the neuron's mean).

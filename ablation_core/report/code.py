@@ -1,8 +1,8 @@
 """The script and the command that give the numbers of a page again.
 
 Both name everything that decides a number: the weights' type, the data's settings, the statistics file, methods, bins
-and seed. They are run in the project's folder; the script says on standard error where model or data are not those it
-was made with.
+and seed. They are run in the project's folder, or anywhere where the package is installed; a script needs the names of
+`ablation_core` alone, and says on standard error where model or data are not those it was made with.
 """
 
 from __future__ import annotations
@@ -18,31 +18,33 @@ from ablation_core.models.info import ModelInfo
 from ablation_core.storage import CACHE, PROJECT
 
 _NEURON_SCRIPT = '''\
-"""A neuron's distribution in numbers, as JSON. Made by Ablation Explorer; run it in the project's folder."""
+"""A neuron's distribution in numbers, as JSON. Made by Ablation Explorer; run it in the project's folder, or where the package is installed."""
 
 import json
 
-from ablation_core import load_model, load_statistics
-from ablation_core.report.neurons import describe_neurons
-from ablation_core.selection import Selection
+from ablation_core import describe_neurons, load_model, load_statistics
 
 model = load_model({model!r}, dtype={dtype!r})
 statistics = load_statistics({statistics!r}, model)  # its digest was {digest}
-selection = Selection.parse({select!r}, model.shape)
-print(json.dumps(describe_neurons(model, statistics, selection, bins={bins}), indent=2))
+print(json.dumps(describe_neurons(model, statistics, {select!r}, bins={bins}), indent=2))
 '''
 
 _ABLATION_SCRIPT = '''\
-"""An ablation's numbers, as JSON. Made by Ablation Explorer; run it in the project's folder."""
+"""An ablation's numbers, as JSON. Made by Ablation Explorer; run it in the project's folder, or where the package is installed."""
 
 import json
 import sys
 
-from ablation_core import ablate, load_data, load_model, load_statistics
-from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.noise_floor import noise_floor
-from ablation_core.selection import Selection
-from ablation_core.report.sentences import comparison, verdict
+from ablation_core import (
+    AblationError,
+    ablate,
+    comparison,
+    load_data,
+    load_model,
+    load_statistics,
+    noise_floor,
+    verdict,
+)
 
 model = load_model({model!r}, dtype={dtype!r})
 data = load_data({data!r}, model, predictions={predictions}, seq_len={seq_len}, batch_size={batch_size}, seed={seed})
@@ -64,9 +66,10 @@ result = ablate(
     bins={bins},
     skip_first={skip_first},
 )
-floor = None
-for floor in noise_floor(CleanPassCache(model, data), Selection.parse(result.select, model.shape), statistics, seed={seed}):
-    pass  # the last one is over all random sets
+try:
+    floor = noise_floor(model, data, {select!r}, statistics=statistics, method={method!r}, bins={bins}, seed={seed})
+except AblationError:  # there are too few other neurons to draw random sets from
+    floor = None
 document = result.to_dict()
 document["noise_floor"] = None if floor is None else {{"low": floor.low, "high": floor.high, "sets": floor.sets}}
 document["verdict"] = verdict(result, {method!r}, floor)
@@ -76,14 +79,12 @@ print(json.dumps(document, indent=2))
 
 
 _RUN_SCRIPT = '''\
-"""{what}, as JSON. Made by Ablation Explorer; run it in the project's folder."""
+"""{what}, as JSON. Made by Ablation Explorer; run it in the project's folder, or where the package is installed."""
 
 import json
 import sys
 
-from ablation_core import METHODS, load_data, load_model, load_statistics
-from ablation_core.storage import CACHE
-from ablation_core.runs.{room} import {spec}, {function}
+from ablation_core import {function}, load_data, load_model, load_statistics
 
 model = load_model({model!r}, dtype={dtype!r})
 data = load_data({data!r}, model, predictions={predictions}, seq_len={seq_len}, batch_size={batch_size}, seed={seed})
@@ -96,8 +97,8 @@ for what, found, shown in (
     if found != shown:
         print(f"note: the {{what}} is {{found}}, the page showed {{shown}}: numbers will differ.", file=sys.stderr)
 
-spec = {spec}(tuple(METHODS[name] for name in {methods!r}), bins={bins}{settings})
-result = {function}(model, data, spec, statistics, CACHE)  # what is finished is kept there, and not measured again
+# What is finished is kept in the cache folder, and not measured again.
+result = {function}(model, data, {methods!r}, statistics=statistics, bins={bins}{settings})
 print(json.dumps(result.to_dict(), indent=2))
 '''
 
@@ -172,8 +173,8 @@ def sweep_script(described: dict, methods: Sequence[str], adaptive: bool = False
     Args:
         described: a result's description: model, data, statistics, bins.
     """
-    names = ("adaptive", "AdaptiveSpec", "adaptive_sweep") if adaptive else ("sweep", "SweepSpec", "sweep")
-    return _run_script("Every head, one at a time", names, described, methods, "", folder)
+    settings = ", adaptive=True" if adaptive else ""
+    return _run_script("sweep", described, methods, what="Every head, one at a time", settings=settings, folder=folder)
 
 
 def sweep_command(described: dict, methods: Sequence[str], adaptive: bool = False, folder: Path = CACHE) -> str:
@@ -190,8 +191,9 @@ def curve_script(described: dict, folder: Path = CACHE) -> str:
     """
     settings = f", seeds={tuple(described['seeds'])}, percents={tuple(described['percents'])}"
     settings += f", whole_heads={described['whole_heads']}"
-    names = ("pruning", "CurveSpec", "curve")
-    return _run_script("Pruning curves", names, described, described["methods"], settings, folder)
+    return _run_script(
+        "curve", described, described["methods"], what="Pruning curves", settings=settings, folder=folder
+    )
 
 
 def curve_command(described: dict, folder: Path = CACHE) -> str:
@@ -207,14 +209,11 @@ def _described_file(described: dict, folder: Path) -> str | None:
 
 
 def _run_script(
-    what: str, names: tuple[str, str, str], described: dict, methods: Sequence[str], settings: str, folder: Path
+    function: str, described: dict, methods: Sequence[str], *, what: str, settings: str, folder: Path
 ) -> str:
     model, data, file = described["model"], described["data"], _described_file(described, folder)
-    room, spec, function = names
     return _RUN_SCRIPT.format(
         what=what,
-        room=room,
-        spec=spec,
         function=function,
         model=model["ref"],
         dtype=model["dtype"],

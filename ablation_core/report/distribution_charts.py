@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import BARS, MARKS, mark_scales, neuron_histogram
+from ablation_core.report.charts import BARS, mark_of, mark_scales, neuron_histogram
 
 OTHER_BARS = "#b7a3c9"
 
@@ -82,9 +82,9 @@ def positions(frame: pd.DataFrame, unit: str) -> alt.LayerChart:
         y=alt.Y("low:Q", title=unit, scale=alt.Scale(zero=False)), y2="high:Q"
     )
     lines = [
-        base.mark_line(color=MARKS[kind].color, strokeDash=list(MARKS[kind].dash), strokeWidth=2, tooltip=None).encode(
-            y=alt.Y(f"{kind}:Q", title=unit)
-        )
+        base.mark_line(
+            color=mark_of(kind).color, strokeDash=list(mark_of(kind).dash), strokeWidth=2, tooltip=None
+        ).encode(y=alt.Y(f"{kind}:Q", title=unit))
         for kind in ("median", "mean")
     ]
     points = base.mark_point(opacity=0, size=90).encode(y=alt.Y("mean:Q", title=unit), tooltip=tooltip)

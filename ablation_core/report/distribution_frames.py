@@ -19,8 +19,8 @@ ODDITIES = {
     "peak from zero": ("peak_zero", "peak − zero, std"),
     "mean from zero": ("mean_zero", "mean − zero, std"),
     "skew": ("skew", "skew"),
-    "second mode": ("second_mode", "second mode − first, std"),
-    "unsure peak": ("peak_width", "peak unsure by, std"),
+    "second hump": ("second_mode", "second hump − peak, std"),
+    "uncertain peak": ("peak_width", "peak interval, std"),
 }
 _CURVE_POINTS = 240
 
@@ -30,7 +30,7 @@ def density_frame(statistics: Statistics, layer: int, head: int, neuron: int, bi
 
     Args:
         kind: `smoothed`, a Gaussian kernel of Silverman's width (1986, equation 3.31) over the fine bins; or `normal`,
-            that of the neuron's mean and standard deviation.
+            that with the neuron's mean and standard deviation.
     """
     edges, counts = statistics.histogram(layer, head, neuron, statistics.bins)
     x = (edges[1:] + edges[:-1]) / 2
@@ -80,7 +80,7 @@ def two_sets_frames(
 
 
 def position_frame(found: ByPosition, head: int, neuron: int) -> pd.DataFrame:
-    """One row a position: its mean, median and the range from the 10 % to the 90 % quantile."""
+    """One row per position: its mean, median and the range from the 10 % to the 90 % quantile."""
     low, median, high = found.quantiles[:, :, head, neuron]
     mean = found.mean[:, head, neuron]
     return pd.DataFrame({"position": np.arange(len(mean)), "low": low, "median": median, "high": high, "mean": mean})
@@ -89,7 +89,7 @@ def position_frame(found: ByPosition, head: int, neuron: int) -> pd.DataFrame:
 def all_neurons_frame(
     statistics: Statistics, shapes: AllNeurons, shape: ModelShape, bins: int, by: str
 ) -> pd.DataFrame:
-    """One row a neuron of the model, the most unusual by one of `ODDITIES` first; those without a figure last."""
+    """One row per neuron of the model, the most unusual by one of `ODDITIES` first; those without a figure last."""
     exists = np.arange(max(shape.heads))[None] < np.array(shape.heads)[:, None]
     layers, heads, neurons = np.nonzero(np.broadcast_to(exists[..., None], statistics.mean.shape))
     at = (layers, heads, neurons)

@@ -1,4 +1,4 @@
-"""Charts as PNG and SVG, tables as CSV and JSON, each with where it comes from.
+"""Charts as PNG and SVG, tables as CSV and JSON, each with its provenance.
 
 Pictures are drawn by vl-convert, in this process and without a network. A CSV begins with its provenance in lines that
 start with `# `; pandas reads it with `comment="#"`.
@@ -8,7 +8,6 @@ import json
 import math
 import platform
 import re
-import tomllib
 from importlib.metadata import PackageNotFoundError, version
 
 import altair as alt
@@ -18,7 +17,7 @@ import vl_convert
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.results import AblationResult
 from ablation_core.models.info import ModelInfo
-from ablation_core.storage import PROJECT
+from ablation_core.storage import project_version
 
 PICTURE_WIDTH = 720
 _VEGALITE = ".".join(alt.VEGALITE_VERSION.split(".")[:2])
@@ -37,7 +36,7 @@ def to_svg(chart: alt.TopLevelMixin, title: str, alternative: str) -> str:
 
 
 def to_png(chart: alt.TopLevelMixin, title: str, alternative: str) -> bytes:
-    """A chart as a PNG picture on white, two pixels a point."""
+    """A chart as a PNG picture on white, two pixels per point."""
     specification = _specification(chart, title, alternative)
     return vl_convert.vegalite_to_png(specification, _VEGALITE, scale=2, allowed_base_urls=[])
 
@@ -53,7 +52,7 @@ def _specification(chart: alt.TopLevelMixin, title: str, alternative: str) -> di
 def to_csv(frame: pd.DataFrame, provenance: dict) -> bytes:
     """A table as CSV (UTF-8), its provenance in comment lines above it.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+    Text that a spreadsheet would read as a formula is prefixed with an apostrophe.
     """
     lines = [f"# {name}: {_one_line(value)}" for name, value in provenance.items()]
     plain = frame.map(_no_formula)
@@ -70,13 +69,13 @@ def to_json(frame: pd.DataFrame, provenance: dict) -> bytes:
 
 
 def result_provenance(result: AblationResult) -> dict:
-    """Where a result comes from: model, data, statistics, settings, versions."""
-    settings = {"ablated": result.select, "bins of the peak": result.bins, "positions spared": result.positions_spared}
+    """The provenance of a result: model, data, statistics, settings, versions."""
+    settings = {"ablated": result.select, "bins of the peak": result.bins, "skipped positions": result.positions_spared}
     return _measured_with(result.model, result.data, result.statistics) | settings | versions()
 
 
 def run_provenance(described: dict) -> dict:
-    """Where a sweep or a curve comes from, by its description."""
+    """The provenance of a sweep or a curve, by its description."""
     settings = {"methods": ", ".join(described["methods"]), "bins of the peak": described["bins"]}
     if "seeds" in described:
         settings["seeds of the draws"] = ", ".join(map(str, described["seeds"]))
@@ -101,7 +100,7 @@ def _measured_with(model: dict, data: dict, statistics: dict | None) -> dict:
 
 
 def statistics_provenance(model: ModelInfo, statistics: Statistics, bins: int) -> dict:
-    """Where a distribution comes from: model, data, statistics, settings, versions."""
+    """The provenance of a distribution: model, data, statistics, settings, versions."""
     made = statistics.provenance
     return {
         "model": model.ref,
@@ -120,8 +119,7 @@ def statistics_provenance(model: ModelInfo, statistics: Statistics, bins: int) -
 
 def versions() -> dict[str, str]:
     """The project's version, Python's, and those of the packages that make the numbers."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found = {"ablation-explorer": project["version"], "python": platform.python_version()}
+    found = {"ablation-explorer": project_version(), "python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = version(name)

@@ -1,19 +1,24 @@
 """Statistics and results as tidy frames, the form that the charts draw and the tables show."""
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from ablation_core.activations.neuron_summary import NeuronSummary, peak_distance
 from ablation_core.activations.statistics import Statistics
-from ablation_core.experiments.results import AblationResult, Performance
-from ablation_core.methods.registry import METHODS, constant_values
+from ablation_core.engine.metrics import metrics_in
+from ablation_core.experiments.noise_floor import NoiseFloor
+from ablation_core.experiments.results import AblationResult
+from ablation_core.methods.registry import constant_values, usual_constants
+from ablation_core.report.numbers import number
 from ablation_core.selection import ModelShape, Selection
 
 GRID_BINS = 40
 
 
 def head_frame(values: np.ndarray, shape: ModelShape, picked: set[tuple[int, int]]) -> pd.DataFrame:
-    """One row a head; `values` is (layers, heads)."""
+    """One row per head; `values` is (layers, heads)."""
     rows = [
         {"layer": layer, "head": head, "value": float(values[layer, head]), "picked": (layer, head) in picked}
         for layer, count in enumerate(shape.heads)
@@ -23,12 +28,12 @@ def head_frame(values: np.ndarray, shape: ModelShape, picked: set[tuple[int, int
 
 
 def head_distances(statistics: Statistics, bins: int) -> np.ndarray:
-    """Per head the mean over its neurons of how far peak and mean lie apart, in std; (layers, heads)."""
+    """Per head the mean over its neurons of the distance between peak and mean, in std; (layers, heads)."""
     return np.nanmean(np.abs(peak_distance(statistics, bins)), axis=-1)
 
 
 def neuron_frame(statistics: Statistics, layer: int, head: int, bins: int) -> pd.DataFrame:
-    """One row a neuron of a head, the oddest first: where its peak lies farthest from its mean."""
+    """One row per neuron of a head, those with the peak farthest from the mean first."""
     distance = peak_distance(statistics, bins)[layer, head]
     frame = pd.DataFrame(
         {
@@ -107,8 +112,8 @@ def mark_frame(reading: NeuronSummary, bars: pd.DataFrame, span: tuple[float, fl
         {
             "kind": kind,
             "value": value,
-            "text": f"{kind} {value:.4g}"
-            + ("" if kind == "mean" else f"  ({reading.distance_in_std(kind, 'mean'):+.2f} std)"),
+            "text": f"{kind} {number(value, '.4g')}"
+            + ("" if kind == "mean" else f"  ({number(reading.distance_in_std(kind, 'mean'), '+.2f')} std)"),
         }
         for kind, value in reading.values.items()
     ]
@@ -144,23 +149,31 @@ def text_places(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 _TEXT = 0.3  # of the axis: the room of a text, on a screen that is not wide
 
 
-def change_frame(result: AblationResult, metric: str, chosen: str) -> pd.DataFrame:
-    """One row a method: the change of a metric with its interval."""
+def change_frame(result: AblationResult, metric: str, chosen: str, floor: NoiseFloor | None = None) -> pd.DataFrame:
+    """One row per method: the change of a metric with its interval and the method's noise floor."""
     rows = []
     for row in result.results:
+        floor_low, floor_high = (floor and floor.band(row.method, metric)) or (math.nan, math.nan)
         interval = row.change[metric]
         low, high = (interval.mean, interval.mean) if interval.low is None else (interval.low, interval.high)
         rows.append(
-            {"kind": row.method, "mean": interval.mean, "low": low, "high": high, "chosen": row.method == chosen}
+            {
+                "kind": row.method,
+                "mean": interval.mean,
+                "low": low,
+                "high": high,
+                "chosen": row.method == chosen,
+                "floor_low": floor_low,
+                "floor_high": floor_high,
+            }
         )
     return pd.DataFrame(rows)
 
 
 def replaced_frame(statistics: Statistics, selection: Selection, bins: int) -> pd.DataFrame:
-    """One row a constant method and selected neuron: the value, in standard deviations from the neuron's mean."""
+    """One row per constant method and selected neuron: the value, in standard deviations from the neuron's mean."""
     rows = []
-    for name in ("zero", "mean", "median", "peak"):
-        method = METHODS[name]
+    for method in usual_constants():
         values = constant_values(method, statistics, selection, bins)
         distance = np.divide(
             values - statistics.mean, statistics.std, out=np.zeros_like(values), where=statistics.std > 0
@@ -174,18 +187,15 @@ def replaced_frame(statistics: Statistics, selection: Selection, bins: int) -> p
 
 
 def result_frame(result: AblationResult) -> pd.DataFrame:
-    """One row a method, the baseline first: every metric, and the changes with their intervals."""
-    rows = [{"method": "baseline", **_columns(result.baseline)}]
+    """One row per method, the baseline first: every metric, and the changes with their intervals."""
+    rows = [{"method": "baseline", **result.baseline.figures()}]
     for row in result.results:
         changes = {
-            f"change of {metric} ({bound})": getattr(row.change[metric], bound)
-            for metric in ("loss", "top1", "top10")
+            f"change of {metric.name} ({bound})": getattr(row.change[metric.name], bound)
+            for metric in metrics_in(row.change)
+            if metric.tested
             for bound in ("mean", "low", "high")
         }
         moved = {"moved": row.displacement.moved, "residual": row.displacement.norm_change}
-        rows.append({"method": row.method, **_columns(row.performance), **moved, **changes})
+        rows.append({"method": row.method, **row.performance.figures(), **moved, **changes})
     return pd.DataFrame(rows)
-
-
-def _columns(performance: Performance) -> dict[str, float]:
-    return {name: getattr(performance, name) for name in ("loss", "perplexity", "top1", "top10", "kl")}

@@ -1,4 +1,4 @@
-"""A result as one HTML page that needs nothing else: what was found, pictures, tables, and how to get it again.
+"""A result as one self-contained HTML page: findings, charts, tables, and how to reproduce them.
 
 Everything that comes from outside is escaped, pictures are inline SVG, and the page's own policy forbids scripts and
 any request.
@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ablation_core.engine.metrics import metrics_in
 from ablation_core.experiments.results import AblationResult
+from ablation_core.report.numbers import interval_text, number
+from ablation_core.stats.intervals import Interval
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = """
@@ -29,7 +32,7 @@ pre { background: #f3f6f9; padding: 0.8rem; overflow-x: auto; white-space: pre-w
 
 @dataclass(frozen=True)
 class Picture:
-    """A chart for the page: its SVG and what it shows in words."""
+    """A chart for the page: its SVG and its alternative text."""
 
     svg: str
     alternative: str
@@ -37,13 +40,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """What the page says.
+    """The content of the page.
 
     Attributes:
-        findings: sentences, the answer first.
+        findings: sentences, the main result first.
         tables: caption → frame; floats are shown to five digits.
-        script, command: how to get the numbers again.
-        provenance: what was measured with.
+        script, command: how to reproduce the numbers.
+        provenance: what the numbers were measured with.
     """
 
     title: str
@@ -84,12 +87,12 @@ def to_html(report: Report) -> str:
 <div class="finding">{findings}</div>
 {pictures}
 {tables}
-<h2>How to get these numbers again</h2>
+<h2>How to reproduce these numbers</h2>
 <p>In the project's folder, with its requirements installed:</p>
 <pre>{escaped(report.command)}</pre>
 <p>or this script:</p>
 <pre>{escaped(report.script)}</pre>
-<h2>Made with</h2>
+<h2>Provenance</h2>
 <div class="wide"><table>{made}</table></div>
 </main>
 </body>
@@ -98,27 +101,28 @@ def to_html(report: Report) -> str:
 
 
 def result_table(result: AblationResult) -> pd.DataFrame:
-    """A result as text with units: the baseline, then a row a method, changes with their 95 % intervals."""
-    from ablation_core.report.sentences import format_interval  # with torch: a report is made when it is asked for
+    """A result as text with units: the baseline, then one row per method, changes with their 95 % intervals."""
 
     rows = []
     for name, performance, change in (
         ("baseline", result.baseline, None),
         *((row.method, row.performance, row.change) for row in result.results),
     ):
-        rows.append(
-            {
-                "method": name,
-                "loss, nats": f"{performance.loss:.4f}",
-                "perplexity": f"{performance.perplexity:.2f}",
-                "top-1": f"{performance.top1:.1%}",
-                "top-10": f"{performance.top10:.1%}",
-                "KL, nats": f"{performance.kl:.5f}" if change else "",
-                "change of loss, nats [95 % interval]": format_interval(change["loss"]) if change else "",
-                "change of top-1, share [95 % interval]": format_interval(change["top1"]) if change else "",
-            }
-        )
+        row, metrics = {"method": name}, metrics_in(performance.means)
+        for metric in metrics:
+            value = performance[metric.name]
+            row[metric.heading] = f"{value:{metric.format}}" if change or not metric.divergence else ""
+            row |= {one.label: f"{one.function(value):{one.format}}" for one in metric.derived}
+        for metric in metrics:
+            if metric.tested:
+                heading = f"change of {metric.label}, {metric.unit or 'share'} [95 % interval]"
+                row[heading] = _change(change[metric.name], metric.change_format) if change else ""
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _change(change: Interval, form: str) -> str:
+    return interval_text(change.mean, change.low, change.high, form)
 
 
 def _table(frame: pd.DataFrame) -> str:
@@ -131,11 +135,11 @@ def _table(frame: pd.DataFrame) -> str:
 
 
 def _shown(value: object) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return number(value, ".5g") if isinstance(value, float) or value is None else str(value)
 
 
 def _own_ids(svg: str, number: int) -> str:
-    """The drawing with ids of its own: those of several drawings on a page would be mistaken for each other."""
+    """The drawing with ids of its own: those of several drawings on a page would clash."""
     svg = re.sub(r'\bid="([^"]+)"', rf'id="p{number}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#p{number}-\1)", svg)
     return re.sub(r'href="#([^"]+)"', rf'href="#p{number}-\1"', svg)

@@ -1,6 +1,6 @@
-"""Charts of sweeps and curves: the map of changes, the agreement of methods, the pruning curves.
+"""Charts of sweeps and curves: the map of changes, the rank agreement of methods, the pruning curves.
 
-Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are those of `charts.MARKS`.
+Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are those of `charts.mark_of`.
 """
 
 from typing import Any
@@ -8,38 +8,47 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import EMPHASIS, MARKS
+from ablation_core.engine.metrics import Metric
+from ablation_core.report.charts import DARK_INK, GREY, LIGHT_INK, ink, mark_of
+from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import STATES
 
 HARM, HELP = "#dd6315", "#2f86c9"
 FADED = {HARM: "rgba(221,99,21,0.03)", HELP: "rgba(47,134,201,0.03)"}  # to nothing, on white as on black
-GREY = "#808792"
 MOST_LABELLED = 200  # cells with their values written in them
-DARK_INK, LIGHT_INK = "#10151b", "#e6ebf0"
 
 
-def _ink(strong: str, dark: bool) -> Any:
-    """The colour of numbers on coloured cells: dark, but for pale cells of the dark theme, through which it shows."""
+def _ink_on(strong: str, dark: bool) -> Any:
+    """The colour of numbers on coloured cells: dark, but for pale cells of a dark page, which shows through them."""
     return alt.condition(strong, alt.value(DARK_INK), alt.value(LIGHT_INK)) if dark else alt.value(DARK_INK)
 
 
-def effect_map(
-    frame: pd.DataFrame, title: str, form: str, layers: int, heads: int, worse: int, dark: bool = False
-) -> alt.LayerChart:
-    """Every head's change, layer across and head up, clickable as the selection `pick`.
+def _in_points(frame: pd.DataFrame, form: str, *columns: str) -> tuple[pd.DataFrame, str]:
+    """Differences of shares in percentage points, with their format; everything else as it is."""
+    if not is_points(form):
+        return frame, form
+    return frame.assign(**{name: 100 * frame[name] for name in columns}), form[:-1] + "f"
 
-    Told changes are solid, undecided ones pale, estimates dashed; the colour goes with the root of the change, so that
-    small ones show beside large ones.
+
+def effect_map(
+    frame: pd.DataFrame, title: str, metric: Metric, layers: int, heads: int, dark: bool = False
+) -> alt.LayerChart:
+    """Every head's change, layer on the x axis and head on the y axis, clickable as the selection `pick`.
+
+    The colour is the value, always, on a square-root scale, so that small changes show beside large ones. Significant
+    ones are bold or, on a map too large for numbers, have a dot; estimates are italic or have a ring. (Vega drops dashes
+    and, on discrete fields, opacity from rectangles.)
 
     Args:
         frame: as `run_frames.map_frame` makes it.
-        worse: the sign of a change that is a harm (1 for the loss, -1 for top-1), drawn orange; 0 where none is negative.
+        metric: what is drawn; changes for the worse are orange.
         dark: whether it is drawn on a dark page.
     """
+    frame, form = _in_points(frame, metric.cell_format, "value", "low", "high", "estimate")
     most = max(frame["value"].abs().max(), 1e-12) if len(frame) else 1.0
-    below, above = (HELP, HARM) if worse >= 0 else (HARM, HELP)
-    domain = [0, most] if worse == 0 else [-most, -1e-9 * most, 1e-9 * most, most]
-    colours = [FADED[HARM], HARM] if worse == 0 else [below, FADED[below], FADED[above], above]
+    below, above = (HELP, HARM) if metric.worse > 0 else (HARM, HELP)
+    domain = [0, most] if metric.divergence else [-most, -1e-9 * most, 1e-9 * most, most]
+    colours = [FADED[above], above] if metric.divergence else [below, FADED[below], FADED[above], above]
     places = {"layer": list(range(layers)), "head": list(range(heads))}
     base = alt.Chart(frame).encode(
         x=alt.X(
@@ -56,7 +65,6 @@ def effect_map(
         ),
     )
     pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle=False)
-    states = list(STATES)
     cells = (
         base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808090", strokeWidth=1)
         .encode(
@@ -67,16 +75,12 @@ def effect_map(
                     title=title, orient="top", gradientLength=220, titleLimit=300, format=form, tickCount=3
                 ),
             ),
-            opacity=alt.Opacity("state:N", scale=alt.Scale(domain=states, range=[1, 0.3, 0.6]), legend=None),
-            strokeDash=alt.StrokeDash(
-                "state:N", scale=alt.Scale(domain=states, range=[[1, 0], [1, 0], [3, 3]]), legend=None
-            ),
             tooltip=[
                 alt.Tooltip("label:N", title="head"),
                 alt.Tooltip("value:Q", title=title, format=form),
                 alt.Tooltip("low:Q", title="95 % interval from", format=form),
                 alt.Tooltip("high:Q", title="to", format=form),
-                alt.Tooltip("q:Q", title="q over the map", format=".3g"),
+                alt.Tooltip("q:Q", title="q over the map", format=".3f"),
                 alt.Tooltip("state:N", title="is"),
                 alt.Tooltip("estimate:Q", title="instant estimate", format=form),
             ],
@@ -84,14 +88,32 @@ def effect_map(
         .add_params(pick)
     )
     outline = base.transform_filter("datum.picked").mark_rect(
-        fill=None, stroke=EMPHASIS, strokeWidth=3, cornerRadius=3, tooltip=None
+        fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
     )
-    chart = alt.LayerChart(layer=[cells, outline])
+    strong = f"abs(datum.value) >= {0.36 * most}"
     if layers * heads <= MOST_LABELLED:
-        strong = f"datum.state === '{STATES[0]}' && abs(datum.value) >= {0.7 * most}"
-        chart += base.mark_text(fontSize=11, cursor="pointer", tooltip=None).encode(
-            text=alt.Text("value:Q", format=form), color=_ink(strong, dark)
+        marks = base.mark_text(
+            fontSize=11,
+            fontWeight=alt.expr(f"datum.state === '{STATES[0]}' ? 'bold' : 'normal'"),
+            fontStyle=alt.expr(f"datum.state === '{STATES[2]}' ? 'italic' : 'normal'"),
+            cursor="pointer",
+            tooltip=None,
+        ).encode(text=alt.Text("value:Q", format=form), color=_ink_on(strong, dark))
+    else:
+        marks = (
+            base.transform_filter(f"datum.state !== '{STATES[1]}'")
+            .mark_point(
+                size=12,
+                strokeWidth=1,
+                fillOpacity=alt.expr(f"datum.state === '{STATES[0]}' ? 1 : 0"),
+                filled=True,
+                strokeOpacity=1,
+                cursor="pointer",
+                tooltip=None,
+            )
+            .encode(fill=_ink_on(strong, dark), stroke=_ink_on(strong, dark))
         )
+    chart = alt.LayerChart(layer=[cells, outline, marks])
     return chart.properties(height=110 + max(150, min(34 * heads, 480)))
 
 
@@ -127,21 +149,22 @@ def agreement_matrix(frame: pd.DataFrame, methods: list[str], dark: bool = False
         .add_params(pair)
     )
     texts = base.mark_text(fontSize=12, cursor="pointer", tooltip=None).encode(
-        text=alt.Text("rho:Q", format=".2f"), color=_ink("abs(datum.rho) > 0.85", dark)
+        text=alt.Text("rho:Q", format=".2f"), color=_ink_on("abs(datum.rho) > 0.85", dark)
     )
     return (cells + texts).properties(height=40 * len(methods) + 90)
 
 
 def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
-    """One bar a neuron of a head: its estimated change, with one standard error to each side; clickable as `pick`.
+    """One bar per neuron of a head: its estimated change, with one standard error to each side; clickable as `pick`.
 
     Args:
         frame: columns label, neuron, estimate, error, picked.
     """
+    frame, form = _in_points(frame, form, "estimate", "error")
     base = alt.Chart(frame.assign(low=frame["estimate"] - frame["error"], high=frame["estimate"] + frame["error"]))
     x = alt.X("neuron:O", title="neuron", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False))
     pick = alt.selection_point(name="pick", fields=["neuron"], toggle=False)
-    significant = [
+    tooltip = [
         alt.Tooltip("label:N", title="neuron"),
         alt.Tooltip("estimate:Q", title="instant estimate", format=form),
         alt.Tooltip("error:Q", title="standard error", format=form.lstrip("+")),
@@ -153,7 +176,7 @@ def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
             y=alt.Y("estimate:Q", title=title),
             color=alt.condition("datum.estimate > 0", alt.value(HARM), alt.value(HELP)),
             opacity=alt.condition("datum.picked", alt.value(1), alt.value(0.55)),
-            tooltip=significant,
+            tooltip=tooltip,
         )
         .add_params(pick)
     )
@@ -162,16 +185,18 @@ def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
 
 
 def pair_scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str) -> alt.LayerChart:
-    """A point a head: its change by one method against that by another, and the line where both are alike.
+    """A point per head: its change by one method against that by another, and the line where both are equal.
 
     Args:
         frame: columns label, x, y.
     """
+    frame, form = _in_points(frame, form, "x", "y")
     ends = [min(frame["x"].min(), frame["y"].min()), max(frame["x"].max(), frame["y"].max())]
     line = alt.Chart(pd.DataFrame({"x": ends, "y": ends})).mark_line(
         color=GREY, strokeDash=[4, 4], strokeWidth=1, tooltip=None
     )
-    x, y = alt.X("x:Q", title=f"{one}: {unit}"), alt.Y("y:Q", title=f"{other}: {unit}")
+    same = alt.Scale(domain=ends, nice=True, zero=False)  # where a diagonal means equality, both axes are the same
+    x, y = alt.X("x:Q", title=f"{one}: {unit}", scale=same), alt.Y("y:Q", title=f"{other}: {unit}", scale=same)
     points = (
         alt.Chart(frame)
         .mark_point(filled=True, size=60, opacity=0.75, color=HELP)
@@ -191,7 +216,7 @@ def pair_scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str
 def pruning_curves(
     bands: pd.DataFrame, points: pd.DataFrame, title: str, form: str, levels: dict[str, float]
 ) -> alt.LayerChart:
-    """One line a method with its band over seeds, every seed's points behind it, and levels as labelled rules.
+    """One line per method with its band over seeds, every seed's points behind it, and levels as labelled rules.
 
     Args:
         bands: columns kind, percent, mean, low, high.
@@ -199,14 +224,14 @@ def pruning_curves(
         levels: words → height, such as the baseline's.
     """
     kinds = list(dict.fromkeys(points["kind"]))
-    marks = [MARKS[kind] for kind in kinds]
+    marks = [mark_of(kind) for kind in kinds]
     legend = alt.Legend(
         title=None, orient="top", labelFontSize=13, symbolSize=90, symbolStrokeWidth=0, symbolOpacity=1, columns=3
     )
     colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[m.color for m in marks]), legend=legend)
     dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=kinds, range=[list(m.dash) for m in marks]), legend=None)
     shape = alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=[m.shape for m in marks]), legend=legend)
-    x = alt.X("percent:Q", title="ablated, % of each layer", scale=alt.Scale(domain=[0, 100], nice=False))
+    x = alt.X("percent:Q", title="removed, % of each layer", scale=alt.Scale(domain=[0, 100], nice=False))
 
     def y(column: str) -> alt.Y:
         return alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(format=form))
@@ -228,7 +253,7 @@ def pruning_curves(
             tooltip=[
                 alt.Tooltip("kind:N", title="method"),
                 alt.Tooltip("seed:N"),
-                alt.Tooltip("percent:Q", title="ablated, %"),
+                alt.Tooltip("percent:Q", title="removed, %"),
                 alt.Tooltip("value:Q", title=title, format=form),
             ],
         )
@@ -236,16 +261,16 @@ def pruning_curves(
     layers = [lines, words, single]
     if len(bands):
         base = alt.Chart(bands).encode(x=x, color=colour)
-        significant = [
+        tooltip = [
             alt.Tooltip("kind:N", title="method"),
-            alt.Tooltip("percent:Q", title="ablated, %"),
+            alt.Tooltip("percent:Q", title="removed, %"),
             alt.Tooltip("mean:Q", title="mean over seeds", format=form),
-            alt.Tooltip("low:Q", title="least", format=form),
-            alt.Tooltip("high:Q", title="greatest", format=form),
+            alt.Tooltip("low:Q", title="minimum", format=form),
+            alt.Tooltip("high:Q", title="maximum", format=form),
         ]
         layers += [
             base.mark_area(opacity=0.16, tooltip=None).encode(y=y("low"), y2="high:Q"),
             base.mark_line(strokeWidth=2.2, tooltip=None).encode(y=y("mean"), strokeDash=dash),
-            base.mark_point(filled=True, size=70, opacity=1).encode(y=y("mean"), shape=shape, tooltip=significant),
+            base.mark_point(filled=True, size=70, opacity=1).encode(y=y("mean"), shape=shape, tooltip=tooltip),
         ]
     return alt.LayerChart(layer=layers).properties(height=460)

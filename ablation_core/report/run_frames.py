@@ -5,17 +5,18 @@ from typing import Any
 
 import pandas as pd
 
+from ablation_core.engine.metrics import METRICS
 from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
 from ablation_core.runs.sweep import SweepResult
 
-RegressionEstimator = dict[str, tuple[float, float]]  # head → estimated change and its standard error
+HeadEstimates = dict[str, tuple[float, float]]  # head → estimated change and its standard error
 
-STATES = ("told from no effect", "not told from no effect", "estimate")
+STATES = ("significant", "not significant", "estimate")
 
 
 def significant_heads(result: SweepResult, method: str, metric: str) -> set[str]:
-    """The heads that stand out: q at most 5 % or, for KL, which is never negative, more than every random set."""
-    if metric != "kl":
+    """The heads with a significant effect: q at most 5 % or, for a divergence, which is not tested, more than every random set."""
+    if METRICS[metric].tested:
         return result.significant(method, metric)
     floor = result.floor(method, metric)
     return {head for head, value in result.changes(method, metric).items() if floor is not None and value > floor[1]}
@@ -26,11 +27,11 @@ def map_frame(
     method: str,
     metric: str,
     picked: str | None = None,
-    estimates: RegressionEstimator | None = None,
+    estimates: HeadEstimates | None = None,
 ) -> pd.DataFrame:
-    """One row a head that is measured or estimated: its change, interval, q and state, the largest change first."""
+    """One row per head that is measured or estimated: its change, interval, q and state, the largest change first."""
     significant, adjusted, rows = significant_heads(result, method, metric), {}, []
-    if metric != "kl":
+    if METRICS[metric].tested:
         adjusted = result.adjusted(method, metric)
     estimates = estimates or {}
     for head in result.wanted:
@@ -38,8 +39,8 @@ def map_frame(
         row: dict[str, Any] = {"layer": layer, "head": number, "label": head, "picked": head == picked}
         estimate, error = estimates.get(head, (math.nan, math.nan))
         row |= {"estimate": estimate, "estimate error": error}
-        if kept := result.rows.get(head, {}).get(method):
-            bounds = {name: math.nan if value is None else value for name, value in kept["change"][metric].items()}
+        if span := result.rows.get(head, {}).get(method, {}).get("change", {}).get(metric):
+            bounds = {name: math.nan if value is None else value for name, value in span.items()}
             row |= {
                 "value": bounds.pop("mean"),
                 **bounds,
@@ -56,14 +57,17 @@ def map_frame(
 
 
 def method_frame(result: SweepResult, head: str, metric: str, chosen: str) -> pd.DataFrame:
-    """One row a method: what it does to one head, in the form of `frames.change_frame`."""
+    """One row per method: its effect on one head, in the form of `frames.change_frame`."""
     rows = []
     for method in result.methods:
-        if kept := result.rows.get(head, {}).get(method):
-            mean, low, high = (kept["change"][metric][bound] for bound in ("mean", "low", "high"))
+        if span := result.rows.get(head, {}).get(method, {}).get("change", {}).get(metric):
+            mean, low, high = (span[bound] for bound in ("mean", "low", "high"))
             ends = (mean, mean) if low is None else (low, high)
-            rows.append({"kind": method, "mean": mean, "low": ends[0], "high": ends[1], "chosen": method == chosen})
-    return pd.DataFrame(rows, columns=["kind", "mean", "low", "high", "chosen"]).dropna(subset="mean")
+            low, high, _ = result.floor(method, metric) or (math.nan, math.nan, 0)
+            row = {"kind": method, "mean": mean, "low": ends[0], "high": ends[1], "chosen": method == chosen}
+            rows.append(row | {"floor_low": low, "floor_high": high})
+    columns = ["kind", "mean", "low", "high", "chosen", "floor_low", "floor_high"]
+    return pd.DataFrame(rows, columns=columns).dropna(subset="mean")
 
 
 def agreement_frame(result: SweepResult, metric: str) -> pd.DataFrame:
@@ -80,21 +84,21 @@ def agreement_frame(result: SweepResult, metric: str) -> pd.DataFrame:
 
 
 def pair_frame(result: SweepResult, one: str, other: str, metric: str) -> pd.DataFrame:
-    """One row a head that both methods have measured: both changes."""
+    """One row per head that both methods have measured: both changes."""
     first, second = result.changes(one, metric), result.changes(other, metric)
     rows = [{"label": head, "x": first[head], "y": second[head]} for head in first if head in second]
     return pd.DataFrame(rows, columns=["label", "x", "y"]).dropna()
 
 
-def estimate_frame(result: SweepResult, method: str, metric: str, estimates: RegressionEstimator) -> pd.DataFrame:
-    """One row a head that is measured and estimated: the estimate across, the exact change up."""
+def estimate_frame(result: SweepResult, method: str, metric: str, estimates: HeadEstimates) -> pd.DataFrame:
+    """One row per head that is measured and estimated: the estimate across, the exact change up."""
     exact = result.changes(method, metric)
     rows = [{"label": head, "x": estimates[head][0], "y": exact[head]} for head in exact if head in estimates]
     return pd.DataFrame(rows, columns=["label", "x", "y"]).dropna()
 
 
 def curve_frame(result: CurveResult, metric: str) -> pd.DataFrame:
-    """One row a method and step that every seed has measured: the mean over seeds, the least and the greatest."""
+    """One row per method and step that every seed has measured: the mean over seeds, the least and the greatest."""
     rows = [
         {"kind": method, "percent": percent, **result.band(method, metric, percent)}
         for method in result.description["methods"]
@@ -104,7 +108,7 @@ def curve_frame(result: CurveResult, metric: str) -> pd.DataFrame:
 
 
 def point_frame(result: CurveResult, metric: str) -> pd.DataFrame:
-    """One row a measured point."""
+    """One row per measured point."""
     rows = [
         {"kind": method, "seed": seed, "percent": percent, "value": result.value(seed, percent, method, metric)}
         for method in result.description["methods"]
@@ -114,15 +118,14 @@ def point_frame(result: CurveResult, metric: str) -> pd.DataFrame:
 
 
 def table_frame(result: CurveResult, metric: str) -> pd.DataFrame:
-    """One row a method: the metric at 50 and 90 per cent, as the mean over seeds with the least and the greatest."""
-    form = "{:.3f}" if metric == "loss" else "{:.1%}"
-    rows = []
+    """One row per method: the metric at 50 and 90 per cent, as the mean over seeds with the least and the greatest."""
+    form, rows = METRICS[metric].cell_format.lstrip("+"), []
     for method in result.description["methods"]:
         row = {"method": method}
         for percent in TABLE_AT:
             band = result.band(method, metric, percent)
             mean, low, high = (
-                "" if band[name] is None else form.format(band[name]) for name in ("mean", "low", "high")
+                "" if band[name] is None else format(band[name], form) for name in ("mean", "low", "high")
             )
             row[f"at {percent} %"] = f"{mean} ({low}–{high})" if mean else "–"
         rows.append(row)
@@ -130,7 +133,7 @@ def table_frame(result: CurveResult, metric: str) -> pd.DataFrame:
 
 
 def rank_frame(result: CurveResult, metric: str) -> pd.DataFrame:
-    """One row a method, the least harmful first: mean rank, mean height, how far behind the best; empty while partial."""
+    """One row per method, the smallest damage first: mean rank, mean level, difference from the best; empty while partial."""
     ranks, rows = result.ranks(metric), []
     if ranks["best"] is None:
         return pd.DataFrame()

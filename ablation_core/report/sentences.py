@@ -6,56 +6,71 @@ import math
 from typing import TYPE_CHECKING
 
 from ablation_core.experiments.results import AblationResult, MethodResult
+from ablation_core.report.numbers import amount, number, span_text
 
 if TYPE_CHECKING:
     from ablation_core.experiments.noise_floor import NoiseFloor
     from ablation_core.stats.intervals import Interval
 
+_CHANGE = "+.4f"
+
 
 def verdict(result: AblationResult, method: str, floor: NoiseFloor | None = None) -> str:
-    """One method's change of loss in words: its size, its interval, and whether it can be told from no effect."""
+    """One method's change of loss in words: its size, its interval, and whether it is significant."""
     row = next((row for row in result.results if row.method == method), None)
     if row is None:
-        return f"{method} needs another input to take activations from, and there is only one."
-    change, count = row.change["loss"], f"{result.data['predictions']:,} predictions"
-    what = f"Ablating {result.neurons:,} neuron{'s' * (result.neurons != 1)} ({result.select}) by {method}"
+        return f"{method} needs a second input to take activations from, and there is only one."
     if not result.neurons:
-        return "Nothing is selected, so nothing changes."
+        return "No neurons are selected, so nothing changes. Pick a head."
+    change, count = row.change["loss"], f"{result.data['predictions']:,} predictions"
+    what = f"Replacing {result.neurons:,} neuron{'s' * (result.neurons != 1)} ({result.select}) with {method} values"
     if not math.isfinite(change.mean):
-        return f"{what} makes predictions that are not numbers any more; no change can be given."
-    if change.low is None:
+        return f"{what} gives losses that are NaN or infinite, so there is no change to report."
+    if change.low is None or change.high is None:
         return (
-            f"{what} changes the loss by {change.mean:+.4f} nats on {count}; so few sequences give no interval: "
-            f"ask for more predictions."
+            f"{what} changes the loss by {number(change.mean, _CHANGE)} nats per prediction on {count}; too few "
+            f"sequences for an interval: raise Predictions."
         )
-    span = f"{change.mean:+.4f} nats a prediction (95 % interval {change.low:+.4f} to {change.high:+.4f})"
     if not change.shows_effect:
-        return f"{what}: {span}, indistinguishable from no effect at this sample size of {count}."
-    word = "raises" if change.mean > 0 else "lowers"
-    text = f"{what} {word} the loss by {span}, on {count}."
-    if floor is not None and floor.sets == floor.sets_wanted:
-        text += (
-            f" For scale: {floor.sets} random sets of as many neurons of the same layers, mean-ablated, changed it by "
-            f"{floor.low:+.4f} to {floor.high:+.4f}."
+        return (
+            f"{what} changes the loss by {number(change.mean, _CHANGE)} nats per prediction (95 % interval "
+            f"{span_text(change.low, change.high, _CHANGE)}): no significant effect in this sample of {count}."
         )
+    word = "raises" if change.mean > 0 else "lowers"
+    ends = sorted((abs(change.low), abs(change.high)))
+    text = (
+        f"{what} {word} the loss by {amount(change.mean, _CHANGE)} nats per prediction (95 % interval "
+        f"{amount(ends[0], _CHANGE)} to {amount(ends[1], _CHANGE)}), on {count}."
+    )
+    if floor is not None and (band := floor.band(method)) is not None:
+        text += f" Noise floor, {floor_words(floor.sets)}: {span_text(*band, _CHANGE)}."
     return text
 
 
+def floor_words(sets: int) -> str:
+    """What a noise floor is of: the one definition, for every method and page."""
+    return f"{sets} random sets of as many neurons from the same layers, replaced by the same method"
+
+
 def comparison(result: AblationResult) -> str:
-    """Which methods harm least and most here, and whether this sample tells these two apart."""
+    """Which methods raise the loss least and most, and whether their difference is significant."""
     rows = [row for row in result.results if math.isfinite(row.change["loss"].mean)]
     between = result.least_to_most
-    if len(rows) < len(result.results) or between is None or between.low is None or not result.neurons:
+    if len(rows) < len(result.results) or between is None or not result.neurons:
+        return ""
+    if between.low is None or between.high is None:
         return ""
     rows.sort(key=lambda row: row.change["loss"].mean)
-    text = f"Least harmful here: {rows[0].method} ({_mean(rows[0])}); most: {rows[-1].method} ({_mean(rows[-1])})"
+    text = f"Smallest increase in loss: {rows[0].method} ({_mean(rows[0])}); largest: {rows[-1].method} ({_mean(rows[-1])})"
+    difference = span_text(between.low, between.high, ".4f")
     if not between.shows_effect:
-        return f"{text}; this sample does not tell the two apart."
-    return f"{text}; paired, they lie {between.low:.4f} to {between.high:.4f} apart."
+        return f"{text}; the two are not significantly different (paired difference {difference})."
+    return f"{text}; paired difference {difference}."
 
 
-def harm_split(result: AblationResult, method: str) -> str:
-    """How much of a method's harm is lost information and how much displacement, where the best constants were learned."""
+def loss_split(result: AblationResult, method: str) -> str:
+    """How much of a method's increase in loss is lost information and how much comes from displacement, where the
+    optimal constants were learned. The split is between constants: a resampled value can cost less than any of them."""
     rows = {row.method: row for row in result.results}
     optimal = rows.get("optimal")
     if (
@@ -66,24 +81,37 @@ def harm_split(result: AblationResult, method: str) -> str:
     ):
         return ""
     learning = optimal.learning
-    settled = "converged" if learning.converged else "still falling a little when learning ended"
+    settled = "converged" if learning.converged else "the loss was still falling slightly when learning ended"
     text = (
-        f"The best constants, learned on the statistics part from the {learning.start} ({settled}), still cost "
-        f"{optimal.change['loss'].mean:+.4f} nats: the price of the information removed."
+        f"Unavoidable loss: the optimal constants, learned on the statistics part starting from the {learning.start} "
+        f"({settled}), still change the loss by {number(optimal.change['loss'].mean, _CHANGE)} nats per prediction."
     )
     others = [rows[method]] if method != "optimal" and method in rows else list(rows.values())
+    parts = []
     for row in others:
-        if row.method != "optimal" and row.excess is not None and math.isfinite(row.excess.mean):
-            span = "" if row.excess.low is None else f" ({row.excess.low:+.4f} to {row.excess.high:+.4f})"
-            text += f" Displacement adds {row.excess.mean:+.4f}{span} by {row.method}."
-    return text
+        if is_constant(row.method) and row.excess is not None and math.isfinite(row.excess.mean):
+            span = (
+                ""
+                if row.excess.low is None or row.excess.high is None
+                else f" ({span_text(row.excess.low, row.excess.high, _CHANGE)})"
+            )
+            parts.append(f"{row.method} {number(row.excess.mean, _CHANGE)}{span}")
+    return text + (f" Extra loss from an unusual value: {'; '.join(parts)}." if parts else "")
+
+
+def is_constant(method: str) -> bool:
+    """Whether a method puts in one constant per neuron that it does not learn: what the optimal one is compared with."""
+    from ablation_core.methods.registry import METHODS
+
+    return method in METHODS and METHODS[method].constant is not None
 
 
 def _mean(row: MethodResult) -> str:
-    return f"{row.change['loss'].mean:+.4f}"
+    return number(row.change["loss"].mean, _CHANGE)
 
 
 def format_interval(interval: Interval) -> str:
+    """A change in a terminal, where a minus is a hyphen."""
     if interval.mean is None or not math.isfinite(interval.mean):
         return "not a number"
     if interval.low is None:

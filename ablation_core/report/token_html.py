@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.report.numbers import number
 
 WORSE, BETTER = (221, 74, 30), (47, 134, 201)
 _DEEPEST = 0.62
@@ -67,8 +68,8 @@ def scale_legend(full: float) -> str:
         for share in (-1, -0.66, -0.33, 0, 0.33, 0.66, 1)
     )
     return (
-        f'<div style="font-size:.82rem;opacity:.9">helped, −{full:g} nats or more &nbsp;{steps}&nbsp; hurt, +{full:g} nats '
-        f"or more &nbsp;·&nbsp; change of each token's own loss; point at a token for what was predicted</div>"
+        f'<div style="font-size:.82rem;opacity:.9">loss −{full:g} nats or lower &nbsp;{steps}&nbsp; +{full:g} nats or '
+        f"higher &nbsp;·&nbsp; change of each token's loss; hover over a token for its predictions</div>"
     )
 
 
@@ -90,14 +91,14 @@ def gallery(cards: Sequence[Card], full: float) -> str:
     cells = []
     for card in cards:
         marks = ["✓" if right else "✗" for right in (card.right_before, card.right_after)]
-        what = f"{card.label}: {card.before} {marks[0]} before, {card.after} {marks[1]} after, {card.change:+.3f} nats"
+        what = f"{card.label}: {card.before} {marks[0]} before, {card.after} {marks[1]} after, {number(card.change, '+.3f')} nats"
         cells.append(
             f'<figure style="margin:0;padding:8px;border-radius:8px;border:1px solid #80808040;'
             f'background:{colour(card.change, full)}"><img alt="{escape(what, quote=True)}" '
             f'src="{data_address(card.picture)}" style="width:100%;image-rendering:pixelated;border-radius:4px">'
             f'<figcaption style="font-size:.8rem;line-height:1.4;overflow-wrap:anywhere"><b>{escape(card.label)}</b><br>'
             f"{escape(card.before)} {marks[0]} → {escape(card.after)} {marks[1]}<br>"
-            f"<b>{card.change:+.3f}</b> nats</figcaption></figure>"
+            f"<b>{number(card.change, '+.3f')}</b> nats</figcaption></figure>"
         )
     return (
         '<div style="display:grid;grid-template-columns:repeat(auto-fill,minmax(135px,1fr));gap:10px">'
@@ -113,7 +114,7 @@ def data_address(picture: Image.Image) -> str:
 
 
 def as_seen(model: LoadedModel, pixels: np.ndarray) -> list[Image.Image]:
-    """Pictures of what a vision model is given, its normalisation undone.
+    """Pictures of what a vision model receives, with its normalisation undone.
 
     Args:
         pixels: float (images, channels, height, width).

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ablation_core.activations.statistics import Statistics, check_made_from
+from ablation_core.activations.made_from import check_made_from
+from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
-from ablation_core.engine.metrics import METRICS
+from ablation_core.engine.metrics import figures
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run
@@ -26,6 +27,7 @@ from ablation_core.runs.adaptive_batches import Batchwise, Wanted
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.sweep import every_head
 from ablation_core.selection import Head
+from ablation_core.stats.intervals import Interval, MeanTest
 from ablation_core.stats.regression_estimator import RegressionEstimator
 from ablation_core.stats.sequential import GroupSequentialTest, adjusted, at_once, plan_interim_looks
 from ablation_core.storage import as_number
@@ -121,7 +123,7 @@ def adaptive_steps(
             yield result
 
 
-def adaptive_sweep(
+def finish_adaptive(
     model: LoadedModel,
     data: Data,
     spec: AdaptiveSpec,
@@ -143,6 +145,7 @@ class _Sweeping:
         self.heads = list(spec.heads or every_head(model))
         size = at_once(data.sequences, data.batch_size)
         self.runs = Batchwise(model, data, size, self.heads, spec.methods, statistics, spec.bins)
+        self._metrics = [metric.name for metric in self.runs.metrics]
         self.looks, self.shares = plan_interim_looks(data.sequences, size)
         self.most = max(1, len(self.heads) * len(spec.methods) * data.predictions)
         self.kept_as = describe_run(model, data, statistics) | {"bins": spec.bins, "sequences_at_once": size}
@@ -160,7 +163,7 @@ class _Sweeping:
 
     def judge(self, sequences: int) -> None:
         """Look at what every open head gave in the first `sequences`."""
-        loss = METRICS.index("loss")
+        loss = self._metrics.index("loss")
         for name, looking in self.looking.items():
             changes = self.runs.sums[name][loss, looking.open, :sequences] - self.runs.baseline[loss, :sequences]
             looking.look(changes, self.runs.counts, self._guesses(name), self.runs.sizes)
@@ -193,9 +196,8 @@ class _Sweeping:
         if not seen:
             return None
         means = RegressionEstimator.make(self.runs.baseline[:, :seen], self.runs.counts, None, self.runs.sizes).mean
-        mean = dict(zip(METRICS, means.tolist(), strict=True))
-        perplexity = float(np.exp(mean["loss"]))
-        return {"loss": mean["loss"], "perplexity": as_number(perplexity), "top1": mean["top1"], "top10": mean["top10"]}
+        clean = figures(dict(zip(self._metrics, means.tolist(), strict=True)), divergences=False)
+        return {name: as_number(value) for name, value in clean.items()}
 
     def _row(self, method: str, number: int, q: float) -> dict:
         looking, counts = self.looking[method], self.runs.counts
@@ -203,18 +205,24 @@ class _Sweeping:
         row = {"method": method, "verdict": verdict, "told_from_no_effect": verdict == "told"}
         row |= {"sequences": size, "predictions": int(counts[:size].sum()), "p": None, "q": None, "change": None}
         if size:
-            clean = self.runs.baseline[:, :size] * (np.array(METRICS) != "kl")[:, None]  # a KL is a change already
+            compared = np.array(
+                [not metric.divergence for metric in self.runs.metrics]
+            )  # the others are changes already
+            clean = self.runs.baseline[:, :size] * compared[:, None]
             guesses = self._guesses(method)
             if guesses is not None:  # of the loss; the other metrics' means are those of what was measured
-                guesses = guesses[number] * (np.array(METRICS) == "loss")[:, None]
+                guesses = guesses[number] * (np.array(self._metrics) == "loss")[:, None]
             estimates = RegressionEstimator.make(
                 self.runs.sums[method][:, number, :size] - clean, counts, guesses, self.runs.sizes
             )
             wide = estimates.half_width(looking.share[number])
             row["change"] = {
                 metric: {"mean": as_number(mean), "low": as_number(mean - half), "high": as_number(mean + half)}
-                for metric, mean, half in zip(METRICS, estimates.mean.tolist(), wide.tolist(), strict=True)
+                for metric, mean, half in zip(self._metrics, estimates.mean.tolist(), wide.tolist(), strict=True)
             }
+            low, high = looking.intervals()[:, number].tolist()
+            row["change"]["loss"] |= {"low": as_number(low), "high": as_number(high)}
             if verdict != "no number":
-                row |= {"p": min(float(looking.p[number]), 1.0), "q": q}
+                tested = MeanTest.of(Interval(float(looking.mean[number]), low, high), float(looking.p[number]))
+                row |= {"p": min(tested.p or 0.0, 1.0), "q": q}
         return row

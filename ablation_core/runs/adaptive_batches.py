@@ -17,8 +17,9 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, scored_rows
 from ablation_core.engine import clean_passes
 from ablation_core.engine.gradients import linearise
-from ablation_core.engine.metrics import METRICS, Scores
+from ablation_core.engine.metrics import Metric, metrics_of
 from ablation_core.engine.nonfinite import no_numbers
+from ablation_core.engine.scores import Scores
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import WAITING_BYTES
 from ablation_core.experiments.head_displacements import HeadDisplacements
@@ -44,6 +45,7 @@ class Batchwise:
         heads: the heads by their numbers.
 
     Attributes:
+        metrics: those that apply to the data.
         sums: method → (metrics, heads, sequences), float64: sums over a sequence's predictions; NaN where not measured.
         baseline: the clean model's, (metrics, sequences).
         counts: predictions in each sequence guessed or measured so far, else 0; (sequences,).
@@ -69,8 +71,9 @@ class Batchwise:
         self.data = replace(
             data, batch_size=batch_size, rows=lambda numbers: data.rows(self.order[list(numbers)].tolist())
         )
-        self.sums = {m.name: np.full((len(METRICS), len(heads), data.sequences), np.nan) for m in methods}
-        self.baseline = np.full((len(METRICS), data.sequences), np.nan)
+        self.metrics = metrics_of(data)
+        self.sums = {m.name: np.full((len(self.metrics), len(heads), data.sequences), np.nan) for m in methods}
+        self.baseline = np.full((len(self.metrics), data.sequences), np.nan)
         self.counts = np.zeros(data.sequences)
         self.guesses: dict[str, np.ndarray] | None = None
         self.taken = 0
@@ -96,7 +99,9 @@ class Batchwise:
         assert self._ledger is not None, "attach a ledger first"
         every = list({method.name: method for method in (METHODS["zero"], *methods)}.values())
         seed, records = self.original.seed, []
-        displacements = HeadDisplacements(self.model, self.original, every, self.statistics, self.bins, seed)
+        displacements = HeadDisplacements(
+            self.model, self.original, every, statistics=self.statistics, bins=self.bins, seed=seed
+        )
         for batch in range(len(self.data)):
             names = {method.name: f"batch {batch} guess {method.name}" for method in every}
             if not self._there.keys() >= set(names.values()):
@@ -211,12 +216,12 @@ class Batchwise:
                 clean_passes.ablated_output(self.model, clean_pass, self._replacements(number, method, resampled))
                 for number, method in part
             ]
-            clean, *ablated = clean_passes.score_outputs(self.model, clean_pass, outputs)
+            clean, *ablated = clean_passes.score_outputs(self.model, clean_pass, outputs, self.metrics)
             if not np.isfinite(clean.loss).all():
                 raise no_numbers(self.model, self.data.ref, clean_pass.outputs)
-            record = {self._clean(batch): {"sums": written(_sums(clean, sequences)), "counts": counts}}
+            record = {self._clean(batch): {"sums": written(_sums(clean, sequences, self.metrics)), "counts": counts}}
             for (number, method), scores in zip(part, ablated, strict=True):
-                sums = self.sums[method.name][:, number, places] = _sums(scores, sequences)
+                sums = self.sums[method.name][:, number, places] = _sums(scores, sequences, self.metrics)
                 record[self._piece(batch, number, method)] = {"sums": written(sums)}
                 self.taken += len(sequences)
             self._ledger.add(" ".join(list(record)[1:]), record)  # one line for all: each line waits for the disk
@@ -247,5 +252,5 @@ def _sizes(guesses: np.ndarray) -> np.ndarray:
     return LEAST_SIZE + (size / size.mean() if size.any() else np.ones(len(size)))
 
 
-def _sums(scores: Scores, sequences: np.ndarray) -> np.ndarray:
-    return sequence_sums(np.stack([getattr(scores, name) for name in METRICS]), sequences)[0]
+def _sums(scores: Scores, sequences: np.ndarray, metrics: Sequence[Metric]) -> np.ndarray:
+    return sequence_sums(np.stack([scores[metric.name] for metric in metrics]), sequences)[0]

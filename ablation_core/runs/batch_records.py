@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ablation_core.data.dataset import Data
-from ablation_core.engine.metrics import METRICS
+from ablation_core.engine.metrics import metrics_of
 from ablation_core.storage import NUMBER_OR_NULL, as_number, matches_schema
 
 _NAME = re.compile(r"batch ([0-9]{1,9}) (guess )?")
@@ -37,7 +37,7 @@ def fits_batch(name: str, record: Any, data: Data, heads: int) -> bool:
     place = _NAME.match(name)
     if place is None:
         return False
-    field, height = ("guesses", heads) if place[2] else ("sums", len(METRICS))
+    field, height = ("guesses", heads) if place[2] else ("sums", len(metrics_of(data)))
     counted = {"counts": [int]} if place[2] or name.endswith(" clean") else {}
     if not matches_schema(record, {field: [[NUMBER_OR_NULL]]} | counted):
         return False

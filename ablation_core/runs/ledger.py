@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablation_core.errors import StatisticsError
-from ablation_core.storage import file_lock, write_all, write_atomic
+from ablation_core.storage import file_lock, reading_places, write_all, write_atomic
 
 _log = logging.getLogger(__name__)
 VERSION = 2  # raised whenever the same run would give other numbers
@@ -70,6 +70,9 @@ def open_ledger(folder: Path, kind: str, run: dict) -> Iterator[Ledger]:
             lock.parent.mkdir(parents=True, exist_ok=True)
             lock.touch()
             stack.enter_context(file_lock(lock, wait=False))
+            for place in reading_places(folder)[1:]:  # a published run is gone on with, in a copy
+                if (published := run_path(place, kind, run)).exists() and not path.exists():
+                    write_atomic(path, published.read_bytes())
             ledger = Ledger(path, _read(path, header))
         except BlockingIOError as error:
             raise StatisticsError(
@@ -90,9 +93,14 @@ class KeptRun:
 
 
 def find_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
-    """The runs of this kind and model that have any piece; nothing is locked or changed, what is damaged is left out."""
-    runs = []
-    for path in sorted((folder / "runs").glob(f"{kind}-*.jsonl")):
+    """The runs of this kind and model that have any piece; nothing is locked or changed, what is damaged is left out.
+
+    With the usual cache folder come those published with the project, but for runs that it has gone on with itself.
+    """
+    runs, paths = [], {}
+    for place in reversed(reading_places(folder)):
+        paths |= {path.name: path for path in (place / "runs").glob(f"{kind}-*.jsonl")}
+    for _, path in sorted(paths.items()):
         try:
             first, *lines = path.read_bytes().split(b"\n")
             header = json.loads(first)

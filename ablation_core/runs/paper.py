@@ -22,7 +22,7 @@ from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend
-from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, curve
+from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, finish_curve
 from ablation_core.runs.pruning_result import CurveResult
 
 WITHOUT = ("peak-own-range", "peak-whole-range", "peak-density", "peak-half-sample")  # not the paper's question
@@ -165,4 +165,4 @@ def run_part(
         files.save_statistics(statistics, folder)
     else:
         statistics = files.load_statistics(entry.path, model)
-    return curve(model, data, CurveSpec(part.methods), statistics, folder, progress, clean_passes)
+    return finish_curve(model, data, CurveSpec(part.methods), statistics, folder, progress, clean_passes)

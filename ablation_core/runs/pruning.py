@@ -130,7 +130,7 @@ def curve_steps(
             yield replace(result, share=share)
 
 
-def curve(
+def finish_curve(
     model: LoadedModel,
     data: Data,
     spec: CurveSpec,

@@ -1,17 +1,15 @@
 """What pruning curves have found so far: their points, bands over seeds, areas, and ranks of the methods."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.integrate import trapezoid
-from scipy.stats import friedmanchisquare, rankdata, t, ttest_rel
 
-from ablation_core.stats.intervals import CONFIDENCE
+from ablation_core.engine.metrics import METRICS
+from ablation_core.stats.intervals import equal_ranks_p_value, paired_t_test
 from ablation_core.storage import as_number
 
 TABLE_AT = (50, 90)
-METRICS = ("loss", "top1")
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,12 @@ class CurveResult:
         wanted = [self.points.get((seed, percent), {}) for seed in seeds for percent in percents]
         return all(method in rows for rows in wanted for method in methods)
 
+    @property
+    def metrics(self) -> list[str]:
+        """Those that curves are drawn of and that every point has; all of the former, where there is none yet."""
+        rows = [row for methods in self.points.values() for row in methods.values()]
+        return [name for name, metric in METRICS.items() if metric.curve and all(name in row for row in rows)]
+
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core curve --json`: every point, and the summaries over seeds."""
         methods = self.description["methods"]
@@ -49,7 +53,7 @@ class CurveResult:
                 {
                     "percent": percent,
                     "method": method,
-                    **{metric: self.band(method, metric, percent) for metric in METRICS},
+                    **{metric: self.band(method, metric, percent) for metric in self.metrics},
                 }
                 for percent in TABLE_AT
                 if percent in self.description["percents"]
@@ -57,9 +61,9 @@ class CurveResult:
             ],
             "mean_height": {
                 metric: {method: list(map(as_number, self.heights(method, metric))) for method in methods}
-                for metric in METRICS
+                for metric in self.metrics
             },
-            "ranks": {metric: self.ranks(metric) for metric in METRICS},
+            "ranks": {metric: self.ranks(metric) for metric in self.metrics},
         }
 
     def value(self, seed: int, percent: int, method: str, metric: str) -> float:
@@ -79,6 +83,8 @@ class CurveResult:
         curves = [[self.value(seed, int(p), method, metric) for p in percents] for seed in self.description["seeds"]]
         if len(percents) == 1:
             return [curve[0] for curve in curves]
+        from scipy.integrate import trapezoid
+
         return [float(trapezoid(curve, percents) / np.ptp(percents)) for curve in curves]
 
     def ranks(self, metric: str) -> dict:
@@ -86,16 +92,19 @@ class CurveResult:
 
         `p` is Friedman's test of equal ranks; None where there are fewer than three methods or seeds, or where all are
         alike. `behind` holds, for every method but the first-ranked (`best`), how much more harm it does: the mean over
-        seeds of the difference of heights (a loss, or a top-1, lost), its 95 % t interval, and the p of a paired t-test;
+        seeds of the difference of heights, for the worse, its 95 % t interval, and the p of a paired t-test;
         None for a single seed. With three seeds these tests can tell little. All is None while points are missing.
         """
+        from scipy.stats import rankdata  # over a second to import
+
         methods = self.description["methods"]
         heights = np.array([self.heights(method, metric) for method in methods])
-        harm = np.nan_to_num(heights if metric == "loss" else -heights, nan=np.inf)
+        harm = np.nan_to_num(METRICS[metric].worse * heights, nan=np.inf)
         if not self.complete:
             return {"mean_rank": dict.fromkeys(methods), "p": None, "best": None, "behind": {}}
+
         mean_ranks = rankdata(harm, axis=0).mean(axis=1)
-        p = as_number(friedmanchisquare(*harm).pvalue) if min(harm.shape) >= 3 else None
+        p = equal_ranks_p_value(harm)
         best = min(range(len(methods)), key=lambda row: (mean_ranks[row], harm[row].mean()))
         behind = {method: _paired(harm[row], harm[best]) for row, method in enumerate(methods) if row != best}
         ranks = dict(zip(methods, map(float, mean_ranks), strict=True))
@@ -105,10 +114,5 @@ class CurveResult:
 def _paired(harm: np.ndarray, least: np.ndarray) -> dict[str, float | None]:
     if not np.isfinite(harm - least).all():
         return dict.fromkeys(("mean", "low", "high", "p"))
-    differences = harm - least
-    mean, size = float(differences.mean()), len(differences)
-    if size < 2:
-        return {"mean": mean, "low": None, "high": None, "p": None}
-    wide = t.ppf((1 + CONFIDENCE) / 2, size - 1) * differences.std(ddof=1) / math.sqrt(size)
-    p = as_number(ttest_rel(harm, least).pvalue) if np.ptp(differences) else None
-    return {"mean": mean, "low": float(mean - wide), "high": float(mean + wide), "p": p}
+    test = paired_t_test(harm, least)
+    return asdict(test.interval) | {"p": None if test.p is None else as_number(test.p)}

@@ -24,7 +24,7 @@ from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs
+from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs, tested_alike
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.correlation import rank_agreement
 from ablation_core.stats.sequential import FALSE_DISCOVERIES, adjusted
@@ -54,8 +54,8 @@ class SweepResult:
 
     Attributes:
         description: the model, the data, the statistics, `bins` and the names of the methods.
-        rows: head or random set → method → its row, as in the document of `ablate`, with `p_values`: t-tests of the
-            changes of loss, top-1 and top-10 against 0, over sequences.
+        rows: head or random set → method → its row, as in the document of `ablate`, with the `p_values` of its changes
+            (`intervals.py`).
         wanted: the heads of the whole map, also those not measured yet.
         share: of the work that was asked for, how much is done.
     """
@@ -75,30 +75,36 @@ class SweepResult:
         """Those measured by every method."""
         return tuple(head for head in self.wanted if all(name in self.rows.get(head, {}) for name in self.methods))
 
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Those that every row has; all, where there is none yet."""
+        rows = [row["change"] for methods in self.rows.values() for row in methods.values()]
+        return [name for name in METRICS if all(name in row for row in rows)]
+
     def changes(self, method: str, metric: str) -> dict[str, float]:
-        """Measured head → mean change; NaN where the ablated model gave no numbers."""
+        """Measured head → mean change; NaN where the ablated model gave no numbers. Nothing of a row without the metric."""
         rows = {head: self.rows[head][method] for head in self.wanted if method in self.rows.get(head, {})}
-        return {head: _number(row["change"][metric]["mean"]) for head, row in rows.items()}
+        return {head: _number(row["change"][metric]["mean"]) for head, row in rows.items() if metric in row["change"]}
 
     def adjusted(self, method: str, metric: str) -> dict[str, float | None]:
         """Measured head → q: its p-value after Benjamini and Hochberg (1995) over the whole map.
 
-        Heads that are not measured yet count as showing nothing, so that what is told early stays told.
+        Heads that are not measured yet count as showing nothing, so that what is significant early stays so.
         """
         heads = list(self.changes(method, metric))
-        p = [self.rows[head][method]["p_values"][metric] for head in heads]
+        p = [self.rows[head][method]["p_values"].get(metric) for head in heads]
         filled = [1.0 if value is None else value for value in p] + [1.0] * (len(self.wanted) - len(heads))
         q = adjusted(np.array(filled))
         return {head: None if value is None else float(a) for head, value, a in zip(heads, p, q, strict=False)}
 
     def significant(self, method: str, metric: str) -> set[str]:
-        """The heads whose change is told from no effect at 5 % false discoveries over the map."""
+        """The heads whose change is significant at 5 % false discoveries over the map."""
         return {head for head, q in self.adjusted(method, metric).items() if q is not None and q <= FALSE_DISCOVERIES}
 
     def floor(self, method: str, metric: str) -> tuple[float, float, int] | None:
         """The least and the greatest change among the random sets, and how many there are; None without any."""
         sets = [rows[method] for name, rows in self.rows.items() if name.startswith("random ") and method in rows]
-        values = [_number(row["change"][metric]["mean"]) for row in sets]
+        values = [_number(row["change"][metric]["mean"]) for row in sets if metric in row["change"]]
         return (float(np.min(values)), float(np.max(values)), len(values)) if values else None
 
     def agreement(self, metric: str) -> list[dict]:
@@ -115,8 +121,8 @@ class SweepResult:
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core sweep --json`.
 
-        For each method of each head: its performance, its changes with intervals, `p` (a t-test of the change of loss
-        against 0, over sequences), `q` (p after Benjamini and Hochberg over the heads of the method) and
+        For each method of each head: its performance, its changes with intervals, `p` (of the change of loss being 0,
+        `intervals.py`), `q` (p after Benjamini and Hochberg over the heads of the method) and
         `told_from_no_effect`, which is whether q is at most 5 %. Then the noise floor (the range of changes among random
         sets of one head's size) and the rank agreement between methods.
         """
@@ -129,7 +135,7 @@ class SweepResult:
             return kept | tested | {"told_from_no_effect": head in significant[method]}
 
         floors = {
-            method: {metric: floor for metric in METRICS if (floor := self.floor(method, metric)) is not None}
+            method: {metric: floor for metric in self.metrics if (floor := self.floor(method, metric)) is not None}
             for method in self.methods
         }
         return self.description | {
@@ -142,7 +148,7 @@ class SweepResult:
                 for method, floor in floors.items()
                 if floor
             ],
-            "agreement": {metric: self.agreement(metric) for metric in METRICS},
+            "agreement": {metric: self.agreement(metric) for metric in self.metrics},
         }
 
 
@@ -190,6 +196,7 @@ def sweep_steps(
     )
     wanted = tuple(map(_name, sorted(heads)))
     with open_ledger(folder, "sweep", description) as ledger:
+        ledger.done = tested_alike(ledger.done)
         names = [method.name for method in spec.methods]
         count, result = len(ledger.done), _result(description, names, ledger.done, wanted)
         for share in measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine):
@@ -199,7 +206,7 @@ def sweep_steps(
             yield replace(result, share=share)
 
 
-def sweep(
+def finish_sweep(
     model: LoadedModel,
     data: Data,
     spec: SweepSpec,
@@ -222,8 +229,9 @@ def kept_sweeps(model: LoadedModel, folder: Path, methods: list[str] | None = No
     """
     heads, kept = tuple(map(_name, every_head(model))), []
     for run in kept_runs(folder, "sweep", model.fingerprint):
-        names = methods or sorted({method for rows in kept_rows(run.done).values() for method in rows})
-        kept.append((run.path, _result(run.run, names, run.done, heads)))
+        if done := tested_alike(run.done):
+            names = methods or sorted({method for rows in kept_rows(done).values() for method in rows})
+            kept.append((run.path, _result(run.run, names, done, heads)))
     return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].rows))))
 
 

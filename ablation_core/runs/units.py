@@ -10,16 +10,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-import numpy as np
-
-from ablation_core.engine.metrics import METRICS, Scores
+from ablation_core.engine.metrics import figures, metrics_in
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.runs.ledger import KeptRun, find_runs
 from ablation_core.selection import Selection
-from ablation_core.stats.intervals import p_value
 from ablation_core.storage import NUMBER_OR_NULL, matches_schema
 
-TESTED = ("loss", "top1", "top10")  # a KL is never negative: whether it differs from 0 is no question
+TESTED_BY = "BCa interval"  # what a record's p-values belong to; in older ones they are t-tests, and nothing says so
 
 
 @dataclass(frozen=True)
@@ -36,12 +33,8 @@ class WorkUnit:
 
 
 _SPAN: dict[str, Any] = {"mean": NUMBER_OR_NULL, "low": NUMBER_OR_NULL, "high": NUMBER_OR_NULL}
-_PERFORMANCE: dict[str, Any] = dict.fromkeys(("loss", "perplexity", "top1", "top10"), NUMBER_OR_NULL)
-_TESTS: dict[str, Any] = {"p_values": dict.fromkeys(TESTED, NUMBER_OR_NULL)}
-_ROW: dict[str, Any] = (
-    _PERFORMANCE | _TESTS | {"method": str, "kl": NUMBER_OR_NULL, "change": dict.fromkeys(METRICS, _SPAN)}
-)
-_RECORD: dict[str, Any] = {"piece": str, "baseline": _PERFORMANCE, "results": [_ROW]}
+_ROW: dict[str, Any] = {"method": str, "change": {"loss": _SPAN}, "p_values": dict}
+_RECORD: dict[str, Any] = {"piece": str, "baseline": {"loss": NUMBER_OR_NULL}, "results": [_ROW]}
 _MADE: dict[str, Any] = {
     "model": {"ref": str, "fingerprint": str, "dtype": str},
     "data": {"ref": str, "fingerprint": str, "predictions": int, "seq_len": (int, NoneType), "seed": int},
@@ -54,7 +47,7 @@ def kept_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
     kept = []
     for run in find_runs(folder, kind, model_fingerprint):
         statistics = run.run.get("statistics") or {"digest": ""}
-        done = {name: record for name, record in run.done.items() if matches_schema(record, _RECORD)}
+        done = {name: record for name, record in run.done.items() if _is_record(record)}
         if matches_schema(run.run, _RUN) and matches_schema(statistics, {"digest": str}) and done:
             kept.append(replace(run, done=done))
     return kept
@@ -67,31 +60,50 @@ def kept_rows(done: Mapping[str, dict]) -> Rows:
     """The rows of a ledger's records, whichever methods each was measured by."""
     rows: Rows = {}
     for record in done.values():
-        if matches_schema(record, _RECORD):  # else it is measured anew
+        if _is_record(record):  # else it is measured again
             rows.setdefault(record["piece"], {}).update({row["method"]: row for row in record["results"]})
     return rows
 
 
 def kept_baseline(done: Mapping[str, dict]) -> dict | None:
     """The clean model's performance, which all pieces share; None where there is no piece."""
-    return next((record["baseline"] for record in done.values() if matches_schema(record, _RECORD)), None)
+    return next((record["baseline"] for record in done.values() if _is_record(record)), None)
+
+
+def _is_record(record: Any) -> bool:
+    """Whether a record is built as `record_of` builds it. It need not have every metric: some are younger than it."""
+    if not matches_schema(record, _RECORD):
+        return False
+    metrics = metrics_in(record["results"][0]["change"]) if record["results"] else ()
+    names = dict.fromkeys(figures({metric.name: 0.0 for metric in metrics}), NUMBER_OR_NULL)
+    row = names | {
+        "change": {metric.name: _SPAN for metric in metrics},
+        "p_values": {metric.name: NUMBER_OR_NULL for metric in metrics if metric.tested},
+    }
+    clean = dict.fromkeys(figures({m.name: 0.0 for m in metrics}, divergences=False), NUMBER_OR_NULL)
+    return matches_schema(record, {"baseline": clean, "results": [row]})
+
+
+def tested_alike(done: Mapping[str, dict]) -> dict[str, dict]:
+    """The records whose p-values belong to their intervals; the others are to be measured again."""
+    return {
+        name: record
+        for name, record in done.items()
+        if matches_schema(record, {"tested_by": str}) and record["tested_by"] == TESTED_BY
+    }
 
 
 def record_of(unit: WorkUnit, run: AblationRun) -> dict:
     """What the ledger keeps of a piece: the run's rows, with the p-values of its tests."""
-    document = run.finish().result().to_dict()
-    baseline, ablated, sequences = run.scores()
-    for row in document["results"]:
-        row["p_values"] = _p_values(baseline, ablated[row["method"]], sequences)
+    result = run.finish().result()
+    document = result.to_dict()
+    for row, measured in zip(document["results"], result.results, strict=True):
+        row["p_values"] = measured.p_values
     return {
         "piece": unit.name,
         "select": document["select"],
         "neurons": document["neurons"],
         "baseline": document["baseline"],
         "results": document["results"],
+        "tested_by": TESTED_BY,
     }
-
-
-def _p_values(baseline: Scores, ablated: Scores, sequences: np.ndarray) -> dict[str, float | None]:
-    pairs = {metric: (getattr(ablated, metric), getattr(baseline, metric)) for metric in TESTED}
-    return {metric: p_value(after - before, sequences) for metric, (after, before) in pairs.items()}

@@ -13,9 +13,10 @@ import pandas as pd
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cluster.driver import Progress, steps_at
 from ablation_core.data.dataset import Data
-from ablation_core.experiments.estimate import QUANTITIES, Estimated, EstimateResult, EstimateRun
+from ablation_core.engine.metrics import METRICS
+from ablation_core.experiments.estimate import Estimated, EstimateResult, EstimateRun
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report.run_frames import RegressionEstimator
+from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult, SweepSpec, every_head
@@ -41,7 +42,7 @@ def estimate_steps(
     methods = [method for method in spec.methods if not method.learned]
     if not methods:
         return
-    run = EstimateRun(model, data, methods, statistics, spec.bins)
+    run = EstimateRun(model, data, methods, statistics=statistics, bins=spec.bins)
     while run.steps_done < run.steps:
         try:
             run.step()
@@ -93,9 +94,10 @@ def as_sweep(result: AdaptiveResult) -> SweepResult:
     """An adaptive sweep as a sweep: the p-values are those that looking often leaves valid, for the loss alone; each row
     has its `verdict` and `predictions` too. There are no random sets.
     """
+    untested = {name: None for name, metric in METRICS.items() if metric.tested}
     rows = {
         head["head"]: {
-            row["method"]: row | {"p_values": {"loss": row["p"], "top1": None, "top10": None}}
+            row["method"]: row | {"p_values": untested | {"loss": row["p"]}}
             for row in head["results"]
             if row["change"] is not None
         }
@@ -121,8 +123,8 @@ def heads_by_size(model: LoadedModel, result: EstimateResult) -> tuple[Head, ...
     return tuple(sorted(every_head(model), key=lambda head: -sizes[head]))
 
 
-def head_estimates(instant: Instant | None, method: str, metric: str) -> RegressionEstimator:
-    """Head → estimate and its standard error, for the measures that are estimated: loss and KL; else nothing."""
+def head_estimates(instant: Instant | None, method: str, metric: str) -> HeadEstimates:
+    """Head → estimate and its standard error, for the metrics that are estimated; else nothing."""
     part = _part(instant, method, metric)
     if part is None:
         return {}
@@ -151,6 +153,6 @@ def neuron_estimates(instant: Instant | None, method: str, metric: str) -> pd.Da
 
 
 def _part(instant: Instant | None, method: str, metric: str) -> Estimated | None:
-    if instant is None or instant.result is None or metric not in QUANTITIES:
+    if instant is None or instant.result is None:
         return None
-    return next((getattr(made, metric) for made in instant.result.methods if made.method == method), None)
+    return next((made.changes.get(metric) for made in instant.result.methods if made.method == method), None)

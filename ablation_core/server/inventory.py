@@ -14,7 +14,7 @@ from ablation_core.bundled import fashion_mnist
 from ablation_core.data.uploads import list_uploads, reference
 from ablation_core.errors import StatisticsError, first_line
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
-from ablation_core.storage import CACHE, working_folder
+from ablation_core.storage import CACHE, PUBLISHED, working_folder
 
 MAX_STATISTICS_BYTES = 50_000_000
 
@@ -64,9 +64,9 @@ def list_data(folder: Path = CACHE) -> list[Item]:
     return items
 
 
-def is_bundled(entry: CacheEntry, folder: Path = CACHE) -> bool:
+def is_bundled(entry: CacheEntry) -> bool:
     """Whether statistics came with the project."""
-    return f"{entry.path.parent.name}/{entry.path.name}" in bundled.STATISTICS and folder.resolve() == CACHE.resolve()
+    return entry.path.is_relative_to(PUBLISHED) and entry.path.relative_to(PUBLISHED).as_posix() in bundled.STATISTICS
 
 
 def import_statistics(content: bytes, folder: Path = CACHE) -> Path:
@@ -106,10 +106,10 @@ def delete_statistics(path: Path, folder: Path = CACHE) -> None:
         StatisticsError: it came with the project, or is no statistics file of this folder.
     """
     entry = next((entry for entry in files.list_statistics(folder)[0] if entry.path == path), None)
+    if entry is not None and is_bundled(entry):
+        raise StatisticsError(f"{path.name} came with the project and stays.")
     if entry is None or entry.path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
         raise StatisticsError(f"{path.name} is no statistics file of the cache folder; nothing was deleted.")
-    if is_bundled(entry, folder):
-        raise StatisticsError(f"{path.name} came with the project and stays.")
     try:
         path.unlink()
     except OSError as error:

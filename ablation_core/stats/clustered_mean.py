@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from ablation_core.stats.intervals import ratio_error
+
 
 class ClusteredMean:
     """Means over predictions, and their standard errors over sequences, of many quantities added up batch by batch.
 
-    The mean is a ratio of sums, so that a sequence scored in part counts as its part; its error is the linearised one
-    (Cochran 1977, Sampling Techniques, section 6.3).
+    The mean is a ratio of sums, so that a sequence scored in part counts as its part; its error is
+    `intervals.ratio_error`.
     """
 
     def __init__(self) -> None:
@@ -33,5 +35,5 @@ class ClusteredMean:
         if self.sequences < 2:
             return np.full_like(self.mean, np.nan)
         mean, size = self.mean, self.sequences
-        spread = self._squares - 2 * mean * self._products + mean**2 * self._predictions_squared
-        return np.sqrt(np.maximum(spread, 0) * size / (size - 1)) / self.predictions
+        squares = self._squares - 2 * mean * self._products + mean**2 * self._predictions_squared
+        return ratio_error(np.maximum(squares, 0), size, self.predictions)

@@ -1,11 +1,41 @@
-"""Intervals and p-values of mean changes: the one place that has them."""
+"""Every interval, standard error and p-value: the one place that has them, and the one policy that they follow.
 
+**Mean changes** have a BCa bootstrap interval (Efron 1987) over whole sequences, because predictions of one text window
+are not independent while windows nearly are. For few sequences its levels are widened as a t interval is against a
+normal one (Hesterberg 2015, section 3.2). It is written here because scipy's takes memory with the square of the number
+of sequences.
+
+**Its p-value is the interval's own**: the level at which the interval of the same draws just touches 0, found by
+inverting the interval's map. So p ≤ 0.05 exactly where the 95 % interval excludes 0, always. Where 0 lies outside the
+95 % interval, few or none of the draws say how far outside; from the bound on, the map goes on by the linearised standard
+error, as a t-test does:
+
+    z = z of the bound + (bound − 0) / standard error          p = 2 · P(t with n − 1 degrees of freedom > z √((n − 1) / n))
+
+which resolves the small p-values that false-discovery control over 1,000 heads needs, and never gives more than the
+5 % of the bound.
+
+**Below `FEWEST_SEQUENCES`** there is neither an interval nor a p-value.
+
+**What is reached** (10,000 samples each): the interval holds the true mean in 86 % of normal samples of 5 sequences, 91 %
+of 8, 94 % of 16, 95 % of 40 and of 100; of exponential ones in 81, 88, 93, 94 and 95 %. A p ≤ 0.005 came by chance in
+0.5 to 0.6 % of normal samples of 16 to 100 sequences (a t-test: 0.5 %), and in 1.9 % of exponential ones of 16 (a t-test:
+2.6 %). With 5 sequences read "95 %" as about 85 %, and ask for more.
+
+**Other intervals**: of Spearman's correlation Fisher's, of paired differences over seeds (not sequences; any two or more)
+the t interval with the paired t-test, of repeated looks that of `sequential.py`. The p-values of these agree with their
+intervals too. Intervals of what is only described (a neuron's peak) are quantiles at `TAILS`.
+"""
+
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+CONFIDENCE = 1 - SIGNIFICANCE
+TAILS = (SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2)
 RESAMPLES = 2000
 FEWEST_SEQUENCES = 5
 _DRAWS_AT_ONCE = 250
@@ -25,27 +55,42 @@ class Interval:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-def mean_intervals(values: np.ndarray, sequences: np.ndarray, seed: int) -> list[Interval]:
-    """The mean of each row with a 95 % interval, resampling whole sequences.
+@dataclass(frozen=True)
+class MeanTest:
+    """A mean with its interval and the p-value of its being 0; None where there is no test."""
 
-    Predictions of one text window are not independent, windows nearly are: the BCa bootstrap (Efron 1987) therefore
-    draws sequences, with the same draws for every row. For few sequences its levels are widened as a t interval is
-    against a normal one (Hesterberg 2015, section 3.2); below `FEWEST_SEQUENCES` no interval is given. Written here
-    because scipy's takes memory with the square of the number of sequences.
+    interval: Interval
+    p: float | None
+
+    @classmethod
+    def of(cls, interval: Interval, p: float) -> "MeanTest":
+        """The two together; a p-value that rounding has put on the other side of 5 % than the interval goes back."""
+        if interval.shows_effect:
+            return cls(interval, min(p, SIGNIFICANCE))
+        return cls(interval, max(p, float(np.nextafter(SIGNIFICANCE, 1))))
+
+
+def mean_intervals(values: np.ndarray, sequences: np.ndarray, seed: int) -> list[Interval]:
+    """The mean of each row with a 95 % interval, resampling whole sequences, with the same draws for every row.
+
+    >>> mean_intervals(np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([0, 0, 1, 1]), seed=0)
+    [Interval(mean=2.5, low=None, high=None)]
 
     Args:
         values: (rows, predictions).
         sequences: the number of each prediction's sequence; (predictions,).
     """
+    return [test.interval for test in mean_tests(values, sequences, seed)]
+
+
+def mean_tests(values: np.ndarray, sequences: np.ndarray, seed: int) -> list[MeanTest]:
+    """As `mean_intervals`, each with its p-value."""
     sums, counts = sequence_sums(values, sequences)
     means = sums.sum(1) / counts.sum()
     if len(counts) < FEWEST_SEQUENCES:
-        return [Interval(float(mean), None, None) for mean in means]
+        return [MeanTest(Interval(float(mean), None, None), None) for mean in means]
     draws = _resampled_means(sums, counts, seed)
-    return [
-        Interval(float(mean), *_bca_bounds(mean, row, one, counts))
-        for mean, row, one in zip(means, draws, sums, strict=True)
-    ]
+    return [_bca_test(mean, row, one, counts) for mean, row, one in zip(means, draws, sums, strict=True)]
 
 
 def sequence_sums(values: np.ndarray, sequences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +98,62 @@ def sequence_sums(values: np.ndarray, sequences: np.ndarray) -> tuple[np.ndarray
     counts = np.bincount(sequences)
     sums = np.stack([np.bincount(sequences, weights=row) for row in values])
     return sums[:, counts > 0], counts[counts > 0]
+
+
+def ratio_error(squares: np.ndarray, sequences: int, predictions: float) -> np.ndarray:
+    """The standard error of a mean over predictions, which is a ratio of sums over sequences, linearised (Cochran 1977,
+    Sampling Techniques, section 6.3): a sequence scored in part counts as its part.
+
+    Args:
+        squares: Σ (sum − mean · count)² over the sequences.
+    """
+    return np.sqrt(squares * sequences / (sequences - 1)) / predictions
+
+
+def t_p_value(ratio: np.ndarray, freedom: np.ndarray | float) -> np.ndarray:
+    """Two-sided p-values of means over their standard errors."""
+    return 2 * stdtr(freedom, -np.abs(ratio))
+
+
+def t_half_width(error: np.ndarray, freedom: np.ndarray | float, share: np.ndarray | float = 1.0) -> np.ndarray:
+    """Half the width of the t interval that misses with this share of 5 %."""
+    return stdtrit(freedom, 1 - (1 - CONFIDENCE) * share / 2) * error
+
+
+def paired_t_test(one: np.ndarray, other: np.ndarray) -> MeanTest:
+    """The mean of one − other with its t interval and the p-value of the paired t-test.
+
+    No interval for a single pair; no p-value where all differences are alike.
+    """
+    differences = one - other
+    mean, size = float(differences.mean()), len(differences)
+    if size < 2:
+        return MeanTest(Interval(mean, None, None), None)
+    wide = float(stdtrit(size - 1, TAILS[1]) * differences.std(ddof=1) / np.sqrt(size))
+    interval = Interval(mean, mean - wide, mean + wide)
+    if not np.ptp(differences):
+        return MeanTest(interval, None)
+    from scipy.stats import ttest_rel  # over a second to import
+
+    return MeanTest.of(interval, float(ttest_rel(one, other).pvalue))
+
+
+def equal_ranks_p_value(rows: np.ndarray) -> float | None:
+    """Friedman's test that all rows rank alike over the columns; None for fewer than three of either, or where all tie."""
+    if min(rows.shape) < 3:
+        return None
+    from scipy.stats import friedmanchisquare
+
+    p = float(friedmanchisquare(*rows).pvalue)
+    return p if np.isfinite(p) else None
+
+
+def rank_correlation_interval(rho: float, pairs: int) -> Interval:
+    """Fisher's interval of Spearman's ρ, |ρ| < 1, with the variance (1 + ρ²/2) / (n − 3) that Bonett and Wright (2000)
+    give for ranks; the pairs are taken as independent.
+    """
+    wide = ndtri(TAILS[1]) * math.sqrt((1 + rho**2 / 2) / (pairs - 3))
+    return Interval(rho, math.tanh(math.atanh(rho) - wide), math.tanh(math.atanh(rho) + wide))
 
 
 def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
@@ -68,35 +169,48 @@ def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndar
     return np.concatenate(means).T
 
 
-def _bca_bounds(mean: float, draws: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """The bias-corrected and accelerated bounds of a ratio of sums."""
-    size, rounding = len(counts), 1e-12 * abs(sums).sum() / counts.sum()
-    if not np.isfinite(mean) or np.ptp(draws) <= rounding:
-        return float(mean), float(mean)
-    excluded_positions = (sums.sum() - sums) / (counts.sum() - counts)
-    skew = excluded_positions.mean() - excluded_positions
+def _bca_test(mean: float, draws: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> MeanTest:
+    """The bias-corrected and accelerated interval of a ratio of sums, with its p-value."""
+    mean, size = float(mean), len(counts)
+    rounding = 1e-12 * abs(sums).sum() / counts.sum()
+    if not np.isfinite(mean):
+        return MeanTest(Interval(mean, mean, mean), None)
+    if np.ptp(draws) <= rounding:
+        return MeanTest(Interval(mean, mean, mean), 1.0 if mean == 0 else 0.0)
+    left_out = (sums.sum() - sums) / (counts.sum() - counts)
+    skew = left_out.mean() - left_out
     skew /= abs(skew).max()  # so that no power underflows; not 0, or all draws would be alike
     acceleration = (skew**3).sum() / (6 * (skew**2).sum() ** 1.5)
     # Draws of the same value as the mean may have been added up in another order.
     below = np.where(abs(draws - mean) <= rounding, 0.5, draws < mean).mean()
-    bias = norm.ppf(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
-    wide = t.ppf((1 + CONFIDENCE) / 2, size - 1) * np.sqrt(size / (size - 1))
+    bias = ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
+    stretch = np.sqrt(size / (size - 1))
+    wide = stdtrit(size - 1, TAILS[1]) * stretch
     z = bias + np.array([-wide, wide])
     # The divisor stays above 0.1: at most (size - 2) / (6 √(size (size - 1))) times |z|, bounded by the clipped bias.
-    levels = norm.cdf(bias + z / (1 - acceleration * z))
+    levels = ndtr(bias + z / (1 - acceleration * z))
     low, high = np.quantile(draws, levels)
-    return float(low), float(high)
+    interval = Interval(mean, float(low), float(high))
+    if interval.shows_effect:
+        residuals = sums - mean * counts
+        unit = abs(residuals).max()  # so that no square underflows
+        error = unit * ratio_error(((residuals / unit) ** 2).sum(), size, counts.sum()) / stretch
+        z_of_zero = wide + (low if low > 0 else -high) / error
+    else:
+        # The levels, within the interval, between which the draws' quantiles are 0.
+        first, last = np.clip(_levels_of_zero(draws), *levels)
+        deviates = ndtri(np.array([first, last])) - bias
+        z_first, z_last = deviates / (1 + acceleration * deviates) - bias
+        z_of_zero = max(z_first, -z_last, 0.0)
+    return MeanTest.of(interval, float(t_p_value(z_of_zero / stretch, size - 1)))
 
 
-def p_value(differences: np.ndarray, sequences: np.ndarray) -> float | None:
-    """Whether the mean change is 0: a t-test of the ratio of sums, linearised, so that a last window scored in part
-    counts as its part (Cochran 1977, section 6.3). None where there are fewer than two sequences or no numbers.
-    """
-    (sums,), counts = sequence_sums(differences[None], sequences)
-    mean, size = sums.sum() / counts.sum(), len(counts)
-    if size < 2 or not np.isfinite(mean):
-        return None
-    error = np.sqrt(((sums - mean * counts) ** 2).sum() * size / (size - 1)) / counts.sum()
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * t.sf(abs(mean) / error, size - 1))
+def _levels_of_zero(draws: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest level at which `np.quantile(draws, level)` is 0, 0 within the draws' range."""
+    ends = []
+    for sign in (-1, 1):  # the greatest level of the mirrored draws is the least one
+        signed = sign * draws
+        up_to, beyond = signed[signed <= 0], signed[signed > 0]
+        part = 0.0 if not len(beyond) or not len(up_to) else -up_to.max() / (beyond.min() - up_to.max())
+        ends.append((len(up_to) - 1 + part) / (len(draws) - 1))
+    return 1 - ends[0], ends[1]

@@ -26,7 +26,9 @@ the ratio of sums, as a whole sweep has it.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtr, stdtrit
+
+from ablation_core.stats.intervals import t_half_width, t_p_value
 
 FEWEST = 8  # sequences that a slope is fitted to, and before the first look: fewer say little
 NOISE = 1e-20  # of the sum of squares: an e that varies less is constant but for rounding
@@ -149,15 +151,15 @@ class RegressionEstimator:
 
     def p(self) -> np.ndarray:
         """Two-sided t-tests of the means against 0; NaN where there is no number."""
-        return 2 * t.sf(np.abs(self.ratio), self.freedom)
+        return t_p_value(self.ratio, self.freedom)
 
     def whole_p(self) -> np.ndarray:
         """The p-values that a whole sweep is expected to find."""
-        return 2 * t.sf(np.abs(self.whole_ratio), max(self.of - 1, 1))
+        return t_p_value(self.whole_ratio, max(self.of - 1, 1))
 
     def half_width(self, share: np.ndarray | float) -> np.ndarray:
         """Half the width of the 95 % interval of a look with this share of the error."""
-        return t.ppf(1 - (1 - 0.95) * share / 2, self.freedom) * self.error
+        return t_half_width(self.error, self.freedom, share)
 
     def chance(self, level: float) -> np.ndarray:
         """How probable it is that a whole sweep finds p ≤ level, (changes,).
@@ -165,11 +167,13 @@ class RegressionEstimator:
         The mean of all N sequences lies about this one by `gap`: predictive power (Spiegelhalter, Freedman and
         Blackburn 1986), with what is known of the sequences to come.
         """
-        wanted = t.isf(min(level, 1) / 2, max(self.of - 1, 1))
+        wanted = -stdtrit(max(self.of - 1, 1), min(level, 1) / 2)
         with np.errstate(divide="ignore", invalid="ignore"):
             spread = np.maximum(np.where(self.whole_error > 0, self.gap / self.whole_error, 0.0), 1e-12)
         centre = np.abs(self.whole_ratio)
-        return t.sf((wanted - centre) / spread, self.gap_freedom) + t.cdf((-wanted - centre) / spread, self.gap_freedom)
+        return stdtr(self.gap_freedom, (centre - wanted) / spread) + stdtr(
+            self.gap_freedom, (-wanted - centre) / spread
+        )
 
 
 def _ratio(mean: np.ndarray, error: np.ndarray) -> np.ndarray:

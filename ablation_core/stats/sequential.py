@@ -20,7 +20,9 @@ error that a whole sweep would find, this look is the change's last and spends w
 depends on how far the residuals spread, not on where the mean lies, and does not favour a large mean.
 
 **Intervals** are repeated confidence intervals (Jennison and Turnbull 1989): the one of look k has the level
-1 - 0.05 w_k, so that all looks' intervals together hold the mean with 95 %.
+1 - 0.05 w_k, so that all looks' intervals together hold the mean with 95 %. What is reported is what they have in common,
+which excludes 0 exactly where P ≤ 0.05: some look's interval excludes 0 where its p_k ≤ 0.05 w_k. Should they have nothing
+in common, it is the interval of the look that gave P.
 
 **Given up.** A change that a whole sweep would hardly tell takes no more data: the chance of it is below `HARDLY`
 (stochastic curtailment, Lan, Simon and Halperin 1982). Giving up only lowers P(told), so that it costs no validity.
@@ -29,7 +31,6 @@ depends on how far the residuals spread, not on where the mean lies, and does no
 from typing import Literal
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from ablation_core.stats.regression_estimator import FEWEST, RegressionEstimator
 
@@ -68,6 +69,8 @@ def significant(p: np.ndarray) -> np.ndarray:
 
 def adjusted(p: np.ndarray) -> np.ndarray:
     """p-values after Benjamini and Hochberg (1995), (changes,); NaN counts as 1."""
+    from scipy.stats import false_discovery_control  # a second to load: only where a map is judged
+
     return false_discovery_control(np.where(np.isnan(p), 1.0, np.minimum(p, 1.0))) if len(p) else np.zeros(0)
 
 
@@ -85,6 +88,8 @@ class GroupSequentialTest:
         self.looks = 0
         self.p = np.ones(changes)
         self.mean, self.half_width = np.full(changes, np.nan), np.full(changes, np.nan)
+        self._common = np.tile([[-np.inf], [np.inf]], changes)  # what all looks' intervals share
+        self._deciding = self._common.copy()  # the interval of the look that gave P
         self.seen = np.zeros(changes, dtype=int)  # sequences, at the last look
         self.share = np.zeros(changes)  # of the error, that the last look spent
         self.verdicts: list[Verdict] = ["open"] * changes
@@ -93,6 +98,10 @@ class GroupSequentialTest:
     def open(self) -> np.ndarray:
         """The numbers of the changes that take more data."""
         return np.array([i for i, verdict in enumerate(self.verdicts) if verdict == "open"], dtype=int)
+
+    def intervals(self) -> np.ndarray:
+        """The reported interval of each change, (2, changes); infinite where none is known."""
+        return np.where(self._common[0] <= self._common[1], self._common, self._deciding)
 
     def look(
         self, sums: np.ndarray, counts: np.ndarray, guesses: np.ndarray | None = None, sizes: np.ndarray | None = None
@@ -109,8 +118,14 @@ class GroupSequentialTest:
         estimates = RegressionEstimator.make(sums, counts, None if guesses is None else guesses[at], sizes)
         settled = estimates.gap <= SETTLED * estimates.whole_error
         share = self.share[at] = np.where(settled, self.shares[self.looks :].sum(), self.shares[self.looks])
-        self.p[at] = np.fmin(self.p[at], estimates.p() / share)
-        self.mean[at], self.half_width[at] = estimates.mean, estimates.half_width(share)
+        p, half = estimates.p() / share, estimates.half_width(share)
+        ends = np.stack([estimates.mean - half, estimates.mean + half])
+        decides = (p < self.p[at]) | np.isinf(self._deciding[0, at])
+        self._deciding[:, at] = np.where(decides & np.isfinite(ends), ends, self._deciding[:, at])
+        self._common[0, at] = np.fmax(self._common[0, at], ends[0])
+        self._common[1, at] = np.fmin(self._common[1, at], ends[1])
+        self.p[at] = np.fmin(self.p[at], p)
+        self.mean[at], self.half_width[at] = estimates.mean, half
         self.seen[at] = estimates.sequences
         self.looks += 1
         found = significant(self.p)

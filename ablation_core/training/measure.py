@@ -81,10 +81,10 @@ CARD = """# {name}
 TEXT = (
     "{tokens:,} tokens of docstrings and package descriptions, found in the standard library of Python {text[python]} "
     "and in the {text[packages]} packages installed by `requirements.txt` ({text[documents]:,} documents; their licences "
-    "are those of their packages). Documents that share ten words in a row with `python-docs` are left out."
+    "are those of their packages). Documents that share ten consecutive words with `python-docs` are left out."
 )
 WORDS = {
-    "opt-mini": "{predictions:,} next tokens of `python-docs`: {loss:.3f} nats a token, top-1 {top1:.1%}; an interpolated "
+    "opt-mini": "{predictions:,} next tokens of `python-docs`: {loss:.3f} nats per token, top-1 {top1:.1%}; an interpolated "
     "trigram model of the same training tokens: {trigram_loss:.3f} nats, {gap:.3f} more",
     "roberta-mini": "{predictions:,} chosen tokens (15 %) of `python-docs`: top-1 {top1:.1%}, {loss:.3f} nats; the best "
     "guess from the counts of the two neighbouring tokens: {neighbours_top1:.1%}",
@@ -97,22 +97,22 @@ def write_card(name: str, figures: dict, work: Path) -> None:
     folder = bundled.FOLDER / name
     run = json.loads((folder / "training.json").read_text())
     if name == "vit-mini":
-        data = "the 60,000 training images of Fashion-MNIST (MIT licence), moved by up to 2 pixels and mirrored"
-        limits = "It knows ten kinds of clothes, 28 × 28 pixels, grey. Nothing else."
+        data = "the 60,000 training images of Fashion-MNIST (MIT licence), shifted by up to 2 pixels and mirrored"
+        limits = "It only knows ten kinds of clothes, in grey, 28 × 28 pixels."
     else:
         text = json.loads((work / "text.json").read_text())
         data = TEXT.format(tokens=figures["training_tokens"], text=text)
-        limits = "It has read documentation of Python code and nothing else: an object to study, not a source of facts."
+        limits = "It has only read documentation of Python code: an object to study, not a source of facts."
     gap = figures.get("trigram_loss", 0) - figures["loss"]
-    info = CARD.format(
+    card = CARD.format(
         name=name,
         description=bundled.describe(name)[0].upper() + bundled.describe(name)[1:],
         run=run,
         data=data,
-        file_lock=WORDS[name].format(gap=gap, **figures),
+        held=WORDS[name].format(gap=gap, **figures),
         limits=limits,
     )
-    (folder / "README.md").write_text(info, encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def main() -> None:
@@ -124,7 +124,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     figures = measure(arguments.name, arguments.work)
     print(json.dumps(figures, indent=2))
-    if arguments.info:
+    if arguments.card:
         write_card(arguments.name, figures, arguments.work)
 
 

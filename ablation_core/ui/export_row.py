@@ -1,6 +1,6 @@
-"""The row at the end of a page: its numbers as script and command, its charts and tables as files, all as a report.
+"""Export, at the end of a page: its numbers as script and command, its charts and tables as files, all as a report.
 
-Files are made when they are asked for, in the download's own thread, so that the row costs a page nothing.
+Files are made when they are downloaded, in the download's own thread, so that the row costs a page nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.activations.neuron_summary import summarise_neuron
+from ablation_core.engine.metrics import Metric, metrics_in
 from ablation_core.report import charts, code, export, frames
 from ablation_core.report.html import Picture, Report, result_table, to_html
+from ablation_core.report.numbers import is_points
 from ablation_core.report.sentences import comparison, verdict
 from ablation_core.server import access
 from ablation_core.ui.sidebar import View
@@ -24,17 +26,10 @@ from ablation_core.ui.sidebar import View
 if TYPE_CHECKING:
     from ablation_core.ui.ablation_job import AblationProgress
 
-_METRICS = {
-    "loss": "Change of loss, nats a prediction",
-    "top1": "Change of top-1, share of predictions",
-    "top10": "Change of top-10, share of predictions",
-    "kl": "KL from the baseline, nats",
-}
-
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart to take along: how it is drawn, and what it shows in words."""
+    """A chart to export: how it is drawn, and its alternative text."""
 
     draw: Callable[[], alt.TopLevelMixin]
     alternative: str
@@ -48,7 +43,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class ExportContent:
-    """What a page gives along.
+    """What a page exports.
 
     Attributes:
         name: the beginning of every file's name.
@@ -75,58 +70,58 @@ class ExportContent:
         return replace(self, report=report)
 
 
-def row(taken: ExportContent) -> None:
+def row(content: ExportContent) -> None:
     """Draw the row."""
     st.divider()
-    st.markdown("**Take it with you**")
+    st.markdown("**Export**")
     with st.container(horizontal=True):
         with st.popover("Copy as Python", help="A script that prints the numbers of this page."):
             st.caption("Run it in the project's folder. It prints the numbers of this page as JSON.")
-            st.code(taken.script, language="python", wrap_lines=True)
+            st.code(content.script, language="python", wrap_lines=True)
         with st.popover("Copy as command", help="A command line that prints the numbers of this page."):
-            st.caption("Run it in the project's folder; --json behind it prints every digit.")
-            st.code(taken.command, language="bash", wrap_lines=True)
+            st.caption("Run it in the project's folder; add --json to print every digit.")
+            st.code(content.command, language="bash", wrap_lines=True)
         with st.popover("Charts", help="Every chart of this page as a PNG or SVG file."):
-            for title, chart in taken.charts.items():
-                _downloads(taken, title, {"PNG": partial(chart.png, title), "SVG": partial(chart.svg, title)})
-        with st.popover("Tables", help="Every table of this page as a CSV or JSON file, with where it comes from."):
-            for title, frame in taken.tables.items():
-                files = {"CSV": _table(export.to_csv, frame, taken), "JSON": _table(export.to_json, frame, taken)}
-                _downloads(taken, title, files)
-        if taken.report:
+            for title, chart in content.charts.items():
+                _downloads(content, title, {"PNG": partial(chart.png, title), "SVG": partial(chart.svg, title)})
+        with st.popover("Tables", help="Every table of this page as a CSV or JSON file, with its provenance."):
+            for title, frame in content.tables.items():
+                files = {"CSV": _table(export.to_csv, frame, content), "JSON": _table(export.to_json, frame, content)}
+                _downloads(content, title, files)
+        if content.report:
             st.download_button(
                 "Report",
-                taken.report,
-                export.file_name(taken.name, "report", ending="html"),
+                content.report,
+                export.file_name(content.name, "report", ending="html"),
                 "text/html",
                 on_click="ignore",
-                key=f"report {taken.name}",
-                help="One HTML page with the findings, charts, tables and how to get the numbers again.",
+                key=f"report {content.name}",
+                help="One HTML page with the findings, charts, tables and how to reproduce the numbers.",
             )
 
 
 _TYPES = {"PNG": "image/png", "SVG": "image/svg+xml", "CSV": "text/csv", "JSON": "application/json"}
 
 
-def _downloads(taken: ExportContent, title: str, files: Mapping[str, Callable[[], bytes | str]]) -> None:
+def _downloads(content: ExportContent, title: str, files: Mapping[str, Callable[[], bytes | str]]) -> None:
     st.markdown(title)
     with st.container(horizontal=True):
         for kind, make in files.items():
             st.download_button(
                 kind,
                 make,
-                export.file_name(taken.name, title.split(",")[0].lower(), ending=kind.lower()),
+                export.file_name(content.name, title.split(",")[0].lower(), ending=kind.lower()),
                 _TYPES[kind],
                 on_click="ignore",
-                key=f"{kind} {title} {taken.name}",
+                key=f"{kind} {title} {content.name}",
                 help=f"{title} as {kind}",
             )
 
 
 def _table(
-    write: Callable[[pd.DataFrame, dict], bytes], frame: Callable[[], pd.DataFrame], taken: ExportContent
+    write: Callable[[pd.DataFrame, dict], bytes], frame: Callable[[], pd.DataFrame], content: ExportContent
 ) -> Callable[[], bytes]:
-    return lambda: write(frame(), taken.provenance)
+    return lambda: write(frame(), content.provenance)
 
 
 def of_ablation(view: View, outcome: AblationProgress) -> None:
@@ -135,21 +130,21 @@ def of_ablation(view: View, outcome: AblationProgress) -> None:
 
 
 def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
-    """What the Ablate page gives along, once something is measured."""
+    """The exports of the Ablate page, once something is measured."""
     result, floor = outcome.result, outcome.floor
     assert result is not None
-    title = f"{result.model['ref']} without {result.select or 'nothing'}, on {result.data['ref']}"
+    title = f"{result.model['ref']} without {result.select or 'any neurons'}, on {result.data['ref']}"
 
-    def changes(metric: str) -> alt.LayerChart:
-        band = (floor.low, floor.high) if floor and metric == "loss" else None
-        return charts.changes(frames.change_frame(result, metric, view.method), _METRICS[metric], band)
+    def changes(metric: Metric) -> alt.LayerChart:
+        frame = frames.change_frame(result, metric.name, view.method, floor)
+        return charts.changes(frame, metric.change_title, is_points(metric.change_format))
 
-    drawn = {
-        words: Chart(partial(changes, metric), f"{words} by method, with 95 % intervals: {title}.")
-        for metric, words in _METRICS.items()
-    }
+    drawn = {}
+    for metric in metrics_in(result.baseline.means):
+        words = metric.change_title[0].upper() + metric.change_title[1:]
+        drawn[words] = Chart(partial(changes, metric), f"{words} by method, with 95 % intervals: {title}.")
     if result.neurons:
-        drawn["Where the replaced values lie"] = Chart(
+        drawn["Replacement values"] = Chart(
             lambda: charts.replaced_values(frames.replaced_frame(view.statistics, view.selection, view.bins)),
             "Each method's values in standard deviations from the neurons' means.",
         )
@@ -159,7 +154,7 @@ def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
 
     tables = {
         "All methods": lambda: frames.result_frame(result),
-        "Where the replaced values lie": lambda: frames.replaced_frame(view.statistics, view.selection, view.bins),
+        "Replacement values": lambda: frames.replaced_frame(view.statistics, view.selection, view.bins),
     }
     name = export.file_name("ablation", result.model["ref"], result.select, ending="").rstrip(".")
     return ExportContent(name, script, command, drawn, tables, provenance).with_report(
@@ -175,7 +170,7 @@ def of_neuron(view: View, layer: int, head: int, neuron: int) -> None:
 
 
 def neuron_exports(view: View, layer: int, head: int, neuron: int) -> ExportContent:
-    """What the Distributions page gives along: one neuron large, its head, and the map."""
+    """The exports of the Distributions page: one neuron, its head, and the map."""
     statistics, bins, select = view.statistics, view.bins, f"{layer}.{head}:{neuron}"
     reading = summarise_neuron(statistics, layer, head, neuron, bins)
     unit = f"activation of neuron {select}"
@@ -197,7 +192,7 @@ def neuron_exports(view: View, layer: int, head: int, neuron: int) -> ExportCont
         f"{words}, logarithmic": Chart(lambda: histogram(True), f"{words}, counts logarithmic. {reading.sentence}"),
         "Map of the heads": Chart(
             lambda: charts.head_map(heads(), "|peak − mean| in std"),
-            "Every head, coloured by how far peak and mean lie apart.",
+            "Every head, coloured by the distance between peak and mean.",
         ),
     }
     script = access.ACCESS.public(code.neuron_script(view.info, statistics, select, bins))
@@ -217,6 +212,6 @@ def neuron_exports(view: View, layer: int, head: int, neuron: int) -> ExportCont
         [reading.sentence],
         lambda: {
             "Its values, in activation units": pd.DataFrame(reading.values.items(), columns=["kind", "value"]),
-            f"All neurons of head {layer}.{head}, the oddest first": neurons(),
+            f"All neurons of head {layer}.{head}, those with the peak farthest from the mean first": neurons(),
         },
     )

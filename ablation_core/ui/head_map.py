@@ -1,40 +1,37 @@
-"""Parts of the Head map page: one head by all methods, the instant estimate, whether the methods agree."""
+"""Parts of the Head map page: one head by every method, the instant estimate, whether the methods agree."""
 
 import pandas as pd
 import streamlit as st
 
-from ablation_core.experiments.estimate import QUANTITIES
+from ablation_core.engine.metrics import METRICS, estimated_metrics
 from ablation_core.methods.registry import METHODS
 from ablation_core.report import charts, run_charts, run_frames
-from ablation_core.report.run_frames import RegressionEstimator
+from ablation_core.report.numbers import is_points
+from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import estimate_sentence
+from ablation_core.report.sentences import floor_words
 from ablation_core.runs.sweep import SweepResult
-from ablation_core.ui.links import page_link
-from ablation_core.ui.run_export_row import Measure
+from ablation_core.ui.widgets import dark_page, page_link
 
 LARGEST = 20  # neurons listed
 
 
-def dark_page() -> bool:
-    """Whether the page is drawn in the dark theme."""
-    return st.context.theme.type == "dark"
-
-
-def show_head(result: SweepResult, head: str, term: str, method: str, metric: str, measure: Measure) -> None:
-    """One head by all methods, and where to go on with it.
+def show_head(result: SweepResult, head: str, term: str, method: str, metric: str) -> None:
+    """One head by all methods, with links to it on other pages.
 
     Args:
         term: the head, or the one neuron of it that was asked for.
     """
+    title = METRICS[metric].change_heading
     st.markdown(f"**Head {head} by every method**")
     frame = run_frames.method_frame(result, head, metric, method)
     if len(frame):
         floor = result.floor(method, metric)
         st.altair_chart(
-            charts.changes(frame, measure.title, floor[:2] if floor else None),
-            alt=f"{measure.title} without head {head}, by method, with 95 % intervals.",
+            charts.changes(frame, title, is_points(METRICS[metric].change_format)),
+            alt=f"{title} without head {head}, by method, with 95 % intervals.",
         )
-        band = f" Grey band: random sets of as many neurons, by {method}." if floor else ""
+        band = f" Grey bands: noise floor, {floor_words(floor[2])} (layers in turn)." if floor else ""
         st.caption(f"95 % intervals, paired.{band}")
     else:
         st.caption("Not measured yet.")
@@ -45,46 +42,46 @@ def show_head(result: SweepResult, head: str, term: str, method: str, metric: st
 
 def show_estimates(
     result: SweepResult,
-    estimates: RegressionEstimator,
+    estimates: HeadEstimates,
     neurons: pd.DataFrame,
     head: str,
     term: str,
     method: str,
     metric: str,
-    measure: Measure,
     predictions: int,
-    late: str,
+    missing: str,
 ) -> None:
-    """How far the instant estimate can be trusted, and what it says of single neurons.
+    """How far the instant estimate can be trusted, and its values for single neurons.
 
     Args:
-        neurons: as `instant.neuron_estimates` makes them.
-        predictions: how many the estimate is of.
-        late: why there is none, where there is none.
+        neurons: as `server.head_map.neuron_estimates` makes them.
+        predictions: how many the estimate is based on.
+        missing: why there is none, where there is none.
     """
-    st.subheader("The instant estimate", anchor=False)
+    title, form = METRICS[metric].change_heading, METRICS[metric].cell_format
+    st.subheader("Instant estimate", anchor=False)
     if not estimates:
-        learned = f"The constants of {method} are learned for each head; they cannot be estimated."
+        learned = f"The constants of {method} are learned for each head, so their effect cannot be estimated."
         st.caption(
-            (learned if METHODS[method].learned else late)
-            if metric in QUANTITIES
-            else "Only the loss and the KL are estimated."
+            (learned if METHODS[method].learned else missing)
+            if METRICS[metric].estimate
+            else f"Only {' and '.join(one.noun for one in estimated_metrics())} can be estimated."
         )
         return
     sentence = estimate_sentence(result, method, metric, estimates)
-    st.markdown(f"Of second order, on {predictions:,} predictions, for every head and every neuron at once. {sentence}")
+    st.markdown(f"Second-order, from gradients on {predictions:,} predictions, for every head and neuron. {sentence}")
     exact_column, neuron_column = st.columns(2, gap="large")
     with exact_column:
         frame = run_frames.estimate_frame(result, method, metric, estimates)
         st.markdown("**Estimate and exact change**")
         if len(frame):
             st.altair_chart(
-                run_charts.pair_scatter(frame, "estimate", "exact", measure.title, measure.form),
-                alt=f"Each measured head's estimated and exact {measure.title} by {method}. {sentence}",
+                run_charts.pair_scatter(frame, "estimate", "exact", title, form),
+                alt=f"Each measured head's estimated and exact {title} by {method}. {sentence}",
             )
-            st.caption("A point is a head; on the dashed line the estimate is right.")
+            st.caption("One point per head; on the dashed line the estimate equals the exact change.")
         else:
-            st.caption("Nothing exact to compare with yet.")
+            st.caption("No exact changes to compare with yet.")
     with neuron_column:
         st.markdown(f"**The neurons of head {head}, one at a time (estimated)**")
         layer, number = map(int, head.split("."))
@@ -96,28 +93,29 @@ def show_estimates(
                 st.session_state["head"] = f"{head}:{int(clicked[0]['neuron'])}"
 
         st.altair_chart(
-            run_charts.neuron_bars(own.assign(picked=own["label"] == term), measure.title, measure.form),
+            run_charts.neuron_bars(own.assign(picked=own["label"] == term), title, form),
             key=key,
             on_select=pick_neuron,
             selection_mode="pick",
-            alt=f"Estimated {measure.title} without each neuron of head {head} by {method}, with standard errors.",
+            alt=f"Estimated {title} without each neuron of head {head} by {method}, with standard errors.",
         )
-        st.caption("Thin lines: one standard error to each side. Click a neuron to go on with it.")
+        st.caption("Thin lines: ± one standard error. Click a neuron to select it.")
     with st.expander(f"The {LARGEST} neurons of the model with the largest estimates"):
         shown = neurons.head(LARGEST)[["label", "estimate", "error"]]
         st.dataframe(
-            shown.rename(columns={"label": "neuron", "estimate": measure.title, "error": "standard error"}),
+            shown.rename(columns={"label": "neuron", "estimate": title, "error": "standard error"}),
             hide_index=True,
             width="stretch",
         )
 
 
-def show_agreement(result: SweepResult, metric: str, measure: Measure) -> None:
-    """Whether the methods order the heads alike."""
+def show_agreement(result: SweepResult, metric: str) -> None:
+    """Whether the methods rank the heads alike."""
+    title, form = METRICS[metric].change_heading, METRICS[metric].cell_format
     st.subheader("Do the methods agree?", anchor=False)
     frame = run_frames.agreement_frame(result, metric).dropna(subset="rho")
     if len(frame) <= len(result.methods):
-        st.caption("Two methods and four heads are needed: measure more.")
+        st.caption("This needs at least two methods on four heads: measure more.")
         return
 
     def pick_pair() -> None:
@@ -137,19 +135,19 @@ def show_agreement(result: SweepResult, metric: str, measure: Measure) -> None:
                 f"{row.one} and {row.other} {row.rho:.2f}" for row in frame.itertuples() if row.one < row.other
             ),
         )
-        st.caption("1: the same order of heads, 0: unrelated. Click a pair to draw it; its interval shows on hovering.")
+        st.caption("1: the same ranking of heads; 0: unrelated. Click a pair to plot it; hover for its interval.")
     with scatter_column:
         names = st.columns(2)
         one = names[0].selectbox(
-            "Across", result.methods, key="one", bind="query-params", help="The method that is drawn to the right."
+            "x axis", result.methods, key="one", bind="query-params", help="The method on the x axis."
         )
         other = names[1].selectbox(
-            "Up", result.methods, index=len(result.methods) - 1, key="other", bind="query-params",
-            help="The method that is drawn upwards.",
+            "y axis", result.methods, index=len(result.methods) - 1, key="other", bind="query-params",
+            help="The method on the y axis.",
         )  # fmt: skip
         pairs = run_frames.pair_frame(result, one, other, metric)
         st.altair_chart(
-            run_charts.pair_scatter(pairs, one, other, measure.title, measure.form),
-            alt=f"Each head's {measure.title} by {one} against {other}.",
+            run_charts.pair_scatter(pairs, one, other, title, form),
+            alt=f"Each head's {title} by {one} against {other}.",
         )
-        st.caption("A point is a head; on the dashed line both methods change the same.")
+        st.caption("One point per head; on the dashed line both methods change it equally.")

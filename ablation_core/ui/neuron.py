@@ -1,4 +1,6 @@
-"""One neuron large: its distribution, the same on another data set, or by position."""
+"""One neuron: its distribution, the same on another data set, or by position; and the table of all neurons."""
+
+from collections.abc import Callable
 
 import pandas as pd
 import streamlit as st
@@ -6,26 +8,35 @@ import streamlit as st
 from ablation_core.activations.neuron_summary import NeuronSummary, summarise_neuron
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
+from ablation_core.errors import as_markdown
 from ablation_core.report import charts, distribution_charts, distribution_frames, frames
+from ablation_core.report.distribution_frames import ODDITIES, all_neurons_frame
+from ablation_core.report.numbers import number
 from ablation_core.server import access
 from ablation_core.ui import page, statistics_job
-from ablation_core.ui.choice import single_choice
-from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_positions, shared_statistics
+from ablation_core.ui.shared import (
+    find_shared_statistics,
+    shared_all_neurons,
+    shared_data,
+    shared_positions,
+    shared_statistics,
+)
 from ablation_core.ui.sidebar import View
-from ablation_core.ui.widgets import draw
+from ablation_core.ui.widgets import draw, single_choice
 
 SHOWN = ("histogram", "two data sets", "by position")
 DENSITIES = ("smoothed", "normal")
+_LISTED = 2000  # neurons in the table of the whole model
 
 
 def show_neuron(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
-    """The controls, the sentence and the picture of a neuron; returns what the picture shows as a table."""
+    """The controls, the sentence and the chart of a neuron; returns the chart's data."""
     reading = summarise_neuron(view.statistics, layer, head, neuron, view.bins)
     st.markdown(reading.sentence)
     shown_column, density_column, log_column = st.columns([5, 4, 2], vertical_alignment="bottom")
     shown = single_choice(
-        shown_column.segmented_control, "Shown", SHOWN, default=SHOWN[0], key="shown",
-        help="The histogram; the same neuron on another data set, on the same axes; or position by position.",
+        shown_column.segmented_control, "View", SHOWN, default=SHOWN[0], key="shown",
+        help="The histogram; the same neuron on another data set, on the same axes; or by position in the sequence.",
     )  # fmt: skip
     if shown == "two data sets":
         return _two_sets(view, layer, head, neuron)
@@ -37,7 +48,7 @@ def show_neuron(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
         "the same mean and standard deviation.",
     )  # fmt: skip
     log = log_column.toggle(
-        "Log", key="log", bind="query-params", help="Logarithmic counts: rare activations show too."
+        "Log scale", key="log", bind="query-params", help="Counts on a logarithmic scale: rare activations show, too."
     )
     return _histogram(view, layer, head, neuron, reading, density, log)
 
@@ -62,7 +73,9 @@ def _histogram(
     )
     notes = [f"{int(view.statistics.count[layer, head, neuron]):,} positions in {view.bins} bins"]
     if reading.outside:
-        notes.append(f"{reading.outside:.2%} of the values lie beyond the bins' range; mean and std include them")
+        notes.append(
+            f"{reading.outside:.2%} of the values are outliers beyond the bins' range; mean and std include them"
+        )
     st.caption("; ".join(notes) + ".")
     return bars
 
@@ -72,11 +85,11 @@ def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
     allowed = access.ACCESS
     others = [name for name in allowed.offered_data(kind, listed) if name != view.data_ref]
     if not others:
-        st.caption("This server offers no other data to set beside it.")
+        st.caption("This server offers no other data to compare with.")
         return pd.DataFrame()
     other_ref = st.selectbox(
-        "Beside it", others, key="beside", bind="query-params", accept_new_options=not allowed.shared,
-        help="Another data set that this server offers: its statistics part." if allowed.shared else "Another data set: its statistics part. Type text: and a file's path, or images: and a folder's.",
+        "Compare with", others, key="beside", bind="query-params", accept_new_options=not allowed.shared,
+        help="Another data set that this server offers (statistics part)." if allowed.shared else "Another data set (statistics part). Type text: and a file's path, or images: and a folder's path.",
     )  # fmt: skip
     assert other_ref is not None  # one is always chosen
     with page.show_errors():
@@ -95,7 +108,7 @@ def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
         alt=f"Neuron {name} on {view.data_ref}, upwards, and on {other_ref}, downwards, on the same axes.",
     )
     for ref, reading, statistics in ((view.data_ref, one, view.statistics), (other_ref, two, other)):
-        values = ", ".join(f"{kind} {value:.4g}" for kind, value in reading.values.items())
+        values = ", ".join(f"{kind} {number(value, '.4g')}" for kind, value in reading.values.items())
         st.markdown(
             f"**{ref}** ({statistics.provenance['tokens']:,} positions): {values}, std {reading.std:.4g}. "
             f"{reading.sentence}"
@@ -104,7 +117,7 @@ def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
 
 
 def _other_statistics(view: View, ref: str) -> Statistics:
-    """Another data set's statistics, from the cache or as they are being counted; else a button that begins that."""
+    """Another data set's statistics, from the cache or as they are being computed; else a button that starts that."""
     entry = find_shared_statistics(view.info, ref)
     if entry is not None:
         return shared_statistics(view.info, entry)
@@ -119,12 +132,12 @@ def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame
 
     with page.show_errors():
         data = shared_data(view.model, view.data_ref, STATISTICS_PREDICTIONS[view.model.modality], "statistics")
-        with st.spinner("Running the model over a few sequences …", show_time=True), page.model_turn(view.model):
+        with st.spinner("Running the model on a few sequences …", show_time=True), page.model_turn(view.model):
             found = shared_positions(view.model, data, layer)
     name = f"{layer}.{head}:{neuron}"
     frame = distribution_frames.position_frame(found, head, neuron)
     skip = st.toggle(
-        "Without the first position", value=True, key="skip first", help="Its values are often far from all others."
+        "Hide the first position", value=True, key="skip first", help="Its values are often far from all others."
     )
     draw(
         distribution_charts.positions,
@@ -136,8 +149,45 @@ def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame
     page.legend(("mean", "median"))
     first = frame.iloc[0]
     st.caption(
-        f"Over {found.sequences} sequences of {found.data} (its statistics part; at most {SEQUENCES} are run for this): each "
-        f"position's mean, median and, as a band, the range from its 10 % to its 90 % quantile. "
-        f"At the first position the mean is {first['mean']:.4g}."
+        as_markdown(
+            f"Over {found.sequences} sequences of {found.data} (statistics part; at most {SEQUENCES} are run): mean and "
+            f"median at each position; band: 10 % to 90 % quantile. "
+            f"At the first position the mean is {number(first['mean'], '.4g')}."
+        )
     )
     return frame
+
+
+def show_all_neurons(view: View, pick: Callable[[str], None]) -> None:
+    """The table of all neurons, with the choice of what it is sorted by.
+
+    Args:
+        pick: called with the name of the clicked neuron, before the page runs again.
+    """
+    by = single_choice(
+        st.pills, "Most unusual first, by", list(ODDITIES), default="peak from mean", key="odd", wrap=True,
+        help="The distances between peak, mean and zero; skew; the distance of a second hump from the peak; or the width "
+        "of the peak's interval: where it falls in 95 % of samples of as many positions. Distances are in standard "
+        "deviations.",
+    )  # fmt: skip
+    frame = all_neurons_frame(
+        view.statistics, shared_all_neurons(view.statistics, view.bins), view.info.shape, view.bins, by
+    )
+    key = f"all neurons {by} {view.bins} {view.statistics.digest}"
+    shown = frame.head(_LISTED)
+
+    def picked() -> None:
+        if rows := st.session_state[key].selection.rows:
+            pick(shown["neuron"].iloc[rows[0]])
+
+    numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in frame if name != "neuron"}
+    st.dataframe(
+        shown, key=key, on_select=picked, selection_mode="single-row", column_config=numbers, hide_index=True,
+        width="stretch", height=430, row_height=28,
+    )  # fmt: skip
+    most = (
+        f"the {_LISTED:,} most unusual of {len(frame):,} neurons"
+        if len(frame) > _LISTED
+        else f"all {len(frame):,} neurons"
+    )
+    st.caption(f"Click a row's first cell to see that neuron below; {most}. Click a column's title to sort by it.")

@@ -1,4 +1,4 @@
-"""What the pages share: their frame, errors as sentences, the turn with a model, and a few words."""
+"""What the pages share: their frame, errors as sentences, the turn with a model, and the legend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.charts import MARKS
+from ablation_core.report.charts import mark_of
 from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
 from ablation_core.ui.run_controls import show_mine
@@ -18,7 +18,6 @@ from ablation_core.ui.sidebar import View, read_view
 
 if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
-    from ablation_core.stats.intervals import Interval
 
 PAGES = {
     "app.py": "Distributions",
@@ -38,19 +37,31 @@ _STYLE = """<style>
 
 
 def open_page(title: str, icon: str, runs_model: bool = True) -> View:
-    """Set the page up and draw the sidebar; stops the page, with a sentence, where something is missing.
+    """Set the page up and draw the sidebar; stops the page, with a sentence in the main area, if something is missing.
 
     Args:
         runs_model: False for a page that shows something before the model is loaded.
     """
     open_frame(title, icon)
-    with st.sidebar, show_errors():
-        return read_view(runs_model)
+    messages = st.container()
+    try:
+        with st.sidebar:
+            return read_view(runs_model, messages)
+    except AblationError as error:
+        messages.error(as_markdown(error), icon="⚠️")
+        st.stop()
+
+
+# What a choice was called in addresses that people have kept: (parameter, old value) → new value.
+_OLD_VALUES = {("odd", "unsure peak"): "uncertain peak", ("odd", "second mode"): "second hump"}
 
 
 def open_frame(title: str, icon: str) -> None:
     """Set the page up, with links to the others, for a page that needs no model."""
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
+    for (name, old), new in _OLD_VALUES.items():
+        if st.query_params.get(name) == old:
+            st.query_params[name] = new
     prepare_process()
     st.html(_STYLE)
     with st.sidebar:
@@ -74,7 +85,7 @@ def show_errors() -> Iterator[None]:
 
 @contextmanager
 def model_turn(model: LoadedModel) -> Iterator[None]:
-    """Hold the model; that somebody else is running it is said here until then."""
+    """Hold the model; until it is free, say here that another computation is using it."""
     place = st.empty()
     with turn(model, place.caption):
         place.empty()
@@ -83,16 +94,10 @@ def model_turn(model: LoadedModel) -> Iterator[None]:
 
 def legend(kinds: tuple[str, ...]) -> None:
     """The kinds of values, each with its line in its colour and style."""
-    styles = {"zero": "dotted", "mean": "dashed", "median": "double", "peak": "solid"}
+    styles = {"zero": "dotted", "mean": "dashed", "median": "double"}
     lines = "".join(
         f'<span style="margin-right:1.4em;white-space:nowrap"><span style="display:inline-block;width:26px;'
-        f'vertical-align:middle;border-top:3px {styles[kind]} {MARKS[kind].color}"></span> {kind}</span>'
-        for kind in kinds
+        f'vertical-align:middle;border-top:3px {style} {mark_of(kind).color}"></span> {kind}</span>'
+        for kind, style in ((kind, styles.get(kind, "solid")) for kind in kinds)
     )
     st.html(f'<div style="font-size:0.85rem;opacity:0.85">{lines}</div>')
-
-
-def interval_text(interval: Interval, form: str) -> str:
-    """A mean with its 95 % interval in brackets."""
-    mean = format(interval.mean, form)
-    return mean if interval.low is None else f"{mean} [{interval.low:{form}}, {interval.high:{form}}]"

@@ -1,7 +1,7 @@
-"""Long runs on a page: begun and stopped by buttons, watched as they grow, drawn from what is kept.
+"""Long runs on a page: started and stopped by buttons, watched as they grow, drawn from what is saved.
 
-A page draws the ledger's finished pieces, whoever computes them; a job only says how far it is. So what a stopped run,
-another session or the command line has left shows at once.
+A page draws the ledger's finished units, whoever computes them; a job only says how far it is. So the results of a
+stopped run, of another session or of the command line are shown at once.
 """
 
 import os
@@ -16,8 +16,8 @@ from ablation_core.server import access
 from ablation_core.server.jobs import Job
 from ablation_core.server.turns import FairLock
 from ablation_core.storage import CACHE
-from ablation_core.ui.choice import single_choice
 from ablation_core.ui.shared import shared_jobs
+from ablation_core.ui.widgets import single_choice
 
 FOLDER = CACHE
 WITH_RUNS = ("Head map", "Pruning curves")
@@ -27,14 +27,14 @@ _REFUSED = "long run refused"
 
 
 def choose_measure(names: Sequence[str], help: str) -> str:
-    """The pills that say what is drawn."""
-    return single_choice(st.pills, "Measure", names, default="loss", key="metric", help=help)
+    """The choice of the metric that is drawn."""
+    return single_choice(st.pills, "Metric", names, default="loss", key="metric", help=help)
 
 
 def choose_place() -> str | None:
-    """Where runs that are begun on this page are computed: the address of the cluster, or None for this machine.
+    """Where runs that are started on this page are computed: the address of the cluster, or None for this machine.
 
-    Asked only where the server's operator has named a cluster, in `ABLATION_RAY_ADDRESS`.
+    Offered only where the server's operator has named a cluster, in `ABLATION_RAY_ADDRESS`.
     """
     address = os.environ.get("ABLATION_RAY_ADDRESS")
     if not address:
@@ -47,27 +47,27 @@ def choose_place() -> str | None:
         key="place",
         persist_state="session",
         required=True,
-        help="A long run can be given to a cluster; its numbers are the same, and what is finished is kept here.",
+        help="A long run can be sent to a cluster. The results are identical, and finished units are saved here.",
     )
     return address if chosen == there else None
 
 
 def words_of(place: str | None) -> str:
-    """What a run's name says of where it is computed."""
+    """The part of a run's name that says where it is computed."""
     return " on the cluster" if place else ""
 
 
 def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any], tuple[int, int]], unit: str) -> Path:
-    """Which kept run is shown: the view's own where it has begun, else the best kept one; a box to choose.
+    """Which saved run is shown: the view's own where it has started, else the best saved one; a box to choose.
 
-    The best has the view's data (or its smaller or larger edition), then the most pieces, then the most predictions.
+    The best has the view's data (or its smaller or larger edition), then the most units, then the most predictions.
 
     Args:
         own: the file of the view's own run.
-        kept: results by their files.
+        kept: saved results by their files.
         view: the description of the view's own run.
-        done: how many of a result's pieces are there, and of how many.
-        unit: what a piece is.
+        done: how many of a result's units are measured, and of how many.
+        unit: what a unit is.
     """
 
     def rank(path: Path) -> tuple:
@@ -86,20 +86,20 @@ def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any
         described = kept[path].description if path in kept else view
         text = f"{described['data']['predictions']:,} predictions of {described['data']['ref']}, "
         text += f"{done(kept[path])[0]} of {done(kept[path])[1]} {unit}" if path in kept else "not measured yet"
-        return f"this view: {text}" if path == own else f"kept: {text}{_differences(described, view)}"
+        return f"this view: {text}" if path == own else f"saved: {text}{_differences(described, view)}"
 
     return st.selectbox(
-        "Shown",
+        "Results from",
         options,
         index=1 if fits and not begun else 0,
         format_func=label,
         key=_shown_key(own),
-        help="Finished heads and points are kept in the cache folder; runs with other settings or data can be shown too.",
+        help="Finished heads and points are saved in the cache folder; runs with other settings or data can be shown, too.",
     )
 
 
 def may_be_shown(described: dict) -> bool:
-    """Whether a kept run is of what is offered (or of its other edition): one may name the files of a server's operator."""
+    """Whether a saved run is of what is offered (or of its other edition): one may name the files of a server's operator."""
     allowed, made = access.ACCESS, described["statistics"]
     refs = {described["data"]["ref"], *([made["data"]] if made else [])}
     offered = all(any(_same_data({"ref": ref}, {"ref": one}) for one in allowed.data) for ref in refs)
@@ -117,13 +117,13 @@ def _shown_key(own: Path) -> str:
 
 
 def _differences(there: dict, view: dict) -> str:
-    """What, other than the data set and the number of predictions, a kept run was made with."""
+    """The settings of a saved run that differ from the view's, other than the data set and the number of predictions."""
     found = []
     if there["bins"] != view["bins"]:
         found.append(f"{there['bins']} bins")
     digests = [described["statistics"] and described["statistics"]["digest"] for described in (there, view)]
     if digests[0] != digests[1]:
-        found.append("other statistics")
+        found.append("from another statistics file")
     mine, other = view["data"], there["data"]
     found += [f"{words} {other[name]}" for name, words in _SETTINGS.items() if mine[name] != other[name]]
     if there["model"]["dtype"] != view["model"]["dtype"]:
@@ -137,29 +137,41 @@ def _differences(there: dict, view: dict) -> str:
 _SETTINGS = {"seq_len": "windows of", "seed": "seed"}
 
 
-def watched(own: Path) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Decorates the part of a page that is drawn again and again while a run of the view or of this person is under way."""
-    before = _under_way(own)
+def watched(
+    is_out_of_date: Callable[[], bool], every: float | None
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Decorates a part of a page that is drawn again while a job is running; the one watcher of jobs on all pages.
+
+    Args:
+        is_out_of_date: whether the whole page has to be drawn again, as when the job has ended.
+        every: seconds between two looks; None where nothing is running.
+    """
 
     def decorate(draw: Callable[[], None]) -> Callable[[], None]:
         def drawn() -> None:
-            if before != _under_way(own):
-                st.rerun()  # one has begun or ended: only a whole run of the page changes how often it looks
+            if is_out_of_date():
+                st.rerun()  # only a whole run of the page changes how often it looks
             draw()
 
-        return st.fragment(drawn, run_every=_EVERY if before else None)
+        return st.fragment(drawn, run_every=every)
 
     return decorate
+
+
+def watched_run(own: Path) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Decorates the part of a page that is drawn again while a run of the view or of this person is under way."""
+    before = _under_way(own)
+    return watched(lambda: before != _under_way(own), _EVERY if before else None)
 
 
 def controls(
     own: Path, name: str, steps: Callable[[], Generator[Any]], begin: str | None, lock: FairLock | None = None
 ) -> None:
-    """The progress of the view's own run with a Stop button or, where something is left to do, a button that begins.
+    """The progress of the view's own run with a Stop button or, where something is left to do, a button that starts it.
 
     Args:
-        name: what the run is, for people.
-        begin: the words of that button; None where nothing is left.
+        name: the run's name, for readers.
+        begin: the label of that button; None where nothing is left.
         lock: that of the model, where this server runs it.
     """
     for key in _under_way(own):
@@ -168,11 +180,11 @@ def controls(
     if str(own) in _under_way(own):
         _show_progress(str(own))
     elif begin is not None and not access.ACCESS.keeps_runs:
-        st.caption("This server keeps nothing, so long runs are not offered; what was measured before is shown.")
+        st.caption("This server saves nothing, so long runs are not offered; earlier results are shown.")
     elif begin is not None:
         st.button(
             begin, key=f"start {own.name}", type="primary", on_click=_start, args=(own, name, steps, lock),
-            help="It goes on while you look at other pages, and can be stopped: what is finished is kept.",
+            help="It continues while you look at other pages, and can be stopped: finished units are saved.",
         )  # fmt: skip
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(as_markdown(refused), icon="⚠️")
@@ -182,8 +194,8 @@ def controls(
 
 
 def begin_once(key: str, name: str, steps: Callable[[], Generator[Any]], lock: FairLock) -> None:
-    """Begin a short run by itself, unless one of this person's is under way or they have met it while it is remembered:
-    one that was stopped stays so, one whose result others have displaced is made again."""
+    """Start a short run by itself, unless one of this person's is running or they have met this one before: a run that
+    was stopped stays stopped; one whose result was dropped from memory is made again."""
     flag = f"begun {key}"
     if (flag not in st.session_state or shared_jobs().get(key) is None) and not _under_way():
         st.session_state[flag] = True
@@ -195,17 +207,16 @@ def begin_once(key: str, name: str, steps: Callable[[], Generator[Any]], lock: F
 
 
 def show_mine(title: str) -> None:
-    """On the sidebar of pages without runs of their own: the run that this person has begun, while it is under way."""
+    """In the sidebar of pages without runs of their own: the run that this person has started, while it is running."""
     if title in WITH_RUNS or not _under_way():
         return
 
-    def drawn() -> None:
-        if not _under_way():
-            st.rerun()
+    @watched(lambda: not _under_way(), 2.0)
+    def progress() -> None:
         for key in _under_way():
             _show_progress(key)
 
-    st.fragment(drawn, run_every=2.0)()
+    progress()
 
 
 def _show_progress(key: str) -> None:
@@ -218,14 +229,14 @@ def _show_progress(key: str) -> None:
     state = waiting if job.waiting else f"{job.share:.0%}{job.time_left}"
     progress_column.progress(job.share, f"{job.name}: {state}")
     if access.ACCESS.shared and key != st.session_state.get(_MINE):
-        return  # begun by another visitor, who may stop it
+        return  # started by another visitor, who may stop it
     button_column.button(
-        "Stop", key=f"stop {key}", on_click=job.stop, width="stretch", help="What is finished is kept."
+        "Stop", key=f"stop {key}", on_click=job.stop, width="stretch", help="Finished units are saved."
     )
 
 
 def _under_way(own: Path | None = None) -> list[str]:
-    """The keys of the runs under way that concern this person: the one begun, and the view's own, whoever began it."""
+    """The keys of the running jobs that concern this person: the one they started, and the view's own, whoever started it."""
     mine = st.session_state.get(_MINE)
     here = None if own is None else str(own)
     return [key for key in dict.fromkeys((mine, here)) if key and _running(key) is not None]
@@ -237,7 +248,7 @@ def _running(own: Path | str) -> Job | None:
 
 
 def _start(own: Path, name: str, steps: Callable[[], Generator[Any]], lock: FairLock | None) -> None:
-    """Begin; an earlier run of the same person is stopped, and what it has finished stays."""
+    """Start; an earlier run of the same person is stopped, and its finished units stay."""
     jobs, earlier = shared_jobs(), st.session_state.get(_MINE)
     if earlier and earlier != str(own) and (job := _running(earlier)):
         job.stop()

@@ -1,13 +1,14 @@
-"""What the Head map and the Pruning curves page give along: script, command, charts, tables, report."""
+"""The exports of the Head map and the Pruning curves page: script, command, charts, tables, report."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import altair as alt
 import pandas as pd
 
+from ablation_core.engine.metrics import METRICS
 from ablation_core.report import charts, code, export, run_charts, run_frames
-from ablation_core.report.run_frames import RegressionEstimator
+from ablation_core.report.numbers import is_points
+from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import (
     curve_levels,
     curve_sentence,
@@ -21,31 +22,22 @@ from ablation_core.server import access
 from ablation_core.ui.export_row import Chart, ExportContent
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A metric as the pages draw it: its words with the unit, the form of its numbers, and the sign of a harm."""
-
-    title: str
-    form: str
-    worse: int = 1
-
-
 def sweep_exports(
     result: SweepResult,
     method: str,
     metric: str,
-    measure: Measure,
     head: str,
-    estimates: RegressionEstimator,
+    estimates: HeadEstimates,
     neurons: pd.DataFrame,
     adaptive: bool = False,
 ) -> ExportContent:
-    """The map by one method, a head by every method, and whether the methods agree.
+    """The map of one method, a head by every method, and whether the methods agree.
 
     Args:
-        neurons: the estimates of single neurons, as `instant.neuron_estimates` makes them.
+        neurons: the estimates of single neurons, as `server.head_map.neuron_estimates` makes them.
     """
-    described, title, form = result.description, measure.title, measure.form
+    described, row = result.description, METRICS[metric]
+    title, form = row.change_heading, row.cell_format
     layers, heads = described["model"]["layers"], described["model"]["heads"]
     most_heads = heads if isinstance(heads, int) else max(heads)
     what = f"{described['model']['ref']} without each head by {method}, on {described['data']['ref']}"
@@ -55,19 +47,18 @@ def sweep_exports(
         return run_frames.map_frame(result, method, metric, head, estimates)
 
     def one_head() -> alt.LayerChart:
-        floor = result.floor(method, metric)
-        return charts.changes(run_frames.method_frame(result, head, metric, method), title, floor and floor[:2])
+        return charts.changes(run_frames.method_frame(result, head, metric, method), title, is_points(form))
 
     drawn = {
         f"Every head, {title}, by {method}": Chart(
-            lambda: run_charts.effect_map(heads_frame(), title, form, layers, most_heads, measure.worse),
+            lambda: run_charts.effect_map(heads_frame(), title, row, layers, most_heads),
             f"Map of {what}: {_plain(first)}",
         )
     }
     tables: dict[str, Callable[[], pd.DataFrame]] = {f"Every head, by {method}": lambda: head_table(heads_frame())}
     if len(run_frames.method_frame(result, head, metric, method)):
         words = f"Head {head}, {title}, by every method"
-        drawn[words] = Chart(one_head, f"{words}, with 95 % intervals; the band: random sets of as many neurons.")
+        drawn[words] = Chart(one_head, f"{words}, with 95 % intervals; grey bands: the noise floor by each method.")
         tables[f"Head {head}, by every method"] = lambda: run_frames.method_frame(result, head, metric, method).drop(
             columns="chosen"
         )
@@ -80,7 +71,7 @@ def sweep_exports(
         tables["Rank agreement of the methods"] = lambda: agreement
     exact = run_frames.estimate_frame(result, method, metric, estimates)
     if len(exact):
-        drawn["Estimate and exact change, a point a head"] = Chart(
+        drawn["Estimate and exact change, one point per head"] = Chart(
             lambda: run_charts.pair_scatter(exact, "estimate", "exact", title, form),
             f"Instant estimate against exact change of every measured head, {what}.",
         )
@@ -101,20 +92,20 @@ def sweep_exports(
 
 
 def head_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The map as a table for people: without places, empty columns left out."""
+    """The map as a table to read: without coordinates and empty columns."""
     return frame.drop(columns=["layer", "head", "picked"]).rename(columns={"label": "head"}).dropna(axis=1, how="all")
 
 
-def curve_exports(result: CurveResult, metric: str, measure: Measure) -> ExportContent:
-    """The curves, the table at 50 and 90 per cent, the ranks, and every point."""
-    described, title = result.description, measure.title
+def curve_exports(result: CurveResult, metric: str) -> ExportContent:
+    """The curves, the table at 50 and 90 %, the ranks, and every point."""
+    described, title, form = result.description, METRICS[metric].heading, METRICS[metric].axis_format
     drawn_units = "heads" if described["whole_heads"] else "neurons"
-    what = f"{described['model']['ref']} without more and more {drawn_units}, on {described['data']['ref']}"
+    what = f"{described['model']['ref']} with more and more {drawn_units} removed, on {described['data']['ref']}"
     bands, points = run_frames.curve_frame(result, metric), run_frames.point_frame(result, metric)
     sentence = curve_sentence(result, metric)
     drawn = {
         f"Pruning curves, {title}": Chart(
-            lambda: run_charts.pruning_curves(bands, points, title, measure.form, curve_levels(result, metric)),
+            lambda: run_charts.pruning_curves(bands, points, title, form, curve_levels(result, metric)),
             f"{title} against the share of {drawn_units} ablated, a line for each method: {_plain(sentence)}",
         )
     }
@@ -136,5 +127,5 @@ def curve_exports(result: CurveResult, metric: str, measure: Measure) -> ExportC
 
 
 def _plain(sentence: str) -> str:
-    """Without the marks of bold type."""
+    """Without marks of bold type."""
     return sentence.replace("**", "")

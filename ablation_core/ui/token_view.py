@@ -1,14 +1,16 @@
-"""Where it hurts: the text shaded token by token, or the images, the most harmed first."""
+"""Most affected tokens: the text shaded token by token, or the images, the largest increase in loss first."""
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from ablation_core.data.dataset import Data
-from ablation_core.experiments import per_prediction as harming
+from ablation_core.errors import as_markdown
+from ablation_core.experiments import per_prediction
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.experiments.per_prediction import Predicted, PredictionEffects, class_name
 from ablation_core.methods.registry import METHODS
+from ablation_core.report.numbers import number as signed
 from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
 from ablation_core.ui import page as ui
 from ablation_core.ui.ablation_job import AblationProgress
@@ -16,53 +18,92 @@ from ablation_core.ui.shared import SEED, shared_data
 from ablation_core.ui.sidebar import View
 
 WINDOWS, IMAGES, TOKENS = 2, 12, 15
-ORDERS = ("most harmed first", "most helped first", "in order")
+ORDERS = ("largest increase first", "largest decrease first", "in order")
 _CONTEXT = 8
 
 
 @st.fragment
 def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
-    """The harm of the view's method, a page of sequences at a time."""
-    harm = outcome.harms.get(view.method)
-    st.subheader("Where it hurts", anchor=False)
-    if not outcome.whole:
-        st.caption("Shown here once all predictions are measured: each token, or image, by its own change of loss.")
+    """The effect of the view's method on each prediction, a page of sequences at a time."""
+    effect = outcome.effects.get(view.method)
+    images = view.model.modality == "vision"
+    st.subheader("Most affected images" if images else "Most affected tokens", anchor=False)
+    if not outcome.measured:
+        st.caption(
+            f"Shown once all predictions are measured: each {'image' if images else 'token'} by its change of loss."
+        )
         return
-    if harm is None or not view.selection.chosen:
-        st.caption("Nothing is ablated, so nothing hurts." if harm else f"{view.method} was not measured here.")
+    if effect is None or not view.selection.chosen:
+        st.caption("No neurons are ablated." if effect else f"{view.method} was not measured here.")
         return
     with ui.show_errors():
         data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
         spec = AblationSpec(view.selection, (METHODS[view.method],), view.bins, SEED)
         run = AblationRun(view.model, data, spec, view.statistics, learned=outcome.learned)
-        hurt, helped = (int((sign * harm.change > 0).sum()) for sign in (1, -1))
-        what = "images" if view.model.modality == "vision" else "tokens"
+        worse, better = (int((sign * effect.change > 0).sum()) for sign in (1, -1))
+        what = "images" if images else "tokens"
         st.markdown(
-            f"By **{view.method}**: {hurt:,} of {len(harm.change):,} predicted {what} lose, {helped:,} gain. "
-            f"The most harmed tenth makes up {_tenth(harm):.0%} of all that is lost."
+            f"With **{view.method}**, the loss rises on {worse:,} of {len(effect.change):,} predicted {what} and falls on "
+            f"{better:,}. The most affected 10 % account for {_tenth(effect):.0%} of the total increase."
         )
-        numbers, means = _paged(harm, IMAGES if what == "images" else WINDOWS, what)
-        if what == "images":
-            _images(run, harm, numbers)
+        row = next((row for row in outcome.result.results if row.method == view.method), None)
+        if row is not None and not row.change["loss"].shows_effect:
+            st.caption("Little happens here: on average the change of loss is not significant.")
+        if not images:
+            _by_token(run, effect)
+        numbers, means = _paged(effect, IMAGES if images else WINDOWS, what)
+        if images:
+            _images(run, effect, numbers)
         else:
-            _text(run, harm, numbers, means)
+            _text(run, effect, numbers, means)
 
 
-def _tenth(harm: PredictionEffects) -> float:
-    """The share of all increases of loss that the tenth of the predictions with the greatest ones holds."""
-    losses = np.sort(np.clip(np.nan_to_num(harm.change), 0, None))[::-1]
+def _by_token(run: AblationRun, effect: PredictionEffects) -> None:
+    """Which tokens lose most in sum."""
+    targets, place, counts = np.unique(effect.target, return_inverse=True, return_counts=True)
+    sums = np.bincount(place, weights=np.nan_to_num(effect.change))
+    total = float(np.clip(np.nan_to_num(effect.change), 0, None).sum())
+    rows = [
+        {
+            "token": class_name(run.model, int(targets[one])),
+            "predictions": int(counts[one]),
+            "mean change, nats": float(sums[one] / counts[one]),
+            "sum, nats": float(sums[one]),
+        }
+        for one in np.argsort(-sums, kind="stable")[:TOKENS]
+        if sums[one] > 0
+    ]
+    if not rows:
+        return
+    first = rows[0]
+    st.markdown(
+        "**By token:** "
+        + as_markdown(
+            f"the largest total increase is on {first['token']}: {first['predictions']:,} of {len(effect.change):,} "
+            f"predictions, {signed(first['mean change, nats'], '+.3f')} nats each on average, a sum of "
+            f"{first['sum, nats']:.1f} nats; all increases together are {total:.1f} nats."
+        )
+    )
+    numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in ("mean change, nats", "sum, nats")}
+    with st.expander("Tokens with the largest total increase in loss"):
+        st.dataframe(rows, column_config=numbers, hide_index=True, width="stretch", row_height=28)
+
+
+def _tenth(effect: PredictionEffects) -> float:
+    """The share of the total increase in loss that comes from the tenth of the predictions with the largest increases."""
+    losses = np.sort(np.clip(np.nan_to_num(effect.change), 0, None))[::-1]
     return float(losses[: max(1, len(losses) // 10)].sum() / max(losses.sum(), 1e-12))
 
 
-def _paged(harm: PredictionEffects, size: int, what: str) -> tuple[np.ndarray, np.ndarray]:
+def _paged(effect: PredictionEffects, size: int, what: str) -> tuple[np.ndarray, np.ndarray]:
     """The sequences on the chosen page, with their mean changes."""
     order_column, page_column = st.columns([4, 1], vertical_alignment="bottom")
     name = "Images" if what == "images" else "Windows of text"
     order = order_column.segmented_control(
-        name, ORDERS, default=ORDERS[0], key="harm order", required=True,
-        help="Sorted by the mean change of loss of the window's predictions, or the image's change.",
+        name, ORDERS, default=ORDERS[0], key="effect order", required=True,
+        help="Sorted by the mean change of loss per window of text, or by the image's change.",
     )  # fmt: skip
-    numbers, means = harm.by_sequence()
+    numbers, means = effect.by_sequence()
     if order == ORDERS[1]:
         numbers, means = numbers[::-1], means[::-1]
     elif order == ORDERS[2]:
@@ -70,44 +111,50 @@ def _paged(harm: PredictionEffects, size: int, what: str) -> tuple[np.ndarray, n
         numbers, means = numbers[sort], means[sort]
     pages = -(-len(numbers) // size)
     page = page_column.number_input(
-        f"Page of {pages}", 1, pages, 1, key=f"harm page of {pages}", help=f"{size} {name.lower()} a page."
+        f"Page (of {pages})", 1, pages, 1, key=f"effect page of {pages}", help=f"{size} {name.lower()} per page."
     )
     here = slice((page - 1) * size, page * size)
     return numbers[here], means[here]
 
 
-def _text(run: AblationRun, harm: PredictionEffects, numbers: np.ndarray, means: np.ndarray) -> None:
-    full = full_scale(harm.change)
+def _text(run: AblationRun, effect: PredictionEffects, numbers: np.ndarray, means: np.ndarray) -> None:
+    full = full_scale(effect.change)
     st.html(scale_legend(full))
     predicted = _predict(run, numbers)
-    places = np.concatenate([harm.of_sequence(number) for number in numbers])
+    places = np.concatenate([effect.of_sequence(number) for number in numbers])
     rows = dict(zip(places.tolist(), range(len(places)), strict=True))
     for number, mean in zip(numbers.tolist(), means, strict=True):
-        _, texts = harming.window_texts(run.model, run.data, number)
+        _, texts = per_prediction.window_texts(run.model, run.data, number)
         tokens = [ShadedToken(text) for text in texts]
-        for index in harm.of_sequence(number).tolist():
-            position = int(harm.position[index])
+        for index in effect.of_sequence(number).tolist():
+            position = int(effect.position[index])
             text = texts[position]
-            if run.model.modality == "masked":  # the window shows the mask; what stood there is what is predicted
-                text = f"⟨{run.model.tokenizer.decode([int(harm.target[index])]).strip()}⟩"
-            tokens[position] = ShadedToken(text, float(harm.change[index]), _tooltip(run, harm, index, predicted, rows))
-        st.caption(f"Window {number + 1}: {mean:+.4f} nats a prediction")
+            if run.model.modality == "masked":  # the window shows the mask; the hidden token is what is predicted
+                text = f"⟨{run.model.tokenizer.decode([int(effect.target[index])]).strip()}⟩"
+            tokens[position] = ShadedToken(
+                text, float(effect.change[index]), _tooltip(run, effect, index, predicted, rows)
+            )
+        st.caption(f"Window {number + 1}: {signed(float(mean), '+.4f')} nats per prediction")
         st.html(shaded_text(tokens, full))
     if run.model.modality == "masked":
-        st.caption("Only the chosen tokens are predicted and shaded; ⟨…⟩ shows what stood there before it was hidden.")
-    _worst_tokens(run, harm)
+        st.caption("Only masked tokens are predicted and shaded; ⟨…⟩ shows the token that was masked.")
+    _worst_tokens(run, effect)
 
 
 def _predict(run: AblationRun, sequences: np.ndarray, positions: np.ndarray | None = None) -> Predicted:
-    """What the model predicts there before and after; where somebody else is running it, that is said meanwhile."""
+    """What the model predicts there before and after; says so while another computation is using it."""
     places = None if positions is None else positions.tolist()
     with ui.model_turn(run.model):
-        return harming.predict(run, run.spec.methods[0], sequences.tolist(), places)
+        return per_prediction.predict(run, run.spec.methods[0], sequences.tolist(), places)
 
 
-def _tooltip(run: AblationRun, harm: PredictionEffects, index: int, predicted: Predicted, rows: dict[int, int]) -> str:
+def _tooltip(
+    run: AblationRun, effect: PredictionEffects, index: int, predicted: Predicted, rows: dict[int, int]
+) -> str:
     row = rows[index]
-    lines = [f"loss {harm.before[index]:.3f} → {harm.after[index]:.3f} nats ({harm.change[index]:+.3f})"]
+    lines = [
+        f"loss {effect.before[index]:.3f} → {effect.after[index]:.3f} nats ({signed(float(effect.change[index]), '+.3f')})"
+    ]
     for words, ids, shares in (
         ("before", predicted.before, predicted.before_share),
         ("after", predicted.after, predicted.after_share),
@@ -117,24 +164,24 @@ def _tooltip(run: AblationRun, harm: PredictionEffects, index: int, predicted: P
     return "\n".join(lines)
 
 
-def _worst_tokens(run: AblationRun, harm: PredictionEffects) -> None:
-    st.markdown("**The most harmed tokens, in context**")
-    worst = harm.worst_first()[:TOKENS]
-    predicted = _predict(run, harm.sequence[worst], harm.position[worst])
+def _worst_tokens(run: AblationRun, effect: PredictionEffects) -> None:
+    st.markdown("**Largest increases in loss, in context**")
+    worst = effect.worst_first()[:TOKENS]
+    predicted = _predict(run, effect.sequence[worst], effect.position[worst])
     rows = []
     for row, index in enumerate(worst.tolist()):
-        ids = run.data.rows([int(harm.sequence[index])]).inputs["input_ids"][0]
-        position = int(harm.position[index])
-        context = "".join(harming.token_texts(run.model, ids[max(0, position - _CONTEXT) : position].tolist()))
+        ids = run.data.rows([int(effect.sequence[index])]).inputs["input_ids"][0]
+        position = int(effect.position[index])
+        context = "".join(per_prediction.token_texts(run.model, ids[max(0, position - _CONTEXT) : position].tolist()))
         rows.append(
             {
-                "token": class_name(run.model, int(harm.target[index])),
-                "after the text": context.replace("\n", "⏎"),
-                "change, nats": harm.change[index],
-                "loss before": harm.before[index],
-                "loss after": harm.after[index],
-                "first before": class_name(run.model, predicted.before[row, 0]),
-                "first after": class_name(run.model, predicted.after[row, 0]),
+                "token": class_name(run.model, int(effect.target[index])),
+                "preceding text": context.replace("\n", "⏎"),
+                "change, nats": effect.change[index],
+                "loss before": effect.before[index],
+                "loss after": effect.after[index],
+                "top guess before": class_name(run.model, predicted.before[row, 0]),
+                "top guess after": class_name(run.model, predicted.after[row, 0]),
                 "probability before": float(predicted.target_before[row]),
                 "probability after": float(predicted.target_after[row]),
             }
@@ -148,31 +195,29 @@ def _worst_tokens(run: AblationRun, harm: PredictionEffects) -> None:
     st.dataframe(pd.DataFrame(rows), column_config=numbers | shares, hide_index=True, width="stretch", row_height=28)
 
 
-def _images(run: AblationRun, harm: PredictionEffects, numbers: np.ndarray) -> None:
-    full = full_scale(harm.change)
-    st.html(
-        scale_legend(full).replace("each token's own loss; point at a token for what was predicted", "the image's loss")
-    )
+def _images(run: AblationRun, effect: PredictionEffects, numbers: np.ndarray) -> None:
+    full = full_scale(effect.change)
+    st.html(scale_legend(full).replace("each token's loss; hover over a token for its predictions", "the image's loss"))
     predicted = _predict(run, numbers)
     pictures = as_seen(run.model, _pixels(run.data, numbers))
     cards = []
     for row, (number, picture) in enumerate(zip(numbers.tolist(), pictures, strict=True)):
-        index = int(harm.of_sequence(number)[0])
-        target, before, after = int(harm.target[index]), int(predicted.before[row, 0]), int(predicted.after[row, 0])
+        index = int(effect.of_sequence(number)[0])
+        target, before, after = int(effect.target[index]), int(predicted.before[row, 0]), int(predicted.after[row, 0])
         cards.append(
             Card(
                 picture,
                 class_name(run.model, target),
                 f"{class_name(run.model, before)} {predicted.before_share[row, 0]:.0%}",
                 f"{class_name(run.model, after)} {predicted.after_share[row, 0]:.0%}",
-                float(harm.change[index]),
+                float(effect.change[index]),
                 before == target,
                 after == target,
             )
         )
     st.html(gallery(cards, full))
     st.caption(
-        "Each image as the model is given it: its class, then the most probable class before → after with its probability "
+        "Each image as the model receives it: its class, then the most probable class before → after with its probability "
         "(✓ right, ✗ wrong), and the change of its loss."
     )
 

@@ -1,4 +1,4 @@
-"""Your own prompt or image: what the model predicts before and after, and what it would have written."""
+"""Your own prompt or image: what the model predicts before and after, and what it would write."""
 
 import html
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from ablation_core.experiments.user_input import Answer, UserInputRun
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import user_input_charts
 from ablation_core.report.charts import mark_of
+from ablation_core.report.numbers import number
 from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 from ablation_core.server.turns import in_turns
 from ablation_core.ui import ablation_job, page
@@ -34,10 +35,10 @@ IMAGE_TYPES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif")
 
 @st.fragment
 def show_user_input(view: View, later: bool = False) -> None:
-    """The field, and the answers of the clean and of every ablated model.
+    """The input box, and the predictions of the clean and of every ablated model.
 
     Args:
-        later: whether the page is still measuring: a prompt that nobody has typed is then answered afterwards.
+        later: whether the page is still measuring: the example prompt is then answered afterwards.
     """
     st.subheader("Your own image" if view.model.modality == "vision" else "Your own prompt", anchor=False)
     with page.show_errors():
@@ -47,10 +48,10 @@ def show_user_input(view: View, later: bool = False) -> None:
         for note in own.notes:
             st.caption(note)
         if not view.selection.chosen:
-            st.caption("Nothing is selected, so before and after are the same.")
+            st.caption("No neurons are selected, so before and after are identical.")
         kept, run = _kept_answers(view, own), partial(_own_run, view, own)
         if later and kept.answer is None and _TYPED not in st.session_state and view.info.modality != "vision":
-            st.caption("Answered once the figures above are measured; change the prompt to have it answered at once.")
+            st.caption("Answered once the results above are measured; change the prompt to have it answered now.")
             return
         if kept.answer is None:
             with page.model_turn(view.model):
@@ -63,7 +64,7 @@ def show_user_input(view: View, later: bool = False) -> None:
 
 @dataclass
 class _Answers:
-    """What one input gave, as far as it is computed; every session of the server draws from it."""
+    """The results for one input, as far as they are computed; shared by all sessions of the server."""
 
     answer: Answer | None = None
     written: dict[str, list[int]] | None = None
@@ -105,7 +106,7 @@ def _prompt(view: View) -> user_input.UserInput:
         height=90,
         help="Write ___ (three underscores) where a word is to be filled in."
         if masked
-        else "The model goes on from here: what comes next, and its own continuation.",
+        else "The model continues from here: its next-token predictions and its own continuation.",
     )
     return user_input.prompt(view.model, text or "", view.data_ref)
 
@@ -116,14 +117,14 @@ def _image(view: View) -> user_input.UserInput | None:
         IMAGE_TYPES,
         key="own image",
         max_upload_size=user_input.MOST_BYTES // 1_000_000,
-        help="It stays on this machine, and is forgotten when the page is closed.",
+        help="It stays on this machine and is discarded when the page is closed.",
     )
     if file is None:
-        st.caption(f"Upload a picture to see it classified before and after. The classes: {_classes(view)}.")
+        st.caption(f"Upload an image to see how it is classified before and after. Classes: {_classes(view)}.")
         return None
     own = user_input.image(view.model, file.getvalue(), view.data_ref)
     pixels = own.asked.inputs[view.model.input_name].float().numpy()
-    st.image(as_seen(view.model, pixels)[0], caption="As the model is given it", width=160)
+    st.image(as_seen(view.model, pixels)[0], caption="As the model receives it", width=160)
     return own
 
 
@@ -133,7 +134,7 @@ def _classes(view: View) -> str:
 
 
 def _probabilities(view: View, own: user_input.UserInput, answer: Answer) -> None:
-    """For each place asked for, the most probable tokens or classes before and by each method."""
+    """For each predicted position, the most probable tokens or classes before the ablation and by each method."""
     for place in range(min(len(answer.before), 4)):
         if view.model.modality != "vision":
             gap = f"gap {place + 1}" if len(answer.before) > 1 else "the gap"
@@ -160,13 +161,13 @@ def _probabilities(view: View, own: user_input.UserInput, answer: Answer) -> Non
     if shifts:
         most = max(shifts, key=lambda name: shifts[name])
         st.caption(
-            f"Bars: the clean model; marks: ablated. One input is an anecdote, without an interval: the figures above "
-            f"are the measurement. The most moved is {most}: {shifts[most]:.1%} of the probability lies elsewhere."
+            f"Bars: the clean model; marks: ablated. One example, not a measurement: it has no interval. {most} changes the "
+            f"distribution most: {shifts[most]:.1%} of the probability mass moves."
         )
 
 
 def probability_frame(view: View, answer: Answer, place: int) -> pd.DataFrame:
-    """One row a kind (clean and methods) and answer: the clean model's first ones, then what methods put first."""
+    """One row per kind (clean and methods) and answer: the clean model's top ones, then the methods' top ones."""
     before = answer.before[place]
     chosen = list(np.argsort(-before, kind="stable")[:_SHOWN])
     for after in answer.after.values():
@@ -196,8 +197,8 @@ def _table(frame: pd.DataFrame, place: int) -> None:
 
 
 def _continuations(view: View, kept: _Answers, run: Callable[[], UserInputRun]) -> None:
-    """What each model writes, the token that differs first marked; grows while one watches."""
-    st.markdown(f"**What it would have written**: {user_input.NEW_TOKENS} tokens, always the most probable one")
+    """What each model writes, with the first token that differs marked; grows while one watches."""
+    st.markdown(f"**Continuation**: {user_input.NEW_TOKENS} tokens, always the most probable one")
     place = st.empty()
     if kept.written is None:
         written: dict[str, list[int]] = {}
@@ -210,7 +211,7 @@ def _continuations(view: View, kept: _Answers, run: Callable[[], UserInputRun]) 
 
 
 def continuation_html(model: LoadedModel, written: dict[str, list[int]]) -> str:
-    """A line for the clean model and each method; what departs from the clean text is bold."""
+    """A line for the clean model and each method; what differs from the clean text is bold."""
     lines = []
     clean = written.get("clean", [])
     for kind, tokens in written.items():
@@ -230,7 +231,7 @@ def continuation_html(model: LoadedModel, written: dict[str, list[int]]) -> str:
 
 
 def _own_tokens(view: View, own: user_input.UserInput, kept: _Answers, run: Callable[[], UserInputRun]) -> None:
-    """The prompt's own tokens, shaded by what the chosen method does to each."""
+    """The prompt's tokens, shaded by the chosen method's effect on each."""
     ids = own.asked.inputs["input_ids"][0].tolist()
     if len(ids) < 2 or not view.selection.chosen:
         return
@@ -245,7 +246,7 @@ def _own_tokens(view: View, own: user_input.UserInput, kept: _Answers, run: Call
     texts = token_texts(view.model, ids)
     tokens = [ShadedToken(texts[0])]
     for text, one, old, new in zip(texts[1:], change, before, after[view.method], strict=True):
-        tokens.append(ShadedToken(text, float(one), f"loss {old:.3f} → {new:.3f} nats ({one:+.3f})"))
-    st.markdown(f"**Your own words**, each shaded by what {view.method} does to its prediction")
+        tokens.append(ShadedToken(text, float(one), f"loss {old:.3f} → {new:.3f} nats ({number(float(one), '+.3f')})"))
+    st.markdown(f"**Your prompt**, each token shaded by the effect of {view.method} on its prediction")
     st.html(scale_legend(full))
     st.html(shaded_text(tokens, full))

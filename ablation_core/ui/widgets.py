@@ -1,13 +1,22 @@
-"""Draws charts on a page: the structure from `templates`, so that a click costs only the data."""
+"""Small parts that many pages use: charts, single choices, links, files, and actions that end in one sentence."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import altair
 import pandas as pd
 import streamlit as st
+from streamlit.errors import StreamlitPageNotFoundError
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.chart_cache import chart_spec
+
+
+def dark_page() -> bool:
+    """Whether the page is drawn in the dark theme."""
+    return st.context.theme.type == "dark"
 
 
 def draw(
@@ -24,7 +33,7 @@ def draw(
     Args:
         alt: the alternative text.
         on_pick: called when a mark is clicked; the chart has a selection called `pick`, kept under `key`.
-        variant: see `templates.chart_spec`.
+        variant: see `chart_cache.chart_spec`.
     """
     spec = chart_spec(make, *frames, variant=variant, **fixed)
     if on_pick is None:
@@ -34,7 +43,95 @@ def draw(
 
 
 def as_tables(tables: dict[str, pd.DataFrame], key: str) -> None:
-    """What a page's pictures show, as tables behind one line, for those who cannot see them or want the numbers."""
-    with st.expander("The pictures as tables", key=key):
+    """The data of a page's charts as tables, for readers who cannot see them or want the numbers."""
+    with st.expander("Chart data", key=key):
         for tab, frame in zip(st.tabs(list(tables)), tables.values(), strict=True):
             tab.dataframe(frame, hide_index=True, width="stretch", height=240, row_height=28)
+
+
+def single_choice(
+    widget: Callable[..., Any], label: str, options: Sequence[str], *, default: str, key: str, help: str, **looks: Any
+) -> str:
+    """What is chosen in a row of pills or segments.
+
+    Streamlit reads an empty value in the address (`?metric=`) as "none chosen", required or not; here it is the default.
+
+    Args:
+        widget: `st.pills`, `st.segmented_control` or a column's own.
+        key: the widget's and the address's name for the choice.
+    """
+    chosen = widget(label, options, default=default, key=key, help=help, bind="query-params", required=True, **looks)
+    return chosen or default
+
+
+def page_link(page: str, label: str, params: dict[str, str], icon: str | None = "➡️") -> None:
+    """A link that opens a page with these parameters in its address."""
+    with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
+        st.page_link(page, label=label, icon=icon, query_params=params)
+
+
+def run_action(action: Callable[[], str]) -> None:
+    """Do something and draw the page again with the sentence it returns; an error is shown where it happened."""
+    try:
+        sentence = action()
+    except AblationError as error:
+        st.error(as_markdown(error), icon="⚠️")
+        return
+    st.session_state["outcome"] = sentence
+    st.rerun()
+
+
+def file_box(
+    label: str, key: str, action: Callable[[UploadedFile], str], most: int, help: str, type: str | None = None
+) -> None:
+    """An upload box whose file is read once, with the outcome below it.
+
+    Args:
+        action: reads the file, and returns a sentence about the outcome.
+        most: bytes.
+    """
+    st.file_uploader(
+        label, type, key=key, on_change=_read_once, args=(key, action), max_upload_size=most // 1_000_000, help=help
+    )
+    if outcome := st.session_state.pop(f"{key} outcome", None):
+        done, sentence = outcome
+        if done:
+            st.success(sentence, icon="✅")
+        else:
+            st.error(as_markdown(sentence), icon="⚠️")
+
+
+def _read_once(key: str, action: Callable[[UploadedFile], str]) -> None:
+    """A file was chosen: read now, not again at every run while it stays in its box."""
+    file = st.session_state[key]
+    if file is not None:
+        try:
+            st.session_state[f"{key} outcome"] = (True, action(file))
+        except AblationError as error:
+            st.session_state[f"{key} outcome"] = (False, str(error))
+
+
+def show_outcome() -> None:
+    """The sentence that the last run of the page left."""
+    if sentence := st.session_state.pop("outcome", ""):
+        st.success(sentence, icon="✅")
+
+
+def confirmed_delete(
+    what: str, name: str, delete: Callable[[], None], *, disabled: bool = False, why: str = ""
+) -> None:
+    """A button that asks for confirmation before it deletes."""
+
+    def deleted() -> str:
+        delete()
+        return f"Deleted: {name}."
+
+    with st.popover(f"Delete this {what} …", disabled=disabled, help=why or None):
+        st.markdown("This cannot be undone.")
+        if st.button("Delete it", key=f"delete {what}", type="primary"):
+            run_action(deleted)
+
+
+def megabytes(count: int | None) -> str:
+    """A size to read; empty where it is not known."""
+    return "" if count is None else f"{count / 1e6:,.1f} MB"

@@ -41,6 +41,9 @@ def test_figures_are_those_of_each_neurons_reading() -> None:
             reading.distance_in_std("mean", "zero"), rel=1e-4, abs=1e-5
         )
         assert np.isnan(shapes.second_mode[0, 0, neuron]) == (reading.second_mode is None)
+        if reading.second_mode is not None:
+            second = (reading.second_mode - reading.values["peak"]) / reading.std
+            assert shapes.second_mode[0, 0, neuron] == pytest.approx(second, abs=1e-4)
     assert shapes.second_mode[0, 0, 2] == pytest.approx(4 / two_bumps(0.4).std(), rel=0.1), "the bumps lie 4 apart"
     assert shapes.peak_width[0, 0, 3] == 0, "a constant neuron's peak is sure"
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ablation_core.activations.accumulator import CALIBRATION, MARGIN, ROWS_AT_ONCE, Accumulator, _fine_bins, _quantiles
 from ablation_core.activations.collect import gather_statistics
-from ablation_core.activations.statistics import BINNINGS as WAYS
-from ablation_core.activations.statistics import FINE_BINS, FORMAT_VERSION, Statistics, check_made_from
+from ablation_core.activations.made_from import BINNINGS as WAYS
+from ablation_core.activations.made_from import FINE_BINS, FORMAT_VERSION, check_made_from
+from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import StatisticsError
 
 BINNINGS = (600, 100, 64, 7)

@@ -153,13 +153,13 @@ def test_an_empty_selection_changes_no_bit(bundled_model: LoadedModel, data: Dat
 
 def test_the_batch_size_changes_only_rounding(bundled_model: LoadedModel, data: Data, statistics: Statistics) -> None:
     other = load_data(data.ref, bundled_model, predictions=150, seq_len=48, batch_size=50, seed=3)
-    one, two = (ablate(bundled_model, d, SELECT, "all", statistics) for d in (data, other))
+    one, two = (ablate(bundled_model, d, SELECT, "all", statistics=statistics) for d in (data, other))
     for left, right in zip(one.results, two.results, strict=True):
         assert left.performance.loss == pytest.approx(right.performance.loss, rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_document(bundled_model: LoadedModel, data: Data, statistics: Statistics) -> None:
-    first, second = (ablate(bundled_model, data, "1.0", "all", statistics).to_dict() for _ in range(2))
+    first, second = (ablate(bundled_model, data, "1.0", "all", statistics=statistics).to_dict() for _ in range(2))
     assert first == second
     assert json.loads(json.dumps(first, allow_nan=False)) == first
 
@@ -168,7 +168,7 @@ def test_the_model_is_as_it_was(bundled_model: LoadedModel, data: Data, statisti
     before = {name: tensor.clone() for name, tensor in bundled_model.module.state_dict().items()}
     calls = []
     foreign = bundled_model.projections[1].register_forward_hook(lambda *_: calls.append(1))
-    ablate(bundled_model, data, SELECT, "all", statistics)
+    ablate(bundled_model, data, SELECT, "all", statistics=statistics)
     assert calls, "another tool's hook stays in place"
     assert list(bundled_model.projections[1]._forward_hooks) == [foreign.id]
     foreign.remove()
@@ -216,7 +216,7 @@ def test_an_ablation_that_breaks_the_model_gives_null_in_json(opt_mini: LoadedMo
     data = load_data("python-docs", opt_mini, predictions=50)
     statistics = compute_statistics(opt_mini, data)
     huge = replace(statistics, mean=np.full((6, 6, 32), 3e38, np.float32))
-    document = ablate(opt_mini, data, "*.*", "mean", huge).to_dict()
+    document = ablate(opt_mini, data, "*.*", "mean", statistics=huge).to_dict()
     json.dumps(document, allow_nan=False)
     assert document["results"][0]["loss"] is None
 
@@ -227,13 +227,13 @@ def test_a_neuron_without_statistics_is_named(opt_mini: LoadedModel) -> None:
     mean = statistics.mean.copy()
     mean[2, 1, 5] = np.nan
     with pytest.raises(MethodError, match=r"2\.1:5 has no mean"):
-        ablate(opt_mini, data, "2.1", "mean", replace(statistics, mean=mean))
+        ablate(opt_mini, data, "2.1", "mean", statistics=replace(statistics, mean=mean))
 
 
 def test_statistics_of_another_model_are_refused(opt_mini: LoadedModel, vit_mini: LoadedModel) -> None:
     statistics = compute_statistics(vit_mini, load_data("fashion-mnist", vit_mini, predictions=20))
     with pytest.raises(StatisticsError, match="made from another model"):
-        ablate(opt_mini, load_data("python-docs", opt_mini, predictions=50), "1.1", "mean", statistics)
+        ablate(opt_mini, load_data("python-docs", opt_mini, predictions=50), "1.1", "mean", statistics=statistics)
 
 
 def test_spared_positions_keep_their_activations(opt_mini: LoadedModel) -> None:

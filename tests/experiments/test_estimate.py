@@ -37,7 +37,7 @@ def tiny_data(model: LoadedModel, sequences: int = 3, batch_size: int = 3, seed:
 
     predictions = int((whole.targets[:sequences] != IGNORED).sum())
     return Data(
-        "tiny", "evaluation", 12, seed, batch_size, sequences, sequences + 1, predictions, "0", "", (), rows
+        ref="tiny", split="evaluation", seq_len=12, seed=seed, batch_size=batch_size, sequences=sequences, pool=sequences + 1, predictions=predictions, fingerprint="0", source="", notes=(), rows=rows
     )  # fmt: skip
 
 

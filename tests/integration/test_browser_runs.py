@@ -99,7 +99,7 @@ def test_two_people_at_once_get_their_own_right_numbers(person, address: str, ca
         page.wait_for_selector(SETTLED)
         model = load_model(name)
         (path,) = [path for path in (cache / name).glob("*.safetensors") if path.name.startswith(f"{ref}-") and "full" not in path.name]  # fmt: skip
-        result = ablate(model, load_data(ref, model, 500), select, method, load_statistics(path, model))
+        result = ablate(model, load_data(ref, model, 500), select, method, statistics=load_statistics(path, model))
         before, after = result.baseline.loss, result.results[0].performance.loss
         shown = re.search(r"Loss, nats\s+([\d.]+) → ([\d.]+)", page.inner_text('[data-testid="stMain"]'))
         assert float(shown[1]) == pytest.approx(before, abs=2e-4) and float(shown[2]) == pytest.approx(after, abs=2e-4)

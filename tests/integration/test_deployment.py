@@ -24,12 +24,14 @@ from ablation_core.runs.pruning import read_seeds
 from ablation_core.server import access, jobs
 from ablation_core.server.access import Access, decide
 from ablation_core.storage import CACHE
+from ablation_core.ui import page as pages
 from ablation_core.ui import run_controls
 from ablation_core.ui import shared as server
-from tests.conftest import watching
+from tests.conftest import PAGES, ROOT, watching
 
 OFFERED = Access(True, ("opt-mini", "vit-mini"), ("python-docs", "fashion-mnist"), keeps_runs=True)
-PAGES = ("app.py", "pages/ablate.py", "pages/head_map.py", "pages/pruning_curves.py", "pages/models_and_data.py")
+LONG_RUNS = ("pages/head_map.py", "pages/pruning_curves.py")
+OF_A_MODEL = [page for page in PAGES if page not in ("pages/learn.py", "pages/models_and_data.py")]
 SECRET = "what only the operator may read\n"
 
 
@@ -51,7 +53,7 @@ def files(tmp_path: Path) -> Path:
 
 
 def opened(page: str, **params: str) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=300)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=300)
     if page != "app.py":
         at.switch_page(page)
     at.query_params.update(params)
@@ -136,7 +138,7 @@ def _asked(path: object, *arguments: object, **options: object) -> bool:
     raise AssertionError(f"the disk was asked about {path}")
 
 
-@pytest.mark.parametrize("page", PAGES[:4])
+@pytest.mark.parametrize("page", OF_A_MODEL)
 def test_an_address_that_names_what_is_not_offered_opens_what_is(page: str, files: Path, shared: Access) -> None:
     for name, there, absent in (
         references(files)[0],
@@ -209,11 +211,11 @@ def test_on_ones_own_machine_everything_is_there() -> None:
 
 
 def test_pages_reach_models_data_and_statistics_through_the_one_room_that_checks() -> None:
-    root = Path(access.__file__).parents[1]
-    files = (*root.rglob("*.py"), *root.parent.glob("pages/*.py"), root.parent / "app.py")
-    pages = [path for path in files if "import streamlit" in path.read_text() and path.name != "server.py"]
-    assert len(pages) > 10
-    for path in pages:
+    assert set(PAGES) == set(pages.PAGES) and set(LONG_RUNS) < set(OF_A_MODEL) < set(PAGES)
+    parts = {path for path in (ROOT / "ablation_core").rglob("*.py") if "import streamlit" in path.read_text()}
+    checks = ROOT / "ablation_core" / "ui" / "shared.py"
+    assert checks in parts and len(parts) > 10
+    for path in {*(ROOT / page for page in PAGES), *parts} - {checks}:
         words = set(re.findall(r"\w+", path.read_text()))
         assert words.isdisjoint({"load_model", "load_data", "find_statistics", "source_digest", "find_folder"}), path
 
@@ -236,14 +238,14 @@ def test_missing_statistics_are_the_operators_to_compute(
     assert "python -m ablation\\_core stats opt-mini --data python-docs" in said(at)
 
 
-@pytest.mark.parametrize("page", PAGES[:4])
+@pytest.mark.parametrize("page", OF_A_MODEL)
 def test_a_read_only_cache_is_only_read(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "ACCESS", Access(True, OFFERED.models, OFFERED.data, keeps_runs=False))
     with watching() as seen:
         at = opened(page, model="opt-mini", predictions="500", select="0.0")
     assert not at.exception and not at.error
     assert not [path for path in seen.written if path.startswith(str(CACHE))]
-    if page in PAGES[2:]:
+    if page in LONG_RUNS:
         assert "long runs are not offered" in said(at)
         assert not [button for button in at.button if button.key and button.key.startswith("start ")]
 

@@ -34,7 +34,7 @@ from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
 from ablation_core.storage import CACHE
 from ablation_core.ui import run_controls, shared
-from tests.conftest import watching
+from tests.conftest import PAGES, ROOT, watching
 
 DEPTH = int(os.environ.get("ABLATION_FUZZ", "1"))
 SECONDS = 60  # longer than any of these may take, however busy the machine
@@ -350,7 +350,6 @@ PARAMETERS = {
     "kind": ODD_TEXT,
     "no_such": ODD_TEXT,
 }
-PAGES = ("app.py", "pages/ablate.py", "pages/head_map.py", "pages/pruning_curves.py", "pages/models_and_data.py", "pages/learn.py")  # fmt: skip
 
 
 def addressable(text: str) -> bool:
@@ -402,7 +401,7 @@ def said(action: Callable[[], object]) -> Any:
 def check_page(page: str, parameters: dict[str, str]) -> None:
     started = time.monotonic()
     with watching() as seen:
-        at = AppTest.from_file("../app.py", default_timeout=4 * SECONDS)
+        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=4 * SECONDS)
         if page != "app.py":
             at.switch_page(page)
         at.query_params.update({"predictions": "500"} | parameters)

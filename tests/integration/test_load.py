@@ -30,7 +30,7 @@ from ablation_core.data.user_input import prompt
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.experiments.estimate import EstimateRun
-from ablation_core.experiments.noise_floor import noise_floor
+from ablation_core.experiments.noise_floor import noise_floor_steps
 from ablation_core.experiments.per_prediction import effect_per_prediction
 from ablation_core.experiments.user_input import UserInputRun
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
@@ -43,6 +43,7 @@ from ablation_core.server.lru import LRU
 from ablation_core.ui import ablation_job
 from ablation_core.ui import shared as server
 from ablation_core.ui.shared import SEED
+from tests.conftest import ROOT
 
 THREADS = 12
 PREDICTIONS = 150  # two windows of text
@@ -78,12 +79,15 @@ def ablated(model, data, clean_cache, statistics, selection) -> object:
     spec = AblationSpec(selection, tuple(METHODS[name] for name in names), 100, SEED)
     run = AblationRun(model, data, spec, statistics, clean_cache).finish()
     harms = {name: harm.after.tolist() for name, harm in effect_per_prediction(run).items()}
-    return run.result().to_dict(), harms, next(noise_floor(clean_cache, selection, statistics, SEED), None)
+    return run.result().to_dict(), harms, next(noise_floor_steps(clean_cache, selection, statistics, SEED), None)
 
 
 def estimated(model, data, clean_cache, statistics, selection) -> object:
     return (
-        EstimateRun(model, data, [METHODS["mean"], METHODS["resample-dataset"]], statistics).finish().result().to_dict()
+        EstimateRun(model, data, [METHODS["mean"], METHODS["resample-dataset"]], statistics=statistics)
+        .finish()
+        .result()
+        .to_dict()
     )
 
 
@@ -288,7 +292,7 @@ def iter_of(_big: object) -> Generator[SimpleNamespace]:
 
 
 def page(**parameters: str) -> AppTest:
-    test = AppTest.from_file(str(Path(bundled.FOLDER).parents[1] / "pages" / "ablate.py"), default_timeout=120)
+    test = AppTest.from_file(str(ROOT / "pages" / "ablate.py"), default_timeout=120)
     for name, value in ({"model": "vit-mini", "predictions": "500"} | parameters).items():
         test.query_params[name] = value
     return test

@@ -2,7 +2,6 @@
 250,000 words, the longest sequences; and the same seed giving the same numbers."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,14 +27,14 @@ from ablation_core.errors import DataError, ModelError
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.runs.pruning import CurveSpec, curve
-from ablation_core.runs.sweep import SweepSpec, sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
+from ablation_core.runs.pruning import CurveSpec, finish_curve
+from ablation_core.runs.sweep import SweepSpec, finish_sweep
 from tests import tiny
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 MEAN = (METHODS["mean"],)
-THREADS_TOLERANCE = 1e-5  # nats a prediction, as the README states it
+THREADS_TOLERANCE = 1e-5  # nats per prediction, as docs/guide/numbers.md states it
 
 
 def text(model: LoadedModel, predictions: int = 60, split: str = "evaluation", seq_len: int = 16) -> Data:
@@ -63,7 +62,7 @@ def test_statistics_of_half_precision_models_are_float32_and_those_of_the_values
     np.testing.assert_allclose(statistics.std, plain.std(1).reshape(shape), rtol=1e-6, atol=1e-9)
     rounded = np.abs(statistics.mean - torch.from_numpy(statistics.mean).to(getattr(torch, dtype)).float().numpy())
     assert rounded.max() > 0, "a mean kept in half precision would show here"
-    result = ablate(model, text(model), "3.2", ["zero", "mean", "peak"], statistics)
+    result = ablate(model, text(model), "3.2", ["zero", "mean", "peak"], statistics=statistics)
     assert result.statistics["digest"] == statistics.digest
     assert all(np.isfinite(row.change["loss"].mean) for row in result.results)
 
@@ -88,11 +87,11 @@ def test_a_layer_that_breaks_is_named_by_every_computation(tmp_path: Path, layer
         estimate(model, data, "zero")
     zero = (METHODS["zero"],)
     with pytest.raises(ModelError, match=words):
-        sweep(model, data, SweepSpec(zero, heads=((1, 1),), random_sets=0), None, tmp_path)
+        finish_sweep(model, data, SweepSpec(zero, heads=((1, 1),), random_sets=0), None, tmp_path)
     with pytest.raises(ModelError, match=words):
-        curve(model, data, CurveSpec(zero, seeds=(1,), percents=(50,)), None, tmp_path)
+        finish_curve(model, data, CurveSpec(zero, seeds=(1,), percents=(50,)), None, tmp_path)
     with pytest.raises(ModelError, match=words):
-        adaptive_sweep(model, data, AdaptiveSpec(zero, heads=((1, 1),)), None, tmp_path)
+        finish_adaptive(model, data, AdaptiveSpec(zero, heads=((1, 1),)), None, tmp_path)
 
 
 def test_what_breaks_behind_the_layers_is_said_to() -> None:
@@ -130,7 +129,7 @@ def test_the_commands_warn_of_values_that_are_no_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, opt_mini: LoadedModel
 ) -> None:
     computed = some_not_finite(compute_statistics(opt_mini, text(opt_mini, 60, "statistics")))
-    monkeypatch.setattr("ablation_core.cli.commands.compute_statistics", lambda *_: computed)
+    monkeypatch.setattr("ablation_core.activations.collect.compute_statistics", lambda *_, **__: computed)
     small = ["--predictions", "60", "--seq-len", "16", "--cache-dir", str(tmp_path), "--json"]
     assert cli.main(["stats", "opt-mini", *small]) == 0
     said = capsys.readouterr()
@@ -168,7 +167,7 @@ def test_a_constant_head_keeps_its_value_by_every_constant_and_changes_nothing()
     for values in (statistics.mean, statistics.median(), statistics.peak(), statistics.minimum, statistics.maximum):
         np.testing.assert_allclose(values[2, 1], constant, atol=1e-6)
     assert statistics.std[2, 1].max() < 1e-6
-    result = ablate(model, text(model), "2.1", ["mean", "median", "peak", "zero"], statistics)
+    result = ablate(model, text(model), "2.1", ["mean", "median", "peak", "zero"], statistics=statistics)
     by_mean, by_median, by_peak, by_zero = (row.change["loss"].mean for row in result.results)
     assert max(abs(by_mean), abs(by_median), abs(by_peak)) < 1e-6 < abs(by_zero)
 
@@ -178,11 +177,11 @@ def everything(model: LoadedModel, data: Data, statistics: Statistics, folder: P
     usable = [row for row in METHODS.values() if model.modality in row.modalities and not row.learned]
     few = SweepSpec(MEAN, heads=((0, 0), (1, 1)), random_sets=1)
     return [
-        ablate(model, data, "1.1", [row.name for row in usable], statistics).to_dict(),
-        estimate(model, data, "mean", statistics).to_dict(),
-        sweep(model, data, few, statistics, folder).to_dict(),
-        adaptive_sweep(model, data, AdaptiveSpec(MEAN, heads=((0, 0), (1, 1))), statistics, folder).to_dict(),
-        curve(model, data, CurveSpec(MEAN, seeds=(1,), percents=(0, 50)), statistics, folder).to_dict(),
+        ablate(model, data, "1.1", [row.name for row in usable], statistics=statistics).to_dict(),
+        estimate(model, data, "mean", statistics=statistics).to_dict(),
+        finish_sweep(model, data, few, statistics, folder).to_dict(),
+        finish_adaptive(model, data, AdaptiveSpec(MEAN, heads=((0, 0), (1, 1))), statistics, folder).to_dict(),
+        finish_curve(model, data, CurveSpec(MEAN, seeds=(1,), percents=(0, 50)), statistics, folder).to_dict(),
     ]
 
 
@@ -216,9 +215,9 @@ def test_where_all_targets_are_ignored_each_computation_says_so(tmp_path: Path, 
     with pytest.raises(DataError, match=words):
         estimate(opt_mini, ignored, "zero")
     with pytest.raises(DataError, match=words):
-        sweep(opt_mini, ignored, SweepSpec(zero, heads=((0, 0),)), None, tmp_path)
+        finish_sweep(opt_mini, ignored, SweepSpec(zero, heads=((0, 0),)), None, tmp_path)
     with pytest.raises(DataError, match=words):
-        adaptive_sweep(opt_mini, ignored, AdaptiveSpec(zero, heads=((0, 0),)), None, tmp_path)
+        finish_adaptive(opt_mini, ignored, AdaptiveSpec(zero, heads=((0, 0),)), None, tmp_path)
 
 
 def test_a_batch_in_which_nothing_is_scored_changes_nothing(opt_mini: LoadedModel) -> None:
@@ -350,8 +349,8 @@ def measured(threads: int) -> dict:
     return {
         "statistics": statistics.digest,
         "means": statistics.mean.ravel().tolist(),
-        "ablate": ablate(model, data, "1.1 3.2 5.0:1-4", methods, statistics).to_dict(),
-        "estimate": estimate(model, data, "mean", statistics).to_dict(),
+        "ablate": ablate(model, data, "1.1 3.2 5.0:1-4", methods, statistics=statistics).to_dict(),
+        "estimate": estimate(model, data, "mean", statistics=statistics).to_dict(),
     }
 
 
@@ -361,11 +360,8 @@ def test_a_seed_gives_the_same_bits_in_each_run_and_nearly_the_same_with_more_th
         once, alone = measured(2), measured(1)
     finally:
         torch.set_num_threads(threads)
-    command = [sys.executable, "-c", "import json, test_numbers; print(json.dumps(test_numbers.measured(2)))"]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    another = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=300
-    )
+    script = "import json; from tests.integration.test_numbers import measured; print(json.dumps(measured(2)))"
+    another = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert another.returncode == 0, another.stderr
     assert json.loads(another.stdout) == json.loads(json.dumps(once)), "another process, the same number of threads"
     np.testing.assert_allclose(once["means"], alone["means"], rtol=1e-5, atol=1e-6)

@@ -239,20 +239,20 @@ def test_optimal_in_an_experiment_splits_the_harm(
     monkeypatch.setattr(
         "ablation_core.methods.optimal.TRAINING_PREDICTIONS", dict.fromkeys(("causal", "masked", "vision"), 200)
     )
-    result = ablate(bundled_model, data, "2.1", ["mean", "optimal"], statistics).to_dict()
+    result = ablate(bundled_model, data, "2.1", ["mean", "optimal"], statistics=statistics).to_dict()
     mean, optimal = result["results"]
     assert mean["harm"]["removal"] == optimal["change"]["loss"]
     total = mean["harm"]["removal"]["mean"] + mean["harm"]["displacement"]["mean"]
     assert total == pytest.approx(mean["change"]["loss"]["mean"])
     assert optimal["harm"]["displacement"]["mean"] == 0
     assert optimal["learning"]["loss"] <= optimal["learning"]["start_loss"]
-    again = ablate(bundled_model, data, "2.1", ["mean", "optimal"], statistics).to_dict()
+    again = ablate(bundled_model, data, "2.1", ["mean", "optimal"], statistics=statistics).to_dict()
     assert again == result
 
 
 def test_displacement_against_raw_activations(bundled_model: LoadedModel, data: Data, statistics: Statistics) -> None:
     model, selection = bundled_model, Selection.parse("2.1:0-5", bundled_model.shape)
-    row = ablate(model, data, selection, "zero", statistics).results[0].displacement
+    row = ablate(model, data, selection, "zero", statistics=statistics).results[0].displacement
     captured, squares = {}, []
     hook = model.projections[2].register_forward_pre_hook(lambda _m, x: captured.update(x=x[0]))
     lengths: dict[str, list[torch.Tensor]] = {"clean": [], "zero": []}

@@ -10,21 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from ablation_core import METHODS, ablate, find_statistics, load_data, load_model, load_statistics
+from ablation_core import (
+    METHODS,
+    ablate,
+    describe_neurons,
+    find_statistics,
+    load_data,
+    load_model,
+    load_statistics,
+    noise_floor,
+)
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cli.text import format_result
-from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.noise_floor import noise_floor
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import code
-from ablation_core.report.neurons import describe_neurons
 from ablation_core.report.sentences import comparison, verdict
-from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.runs.pruning import CurveSpec, curve
-from ablation_core.runs.sweep import SweepSpec, sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
+from ablation_core.runs.pruning import CurveSpec, finish_curve
+from ablation_core.runs.sweep import SweepSpec, finish_sweep
 from ablation_core.selection import Selection
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess:
@@ -66,8 +71,8 @@ def test_script_and_command_of_an_ablation(
 ) -> None:
     model, statistics = loaded(name, data_ref)
     data = load_data(data_ref, model, predictions)
-    result = ablate(model, data, select, "all", statistics, bins)
-    *_, floor = noise_floor(CleanPassCache(model, data), Selection.parse(select, model.shape), statistics, 0)
+    result = ablate(model, data, select, "all", statistics=statistics, bins=bins)
+    floor = noise_floor(model, data, select, statistics=statistics, seed=0)
 
     script = tmp_path / "script.py"
     script.write_text(code.ablation_script(result, statistics, "mean"), encoding="utf-8")
@@ -89,7 +94,9 @@ def test_script_and_command_of_an_ablation(
 @pytest.mark.slow
 def test_script_and_command_of_a_neuron(tmp_path: Path) -> None:
     model, statistics = loaded("roberta-mini", "python-docs")
-    expected = json.loads(json.dumps(describe_neurons(model, statistics, Selection.parse("1.2:3", model.shape), 50)))
+    expected = json.loads(
+        json.dumps(describe_neurons(model, statistics, Selection.parse("1.2:3", model.shape), bins=50))
+    )
     script = tmp_path / "script.py"
     script.write_text(code.neuron_script(model, statistics, "1.2:3", 50), encoding="utf-8")
     done = run(["python", "-c", f"import runpy, sys; sys.path.insert(0, ''); runpy.run_path({str(script)!r})"])
@@ -103,7 +110,7 @@ def test_script_and_command_of_a_neuron(tmp_path: Path) -> None:
 def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, statistics = loaded("vit-mini", "fashion-mnist")
     data = load_data("fashion-mnist", model, 30)
-    result = sweep(model, data, SweepSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
+    result = finish_sweep(model, data, SweepSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
     described, shown = result.description, json.loads(json.dumps(result.to_dict()))
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))  # an empty one: measured anew
     done = run_script(code.sweep_script(described, result.methods), tmp_path)
@@ -113,7 +120,7 @@ def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert agree(json.loads(run([*command, "--json"]).stdout), shown)
     assert "--adaptive" in code.sweep_command(described, result.methods, adaptive=True)
     adaptive = json.loads(run_script(code.sweep_script(described, result.methods, True), tmp_path).stdout)
-    expected = adaptive_sweep(model, data, AdaptiveSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
+    expected = finish_adaptive(model, data, AdaptiveSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
     assert agree(adaptive, json.loads(json.dumps(expected.to_dict())))
 
 
@@ -122,7 +129,7 @@ def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_script_and_command_of_curves(whole_heads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, statistics = loaded("roberta-mini", "python-docs")
     spec = CurveSpec((METHODS["zero"], METHODS["peak"]), 60, (1, 2), (0, 50, 90), whole_heads)
-    result = curve(model, load_data("python-docs", model, 60), spec, statistics, tmp_path / "page")
+    result = finish_curve(model, load_data("python-docs", model, 60), spec, statistics, tmp_path / "page")
     shown = json.loads(json.dumps(result.to_dict()))
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))
     done = run_script(code.curve_script(result.description), tmp_path)
@@ -140,7 +147,9 @@ def run_script(text: str, folder: Path) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def small() -> tuple:
     model, statistics = loaded("opt-mini", "python-docs")
-    return ablate(model, load_data("python-docs", model, 200), "0.0:3", list(METHODS)[:4], statistics), statistics
+    return ablate(
+        model, load_data("python-docs", model, 200), "0.0:3", list(METHODS)[:4], statistics=statistics
+    ), statistics
 
 
 def test_what_decides_a_number_is_named(small: tuple) -> None:

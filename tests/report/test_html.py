@@ -17,8 +17,8 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import charts, export, frames
 from ablation_core.report.html import Picture, Report, to_html
 from ablation_core.report.sentences import verdict
-from ablation_core.runs.pruning import CurveSpec, curve
-from ablation_core.runs.sweep import SweepSpec, sweep
+from ablation_core.runs.pruning import CurveSpec, finish_curve
+from ablation_core.runs.sweep import SweepSpec, finish_sweep
 from ablation_core.selection import Selection
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ablation_exports, neuron_exports
@@ -37,7 +37,7 @@ def view(opt_mini: LoadedModel) -> View:
 
 @pytest.fixture(scope="module")
 def outcome(view: View) -> AblationProgress:
-    result = ablate(view.model, load_data("python-docs", view.model, 900), "3.2", "all", view.statistics)
+    result = ablate(view.model, load_data("python-docs", view.model, 900), "3.2", "all", statistics=view.statistics)
     return AblationProgress(result, FLOOR)
 
 
@@ -129,8 +129,8 @@ def kept(view: View, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     data, folder = load_data("python-docs", view.model, 700), tmp_path_factory.mktemp("runs")
     methods = (METHODS["zero"], METHODS["mean"])
     heads = ((0, 0), (1, 1), (2, 2), (3, 3))
-    swept = sweep(view.model, data, SweepSpec(methods, heads=heads, random_sets=2), view.statistics, folder)
-    return swept, curve(
+    swept = finish_sweep(view.model, data, SweepSpec(methods, heads=heads, random_sets=2), view.statistics, folder)
+    return swept, finish_curve(
         view.model, data, CurveSpec(methods, seeds=(1, 2), percents=(0, 50, 90)), view.statistics, folder
     )
 
@@ -204,6 +204,6 @@ def test_a_picture_asks_for_nothing_outside() -> None:
 
 
 def test_changes_without_an_interval_are_drawn(view: View) -> None:
-    result = ablate(view.model, load_data("python-docs", view.model, 100), "3.2", "zero", view.statistics)
+    result = ablate(view.model, load_data("python-docs", view.model, 100), "3.2", "zero", statistics=view.statistics)
     assert result.results[0].change["loss"].low is None
     assert "<svg" in export.to_svg(charts.changes(frames.change_frame(result, "loss", "zero"), "change"), "t", "a")

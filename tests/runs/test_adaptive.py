@@ -16,7 +16,7 @@ from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, MethodError
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps, adaptive_sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps, finish_adaptive
 from ablation_core.runs.adaptive_batches import Batchwise
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.stats.regression_estimator import RegressionEstimator
@@ -169,7 +169,7 @@ def test_a_head_that_took_everything_is_its_own_ablation(
 ) -> None:
     for chance in ("HARDLY", "SETTLED"):  # none is let go untold
         monkeypatch.setattr(f"ablation_core.stats.sequential.{chance}", 0.0)
-    document = adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict()
+    document = finish_adaptive(opt_mini, data, spec(), None, tmp_path).to_dict()
     whole = [(h["head"], row) for h in document["heads"] for row in h["results"] if row["sequences"] == data.sequences]
     assert whole
     for head, row in whole[:3]:  # each ablation runs a model
@@ -181,7 +181,7 @@ def test_a_head_that_took_everything_is_its_own_ablation(
 
 
 def test_it_takes_less_and_says_how_much(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    result = adaptive_sweep(opt_mini, data, spec(), None, tmp_path)
+    result = finish_adaptive(opt_mini, data, spec(), None, tmp_path)
     rows = [row for head in result.heads for row in head["results"]]
     assert result.open == 0
     assert {row["verdict"] for row in rows} <= {"told", "unlikely", "not told"}
@@ -190,13 +190,13 @@ def test_it_takes_less_and_says_how_much(opt_mini: LoadedModel, data: Data, tmp_
 
 
 def test_interrupted_anywhere_it_ends_with_the_same_numbers(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    whole = adaptive_sweep(opt_mini, data, spec(), None, tmp_path / "whole")
+    whole = finish_adaptive(opt_mini, data, spec(), None, tmp_path / "whole")
     for stop in (3, 9):
         steps = adaptive_steps(opt_mini, data, spec(), None, tmp_path / str(stop))
         for _ in range(stop):
             next(steps)
         steps.close()
-        assert adaptive_sweep(opt_mini, data, spec(), None, tmp_path / str(stop)).to_dict() == whole.to_dict()
+        assert finish_adaptive(opt_mini, data, spec(), None, tmp_path / str(stop)).to_dict() == whole.to_dict()
     kept = {path.read_bytes() for path in tmp_path.glob("*/runs/*.jsonl")}
     assert len(kept) == 1
 
@@ -204,18 +204,18 @@ def test_interrupted_anywhere_it_ends_with_the_same_numbers(opt_mini: LoadedMode
 def test_without_gradients_it_ends_all_the_same(
     opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guided = adaptive_sweep(opt_mini, data, spec(), None, tmp_path / "guided")
+    guided = finish_adaptive(opt_mini, data, spec(), None, tmp_path / "guided")
 
     def no_gradient(*_args: object) -> None:
         raise RuntimeError("derivative for aten::_int_mm is not implemented")
 
     monkeypatch.setattr("ablation_core.runs.adaptive_batches.linearise", no_gradient)
-    plain = adaptive_sweep(opt_mini, data, spec(), None, tmp_path / "plain")
+    plain = finish_adaptive(opt_mini, data, spec(), None, tmp_path / "plain")
     assert [r.description["first_order_estimates"] for r in (guided, plain)] == [True, False]
     assert plain.open == 0
     assert guided.taken < plain.taken
     monkeypatch.undo()  # what was measured in another order of the sequences is not taken for this one's
-    again = adaptive_sweep(opt_mini, data, spec(), None, tmp_path / "plain")
+    again = finish_adaptive(opt_mini, data, spec(), None, tmp_path / "plain")
     assert again.to_dict() == guided.to_dict()
 
 
@@ -254,10 +254,10 @@ def test_guesses_are_slopes_of_each_sequences_loss(opt_mini: LoadedModel, data: 
 def test_a_finished_sweep_is_not_computed_again(
     opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = adaptive_sweep(opt_mini, data, spec(), None, tmp_path)
+    first = finish_adaptive(opt_mini, data, spec(), None, tmp_path)
     for again in ("engine.record", "batchwise.linearise"):
         monkeypatch.setattr(f"ablation_core.{again}", lambda *_: pytest.fail("a batch was run again"))
-    assert adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict() == first.to_dict()
+    assert finish_adaptive(opt_mini, data, spec(), None, tmp_path).to_dict() == first.to_dict()
 
 
 CHANGES = {
@@ -277,7 +277,7 @@ def test_what_is_not_built_as_it_should_be_is_measured_anew(
     opt_mini: LoadedModel, data: Data, tmp_path: Path, change: Callable[[dict, str], object]
 ) -> None:
     """Every record of a kept run is altered; lines without a digest pass as those of an earlier version do."""
-    whole = adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict()
+    whole = finish_adaptive(opt_mini, data, spec(), None, tmp_path).to_dict()
     (path,) = (tmp_path / "runs").glob("*.jsonl")
     header, *lines = path.read_text().splitlines()
     altered = []
@@ -286,11 +286,11 @@ def test_what_is_not_built_as_it_should_be_is_measured_anew(
             change(record, "guesses" if "guesses" in record else "sums")
         altered.append(json.dumps({"piece": line["piece"], "record": line["record"]}))
     path.write_text("\n".join([header, *altered, ""]))
-    assert adaptive_sweep(opt_mini, data, spec(), None, tmp_path).to_dict() == whole
+    assert finish_adaptive(opt_mini, data, spec(), None, tmp_path).to_dict() == whole
 
 
 def test_with_a_coarse_precision_the_first_look_decides(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    result = adaptive_sweep(opt_mini, data, spec(precision=1e3), None, tmp_path)
+    result = finish_adaptive(opt_mini, data, spec(precision=1e3), None, tmp_path)
     assert result.looks == 1
     assert {row["verdict"] for head in result.heads for row in head["results"]} <= {"small", "told"}
 
@@ -298,7 +298,7 @@ def test_with_a_coarse_precision_the_first_look_decides(opt_mini: LoadedModel, d
 def test_a_precision_that_is_none_is_refused(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
     for precision in (0.0, -1.0, float("nan")):
         with pytest.raises(DataError, match="above 0 nats"):
-            adaptive_sweep(opt_mini, data, spec(precision=precision), None, tmp_path)
+            finish_adaptive(opt_mini, data, spec(precision=precision), None, tmp_path)
 
 
 def test_constants_that_are_learned_are_refused(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_constants_that_are_learned_are_refused(opt_mini: LoadedModel, data: Dat
     with pytest.raises(
         MethodError, match="The constants of optimal are learned for each head; sweep without --adaptive"
     ):
-        adaptive_sweep(opt_mini, data, learned, None, tmp_path)
+        finish_adaptive(opt_mini, data, learned, None, tmp_path)
 
 
 def test_the_maps_on_the_way_grow_into_the_last(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:

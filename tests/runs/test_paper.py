@@ -27,10 +27,10 @@ def test_images_have_their_own_resampling() -> None:
 def test_the_plan_of_the_originals_loads_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def load(*_arguments: object) -> None:
+    def load(*_arguments: object, **_options: object) -> None:
         raise AssertionError("a dry run has loaded a model")
 
-    monkeypatch.setattr("ablation_core.cli.commands.load_model", load)
+    monkeypatch.setattr("ablation_core.loading.load.load_model", load)
     assert main(["reproduce", "paper", "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
     assert {row["model"] for row in plan} == set(ORIGINALS)

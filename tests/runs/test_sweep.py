@@ -26,9 +26,9 @@ from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.run_frames import map_frame
 from ablation_core.runs.ledger import find_runs, open_ledger
-from ablation_core.runs.pruning import CurveSpec, curve, curve_steps, kept_curves, pruned
+from ablation_core.runs.pruning import CurveSpec, curve_steps, finish_curve, kept_curves, pruned
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult, SweepSpec, kept_sweeps, sweep, sweep_steps
+from ablation_core.runs.sweep import SweepResult, SweepSpec, finish_sweep, kept_sweeps, sweep_steps
 from ablation_core.selection import ModelShape
 from ablation_core.server.head_map import head_estimates, refined_steps
 from ablation_core.server.lru import LRU
@@ -45,7 +45,7 @@ def data(opt_mini: LoadedModel) -> Data:
 
 
 def test_a_sweep_is_every_heads_own_ablation(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    document = sweep(opt_mini, data, ZERO, None, tmp_path).to_dict()
+    document = finish_sweep(opt_mini, data, ZERO, None, tmp_path).to_dict()
     assert [head["head"] for head in document["heads"]] == [
         f"{layer}.{head}" for layer in range(6) for head in range(6)
     ]
@@ -56,7 +56,7 @@ def test_a_sweep_is_every_heads_own_ablation(opt_mini: LoadedModel, data: Data, 
 
 
 def test_false_discoveries_are_held_down_over_the_map(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    rows = [head["results"][0] for head in sweep(opt_mini, data, ZERO, None, tmp_path).to_dict()["heads"]]
+    rows = [head["results"][0] for head in finish_sweep(opt_mini, data, ZERO, None, tmp_path).to_dict()["heads"]]
     p = np.array([row["p"] for row in rows])
     order = np.argsort(p)
     # Benjamini and Hochberg (1995), step by step
@@ -97,7 +97,7 @@ def test_pruned_neurons_grow_and_are_the_right_many(seed: int, whole_heads: bool
 def test_a_curve_begins_at_the_baseline_and_ends_where_seeds_agree(
     opt_mini: LoadedModel, data: Data, tmp_path: Path
 ) -> None:
-    result = curve(opt_mini, data, HALVES, None, tmp_path)
+    result = finish_curve(opt_mini, data, HALVES, None, tmp_path)
     baseline = ablate(opt_mini, data, "", "zero").baseline.loss
     assert result.value(1, 0, "zero", "loss") == result.value(2, 0, "zero", "loss") == baseline
     assert result.value(1, 100, "zero", "loss") == result.value(2, 100, "zero", "loss")
@@ -150,7 +150,7 @@ def test_a_run_under_way_is_not_begun_twice(tmp_path: Path) -> None:
 def _swept(folder: Path) -> None:
     model = load_model("opt-mini")
     data = load_data("python-docs", model, predictions=120, seq_len=32)
-    sweep(
+    finish_sweep(
         model, data, SweepSpec((METHODS["zero"],), heads=((5, 1), (2, 0), (0, 3), (4, 4)), random_sets=3), None, folder
     )
 
@@ -158,7 +158,7 @@ def _swept(folder: Path) -> None:
 def _curved(folder: Path) -> None:
     model = load_model("opt-mini")
     data = load_data("python-docs", model, predictions=120, seq_len=32)
-    curve(model, data, CurveSpec((METHODS["zero"],), seeds=(1, 2)), None, folder)
+    finish_curve(model, data, CurveSpec((METHODS["zero"],), seeds=(1, 2)), None, folder)
 
 
 @pytest.mark.slow
@@ -223,8 +223,8 @@ def test_a_run_is_yielded_as_it_grows_and_can_be_left_anywhere(
 
 def test_another_method_is_added_to_what_is_there(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
     zero, source = METHODS["zero"], METHODS["resample-dataset"]
-    first = curve(opt_mini, data, CurveSpec((zero,), seeds=(1,), percents=(50,)), None, tmp_path)
-    both = curve(opt_mini, data, CurveSpec((source, zero), seeds=(1,), percents=(0, 50)), None, tmp_path)
+    first = finish_curve(opt_mini, data, CurveSpec((zero,), seeds=(1,), percents=(50,)), None, tmp_path)
+    both = finish_curve(opt_mini, data, CurveSpec((source, zero), seeds=(1,), percents=(0, 50)), None, tmp_path)
     (kept,) = find_runs(tmp_path, "curve", opt_mini.fingerprint)
     assert list(kept.done) == [
         "seed 1, 50 %: zero",
@@ -232,7 +232,7 @@ def test_another_method_is_added_to_what_is_there(opt_mini: LoadedModel, data: D
         "seed 1, 50 %: resample-dataset",
     ]
     assert both.points[1, 50]["zero"] == first.points[1, 50]["zero"]
-    alone = curve(opt_mini, data, CurveSpec((source,), seeds=(1,), percents=(50,)), None, tmp_path / "alone")
+    alone = finish_curve(opt_mini, data, CurveSpec((source,), seeds=(1,), percents=(50,)), None, tmp_path / "alone")
     for name, value in alone.points[1, 50]["resample-dataset"].items():
         assert both.points[1, 50]["resample-dataset"][name] == value
 
@@ -252,7 +252,7 @@ def test_a_partial_curve_has_points_and_no_ranks_yet(opt_mini: LoadedModel, data
 def test_kept_runs_are_found_by_their_model_the_largest_first(opt_mini: LoadedModel, tmp_path: Path) -> None:
     for predictions in (40, 80):
         few = load_data("python-docs", opt_mini, predictions=predictions, seq_len=32)
-        sweep(opt_mini, few, SweepSpec((METHODS["zero"],), heads=((0, 0),), random_sets=0), None, tmp_path)
+        finish_sweep(opt_mini, few, SweepSpec((METHODS["zero"],), heads=((0, 0),), random_sets=0), None, tmp_path)
     found = list(kept_sweeps(opt_mini, tmp_path).values())
     assert [result.description["data"]["predictions"] for result in found] == [80, 40]
     assert found[0].heads == ("0.0",) and len(found[0].wanted) == 36

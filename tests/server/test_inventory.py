@@ -14,8 +14,8 @@ from ablation_core.errors import StatisticsError
 from ablation_core.server import inventory
 from ablation_core.server.inventory import delete_statistics, import_statistics, is_bundled, list_data, list_models
 from ablation_core.storage import CACHE
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 OURS = CACHE / bundled.STATISTICS[0]
 
 

@@ -107,7 +107,7 @@ def test_a_card_states_the_figures(name: str, monkeypatch: pytest.MonkeyPatch, t
     info = (tmp_path / name / "README.md").read_text(encoding="utf-8")
     assert info.startswith(f"# {name}\n")
     words = {
-        "opt-mini": "1,234 next tokens of `python-docs`: 2.500 nats a token, top-1 62.5%; an interpolated trigram model "
+        "opt-mini": "1,234 next tokens of `python-docs`: 2.500 nats per token, top-1 62.5%; an interpolated trigram model "
         "of the same training tokens: 3.750 nats, 1.250 more",
         "roberta-mini": "top-1 62.5%, 2.500 nats; the best guess from the counts of the two neighbouring tokens: 31.2%",
         "vit-mini": "1,234 test images of Fashion-MNIST: top-1 62.50%, 2.500 nats",

@@ -53,12 +53,16 @@ def test_a_slow_model_is_estimated_and_then_measured_on_a_growing_sample(opt_min
     (whole,) = answers(asked)  # kept
     assert whole.whole and whole.floor is not None
     direct = ablate(
-        opt_mini, load_data("python-docs", opt_mini, 900), "5.1", list(METHODS_COMPARED), asked.view.statistics
+        opt_mini,
+        load_data("python-docs", opt_mini, 900),
+        "5.1",
+        list(METHODS_COMPARED),
+        statistics=asked.view.statistics,
     )
     for found, wanted in zip(whole.result.results, direct.results, strict=True):
         assert found.change["loss"].mean == pytest.approx(wanted.change["loss"].mean, abs=1e-5)
     window = replace(asked.data, sequences=1)
-    exact = ablate(opt_mini, window, "5.1", list(METHODS_COMPARED), asked.view.statistics)
+    exact = ablate(opt_mini, window, "5.1", list(METHODS_COMPARED), statistics=asked.view.statistics)
     for row in exact.results:
         assert 0.5 < guesses[0].guess.changes[row.method] / row.change["loss"].mean < 2, "of the same size at least"
 

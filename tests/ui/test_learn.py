@@ -12,7 +12,7 @@ from scipy.stats import norm, skewnorm
 from ablation_core import METHODS, ablate, load_data, load_statistics
 from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.noise_floor import noise_floor
+from ablation_core.experiments.noise_floor import noise_floor_steps
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.storage import CACHE
@@ -91,7 +91,10 @@ def test_the_answers_are_what_is_measured(experiment, opt_mini: LoadedModel) -> 
     data = load_data(DATA, opt_mini, PREDICTIONS)
     exact = sys.version_info[:2] == (3, 11)  # the data is Python's own documentation
     for select in {select for select, _ in experiment.figures}:
-        rows = {row.method: row.change["loss"] for row in ablate(opt_mini, data, select, "all", statistics).results}
+        rows = {
+            row.method: row.change["loss"]
+            for row in ablate(opt_mini, data, select, "all", statistics=statistics).results
+        }
         for (chosen, method), (mean, low, high) in experiment.figures.items():
             if chosen != select:
                 continue
@@ -108,7 +111,7 @@ def test_the_answers_are_what_is_measured(experiment, opt_mini: LoadedModel) -> 
 def test_the_band_of_the_second_experiment(opt_mini: LoadedModel) -> None:
     statistics = load_statistics(CACHE / "opt-mini" / "python-docs-acd88b39.safetensors", opt_mini)
     clean_cache = CleanPassCache(opt_mini, load_data(DATA, opt_mini, PREDICTIONS))
-    *_, floor = noise_floor(clean_cache, Selection.parse("2.3", opt_mini.shape), statistics, 0)
+    *_, floor = noise_floor_steps(clean_cache, Selection.parse("2.3", opt_mini.shape), statistics, 0)
     low, high = (
         float(text) for text in re.search(r"random neurons \((\S+) to (\S+)\)", EXPERIMENTS[1].answer).groups()
     )
@@ -138,12 +141,12 @@ def test_every_reference_has_its_address() -> None:
 
 def test_every_word_of_the_pages_is_explained() -> None:
     known = explained()
-    said = ("loss", "perplexity", "top-1", "top-10", "kl", "noise floor", "false discovery", "estimate", "residual stream",
-            "standard error", "interval", "rank correlation", "adaptive", "skew", "second mode", "baseline", "chance",
+    said = ("loss", "perplexity", "top-1", "top-10", "kl", "noise floor", "false discovery", "significant", "fdr", "pp", "estimate", "residual stream",
+            "standard error", "interval", "rank correlation", "adaptive", "skew", "second hump", "baseline", "chance",
             "statistics part", "evaluation part", "std", "bin", "seed", "pruning curve", "sweep", "token")  # fmt: skip
     assert [word for word in said if word not in known] == []
     families = {"resample": "resampling"}  # its kinds are explained under one word
     names = [families.get(name.split("-")[0], name) for name in METHODS]
     assert [name for name in names if name not in known] == []
     for table in words().values():
-        assert (table["what it means"].str.len() > 15).all() and table["what it means"].str.endswith(".").all()
+        assert (table["meaning"].str.len() > 15).all() and table["meaning"].str.endswith(".").all()

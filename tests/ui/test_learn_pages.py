@@ -11,12 +11,11 @@ from ablation_core import bundled
 from ablation_core.data import uploads
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, MODELS, REFERENCES
 from ablation_core.ui.learn.toy import PRESETS
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 def opened(page: str, **params: str) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=120)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     at.switch_page(f"pages/{page}.py")
     for name, value in params.items():
         at.query_params[name] = value
@@ -105,7 +104,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for function in (
         uploads.keep_upload, uploads.list_uploads, uploads.reference, uploads.references, uploads.delete_upload,
         files.list_statistics, files.save_statistics, files.statistics_path, files.find_statistics,
-        inventory.list_models, inventory.list_data, inventory.is_bundled, inventory.import_statistics,
+        inventory.list_models, inventory.list_data, inventory.import_statistics,
         inventory.delete_statistics,
     ):  # fmt: skip
         replaced = tuple(tmp_path if str(value).endswith("cached_stats") else value for value in function.__defaults__)
@@ -127,7 +126,7 @@ def test_an_uploaded_text_is_kept_offered_and_deleted(own_cache: Path) -> None:
     at = opened("models_and_data")
     at.file_uploader(key="upload").upload("notes.txt", b"some words\n" * 500, "text/plain").run()
     assert not at.exception and not at.error
-    assert "notes.txt is here" in text_of(at)
+    assert "Uploaded notes.txt" in text_of(at)
     (kept,) = uploads.list_uploads(own_cache)
     at = opened("models_and_data")
     assert f"notes.txt ({kept.digest})" in at.selectbox(key="uploaded").options
@@ -155,7 +154,7 @@ def test_statistics_are_computed_imported_and_deleted(own_cache: Path, monkeypat
     at.selectbox(key="of").set_value("vit-mini").run()
     next(button for button in at.button if button.label == "Compute statistics").click().run()
     assert not at.exception and not at.error
-    assert "kept, digest" in at.success[0].value and len(list(own_cache.glob("vit-mini/*.safetensors"))) == 3
+    assert "saved, digest" in at.success[0].value and len(list(own_cache.glob("vit-mini/*.safetensors"))) == 3
     name = next(name for name in at.selectbox(key="statistics").options if "vit-mini" in name and "40 " not in name)
     at.selectbox(key="statistics").set_value(name).run()
     next(button for button in at.button if button.label == "Compute again").click().run()

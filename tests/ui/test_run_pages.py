@@ -14,12 +14,13 @@ from ablation_core.data.dataset import DEFAULT_DATA, Data
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_sweep
-from ablation_core.runs.pruning import CurveSpec, curve
-from ablation_core.runs.sweep import SweepSpec, kept_sweeps, sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
+from ablation_core.runs.pruning import CurveSpec, finish_curve
+from ablation_core.runs.sweep import SweepSpec, finish_sweep, kept_sweeps
 from ablation_core.selection import Selection
 from ablation_core.ui import run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs, shared_maps, shared_model
+from tests.conftest import ROOT
 from tests.integration.test_load import held_elsewhere
 from tests.ui.test_pages import charts, text_of
 
@@ -46,7 +47,7 @@ def measured(name: str, predictions: int = 40) -> tuple:
 
 
 def opened(page: str, **params: str | list[str]) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=120)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     at.switch_page(f"pages/{page}.py")
     for name, value in ({"predictions": "500", "methods": ["zero", "mean"], "method": "mean"} | params).items():
         at.query_params[name] = value
@@ -61,7 +62,7 @@ def button(at: AppTest, start: str):
 def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
     heads = ((0, 0), (1, 1), (2, 2), (3, 3), (5, 4))
-    result = sweep(model, data, SweepSpec(TWO, heads=heads, random_sets=2), statistics, folder)
+    result = finish_sweep(model, data, SweepSpec(TWO, heads=heads, random_sets=2), statistics, folder)
     at = opened("head_map", model=name)
     assert not at.exception and not at.error
     assert "(5 measured so far)" in text_of(at) and "2 random sets" in text_of(at)
@@ -79,7 +80,7 @@ def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_kept_curves_are_drawn_at_once(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
-    result = curve(model, data, CurveSpec(TWO, percents=(0, 50, 100)), statistics, folder)
+    result = finish_curve(model, data, CurveSpec(TWO, percents=(0, 50, 100)), statistics, folder)
     at = opened("pruning_curves", model=name, step="50")
     assert not at.exception and not at.error
     assert "Least harmful over the whole curve" in text_of(at)
@@ -97,7 +98,7 @@ def test_kept_curves_are_drawn_at_once(name: str, folder: Path) -> None:
 
 def test_every_measure_of_the_map(folder: Path) -> None:
     model, data, statistics = measured("vit-mini")
-    sweep(model, data, SweepSpec(TWO, heads=((0, 0), (1, 1), (2, 2), (3, 3)), random_sets=1), statistics, folder)
+    finish_sweep(model, data, SweepSpec(TWO, heads=((0, 0), (1, 1), (2, 2), (3, 3)), random_sets=1), statistics, folder)
     at = opened("head_map", model="vit-mini")
     for metric in ("top1", "top10", "kl"):
         at.pills(key="metric").set_value(metric).run()
@@ -172,7 +173,7 @@ def test_every_head_and_neuron_is_estimated_at_once(name: str, folder: Path) -> 
     assert not at.exception and not at.error
     model, _, statistics = measured(name)
     data = load_data(DEFAULT_DATA[model.modality], model, 500)
-    expected = estimate(model, data, "mean", statistics).methods[0].loss
+    expected = estimate(model, data, "mean", statistics=statistics).methods[0].loss
     table = next(one.value for one in at.dataframe if "estimate" in one.value and "head" in one.value)
     assert len(table) == 36 and set(table["state"]) == {"estimate"}
     for row in table.itertuples():
@@ -198,7 +199,7 @@ def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
     assert not at.exception and not at.error
     model, _, statistics = measured("vit-mini")
     data = load_data("fashion-mnist", model, 500)
-    expected = adaptive_sweep(model, data, AdaptiveSpec((METHODS["mean"],)), statistics, folder)
+    expected = finish_adaptive(model, data, AdaptiveSpec((METHODS["mean"],)), statistics, folder)
     significant = [head["head"] for head in expected.heads if head["results"][0]["told_from_no_effect"]]
     assert f"**{len(significant)} of 36 heads** can be told from no effect" in text_of(at)
     assert f"with {expected.taken:.0%} of a whole sweep's predictions" in text_of(at)
@@ -209,12 +210,12 @@ def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
 def test_the_best_kept_run_is_shown_and_others_can_be(folder: Path) -> None:
     model, data, statistics = measured("vit-mini", 70)
     part = ((0, 0), (1, 1))
-    sweep(model, data, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder)
+    finish_sweep(model, data, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder)
     more = load_data("fashion-mnist", model, 90)
-    sweep(model, more, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
-    sweep(model, more, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder)
+    finish_sweep(model, more, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
+    finish_sweep(model, more, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder)
     other = load_data("fashion-mnist", model, 90, seed=3)
-    sweep(model, other, SweepSpec(TWO, heads=part[:1], random_sets=0), statistics, folder)
+    finish_sweep(model, other, SweepSpec(TWO, heads=part[:1], random_sets=0), statistics, folder)
     at = opened("head_map", model="vit-mini")
     (box,) = (box for box in at.selectbox if box.label == "Shown")
     assert box.options == [
@@ -234,9 +235,9 @@ def test_the_best_kept_run_is_shown_and_others_can_be(folder: Path) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_control_of_the_curves(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
-    curve(model, data, CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100)), statistics, folder)
+    finish_curve(model, data, CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100)), statistics, folder)
     heads = CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100), whole_heads=True)
-    result = curve(model, data, heads, statistics, folder)
+    result = finish_curve(model, data, heads, statistics, folder)
     at = opened("pruning_curves", model=name, step="50", seeds="42")
     assert "One seed gives no interval" in text_of(at)
     at.toggle(key="whole").set_value(True).run()
@@ -259,8 +260,8 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("page", ["head_map", "pruning_curves"])
 def test_a_page_opened_by_itself_works_too(page: str, folder: Path) -> None:
     model, data, statistics = measured("vit-mini")
-    sweep(model, data, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
-    at = AppTest.from_file(f"../pages/{page}.py", default_timeout=120)
+    finish_sweep(model, data, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
+    at = AppTest.from_file(str(ROOT / f"pages/{page}.py"), default_timeout=120)
     at.query_params["model"] = "vit-mini"
     assert not at.run().exception
 

@@ -2,19 +2,18 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 from ablation_core import bundled, load_model
 from ablation_core.activations.files import find_statistics, load_statistics
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 _FIRST_VISIT = """
 import sys
 from streamlit.testing.v1 import AppTest
 
-from ablation_core import server
+from ablation_core.ui import shared
 
-server.load_in_background = lambda ref: print("background", ref)
+shared.load_in_background = lambda ref, **_: print("background", ref)
 page = AppTest.from_file("app.py", default_timeout=120).run()
 assert not page.exception and not page.error
 print("charts", len(page.get("vega_lite_chart")))

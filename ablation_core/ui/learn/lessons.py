@@ -1,11 +1,14 @@
-"""What the Learn page teaches with: real neurons of each kind, guided experiments with their answers, references.
+"""The content of the Learn page: real neurons of each kind, guided experiments with their answers, references.
 
-The answers' numbers are those of the bundled model on 2,000 predictions of `python-docs` with seed 0; a test measures
-them again.
+The answers' numbers are those of the bundled model on 2,000 predictions of `python-docs` with seed 0; a test
+reproduces them.
 """
 
 from dataclasses import dataclass
 
+from ablation_core.report.numbers import number, span_text
+
+FORM = "+.4f"
 MODEL, DATA, PREDICTIONS = "opt-mini", "python-docs", 2000
 
 
@@ -24,10 +27,10 @@ class Example:
 
 KINDS = ("An ordinary one", "Far from zero", "Leaning", "Two humps")
 _WORDS = (
-    "A bell around zero: all candidates agree. Most neurons are not far from this.",
-    "It never comes near zero. Setting it to zero shows the model something it has never seen.",
-    "A tail to one side pulls the mean away from where the neuron mostly is.",
-    "It has two habits. The mean lies between them, where it seldom is.",
+    "A bell around zero: all candidates agree. Most neurons look nearly like this.",
+    "It never comes near zero. Setting it to zero gives the model something it has never seen.",
+    "A tail on one side pulls the mean away from the neuron's usual values.",
+    "It has two habits. The mean is between them, at a value it seldom takes.",
 )
 _NEURONS = {
     "opt-mini": ((2, 4, 11), (0, 3, 1), (1, 3, 29), (2, 3, 5)),
@@ -40,12 +43,12 @@ EXAMPLES = {
     for model, neurons in _NEURONS.items()
 }
 EXAMPLES["vit-mini"][KINDS[1]] = Example(
-    (3, 2, 11), "It seldom comes near zero: no neuron of this model is farther away from it."
+    (3, 2, 11), "It seldom comes near zero: no neuron of this model is farther from it."
 )
 MODELS = {
     "opt-mini": "continues a text",
     "roberta-mini": "fills gaps in a text",
-    "vit-mini": "says what a picture shows",
+    "vit-mini": "recognises what an image shows",
 }
 DATA_OF = {model: "fashion-mnist" if model == "vit-mini" else DATA for model in MODELS}
 
@@ -73,7 +76,7 @@ class Experiment:
         """The answer with its figures; `{3.0 zero}` stands for one of them."""
         text = self.answer
         for (select, method), (mean, low, high) in self.figures.items():
-            text = text.replace(f"{{{select} {method}}}", f"{mean:+.4f} nats ({low:+.4f} to {high:+.4f})")
+            text = text.replace(f"{{{select} {method}}}", f"{number(mean, FORM)} nats ({span_text(low, high, FORM)})")
         return text
 
 
@@ -93,50 +96,52 @@ def query(select: str, method: str, model: str = MODEL) -> dict[str, str]:
 EXPERIMENTS = (
     Experiment(
         title="Is zero neutral?",
-        task="Open head 3.0 and compare two rows of the picture: *zero* and *mean*. Look where each interval lies "
-        "against the line at 0.",
+        task="Open head 3.0 and compare two rows of the chart: *zero* and *mean*. Look where each interval is, relative to "
+        "the line at 0.",
         links={"Ablate head 3.0": ("3.0", "zero")},
-        question="By zero alone, does the model need this head? And by the mean?",
+        question="Judged by zero alone, does the model need this head? And judged by the mean?",
         figures={
             ("3.0", "zero"): (0.0245, 0.0091, 0.0380),
             ("3.0", "mean"): (0.0056, -0.0029, 0.0133),
             ("3.0", "peak"): (0.0048, -0.0034, 0.0123),
         },
-        answer="Zeros raise the loss by {3.0 zero}: the interval leaves out 0, so one would say that the head is needed. "
-        "Means change it by {3.0 mean} and peaks by {3.0 peak}: both cannot be told from no effect. Both replacements "
-        "remove the same information. So what zero adds is not missing information but an input that later layers do "
+        answer="Zeros change the loss by {3.0 zero}: the interval excludes 0, so one would say that the head is needed. "
+        "Means change it by {3.0 mean} and peaks by {3.0 peak}: neither is significant. All three remove the same "
+        "information. So the extra loss with zero is not missing information: later layers receive an input that they do "
         "not expect. Zero is a choice, and not a neutral one.",
     ),
     Experiment(
         title="A head that matters, or just any neurons?",
-        task="Open head 2.3, then head 4.2. For each, compare the dots with the grey band: it shows what random neurons "
-        "of the same layer do, as many of them.",
+        task="Open head 2.3, then head 4.2. For each, compare the marks with the grey bands: they show the effect of as "
+        "many random neurons of the same layer.",
         links={"Ablate head 2.3": ("2.3", "mean"), "Ablate head 4.2": ("4.2", "mean")},
-        question="Which of the two heads would you call important, and why is a number alone not enough?",
+        question="Which of the two heads would you call important, and why is one number not enough?",
         figures={
             ("2.3", "mean"): (0.0929, 0.0691, 0.1160),
             ("4.2", "mean"): (-0.0003, -0.0055, 0.0038),
         },
-        answer="Head 2.3: {2.3 mean}, far outside the band of random neurons (+0.0125 to +0.0207). This head does "
-        "something that others do not. Head 4.2: {4.2 mean}: its interval holds 0, so this sample does not tell it from "
-        "no effect. That is not proof that it does nothing: it may matter for text that is not in the sample, or another "
-        "head may do its work when it is gone. A number needs its interval, and something to compare it with.",
+        answer="Head 2.3: {2.3 mean}, with its whole interval above the band of random neurons (+0.0125 to +0.0207). So "
+        "this head matters more than as many random neurons of its layer. Head 4.2: {4.2 mean}: the interval includes 0, "
+        "so the change is not significant. That does not prove that the head does nothing: it may matter for text that "
+        "is not in the sample, or another head may take over when it is gone. A number needs its interval, and something "
+        "to compare it with.",
     ),
     Experiment(
         title="What does a replacement keep?",
-        task="Open head 0.4 and look at the lowest row: *resample-dataset* puts in the values that the head has on "
-        "another text, position by position. The paper found that resampling usually harms most.",
+        task="Open head 0.4 and look at the lowest row: *resample-dataset* uses the values that the head has on another "
+        "text, position by position. The paper found that resampling usually raises the loss most.",
         links={"Ablate head 0.4": ("0.4", "resample-dataset")},
-        question="Here it harms least by far. What could these neurons carry?",
+        question="Here it raises the loss least, by far. What could these neurons carry?",
         figures={
             ("0.4", "zero"): (0.1115, 0.0952, 0.1288),
             ("0.4", "mean"): (0.0766, 0.0625, 0.0910),
             ("0.4", "resample-dataset"): (0.0022, -0.0018, 0.0058),
         },
         answer="Position. Another text has other words but the same positions, and resampling changes the loss by only "
-        "{0.4 resample-dataset}, while one constant for all positions costs {0.4 mean} (mean) or {0.4 zero} (zero). "
-        "Indeed 90 % of this head's variance depends on the position alone. Every replacement keeps something: a "
-        "constant keeps the average, resampling keeps what all texts share. Which one is right depends on your question.",
+        "{0.4 resample-dataset}, while one constant for all positions changes it by {0.4 mean} (mean) or {0.4 zero} "
+        "(zero). Indeed, 90 % of this head's variance depends on the position alone. Every replacement preserves "
+        "something: a constant preserves the average, resampling preserves what all texts share. Which one is right "
+        "depends on your question.",
     ),
 )
 
@@ -155,9 +160,9 @@ REFERENCES = (
         "N. Pochinkov, B. Pasero, S. Shibayama (2024): Investigating Neuron Ablation in Attention Heads: The Case for "
         "Peak Activation Centering. arXiv 2408.17322",
         "https://arxiv.org/abs/2408.17322",
-        "Asks which replacement harms least; compares zero, mean, resampling and, newly, the peak on Mistral-7B, "
-        "OPT-1.3B, RoBERTa-large and a vision transformer. Each can be the least harmful in some regime; resampling "
-        "usually harms most.",
+        "Asks which replacement does the least damage; compares zero, mean, resampling and, newly, the peak on Mistral-7B, "
+        "OPT-1.3B, RoBERTa-large and a vision transformer. Each can be best in some regime; resampling usually does the "
+        "most damage.",
     ),
     Reference(
         "M. Li, L. Janson (2024): Optimal ablation for interpretability. NeurIPS 2024, arXiv 2409.09951",
@@ -174,7 +179,7 @@ REFERENCES = (
     Reference(
         "P. Michel, O. Levy, G. Neubig (2019): Are Sixteen Heads Really Better than One? NeurIPS 2019, arXiv 1905.10650",
         "https://arxiv.org/abs/1905.10650",
-        "Many heads can be masked (set to zero) after training with little harm.",
+        "Many heads can be masked (set to zero) after training with little damage.",
     ),
     Reference(
         "K. Wang, A. Variengien, A. Conmy, B. Shlegeris, J. Steinhardt (2022): Interpretability in the Wild: a Circuit "

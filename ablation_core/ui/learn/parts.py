@@ -1,13 +1,14 @@
-"""What the Learn page is drawn from: its column, its diagram, its small tables, and statistics without a model."""
+"""Parts of the Learn page: its column, its diagram, its small tables, and statistics without a model."""
 
 import pandas as pd
 import streamlit as st
 
 from ablation_core.activations import files
+from ablation_core.activations.made_from import FINE_BINS
 from ablation_core.activations.neuron_summary import NeuronSummary
-from ablation_core.activations.statistics import FINE_BINS, Statistics
+from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import StatisticsError
-from ablation_core.report.charts import MARKS
+from ablation_core.report.charts import mark_of
 from ablation_core.server import inventory
 from ablation_core.ui.learn.lessons import DATA_OF
 from ablation_core.ui.learn.toy import Toy
@@ -21,7 +22,7 @@ _BOX = "border:1.5px solid currentColor;border-radius:10px;padding:0.7rem 1rem;t
 _NEURON = "display:inline-flex;width:2.1rem;height:2.1rem;border-radius:50%;align-items:center;justify-content:center;"
 _FULL, _EMPTY = (
     f'<span style="{_NEURON}border:{line}">{letter}</span>'
-    for line, letter in (("1.5px solid currentColor", ""), (f"3px dashed {MARKS['peak'].color}", "<b>?</b>"))
+    for line, letter in (("1.5px solid currentColor", ""), (f"3px dashed {mark_of('peak').color}", "<b>?</b>"))
 )
 _DIAGRAM = f"""
 <div style="display:flex;flex-wrap:wrap;align-items:center;gap:0.8rem;margin:0.5rem 0">
@@ -35,12 +36,12 @@ _DIAGRAM = f"""
 
 
 def narrow_column() -> None:
-    """Text of a width and size that reads well, on a screen and from the back of a room."""
+    """Text of a readable width and size, on a screen and from the back of a room."""
     st.html(_COLUMN)
 
 
 def diagram() -> None:
-    """What is taken out where: a head, its neurons, the output projection."""
+    """What is ablated, and where: a head, its neurons, the output projection."""
     st.html(_DIAGRAM)
 
 
@@ -53,7 +54,7 @@ def bundled_statistics(model: str) -> Statistics:
     """The statistics of a bundled model that come with the project; the model itself is not loaded.
 
     Raises:
-        StatisticsError: they are gone.
+        StatisticsError: they have been deleted.
     """
     entries, _ = files.list_statistics()
     fitting = [
@@ -65,8 +66,8 @@ def bundled_statistics(model: str) -> Statistics:
     for entry in sorted(fitting, key=inventory.is_bundled, reverse=True)[:1]:
         return _statistics(str(entry.path), entry.path.stat().st_mtime_ns)
     raise StatisticsError(
-        f"The statistics of {model} are not in the cache folder any more; 'python -m ablation_core stats {model}' "
-        f"makes them again."
+        f"The statistics of {model} are no longer in the cache folder; 'python -m ablation_core stats {model}' computes "
+        f"them again."
     )
 
 

@@ -1,4 +1,4 @@
-"""A made-up neuron whose distribution a learner shapes: a leaning hump, and a second one beside it.
+"""A made-up neuron whose distribution a learner shapes: a skewed hump, and a second one beside it.
 
 The activations are a mixture of a skew-normal distribution (Azzalini 1985) and a normal one, known in closed form but
 for median and mode, which are found on a grid.
@@ -87,18 +87,20 @@ class Toy:
         return pd.DataFrame({"left": edges[:-1], "right": edges[1:], "count": counts})
 
     def sentence(self) -> str:
-        """How far peak and mean lie apart, and how often the neuron is near each candidate."""
+        """The distance between peak and mean, and how often the neuron is near each candidate."""
         distance = (self.mean - self.peak) / self.std
         if abs(distance) < 0.05:
             start = "Mean and peak agree"
         else:
-            start = f"The mean lies {abs(distance):.2f} std {'above' if distance > 0 else 'below'} the peak"
+            start = f"The mean is {abs(distance):.2f} std {'above' if distance > 0 else 'below'} the peak"
         near = {
             name: self.share_near(value) for name, value in (("zero", 0.0), ("mean", self.mean), ("peak", self.peak))
         }
         rare = near["zero"] < 0.01
         zero = (
-            "Zero is a value this neuron hardly ever has" if rare else f"It is near zero {near['zero']:.0%} of the time"
+            "Zero is a value that this neuron hardly ever takes"
+            if rare
+            else f"It is near zero {near['zero']:.0%} of the time"
         )
         return f"{start}. {zero}; near its mean {near['mean']:.0%} of the time, near its peak {near['peak']:.0%}."
 

@@ -1,0 +1,60 @@
+"""`sweep`: ablate every head, one at a time."""
+
+import argparse
+
+from ablation_core.cli.measured import in_per_cent, load_measured, progress_bar
+from ablation_core.cli.options import add_backend, add_measured, chosen_backend
+from ablation_core.errors import DataError, EngineError
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_measured(parser)
+    add_backend(parser)
+    parser.add_argument(
+        "--adaptive", action="store_true", help="give each head only as many predictions as its verdict needs"
+    )
+    parser.add_argument(
+        "--precision",
+        type=float,
+        metavar="NATS",
+        help="with --adaptive: a surely smaller change needs no more predictions",
+    )
+
+
+def run(parsed: argparse.Namespace) -> tuple[dict, str]:
+    if parsed.precision is not None and not parsed.adaptive:
+        raise DataError("--precision belongs to --adaptive; name both, or leave it out.")
+    if parsed.adaptive and parsed.engine != "local":
+        raise EngineError("--adaptive decides as it goes what to measure next, on this machine; leave --engine out.")
+    backend = chosen_backend(parsed)
+    from ablation_core.cli.text import format_adaptive, format_sweep
+    from ablation_core.runs.whole_runs import sweep
+
+    model, data, methods, statistics = load_measured(parsed)
+    names = [method.name for method in methods]
+    if parsed.adaptive:
+        with progress_bar("adaptive sweep, at most", "%") as progress:
+            found = sweep(
+                model,
+                data,
+                names,
+                statistics=statistics,
+                bins=parsed.bins,
+                adaptive=True,
+                precision=parsed.precision,
+                cache=parsed.cache_dir,
+                progress=in_per_cent(progress),
+            )
+        return found.to_dict(), format_adaptive(found)
+    with progress_bar("sweep", "%") as progress:
+        result = sweep(
+            model,
+            data,
+            names,
+            statistics=statistics,
+            bins=parsed.bins,
+            cache=parsed.cache_dir,
+            backend=backend,
+            progress=in_per_cent(progress),
+        )
+    return result.to_dict(), format_sweep(result)

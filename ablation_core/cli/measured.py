@@ -1,0 +1,78 @@
+"""What commands that measure begin with: the model, the data, the methods and the statistics; and their progress bar."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, other_statistics
+from ablation_core.data.references import DEFAULT_DATA, STATISTICS_PREDICTIONS, Split
+from ablation_core.methods.registry import Method, choose_methods
+
+if TYPE_CHECKING:
+    from ablation_core.activations.statistics import Statistics
+    from ablation_core.data.dataset import Data
+    from ablation_core.models.loaded import LoadedModel
+
+PREDICTIONS = 2000
+
+
+def load_named(parsed: argparse.Namespace, split: Split) -> "tuple[LoadedModel, Data]":
+    """The model and a part of the data that the command line names."""
+    from ablation_core.data.dataset import load_data
+    from ablation_core.loading.load import load_model
+
+    model = load_model(parsed.model, parsed.device, parsed.dtype, parsed.cache_dir)
+    usual = STATISTICS_PREDICTIONS[model.modality] if split == "statistics" else PREDICTIONS
+    data = load_data(
+        parsed.data or DEFAULT_DATA[model.modality],
+        model,
+        predictions=usual if parsed.predictions is None else parsed.predictions,
+        seq_len=parsed.seq_len,
+        batch_size=parsed.batch_size,
+        seed=parsed.seed,
+        split=split,
+    )
+    for note in data.notes:
+        print(note, file=sys.stderr)
+    return model, data
+
+
+def load_measured(parsed: argparse.Namespace) -> "tuple[LoadedModel, Data, list[Method], Statistics | None]":
+    """The same with the methods, and the statistics that are named or fit the data."""
+    from ablation_core.activations.statistics import not_finite_sentence
+
+    model, data = load_named(parsed, "evaluation")
+    if parsed.statistics is not None:
+        statistics = as_statistics(parsed.statistics, model, parsed.cache_dir)
+    else:
+        entry = find_statistics(model, data.ref, parsed.cache_dir, data.source)
+        statistics = load_statistics(entry.path, model) if entry else None
+    if statistics is None and (others := other_statistics(model, data.ref, parsed.cache_dir)):
+        print(f"note: {others}", file=sys.stderr)
+    if statistics is not None and (broken := not_finite_sentence(statistics)):
+        print(f"warning: of the statistics made from {statistics.provenance['data']}, {broken}", file=sys.stderr)
+    return model, data, choose_methods(parsed.method or ["peak"], model.modality), statistics
+
+
+@contextmanager
+def progress_bar(words: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, where that is a terminal; yields a function of (done, total)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=words, unit=unit) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def in_per_cent(progress: Callable[[int, int], None]) -> Callable[[float], None]:
+    """From shares to a bar of a hundred."""
+    return lambda share: progress(round(100 * share), 100)

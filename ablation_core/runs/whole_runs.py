@@ -1,0 +1,185 @@
+"""A sweep or pruning curves in one call, from a model and data to the result; `sweep_steps` and the like go step by step.
+
+What is finished is kept in the cache folder: the same call again, or after an interruption, measures only what is missing.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal, overload
+
+from ablation_core.activations.files import as_statistics
+from ablation_core.activations.statistics import Statistics
+from ablation_core.data.dataset import Data
+from ablation_core.errors import DataError
+from ablation_core.experiments.ablation import DEFAULT_BINS
+from ablation_core.methods.registry import Method, choose_methods
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, finish_adaptive
+from ablation_core.runs.backends import LOCAL, Backend
+from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, finish_curve
+from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.sweep import RANDOM_SETS, SweepResult, SweepSpec, finish_sweep
+from ablation_core.selection import Head, Selection
+from ablation_core.storage import CACHE
+
+Methods = str | Sequence[str]
+GivenStatistics = Statistics | str | Path | None
+Heads = str | Selection | Iterable[Head]
+Progress = Callable[[float], None]
+
+
+def _silent(share: float) -> None:
+    pass
+
+
+@overload
+def sweep(
+    model: LoadedModel,
+    data: Data,
+    method: Methods = "mean",
+    *,
+    statistics: GivenStatistics = None,
+    heads: Heads | None = None,
+    bins: int = DEFAULT_BINS,
+    random_sets: int = RANDOM_SETS,
+    adaptive: Literal[False] = False,
+    precision: None = None,
+    cache: str | Path = CACHE,
+    backend: Backend = LOCAL,
+    progress: Progress = _silent,
+) -> SweepResult: ...
+
+
+@overload
+def sweep(
+    model: LoadedModel,
+    data: Data,
+    method: Methods = "mean",
+    *,
+    statistics: GivenStatistics = None,
+    heads: Heads | None = None,
+    bins: int = DEFAULT_BINS,
+    random_sets: int = RANDOM_SETS,
+    adaptive: Literal[True],
+    precision: float | None = None,
+    cache: str | Path = CACHE,
+    backend: Backend = LOCAL,
+    progress: Progress = _silent,
+) -> AdaptiveResult: ...
+
+
+def sweep(
+    model: LoadedModel,
+    data: Data,
+    method: Methods = "mean",
+    *,
+    statistics: GivenStatistics = None,
+    heads: Heads | None = None,
+    bins: int = DEFAULT_BINS,
+    random_sets: int = RANDOM_SETS,
+    adaptive: bool = False,
+    precision: float | None = None,
+    cache: str | Path = CACHE,
+    backend: Backend = LOCAL,
+    progress: Progress = _silent,
+) -> SweepResult | AdaptiveResult:
+    """Ablate every head by itself, by one or several methods, on the same predictions.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from ablation_core import load_data, load_model, sweep
+    >>> model = load_model("opt-mini")
+    >>> data = load_data("python-docs", model, predictions=100)
+    >>> with TemporaryDirectory() as folder:  # leave `cache` out to keep what is measured
+    ...     result = sweep(model, data, "mean", statistics="python-docs", heads="5.0 5.1", random_sets=0, cache=folder)
+    >>> list(result.changes("mean", "loss"))  # head → change of loss in nats per prediction
+    ['5.0', '5.1']
+
+    Args:
+        method: a name of `METHODS`, several, or `all` that need no learning.
+        statistics: for the methods that need them: themselves, their file, or the data set that they were made from.
+        heads: these only, as text (`"3.2 5.*"`), pairs such as `[(3, 2)]`, or a `Selection`; by default all.
+        bins: the peak's binning.
+        random_sets: how many random sets of one head's size make the noise floor; an adaptive sweep has none.
+        adaptive: give each head only as many predictions as its verdict needs.
+        precision: in nats per prediction, of an adaptive sweep: a surely smaller change takes no more predictions.
+        cache: the folder where finished heads are kept.
+        backend: what measures them: this process, or a cluster; the result does not depend on it.
+        progress: called with the share done.
+
+    Raises:
+        AblationError: one of its children, with a sentence for the user.
+    """
+    methods, known = _methods(model, method), as_statistics(statistics, model)
+    chosen = None if heads is None else _heads(heads, model)
+    if not adaptive:
+        if precision is not None:
+            raise DataError("A precision belongs to an adaptive sweep; give adaptive=True too, or leave it out.")
+        spec = SweepSpec(methods, bins=bins, heads=chosen, random_sets=random_sets)
+        return finish_sweep(model, data, spec, known, Path(cache), progress=progress, engine=backend)
+    if backend is not LOCAL:
+        raise DataError(
+            "An adaptive sweep decides as it goes what to measure next, in this process; leave backend out."
+        )
+    looking = AdaptiveSpec(methods, bins=bins, heads=chosen, precision=precision)
+    return finish_adaptive(
+        model, data, looking, known, Path(cache), progress=lambda so_far: progress(min(so_far.taken, 1.0))
+    )
+
+
+def curve(
+    model: LoadedModel,
+    data: Data,
+    method: Methods = "mean",
+    *,
+    statistics: GivenStatistics = None,
+    seeds: Iterable[int] = SEEDS,
+    percents: Iterable[int] = PERCENTS,
+    whole_heads: bool = False,
+    bins: int = DEFAULT_BINS,
+    cache: str | Path = CACHE,
+    backend: Backend = LOCAL,
+    progress: Progress = _silent,
+) -> CurveResult:
+    """Pruning curves: ablate more and more neurons, drawn at random in every layer, the same for every method.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from ablation_core import curve, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> data = load_data("python-docs", model, predictions=100)
+    >>> with TemporaryDirectory() as folder:  # leave `cache` out to keep what is measured
+    ...     result = curve(model, data, "zero", seeds=[1], percents=[0, 50], cache=folder)
+    >>> [(row["percent"], row["method"]) for row in result.to_dict()["table"]]
+    [(50, 'zero')]
+
+    Args:
+        method: a name of `METHODS`, several, or `all` that need no learning.
+        statistics: for the methods that need them: themselves, their file, or the data set that they were made from.
+        seeds: each an order of every layer's neurons.
+        percents: the steps, in per cent of each layer's neurons, 0 to 100.
+        whole_heads: draw heads instead of single neurons.
+        bins: the peak's binning.
+        cache: the folder where finished points are kept.
+        backend: what measures them: this process, or a cluster; the result does not depend on it.
+        progress: called with the share done.
+
+    Raises:
+        AblationError: one of its children, with a sentence for the user.
+    """
+    spec = CurveSpec(
+        _methods(model, method), bins=bins, seeds=tuple(seeds), percents=tuple(percents), whole_heads=whole_heads
+    )
+    known = as_statistics(statistics, model)
+    return finish_curve(model, data, spec, known, Path(cache), progress=progress, engine=backend)
+
+
+def _methods(model: LoadedModel, method: Methods) -> tuple[Method, ...]:
+    return tuple(choose_methods([method] if isinstance(method, str) else method, model.modality))
+
+
+def _heads(heads: Heads, model: LoadedModel) -> tuple[Head, ...]:
+    """In the order in which they are given, where they have one."""
+    if isinstance(heads, str | Selection):
+        return Selection.read(heads, model.shape).heads
+    listed = tuple(dict.fromkeys((int(layer), int(head)) for layer, head in heads))
+    Selection.of_heads(listed, model.shape)  # says which lies outside the model
+    return listed

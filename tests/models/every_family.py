@@ -1,0 +1,240 @@
+"""Every family of transformers, made tiny and random from its own configuration class, with a row of overrides where one needs it.
+
+    build("causal", "qwen3_next", folder)
+
+leaves a folder as a person's would be: weights, configuration, tokenizer or image processor.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ablation_core import bundled
+
+MOST_WEIGHTS = 30_000_000
+VOCABULARY = 4096
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A head that predicts: transformers' mapping of its classes, and the class that picks one."""
+
+    names: dict[str, Any]
+    auto: str
+    tokenizer: str
+
+
+KINDS = {
+    "causal": Kind(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "AutoModelForCausalLM", "opt-mini"),
+    "masked": Kind(modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "AutoModelForMaskedLM", "roberta-mini"),
+    "vision": Kind(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, "AutoModelForImageClassification", ""),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a tiny model is made of; odd ones show what round ones hide."""
+
+    layers: int = 3
+    heads: int = 4
+    key_value_heads: int = 2
+    head_dim: int = 12
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+
+def common(sizes: Sizes) -> dict[str, Any]:
+    """What configuration classes call the sizes."""
+    width = dict.fromkeys(
+        (
+            "hidden_size",
+            "d_model",
+            "n_embd",
+            "n_embed",
+            "dim",
+            "embed_dim",
+            "embedding_size",
+            "word_embed_proj_dim",
+            "emb_dim",
+        ),
+        sizes.width,
+    )
+    layers = dict.fromkeys(
+        ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"), sizes.layers
+    )
+    heads = dict.fromkeys(
+        ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"),
+        sizes.heads,
+    )
+    inner = dict.fromkeys(
+        (
+            "intermediate_size",
+            "ffn_dim",
+            "d_ff",
+            "n_inner",
+            "d_inner",
+            "dim_feedforward",
+            "encoder_ffn_dim",
+            "decoder_ffn_dim",
+            "moe_intermediate_size",
+            "shared_expert_intermediate_size",
+            "shared_intermediate_size",
+            "moe_shared_expert_intermediate_size",
+        ),
+        64,
+    )
+    length = dict.fromkeys(
+        ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions", "max_position"), 256
+    )
+    experts = dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4)
+    return {
+        **width, **layers, **heads, **inner, **length, **experts,
+        "vocab_size": VOCABULARY, "num_key_value_heads": sizes.key_value_heads, "head_dim": sizes.head_dim,
+        "num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+        "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "sliding_window": 32, "attention_window": 32,
+        "image_size": 32, "patch_size": 8, "num_channels": 3,
+    }  # fmt: skip
+
+
+def latent(sizes: Sizes) -> dict[str, Any]:
+    """Latent attention: a head's queries and values have sizes of their own, and every head its own keys."""
+    return {
+        "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": sizes.head_dim,
+        "head_dim": None, "num_key_value_heads": sizes.heads,
+    }  # fmt: skip
+
+
+def mixed(other: str, sizes: Sizes, attention: str = "full_attention") -> list[str]:
+    """Layers of another kind, with attention in every second."""
+    return [attention if layer % 2 else other for layer in range(sizes.layers)]
+
+
+def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
+    """What a family's configuration class wants beside, or in place of, the common sizes; None leaves its own."""
+    linear = {
+        "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "layer_types": mixed("linear_attention", sizes),
+    }  # fmt: skip
+    mamba = {
+        "mamba_n_heads": 8,
+        "mamba_d_head": sizes.width * 2 // 8,
+        "mamba_d_state": 8,
+        "mamba_expand": 2,
+        "mamba_chunk_size": 16,
+    }
+    for_family: dict[str, dict[str, Any]] = {
+        **dict.fromkeys(("deepseek_v2", "deepseek_v3", "minicpm3", "glm4_moe_lite", "youtu", "sarvam_mla", "mistral4", "axk1"), latent(sizes)),
+        **dict.fromkeys(("deepseek_v32", "glm_moe_dsa", "axk2", "hy_v4"), latent(sizes) | {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 64}),
+        **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"), linear),
+        "longcat_flash": latent(sizes) | {"num_layers": 2, "expert_ffn_hidden_size": 32, "zero_expert_num": 1, "moe_topk": 2, "num_hidden_layers": None},
+        "minimax": {"layer_types": mixed("linear_attention", sizes), "block_size": 16},
+        "bailing_hybrid": latent(sizes) | {"head_dim": sizes.head_dim, "layer_types": mixed("linear_attention", sizes)},
+        "kimi_linear": latent(sizes) | {"layer_types": mixed("linear_attention", sizes), "linear_head_dim": 8, "linear_num_heads": 4},
+        "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1, "use_mamba_kernels": False},
+        "granitemoehybrid": mamba | {"layer_types": mixed("linear_attention", sizes), "layers_block_type": None},
+        "bamba": mamba | {"attn_layer_indices": list(range(1, sizes.layers, 2))},
+        "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 16},
+        "nemotron_h": {"layers_block_type": mixed("mamba", sizes, "attention"), "num_hidden_layers": None, "mamba_num_heads": 4,
+                       "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 1, "chunk_size": 16, "use_mamba_kernels": False},
+        "lfm2": {"layer_types": mixed("conv", sizes)},
+        "lfm2_moe": {"layer_types": mixed("conv", sizes), "num_dense_layers": 1},
+        "recurrent_gemma": {"block_types": ["recurrent", "attention"], "lru_width": sizes.width},
+        "zamba": {"use_mamba_kernels": False, "n_mamba_heads": 2, "mamba_d_state": 8, "layers_block_type": ["mamba", "mamba", "hybrid", "mamba", "hybrid"],
+                  "num_hidden_layers": 5, "num_key_value_heads": sizes.heads, "attention_head_dim": None},
+        "zamba2": {"use_mamba_kernels": False, "n_mamba_heads": 8, "mamba_headdim": 12, "mamba_d_state": 8, "chunk_size": 16,
+                   "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"], "num_hidden_layers": 4, "num_mem_blocks": 1,
+                   "num_key_value_heads": sizes.heads},
+        "gemma3n_text": {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4, "num_kv_shared_layers": 2,
+                         "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8, "activation_sparsity_pattern": [0.0] * 4,
+                         "intermediate_size": 64, "laurel_rank": 8},
+        **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), {
+            "layer_types": mixed("sliding_attention", sizes), "global_head_dim": 2 * sizes.head_dim, "num_kv_shared_layers": 0,
+            "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY,
+        }),
+        "gpt_neo": {"attention_types": [[["global"], sizes.layers]], "num_layers": sizes.layers},
+        "gptj": {"rotary_dim": 4},
+        "codegen": {"rotary_dim": 4, "n_head": 4, "n_embd": 48},
+        "stablelm": {"partial_rotary_factor": 0.5},
+        "openai-gpt": {"n_positions": 256},
+        "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
+        "dbrx": {"d_model": sizes.width, "attn_config": None},
+        "roberta": {"type_vocab_size": 1},
+        "big_bird": {"attention_type": "original_full"},
+        "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8},
+        "openelm": {},
+        "llama4_text": {"interleave_moe_layer_step": 2, "layer_types": None},
+        "mra": {}, "yoso": {}, "nystromformer": {"segment_means_seq_len": 32, "num_landmarks": 8},
+        "esmc": {"num_key_value_heads": None},
+        "reformer": {"attn_layers": ["local", "lsh"], "axial_pos_embds": False, "is_decoder": True, "attention_head_size": 12},
+    }  # fmt: skip
+    return for_family.get(family, {})
+
+
+def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
+    """The family's configuration, made small."""
+    kind_of = CONFIG_MAPPING[family]
+    base = kind_of()
+    known = set(vars(base)) | set(getattr(base, "attribute_map", {}))
+    values = {name: value for name, value in common(sizes).items() if name in known}
+    for name, value in list(values.items()):
+        now = getattr(base, name, None)
+        if isinstance(now, list | tuple) and not isinstance(value, list | tuple):
+            del values[name]
+    if kind == "vision":
+        values["num_labels"] = 5
+        if hasattr(base, "depths"):
+            values["depths"] = [2, 2]
+            if isinstance(getattr(base, "num_heads", None), list | tuple):
+                values["num_heads"] = [2, 4]
+    for name, value in overrides(family, sizes).items():
+        if value is None:
+            values.pop(name, None)
+        elif name in known or name in getattr(kind_of, "__annotations__", {}):
+            values[name] = value
+    chosen = {"layer_types", "layers_block_type"} & set(values)
+    for name in ("layer_types", "mlp_layer_types", "layers_block_type"):
+        own = vars(base).get(name)
+        if isinstance(own, list) and "num_hidden_layers" in values and (name.startswith("mlp") or not chosen):
+            values[name] = own[: values["num_hidden_layers"]]
+    config = kind_of(**values)
+    if kind == "causal" and hasattr(config, "is_decoder") and not getattr(config, "is_encoder_decoder", False):
+        config.is_decoder = True  # an encoder that is made a decoder
+    return config
+
+
+def build(kind: str, family: str, folder: Path, sizes: Sizes = Sizes()) -> Any:
+    """Make and save a tiny random model of a family; returns its module.
+
+    Raises:
+        ValueError: it cannot be made tiny this way; other exceptions of the configuration class likewise.
+    """
+    auto = getattr(transformers, KINDS[kind].auto)
+    with torch.device("meta"):
+        count = sum(weight.numel() for weight in auto.from_config(tiny_config(kind, family, sizes)).parameters())
+    if count > MOST_WEIGHTS:
+        raise ValueError(f"not tiny: {count:,} weights")
+    torch.manual_seed(0)
+    module = auto.from_config(tiny_config(kind, family, sizes)).eval()
+    for weight in module.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.08)  # random, but not so small that nothing shows
+    module.save_pretrained(folder)
+    if source := KINDS[kind].tokenizer:
+        for file in (bundled.FOLDER / source).iterdir():
+            if "token" in file.name or file.name.startswith("special"):
+                shutil.copy(file, folder)
+    else:
+        settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "do_resize": True}
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings))
+    return module
