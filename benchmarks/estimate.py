@@ -17,7 +17,8 @@ import torch
 from ablation_core import ablate, find_statistics, load_data, load_model, load_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import DEFAULT_DATA, Data
-from ablation_core.engine.clean_passes import record, score_outputs
+from ablation_core.engine.forward import record
+from ablation_core.engine.scoring import score_outputs
 from ablation_core.experiments.estimate import EstimateRun, MethodEstimate
 from ablation_core.experiments.estimate_validation import agreement
 from ablation_core.experiments.provenance import describe_run
@@ -27,8 +28,8 @@ from ablation_core.runtime import keep_freed_memory
 
 METHODS = ("zero", "mean", "median", "peak")
 VARIANTS: dict[str, Callable[[MethodEstimate, str], np.ndarray]] = {
-    "first order": lambda found, quantity: found.loss.heads - found.kl.heads,
-    "second order": lambda found, quantity: found.kl.heads,
+    "first order": lambda found, quantity: found.loss.heads - found["kl"].heads,
+    "second order": lambda found, quantity: found["kl"].heads,
     "both": lambda found, quantity: getattr(found, quantity).heads,
 }
 
@@ -53,7 +54,7 @@ def measure_exactly(
         if heads[number] not in kept["exact"]:
             result = ablate(model, data, heads[number], METHODS, statistics=statistics)
             kept["exact"][heads[number]] = {
-                row.method: {"kl": row.performance.kl, "loss": row.change["loss"].mean} for row in result.results
+                row.method: {"kl": row.performance["kl"], "loss": row.change["loss"].mean} for row in result.results
             }
             path.write_text(json.dumps(kept, indent=1) + "\n")
             print(f"exact: {len(kept['exact'])} heads", flush=True)

@@ -48,7 +48,7 @@ def measured(ref: str, names: list[str], predictions: int, seq_len: int) -> tupl
 
 def replayed(runs: Batchwise, size: int, method: str, order: np.ndarray, guessed: bool) -> dict:
     """One map's looks, its sequences in this order; `guessed`: with the estimates of every sequence."""
-    changes = (runs.sums[method] - runs.baseline[:, None])[METRICS.index("loss")][:, order]
+    changes = (runs.sums[method] - runs.baseline[:, None])[list(METRICS).index("loss")][:, order]
     counts = runs.counts[order]
     guesses = runs.guesses[method][:, order] if guessed and runs.guesses is not None else None
     sizes = runs.sizes[order] if guessed else None

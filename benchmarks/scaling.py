@@ -18,7 +18,9 @@ import torch
 
 from ablation_core import load_data, load_model
 from ablation_core.data.dataset import Batch
-from ablation_core.engine.clean_passes import ablated_output, constant_replacements, record, score_outputs
+from ablation_core.engine.clean_passes import ablated_output, constant_replacements
+from ablation_core.engine.forward import record
+from ablation_core.engine.scoring import score_outputs
 from ablation_core.models.architectures import ARCHITECTURES
 from ablation_core.models.loaded import LoadedModel, wrap
 from ablation_core.runtime import keep_freed_memory

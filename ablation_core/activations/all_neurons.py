@@ -6,11 +6,11 @@ Reads statistics, knows no model.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 from scipy.special import log_ndtr
 
-from ablation_core.activations.neuron_summary import MODE_BINS, hump_away_from, peak_distance
+from ablation_core.activations.neuron_summary import MODE_BINS, hump_away_from, peak_distance, skew, smooth_for_modes
 from ablation_core.activations.statistics import Statistics
+from ablation_core.stats.intervals import TAILS
 
 _LEVELS = 48  # places at which the fullest bin's height is integrated
 _NEURONS_AT_ONCE = 1024
@@ -71,8 +71,7 @@ def peak_ranges(statistics: Statistics, bins: int) -> tuple[np.ndarray, np.ndarr
         here = slice(first, first + _NEURONS_AT_ONCE)
         shares = _fullest_shares(np.add.reduceat(fine[here], steps[:-1], axis=1).astype(np.float32), np.diff(steps))
         reached = np.cumsum(shares, axis=1)
-        lows[here] = centres[np.minimum((reached < 0.025).sum(1), bins - 1)]
-        highs[here] = centres[np.minimum((reached < 0.975).sum(1), bins - 1)]
+        lows[here], highs[here] = (centres[np.minimum((reached < tail).sum(1), bins - 1)] for tail in TAILS)
     span = statistics.high - statistics.low
     shape = statistics.mean.shape
     return statistics.low + span * lows.reshape(shape), statistics.low + span * highs.reshape(shape)
@@ -93,14 +92,10 @@ def _fullest_shares(counts: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def _skews(statistics: Statistics) -> np.ndarray:
-    """Skew over the fine bins, in units of the bin; no range enters it."""
-    counts = statistics.counts[..., 1:-1].astype(np.float32)
-    places = np.linspace(-1, 1, statistics.bins, dtype=np.float32)
-    total = np.maximum(counts.sum(axis=-1), 1)
-    first, second, third = ((counts @ places**power) / total for power in (1, 2, 3))
-    variance = second - first**2
-    moment = third - 3 * first * second + 2 * first**3
-    return np.divide(moment, variance**1.5, out=np.zeros_like(moment), where=variance > 0)
+    """Skew over the fine bins; no range enters it."""
+    counts = statistics.counts[..., 1:-1]
+    edges = np.linspace(-1, 1, statistics.bins + 1)
+    return np.stack([skew(edges, layer) for layer in counts])  # a layer at a time, for its memory
 
 
 def _second_modes(statistics: Statistics, bins: int) -> np.ndarray:
@@ -108,8 +103,7 @@ def _second_modes(statistics: Statistics, bins: int) -> np.ndarray:
     modes = min(MODE_BINS, statistics.bins)
     steps = np.round(np.linspace(0, statistics.bins, modes + 1)).astype(int)
     fine = statistics.counts[..., 1:-1].reshape(-1, statistics.bins)
-    smooth = gaussian_filter1d(np.add.reduceat(fine, steps[:-1], axis=1).astype(float), sigma=1.5, axis=1)
-    smooth = np.pad(smooth, ((0, 0), (1, 1)))
+    smooth = smooth_for_modes(np.add.reduceat(fine, steps[:-1], axis=1))
     hills = ((smooth[:, 1:-1] > smooth[:, :-2]) & (smooth[:, 1:-1] >= smooth[:, 2:])).sum(axis=1)
     centres = (steps[1:] + steps[:-1]) / (2 * statistics.bins)
     width = statistics.high - statistics.low
@@ -117,7 +111,7 @@ def _second_modes(statistics: Statistics, bins: int) -> np.ndarray:
     distance = np.full(len(fine), np.nan)
     for neuron in np.flatnonzero(hills > 1):
         at = int(np.searchsorted(steps[1:-1] / statistics.bins, peaks[neuron], "right"))
-        second = hump_away_from(at, smooth[neuron, 1:-1])
+        second = hump_away_from(at, smooth[neuron])
         if second is not None:
             distance[neuron] = centres[second] - peaks[neuron]
     return distance.reshape(width.shape) * np.divide(

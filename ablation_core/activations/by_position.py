@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablation_core.data.dataset import Data
-from ablation_core.engine import clean_passes
+from ablation_core.engine import forward
 from ablation_core.models.loaded import LoadedModel
 
 SEQUENCES = 64
@@ -42,7 +42,7 @@ def by_position(model: LoadedModel, data: Data, layer: int, sequences: int = SEQ
         rows = [row for row in data.numbers(number) if row < sequences]
         if not rows:
             break
-        parts.append(clean_passes.pre_outs(model, data.rows(rows), [layer])[layer].float().cpu().numpy())
+        parts.append(forward.pre_outs(model, data.rows(rows), [layer])[layer].float().cpu().numpy())
     values = np.concatenate(parts)
     values = values.reshape(len(values), -1, model.shape.heads[layer], model.head_dim)
     quantiles = np.quantile(values, QUANTILES, axis=0).astype(np.float32)

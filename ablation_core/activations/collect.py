@@ -10,7 +10,7 @@ from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.made_from import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Batch, Data
-from ablation_core.engine import clean_passes
+from ablation_core.engine import forward
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
 
@@ -55,7 +55,7 @@ class StatisticsRun:
         """Count the next batch."""
         first = self.steps_done * self.data.batch_size
         batch = self.data.rows(self._order[first : first + self.data.batch_size].tolist())
-        captured = clean_passes.pre_outs(self.model, batch, range(self.model.num_layers))
+        captured = forward.pre_outs(self.model, batch, range(self.model.num_layers))
         for layer, accumulator in enumerate(self.layers):
             z = captured.pop(layer)  # layers done with make room
             counted = counted_positions(batch, z, self.positions_left_out).flatten().nonzero()[:, 0]

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from ablation_core.activations.statistics import Statistics
+from ablation_core.stats.intervals import TAILS
 
 DRAWS = 200
 MODE_BINS = 60  # coarse enough that sampling noise does not make modes
@@ -85,7 +86,7 @@ def summarise_neuron(
     return NeuronSummary(
         values=values,
         std=std,
-        skew=_skew(*statistics.histogram(*at, bins=statistics.bins)) if varies else 0.0,
+        skew=float(skew(*statistics.histogram(*at, bins=statistics.bins))) if varies else 0.0,
         second_mode=_second_mode(*statistics.histogram(*at, bins=min(MODE_BINS, statistics.bins)), values["peak"])
         if varies
         else None,
@@ -101,24 +102,35 @@ def peak_distance(statistics: Statistics, bins: int) -> np.ndarray:
     return np.divide(distance, statistics.std, out=np.zeros_like(distance), where=statistics.std > 0)
 
 
-def _skew(edges: np.ndarray, counts: np.ndarray) -> float:
-    centres, total = (edges[1:] + edges[:-1]) / 2, counts.sum()
-    if total == 0:
-        return 0.0
-    mean = (centres * counts).sum() / total
-    variance = ((centres - mean) ** 2 * counts).sum() / total
-    return float(((centres - mean) ** 3 * counts).sum() / total / variance**1.5) if variance > 0 else 0.0
+def skew(edges: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The third standardised moment of histograms, (…); 0 where nothing varies.
+
+    Args:
+        edges: (bins + 1,), in any unit.
+        counts: (…, bins).
+    """
+    centres, total = (edges[1:] + edges[:-1]) / 2, np.maximum(counts.sum(-1), 1)
+    mean = (centres * counts).sum(-1) / total
+    off = centres - mean[..., None]
+    variance = (off**2 * counts).sum(-1) / total
+    moment = (off**3 * counts).sum(-1) / total
+    return np.divide(moment, variance**1.5, out=np.zeros_like(moment), where=variance > 0)
+
+
+def smooth_for_modes(counts: np.ndarray) -> np.ndarray:
+    """Histograms, (…, bins), smoothed so that sampling noise makes no modes, with an empty bin at each end."""
+    from scipy.ndimage import gaussian_filter1d  # half a second to import: after the first pictures are drawn
+
+    smooth = gaussian_filter1d(counts.astype(float), sigma=1.5, axis=-1)
+    return np.pad(smooth, [(0, 0)] * (counts.ndim - 1) + [(1, 1)])
 
 
 def _second_mode(edges: np.ndarray, counts: np.ndarray, peak: float) -> float | None:
-    from scipy.ndimage import gaussian_filter1d  # half a second to import: after the first pictures are drawn
-
-    smooth = gaussian_filter1d(counts.astype(float), sigma=1.5)
-    second = hump_away_from(int(np.searchsorted(edges[1:-1], peak, "right")), smooth)
+    second = hump_away_from(int(np.searchsorted(edges[1:-1], peak, "right")), smooth_for_modes(counts))
     return None if second is None else float((edges[second] + edges[second + 1]) / 2)
 
 
-def hump_away_from(peak: int, smooth: np.ndarray) -> int | None:
+def hump_away_from(peak: int, padded: np.ndarray) -> int | None:
     """The bin of the most prominent hump other than the one that the peak stands on; None where there is no other.
 
     A hump is a local maximum with a prominence of at least `MODE_PROMINENCE` of the highest; it reaches to the lowest
@@ -126,11 +138,12 @@ def hump_away_from(peak: int, smooth: np.ndarray) -> int | None:
 
     Args:
         peak: the bin that the peak lies in.
-        smooth: smoothed counts, (bins,).
+        padded: one histogram as `smooth_for_modes` makes it, (bins + 2,).
     """
     from scipy.signal import find_peaks
 
-    humps, properties = find_peaks(np.pad(smooth, 1), prominence=MODE_PROMINENCE * max(smooth.max(), 1e-9))
+    smooth = padded[1:-1]
+    humps, properties = find_peaks(padded, prominence=MODE_PROMINENCE * max(smooth.max(), 1e-9))
     humps = humps - 1
     if len(humps) < 2:
         return None
@@ -145,7 +158,7 @@ def _peak_range(edges: np.ndarray, counts: np.ndarray, seed: int) -> tuple[float
         return float("nan"), float("nan")
     draws = np.random.default_rng(seed).multinomial(total, counts / total, size=DRAWS)
     fullest = (draws / np.diff(edges)).argmax(axis=1)
-    low, high = np.quantile((edges[fullest] + edges[fullest + 1]) / 2, [0.025, 0.975])
+    low, high = np.quantile((edges[fullest] + edges[fullest + 1]) / 2, TAILS)
     return float(low), float(high)
 
 

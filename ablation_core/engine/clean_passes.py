@@ -14,33 +14,11 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Data
-from ablation_core.engine.forward import CleanPass, first_row, pre_outs, record, run_blocks, run_clean_graph
-from ablation_core.engine.hooks import Replace, hidden_of, record_outputs, replace_z, skip_blocks
-from ablation_core.engine.scoring import LOGIT_VALUES, log_probabilities, log_probs_from, loss_gradient, score_outputs
+from ablation_core.engine.forward import CleanPass, first_row, record, run_blocks
+from ablation_core.engine.hooks import Replace, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.shortcuts import skip_attention
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
-
-__all__ = [  # what others find here, wherever it is written
-    "KEPT_BYTES",
-    "LOGIT_VALUES",
-    "CleanPass",
-    "CleanPassCache",
-    "Replace",
-    "ablated_output",
-    "ablated_outputs",
-    "constant_replacements",
-    "hidden_of",
-    "log_probabilities",
-    "log_probs_from",
-    "loss_gradient",
-    "pre_outs",
-    "record",
-    "resampled_replacements",
-    "resume",
-    "run_clean_graph",
-    "score_outputs",
-]
 
 KEPT_BYTES = 1 << 30  # recorded block outputs and pre-outs kept for further ablations of the same data
 KEPT_CLEAN_BYTES = 1 << 29  # clean probabilities kept for the same purpose

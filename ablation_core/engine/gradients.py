@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED, Batch
-from ablation_core.engine import clean_passes
+from ablation_core.engine import forward, hooks, scoring
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.models.loaded import LoadedModel
 
@@ -75,7 +75,7 @@ def linearise(model: LoadedModel, batch: Batch, passes: int, seed: Sequence[int]
     Raises:
         ModelError: the clean model gives no numbers.
     """
-    clean_pass, places = clean_passes.run_clean_graph(model, batch)
+    clean_pass, places = forward.run_clean_graph(model, batch)
     scored = clean_pass.batch.targets != IGNORED if batch.targets.ndim > 1 else None
     predictions = torch.ones(len(batch.targets)) if scored is None else scored.sum(1).cpu()
     shares = max(1, min(passes, int(predictions.max())))
@@ -83,19 +83,19 @@ def linearise(model: LoadedModel, batch: Batch, passes: int, seed: Sequence[int]
     loss, draws = _sent(model, clean_pass, repeats, seed)
     if scored is not None:
         draws = [part for draw in draws for part in _dealt(draw, scored, shares)]
-    last = clean_passes.hidden_of(clean_pass.outputs[-1])
+    last = hooks.hidden_of(clean_pass.outputs[-1])
     return Linearised([p.detach() for p in places], predictions, repeats, places, last, loss, draws)
 
 
 def _sent(
-    model: LoadedModel, clean_pass: clean_passes.CleanPass, repeats: int, seed: Sequence[int]
+    model: LoadedModel, clean_pass: forward.CleanPass, repeats: int, seed: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]]:
     """What the loss and each draw send back to the last block's output; shaped as that."""
-    last = clean_passes.hidden_of(clean_pass.outputs[-1]).detach().requires_grad_()
+    last = hooks.hidden_of(clean_pass.outputs[-1]).detach().requires_grad_()
     targets = clean_pass.batch.targets[clean_pass.batch.targets != IGNORED]
     loss, draws = torch.zeros_like(last), [torch.zeros_like(last) for _ in range(repeats)]
     generator = torch.Generator(last.device).manual_seed(_one_number(seed))
-    for rows, log_probs in clean_passes.log_probs_from(model, clean_pass, last):
+    for rows, log_probs in scoring.log_probs_from(model, clean_pass, last):
         probs = log_probs.detach().exp()
         if not torch.isfinite(probs).all():
             raise no_numbers(model, "this data", clean_pass.outputs)

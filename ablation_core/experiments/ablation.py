@@ -18,7 +18,7 @@ from ablation_core.activations.files import as_statistics
 from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, checked_seed, scored_rows
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.hooks import Replace
 from ablation_core.engine.metrics import metrics_of
 from ablation_core.engine.nonfinite import no_numbers
@@ -118,7 +118,7 @@ class AblationRun:
                 return True
         return False
 
-    def _take(self, clean_pass: clean_passes.CleanPass, baseline: Scores, scores: Sequence[Scores]) -> None:
+    def _take(self, clean_pass: forward.CleanPass, baseline: Scores, scores: Sequence[Scores]) -> None:
         """Add the next batch's scores, of the clean run and of each method."""
         self._baseline.append(baseline)
         for method, part in zip(self.spec.methods, scores, strict=True):
@@ -128,7 +128,7 @@ class AblationRun:
         self._sequences.append(first + scored_rows(self.targets[-1]))
         self.batches_done += 1
 
-    def _ablated_output(self, method: Method, clean_pass: clean_passes.CleanPass) -> Any:
+    def _ablated_output(self, method: Method, clean_pass: forward.CleanPass) -> Any:
         """The last block's output of the next batch with the selection ablated by a method."""
         gauge, number = self._gauges[method.name], self.batches_done
         replacements = gauge.watched(self.replacements(method, self.data.numbers(number), number))
@@ -150,7 +150,7 @@ class AblationRun:
             return self._constants[method.name]
 
         def resampled(layers: Sequence[int]) -> dict[int, Tensor]:
-            return clean_passes.pre_outs(self.model, source(self.model, self.data, rows, seed), layers)
+            return forward.pre_outs(self.model, source(self.model, self.data, rows, seed), layers)
 
         every = range(self.model.num_layers)
         if method.one_source:
@@ -252,11 +252,11 @@ def step_together(runs: Sequence[AblationRun]) -> None:
         return
     one = runs[0]
     clean_pass = one.clean_cache[one.batches_done]
-    at_once = max(1, WAITING_BYTES // (clean_passes.hidden_of(clean_pass.outputs[-1]).nbytes * len(one.spec.methods)))
+    at_once = max(1, WAITING_BYTES // (hooks.hidden_of(clean_pass.outputs[-1]).nbytes * len(one.spec.methods)))
     for first in range(0, len(runs), at_once):
         part = runs[first : first + at_once]
         ablated = [[run._ablated_output(method, clean_pass) for method in run.spec.methods] for run in part]
-        baseline, *scores = clean_passes.score_outputs(
+        baseline, *scores = scoring.score_outputs(
             one.model, clean_pass, [output for row in ablated for output in row], one.metrics
         )
         if not np.isfinite(baseline.loss).all():

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.engine.clean_passes import hidden_of
-from ablation_core.engine.hooks import Replace
+from ablation_core.engine.hooks import Replace, hidden_of
 from ablation_core.selection import Selection
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ablation_core.data.dataset import IGNORED, Batch, Data
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward, scoring
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
@@ -117,9 +117,9 @@ def predict(
         places = torch.tensor([position - int(run.model.modality == "causal") for position in positions])[:, None]
         only = torch.full_like(batch.targets, IGNORED).scatter(1, places, batch.targets.gather(1, places))
         batch = Batch(batch.inputs, only)
-    clean_pass = clean_passes.record(run.model, batch)
+    clean_pass = forward.record(run.model, batch)
     ablated = clean_passes.ablated_output(run.model, clean_pass, run.replacements(method, sequences))
-    clean, changed = clean_passes.log_probabilities(run.model, clean_pass, [clean_pass.outputs[-1], ablated])
+    clean, changed = scoring.log_probabilities(run.model, clean_pass, [clean_pass.outputs[-1], ablated])
     targets = clean_pass.batch.targets
     right = targets[targets != IGNORED].cpu()[:, None]
     count = min(TOP, clean.shape[1])

@@ -10,7 +10,7 @@ from torch import Tensor
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.data.user_input import NEW_TOKENS, UserInput, text_inputs
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
@@ -43,11 +43,11 @@ class UserInputRun:
         self.run = AblationRun(model, own.data, spec, statistics)
         self._replacements = {method.name: self._fitting(method) for method in spec.methods}
 
-    def _fitting(self, method: Method) -> dict[int, clean_passes.Replace]:
+    def _fitting(self, method: Method) -> dict[int, hooks.Replace]:
         """The method's replacements for an input of any length up to the donors'."""
         length = None if self.model.modality == "vision" else self.own.data.seq_len
 
-        def fitted(swap: clean_passes.Replace) -> clean_passes.Replace:
+        def fitted(swap: hooks.Replace) -> hooks.Replace:
             if length is None:
                 return swap
 
@@ -61,9 +61,9 @@ class UserInputRun:
 
     def answer(self) -> Answer:
         """What the model predicts at the places asked for."""
-        clean_pass = clean_passes.record(self.model, self.own.asked)
+        clean_pass = forward.record(self.model, self.own.asked)
         outputs = [clean_passes.ablated_output(self.model, clean_pass, swaps) for swaps in self._replacements.values()]
-        before, *after = clean_passes.log_probabilities(self.model, clean_pass, [clean_pass.outputs[-1], *outputs])
+        before, *after = scoring.log_probabilities(self.model, clean_pass, [clean_pass.outputs[-1], *outputs])
         shares = [log_probs.exp().numpy() for log_probs in after]
         return Answer(before.exp().numpy(), dict(zip(self._replacements, shares, strict=True)))
 
@@ -87,11 +87,11 @@ class UserInputRun:
         for _ in range(new_tokens):
             targets = torch.full_like(ids, IGNORED)
             targets[:, -1] = 0
-            clean_pass = clean_passes.CleanPass(
+            clean_pass = forward.CleanPass(
                 Batch(text_inputs(ids), targets), []
             )  # nothing recorded: the whole model runs
             output = clean_passes.ablated_output(self.model, clean_pass, swaps)
-            following = clean_passes.log_probabilities(self.model, clean_pass, [output])[0].argmax(1)
+            following = scoring.log_probabilities(self.model, clean_pass, [output])[0].argmax(1)
             ids = torch.cat([ids, following.to(ids.device)[:, None]], dim=1)
             ended |= {name for name, token in zip(names, following.tolist(), strict=True) if token in ends}
             for row, name in enumerate(names):
@@ -109,10 +109,10 @@ class UserInputRun:
         return {end for end in ends if end is not None}
 
 
-def _stacked(rows: list[dict[int, clean_passes.Replace]]) -> dict[int, clean_passes.Replace]:
+def _stacked(rows: list[dict[int, hooks.Replace]]) -> dict[int, hooks.Replace]:
     """Replacements for a batch that has a row for each of these."""
 
-    def swap_rows(layer: int) -> clean_passes.Replace:
+    def swap_rows(layer: int) -> hooks.Replace:
         def swap(z: Tensor) -> Tensor:
             parts = zip(rows, z.split(1), strict=True)
             return torch.cat([swaps[layer](part) if layer in swaps else part for swaps, part in parts])

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED, Batch
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward, scoring
 from ablation_core.engine.forward import options
 from ablation_core.engine.hooks import hidden_of
 from ablation_core.engine.nonfinite import no_numbers
@@ -140,12 +140,12 @@ def _check_losses(model: LoadedModel, batch: Batch, logits: Tensor) -> None:
     log_probs = logits.log_softmax(-1)
     wanted = batch.targets[scored][:, None].to(logits.device)
     right = -log_probs[scored].gather(-1, wanted).flatten().double().cpu().numpy()
-    clean_pass = clean_passes.record(model, batch)
+    clean_pass = forward.record(model, batch)
     if len(clean_pass.outputs) != model.num_layers:
         raise ModelError(
             f"{model.ref} runs {len(clean_pass.outputs)} blocks in a pass and has {model.num_layers}; each must run once."
         )
-    own = clean_passes.pre_outs(model, batch, range(model.num_layers))
+    own = forward.pre_outs(model, batch, range(model.num_layers))
     _check_sites(model, batch, clean_pass, own)
     if not _agree(model, clean_pass, clean_pass.outputs[-1], right):
         raise ModelError(
@@ -171,9 +171,7 @@ def _check_losses(model: LoadedModel, batch: Batch, logits: Tensor) -> None:
             )
 
 
-def _check_sites(
-    model: LoadedModel, batch: Batch, clean_pass: clean_passes.CleanPass, own: Mapping[int, Tensor]
-) -> None:
+def _check_sites(model: LoadedModel, batch: Batch, clean_pass: forward.CleanPass, own: Mapping[int, Tensor]) -> None:
     for layer, heads in enumerate(model.shape.heads):
         if not heads:
             continue
@@ -199,8 +197,8 @@ def _output_width(projection: torch.nn.Module) -> int:
     return int(linear.out_features if hasattr(linear, "out_features") else linear.weight.shape[1])
 
 
-def _agree(model: LoadedModel, clean_pass: clean_passes.CleanPass, output: object, right: np.ndarray) -> bool:
-    clean, other = clean_passes.score_outputs(model, clean_pass, [output])
+def _agree(model: LoadedModel, clean_pass: forward.CleanPass, output: object, right: np.ndarray) -> bool:
+    clean, other = scoring.score_outputs(model, clean_pass, [output])
     tolerance = _tolerance(model)
     return all(np.allclose(scores.loss, right, rtol=tolerance, atol=tolerance) for scores in (clean, other))
 

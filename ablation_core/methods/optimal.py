@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED, Data, load_data
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, hooks, scoring
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.hooks import Replace
 from ablation_core.models.loaded import LoadedModel
@@ -141,7 +141,7 @@ class OptimalRun:
             clean_pass = self.clean_cache[number]
             replacements = {} if values is None else self._replacements(values)
             output = clean_passes.ablated_output(self.model, clean_pass, replacements)
-            total += clean_passes.loss_gradient(self.model, clean_pass, output, needed=False)[0]
+            total += scoring.loss_gradient(self.model, clean_pass, output, needed=False)[0]
         return total / self.clean_cache.data.predictions
 
     def _gradient(self, values: Tensor, number: int) -> tuple[float, Tensor]:
@@ -149,8 +149,8 @@ class OptimalRun:
         clean_pass, values = self.clean_cache[number], values.clone().requires_grad_()
         with torch.enable_grad():
             output = clean_passes.resume(self.model, clean_pass, self._replacements(values))[-1]
-        loss, gradient = clean_passes.loss_gradient(self.model, clean_pass, output)
-        (gradient,) = torch.autograd.grad(clean_passes.hidden_of(output), values, gradient)
+        loss, gradient = scoring.loss_gradient(self.model, clean_pass, output)
+        (gradient,) = torch.autograd.grad(hooks.hidden_of(output), values, gradient)
         return loss, gradient / max(1, int((clean_pass.batch.targets != IGNORED).sum()))
 
     def _replacements(self, values: Tensor) -> dict[int, Replace]:

@@ -5,26 +5,14 @@ time, the chart is built and its data replaced by names; from then on only the f
 """
 
 from collections.abc import Callable, Hashable
-from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import altair as alt
 import pandas as pd
+from cachetools import LRUCache, cached
 
 KEPT = 256
-
-
-class _Frames:
-    """Frames that are no part of a key: the structure must not depend on them."""
-
-    def __init__(self, frames: tuple[pd.DataFrame | None, ...]) -> None:
-        self.frames = frames
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Frames)
-
-    def __hash__(self) -> int:
-        return 0
 
 
 def chart_spec(
@@ -37,17 +25,23 @@ def chart_spec(
         frames: None stands for one that is left out.
         variant: what else the chart's structure depends on, such as the number of rows of a grid.
     """
-    columns = tuple(None if frame is None else tuple(frame.columns) for frame in frames)
-    spec = _structure(make, columns, variant, tuple(sorted(fixed.items())), _Frames(frames))
+    spec = _structure(make, frames, variant, tuple(sorted(fixed.items())))
     datasets = {f"data{place}": frame for place, frame in enumerate(frames) if frame is not None}
     return spec | {"datasets": spec.get("datasets", {}) | datasets}
 
 
-@lru_cache(maxsize=KEPT)
-def _structure(make: Callable, columns: tuple, variant: Hashable, fixed: tuple, held: _Frames) -> dict[str, Any]:
-    chart = make(*held.frames, **dict(fixed))
-    names = {id(frame): f"data{place}" for place, frame in enumerate(held.frames) if frame is not None}
-    held.frames = ()  # the cache keeps the key
+def _key(make: Callable, frames: tuple[pd.DataFrame | None, ...], variant: Hashable, fixed: tuple) -> Hashable:
+    """What a structure depends on: of the frames only their columns."""
+    columns = tuple(None if frame is None else tuple(frame.columns) for frame in frames)
+    return make, columns, variant, fixed
+
+
+@cached(LRUCache(KEPT), key=_key, lock=Lock())
+def _structure(
+    make: Callable, frames: tuple[pd.DataFrame | None, ...], variant: Hashable, fixed: tuple
+) -> dict[str, Any]:
+    chart = make(*frames, **dict(fixed))
+    names = {id(frame): f"data{place}" for place, frame in enumerate(frames) if frame is not None}
     _name_data(chart, names)
     return chart.to_dict(validate=False)  # checking takes as long as building; a test checks every chart
 

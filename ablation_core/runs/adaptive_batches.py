@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, scored_rows
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.gradients import linearise
 from ablation_core.engine.metrics import Metric, metrics_of
 from ablation_core.engine.nonfinite import no_numbers
@@ -155,7 +155,7 @@ class Batchwise:
             DataError: a sequence has no prediction.
         """
         places = list(self.data.numbers(batch))
-        clean_pass: clean_passes.CleanPass | None = None
+        clean_pass: forward.CleanPass | None = None
         resampled: dict[str, Mapping[int, Tensor]] = {}
         for _, group in groupby(sorted(wanted, key=lambda row: self.heads[row[0]]), lambda row: self.heads[row[0]][0]):
             missing = []
@@ -186,7 +186,7 @@ class Batchwise:
         def pre_outs(method: Method) -> Mapping[int, Tensor]:
             assert method.source is not None
             source = method.source(self.model, self.original, numbers, self.original.seed)
-            return clean_passes.pre_outs(self.model, source, layers)
+            return forward.pre_outs(self.model, source, layers)
 
         def once(method: Method) -> Mapping[int, Tensor]:
             return self._recording.once(method.name, lambda: pre_outs(method))
@@ -197,7 +197,7 @@ class Batchwise:
     def _run(
         self,
         batch: int,
-        clean_pass: clean_passes.CleanPass,
+        clean_pass: forward.CleanPass,
         missing: Sequence[tuple[int, Method]],
         resampled: Mapping[str, Mapping[int, Tensor]],
     ) -> None:
@@ -209,14 +209,14 @@ class Batchwise:
                 f"Nothing is scored in a sequence of {self.data.ref}: every target is {IGNORED}, which stands for ignored. "
                 f"An adaptive sweep needs a prediction in each; sweep without --adaptive."
             )
-        at_once = max(1, WAITING_BYTES // clean_passes.hidden_of(clean_pass.outputs[-1]).nbytes)
+        at_once = max(1, WAITING_BYTES // hooks.hidden_of(clean_pass.outputs[-1]).nbytes)
         for first in range(0, len(missing), at_once):
             part = missing[first : first + at_once]
             outputs = [
                 clean_passes.ablated_output(self.model, clean_pass, self._replacements(number, method, resampled))
                 for number, method in part
             ]
-            clean, *ablated = clean_passes.score_outputs(self.model, clean_pass, outputs, self.metrics)
+            clean, *ablated = scoring.score_outputs(self.model, clean_pass, outputs, self.metrics)
             if not np.isfinite(clean.loss).all():
                 raise no_numbers(self.model, self.data.ref, clean_pass.outputs)
             record = {self._clean(batch): {"sums": written(_sums(clean, sequences, self.metrics)), "counts": counts}}
@@ -229,7 +229,7 @@ class Batchwise:
 
     def _replacements(
         self, number: int, method: Method, resampled: Mapping[str, Mapping[int, Tensor]]
-    ) -> dict[int, clean_passes.Replace]:
+    ) -> dict[int, hooks.Replace]:
         selection = Selection.of_heads([self.heads[number]], self.model.shape)
         if method.source:
             return clean_passes.resampled_replacements(selection, resampled[method.name])

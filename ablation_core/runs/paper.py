@@ -16,8 +16,9 @@ from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data, load_data
 from ablation_core.data.references import is_images
-from ablation_core.engine import clean_passes
-from ablation_core.engine.clean_passes import KEPT_BYTES, LOGIT_VALUES
+from ablation_core.engine import forward
+from ablation_core.engine.clean_passes import KEPT_BYTES
+from ablation_core.engine.scoring import LOGIT_VALUES
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
@@ -49,7 +50,7 @@ class Size:
     @classmethod
     def of(cls, model: LoadedModel, data: Data) -> "Size":
         weights = list(model.module.parameters())
-        positions, width = clean_passes.pre_outs(model, data.rows([0]), [0])[0].shape[1:]
+        positions, width = forward.pre_outs(model, data.rows([0]), [0])[0].shape[1:]
         count = sum(weight.numel() for weight in weights)
         return cls(model.modality, count, model.num_layers, width, positions, weights[0].element_size())
 
@@ -154,7 +155,7 @@ def fitting_data(data: Sequence[str], ref: str, modality: Modality) -> tuple[str
 
 
 def run_part(
-    part: Part, model: LoadedModel, folder: Path, progress: Callable[[float], None], clean_passes: Backend = LOCAL
+    part: Part, model: LoadedModel, folder: Path, progress: Callable[[float], None], backend: Backend = LOCAL
 ) -> CurveResult:
     """Statistics, where there are none yet (always in this process), and the curves; kept in the cache folder."""
     data = load_data(part.data, model, part.predictions)
@@ -165,4 +166,4 @@ def run_part(
         files.save_statistics(statistics, folder)
     else:
         statistics = files.load_statistics(entry.path, model)
-    return finish_curve(model, data, CurveSpec(part.methods), statistics, folder, progress, clean_passes)
+    return finish_curve(model, data, CurveSpec(part.methods), statistics, folder, progress, backend)

@@ -1,26 +1,46 @@
-"""The newest of many results, the oldest dropped first: what all sessions of a server share stays bounded."""
+"""What all sessions of a server share stays bounded: the results used last, the others dropped."""
 
-from collections import OrderedDict
-from typing import TypeVar
+from threading import RLock
+from typing import Any
 
-T = TypeVar("T")
+from cachetools import LRUCache
 
 
-class LRU(OrderedDict[object, T]):
+class LRU(LRUCache[Any, Any]):
     """Results by what decides them. Other sessions write too: what is kept may be gone at any moment.
 
-    Attributes:
-        most: so many are kept.
+    >>> results = LRU(2)
+    >>> results.keep("a", 1), results.keep("b", 2), results.get("a"), results.keep("c", 3)
+    (1, 2, 1, 3)
+    >>> sorted(results)
+    ['a', 'c']
     """
 
     def __init__(self, most: int) -> None:
-        super().__init__()
-        self.most = most
+        super().__init__(maxsize=most)
+        self._lock = RLock()
 
-    def keep(self, key: object, result: T) -> T:
-        """Keep a result, as the newest, and give it back."""
-        self.pop(key, None)
+    def __getitem__(self, key: Any) -> Any:
+        with self._lock:  # a look-up makes it the one used last
+            return super().__getitem__(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        with self._lock:
+            super().__setitem__(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        with self._lock:
+            super().__delitem__(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        with self._lock:
+            return super().get(key, default)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        with self._lock:
+            return super().pop(key, *default)
+
+    def keep(self, key: Any, result: Any) -> Any:
+        """Keep a result and give it back."""
         self[key] = result
-        while len(self) > self.most:
-            self.popitem(last=False)
         return result

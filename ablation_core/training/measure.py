@@ -29,7 +29,7 @@ def measure(name: str, work: Path) -> dict:
     ref = "fashion-mnist:full" if model.modality == "vision" else "python-docs"
     data = load_data(ref, model, predictions=EVERYTHING)
     baseline = ablate(model, data, "", method="zero").baseline
-    figures = {"data": ref, "predictions": data.predictions, "loss": baseline.loss, "top1": baseline.top1}
+    figures = {"data": ref, "predictions": data.predictions, "loss": baseline.loss, "top1": baseline["top1"]}
     if model.modality == "vision":
         return figures
     tokens = np.array(text_tokens(work, "\n".join(pydoc_data.topics.topics.values())))

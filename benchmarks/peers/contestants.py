@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablation_core.data.dataset import Data
-from ablation_core.engine import clean_passes
-from ablation_core.engine.metrics import METRICS, Scores
+from ablation_core.engine import clean_passes, scoring
+from ablation_core.engine.metrics import METRICS
+from ablation_core.engine.scores import Scores
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
@@ -48,12 +49,12 @@ def ours(task: Task) -> Contestant:
     model, state = task.model, {}
 
     def means(parts: Sequence[Scores]) -> Means:
-        whole = Scores.joined(list(parts))
-        return {name: float(getattr(whole, name).mean()) for name in METRICS}
+        whole = Scores.joined(parts, METRICS.values())
+        return {name: float(whole[name].mean()) for name in METRICS}
 
     def clean() -> Means:
         state["recording"] = clean_passes.CleanPassCache(model, task.data)
-        return means([clean_passes.score_outputs(model, state["recording"][n], [])[0] for n in range(len(task.data))])
+        return means([scoring.score_outputs(model, state["recording"][n], [])[0] for n in range(len(task.data))])
 
     def head(layer: int, number: int) -> Means:
         selection = Selection.of_heads([(layer, number)], model.shape)
@@ -62,7 +63,7 @@ def ours(task: Task) -> Contestant:
         for batch in range(len(task.data)):
             clean_pass = state["recording"][batch]
             output = clean_passes.ablated_output(model, clean_pass, replacements)
-            parts.append(clean_passes.score_outputs(model, clean_pass, [output])[1])
+            parts.append(scoring.score_outputs(model, clean_pass, [output])[1])
         return means(parts)
 
     return Contestant(clean, head)

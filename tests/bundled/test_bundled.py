@@ -42,7 +42,7 @@ def test_the_cards_figures_hold(bundled_model: LoadedModel) -> None:
         assert stated >= 0.9
     ref = "fashion-mnist" if bundled_model.modality == "vision" else "python-docs"
     baseline = ablate(bundled_model, load_data(ref, bundled_model, predictions=2000), "", "zero").baseline
-    assert baseline.top1 == pytest.approx(stated, abs=0.05)
+    assert baseline["top1"] == pytest.approx(stated, abs=0.05)
 
 
 def test_statistics_come_with_each_model(bundled_model: LoadedModel) -> None:

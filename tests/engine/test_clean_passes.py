@@ -7,9 +7,10 @@ import pytest
 
 from ablation_core import load_data
 from ablation_core.data.dataset import Data
-from ablation_core.engine import clean_passes
-from ablation_core.engine.clean_passes import CleanPassCache, ablated_output, constant_replacements, score_outputs
+from ablation_core.engine import clean_passes, forward
+from ablation_core.engine.clean_passes import CleanPassCache, ablated_output, constant_replacements
 from ablation_core.engine.metrics import METRICS
+from ablation_core.engine.scoring import score_outputs
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
@@ -72,9 +73,9 @@ def test_what_is_kept_stays_within_its_limit(opt_mini: LoadedModel) -> None:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The clean passes and donors' passes that are made, by name."""
     made: list[str] = []
-    for name in ("record", "pre_outs"):
-        own = getattr(clean_passes, name)
-        monkeypatch.setattr(clean_passes, name, lambda *args, own=own, name=name: (made.append(name), own(*args))[1])
+    for module, name in ((clean_passes, "record"), (forward, "pre_outs")):
+        own = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, own=own, name=name: (made.append(name), own(*args))[1])
     return made
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward
 from ablation_core.engine.shortcuts import find_shortcuts
 from tests import tiny
 
@@ -101,11 +101,11 @@ def test_what_other_tools_put_on_the_attention_stays() -> None:
     attention.forward = lambda *args, **kwargs: own(*args, **kwargs)  # as accelerate, or a profiler, does
     theirs = attention.forward
     handle = attention.q_proj.register_forward_hook(lambda *_: ran.append(1))
-    clean_pass = clean_passes.record(model, batch)
+    clean_pass = forward.record(model, batch)
     assert 1 in clean_pass.pre_outs
     ran.clear()
     clean_passes.ablated_output(model, clean_pass, {1: torch.zeros_like})
     assert not ran and attention.forward is theirs
-    clean_passes.record(model, batch)
+    forward.record(model, batch)
     assert ran == [1]
     handle.remove()

@@ -121,9 +121,9 @@ def test_each_method_equals_a_plain_loop(
     performance = result.results[0].performance
     assert len(rows) == result.data["predictions"] == 150
     np.testing.assert_allclose(performance.loss, expected[0], rtol=1e-5)
-    assert performance.top1 == pytest.approx(expected[1], abs=1e-9)
-    assert performance.top10 == pytest.approx(expected[2], abs=1e-9)
-    np.testing.assert_allclose(performance.kl, expected[3], rtol=1e-3, atol=1e-7)
+    assert performance["top1"] == pytest.approx(expected[1], abs=1e-9)
+    assert performance["top10"] == pytest.approx(expected[2], abs=1e-9)
+    np.testing.assert_allclose(performance["kl"], expected[3], rtol=1e-3, atol=1e-7)
 
 
 def test_statistics_equal_numpy_over_a_plain_hook(

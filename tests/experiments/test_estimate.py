@@ -114,7 +114,7 @@ def test_first_order_equals_finite_differences_in_every_family(family: str) -> N
     with torch.inference_mode():  # what a model keeps from such a pass must not stand in the way of gradients
         plain_log_probs(model, data.rows(range(3)))
     found = EstimateRun(model, data, ZERO, passes=1).finish().result().methods[0]
-    slopes = (found.loss.heads - found.kl.heads) * data.predictions
+    slopes = (found.loss.heads - found["kl"].heads) * data.predictions
     scale = np.nanmax(np.abs(slopes))
     for layer, head, columns in heads_of(model)[:: max(1, len(heads_of(model)) // 5)]:
         expected, _ = by_differences(model, data.rows(range(3)), layer, columns)
@@ -129,7 +129,8 @@ def test_the_estimate_is_the_exact_fisher_form(family: str) -> None:
     model = doubled(tiny.build(family))
     data = tiny_data(model)
     seeds = [
-        EstimateRun(model, data, ZERO, seed=seed, passes=8).finish().result().methods[0].kl.heads for seed in range(24)
+        EstimateRun(model, data, ZERO, seed=seed, passes=8).finish().result().methods[0]["kl"].heads
+        for seed in range(24)
     ]
     mean, error = np.mean(seeds, 0), np.std(seeds, 0, ddof=1) / len(seeds) ** 0.5
     for layer, head, columns in heads_of(model):
@@ -142,11 +143,11 @@ def test_a_single_neuron_has_its_own_fisher_form() -> None:
     model = doubled(tiny.build("gpt2"))
     data = tiny_data(model)
     runs = [EstimateRun(model, data, ZERO, seed=seed, passes=8).finish().result().methods[0] for seed in range(20)]
-    kl = np.array([run.kl.neurons[1, 2, 3] for run in runs])
+    kl = np.array([run["kl"].neurons[1, 2, 3] for run in runs])
     place = 2 * model.head_dim + 3
     slope, expected = by_differences(model, data.rows(range(3)), 1, slice(place, place + 1))
     assert abs(kl.mean() - expected / data.predictions) < 4.5 * kl.std(ddof=1) / len(kl) ** 0.5
-    first = runs[0].loss.neurons[1, 2, 3] - runs[0].kl.neurons[1, 2, 3]
+    first = runs[0].loss.neurons[1, 2, 3] - runs[0]["kl"].neurons[1, 2, 3]
     assert first * data.predictions == pytest.approx(slope, rel=1e-3, abs=1e-5)
 
 
@@ -154,7 +155,7 @@ def test_first_order_parts_of_neurons_add_up_to_their_head() -> None:
     model = tiny.build("llama")
     found = EstimateRun(model, tiny_data(model), ZERO).finish().result().methods[0]
     np.testing.assert_allclose(
-        (found.loss.neurons - found.kl.neurons).sum(-1), found.loss.heads - found.kl.heads, rtol=1e-6, atol=1e-9
+        (found.loss.neurons - found["kl"].neurons).sum(-1), found.loss.heads - found["kl"].heads, rtol=1e-6, atol=1e-9
     )
 
 
@@ -171,9 +172,9 @@ def test_a_donors_activations_are_the_displacement(family: str) -> None:
     plain_log_probs(model, data.rows([1, 2, 3]))
     hook.remove()
     slope, fisher = by_differences(model, data.rows(range(3)), 1, slice(0, model.head_dim), kept[0])
-    first = runs[0].loss.heads[1, 0] - runs[0].kl.heads[1, 0]
+    first = runs[0].loss.heads[1, 0] - runs[0]["kl"].heads[1, 0]
     assert first * data.predictions == pytest.approx(slope, rel=1e-3)
-    kl = np.array([run.kl.heads[1, 0] for run in runs])
+    kl = np.array([run["kl"].heads[1, 0] for run in runs])
     assert abs(kl.mean() - fisher / data.predictions) < 4.5 * kl.std(ddof=1) / len(kl) ** 0.5
 
 
@@ -183,7 +184,7 @@ def test_no_displacement_no_harm(family: str) -> None:
     data = tiny_data(model)
     own = EstimateRun(model, data, [OWN]).finish().result().methods[0]
     skip_first = EstimateRun(model, data, ZERO, skip_first=99).finish().result().methods[0]
-    for part in (own.kl, own.loss, skip_first.kl, skip_first.loss):
+    for part in (own["kl"], own.loss, skip_first["kl"], skip_first.loss):
         for values in (part.heads, part.neurons, part.heads_error, part.neurons_error):
             assert (values[np.isfinite(values)] == 0).all() and np.isfinite(values).any()
 
@@ -199,12 +200,12 @@ def test_spared_positions_send_nothing() -> None:
     goal = torch.zeros_like(kept[0])
     goal[:, :2] = kept[0][:, :2]
     slope, _ = by_differences(model, data.rows(range(3)), 1, slice(0, model.head_dim), goal)
-    assert (found.loss.heads - found.kl.heads)[1, 0] * data.predictions == pytest.approx(slope, rel=1e-3)
+    assert (found.loss.heads - found["kl"].heads)[1, 0] * data.predictions == pytest.approx(slope, rel=1e-3)
 
 
 def test_layers_with_fewer_heads_hold_nan() -> None:
     model = tiny.build("swin")
-    found = EstimateRun(model, tiny_data(model), ZERO).finish().result().methods[0].kl
+    found = EstimateRun(model, tiny_data(model), ZERO).finish().result().methods[0]["kl"]
     assert [int(n) for n in np.isfinite(found.heads).sum(1)] == list(model.shape.heads)
     assert (np.isfinite(found.neurons).all(-1) == np.isfinite(found.heads)).all()
 
@@ -286,7 +287,7 @@ def test_estimates_rank_the_heads_of_a_trained_model(opt_mini: LoadedModel) -> N
     heads = [(layer, head) for layer in range(6) for head in range(6)]
     exact = [ablate(opt_mini, data, f"{layer}.{head}", "zero").results[0] for layer, head in heads]
     for quantity, values in (
-        ("kl", [result.performance.kl for result in exact]),
+        ("kl", [result.performance["kl"] for result in exact]),
         ("loss", [result.change["loss"].mean for result in exact]),
     ):
         assert spearmanr([getattr(found, quantity).heads[head] for head in heads], values).statistic > 0.85
@@ -345,7 +346,7 @@ def test_the_command_prints_one_document(capsys: pytest.CaptureFixture) -> None:
     model = load_model("opt-mini")
     data = load_data("python-docs", model, predictions=300, seq_len=32)
     alone = ablate(model, data, measured["head"], "zero").results[0]
-    assert (measured["kl"], measured["loss"]) == (alone.performance.kl, alone.change["loss"].mean)
+    assert (measured["kl"], measured["loss"]) == (alone.performance["kl"], alone.change["loss"].mean)
     code, out, _ = command(capsys)(*arguments)
     assert code == 0 and "rank correlation" in out
     code, out, err = command(capsys)("--method", "zero", "--exact", "-1")

@@ -414,7 +414,7 @@ ROW = _SCORES | {
     "change": {name: {"mean": 0.1, "low": None, "high": 0.2} for name in ("loss", "top1", "top10", "kl")},
     "p_values": {"loss": 0.1, "top1": None, "top10": 0.3},
 }
-RECORD = {"piece": "0.1", "baseline": _SCORES, "results": [ROW]}
+RECORD = {"piece": "0.1", "baseline": _SCORES, "results": [ROW], "tested_by": "BCa interval"}
 
 
 def places(document: object, here: tuple = ()) -> list[tuple]:

@@ -325,7 +325,7 @@ def test_estimates_dropped_by_others_do_not_end_a_run(monkeypatch: pytest.Monkey
         def __setitem__(self, key: str, value: object) -> None:
             super().__setitem__(key, value)
             if key == "mine":
-                for number in range(self.most):
+                for number in range(int(self.maxsize)):
                     self.pop(f"other {number}", None)
                     super().__setitem__(f"other {number}", value)
 

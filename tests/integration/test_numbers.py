@@ -21,7 +21,7 @@ from ablation_core.activations.files import list_statistics, save_statistics
 from ablation_core.activations.statistics import Statistics, not_finite_first, not_finite_sentence
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.data.user_input import MOST_TOKENS, NEW_TOKENS, prompt
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward, scoring
 from ablation_core.engine.nonfinite import first_broken
 from ablation_core.errors import DataError, ModelError
 from ablation_core.experiments.estimate import estimate
@@ -51,7 +51,7 @@ def test_statistics_of_half_precision_models_are_float32_and_those_of_the_values
     statistics = compute_statistics(model, data)
     values = []
     for batch in data:
-        captured = clean_passes.pre_outs(model, batch, range(model.num_layers))
+        captured = forward.pre_outs(model, batch, range(model.num_layers))
         assert captured[0].dtype == getattr(torch, dtype), "the model itself stays as it was asked for"
         here = counted_positions(batch, captured[0], 1)
         values.append(np.stack([captured[layer].double()[here].numpy() for layer in captured]))
@@ -99,7 +99,7 @@ def test_what_breaks_behind_the_layers_is_said_to() -> None:
     model.module.model.decoder.final_layer_norm.weight.data[0] = torch.nan
     with pytest.raises(ModelError, match="all layers' outputs are finite, what follows them is not"):
         ablate(model, text(model), "1.1", "zero")
-    assert first_broken(clean_passes.record(model, text(model).rows([0])).outputs) is None
+    assert first_broken(forward.record(model, text(model).rows([0])).outputs) is None
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -272,11 +272,11 @@ def wide_batch() -> Batch:
 def test_a_vocabulary_of_250_000_is_scored_without_all_logits_at_once(wide: LoadedModel) -> None:
     full = 8 * 60 * 250_000 * 4
     with Largest() as seen:
-        clean_pass = clean_passes.record(wide, wide_batch())
+        clean_pass = forward.record(wide, wide_batch())
         zero = {1: lambda z: torch.zeros_like(z)}
         output = clean_passes.ablated_output(wide, clean_pass, zero)
-        clean, ablated = clean_passes.score_outputs(wide, clean_pass, [output])
-    assert 0 < seen.bytes <= 4 * clean_passes.LOGIT_VALUES < full / 3
+        clean, ablated = scoring.score_outputs(wide, clean_pass, [output])
+    assert 0 < seen.bytes <= 4 * scoring.LOGIT_VALUES < full / 3
     for row in (0, 7):  # by hand, one sequence at a time
         logits = wide.module(**{name: x[row : row + 1] for name, x in wide_batch().inputs.items()}).logits[0].double()
         right = logits.gather(1, wide_batch().targets[row][:, None])[:, 0]
@@ -285,10 +285,10 @@ def test_a_vocabulary_of_250_000_is_scored_without_all_logits_at_once(wide: Load
 
 
 def test_gradients_over_250_000_words_are_taken_in_parts_too(wide: LoadedModel) -> None:
-    clean_pass = clean_passes.record(wide, wide_batch())
+    clean_pass = forward.record(wide, wide_batch())
     with Largest() as seen:
-        total, gradient = clean_passes.loss_gradient(wide, clean_pass, clean_pass.outputs[-1])
-    assert seen.bytes <= 4 * clean_passes.LOGIT_VALUES
+        total, gradient = scoring.loss_gradient(wide, clean_pass, clean_pass.outputs[-1])
+    assert seen.bytes <= 4 * scoring.LOGIT_VALUES
     assert np.isfinite(total) and gradient.isfinite().all() and gradient.abs().max() > 0
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.collect import gather_statistics
 from ablation_core.data.dataset import IGNORED, Batch
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.hooks import replace_z
 from ablation_core.models.architectures import ARCHITECTURES, input_width
 from ablation_core.models.loaded import LoadedModel
@@ -52,14 +52,14 @@ def test_every_row_has_a_tiny_model() -> None:
 
 
 def test_the_site_is_heads_times_head_dim_wide(model: LoadedModel) -> None:
-    captured = clean_passes.pre_outs(model, tiny.batch(model), range(model.num_layers))
+    captured = forward.pre_outs(model, tiny.batch(model), range(model.num_layers))
     for layer, heads in enumerate(model.shape.heads):
         assert captured[layer].shape[-1] == heads * model.head_dim == input_width(model.projections[layer])
 
 
 def test_zeroing_a_head_is_zeroing_its_columns(model: LoadedModel) -> None:
     batch, selection = tiny.batch(model), middle_head(model)
-    clean_pass = clean_passes.record(model, batch)
+    clean_pass = forward.record(model, batch)
     replacements = clean_passes.constant_replacements(selection, zeros(model), model)
     with replace_z(model, replacements):
         hooked = whole_logits(model, batch)
@@ -77,17 +77,15 @@ def test_zeroing_a_head_is_zeroing_its_columns(model: LoadedModel) -> None:
 
     torch.testing.assert_close(hooked, expected, rtol=1e-5, atol=1e-5)
     assert not torch.equal(hooked, whole_logits(model, batch))
-    scores = clean_passes.score_outputs(
-        model, clean_pass, [clean_passes.ablated_output(model, clean_pass, replacements)]
-    )[1]
+    scores = scoring.score_outputs(model, clean_pass, [clean_passes.ablated_output(model, clean_pass, replacements)])[1]
     np.testing.assert_allclose(scores.loss, scored_cross_entropy(expected, batch.targets), rtol=1e-4, atol=1e-5)
 
 
 def test_the_clean_score_is_the_models_own(model: LoadedModel) -> None:
     batch = tiny.batch(model)
-    clean_pass = clean_passes.record(model, batch)
-    scores, again = clean_passes.score_outputs(model, clean_pass, [clean_pass.outputs[-1]])
-    assert (scores.loss == again.loss).all() and not again.kl.any()
+    clean_pass = forward.record(model, batch)
+    scores, again = scoring.score_outputs(model, clean_pass, [clean_pass.outputs[-1]])
+    assert (scores.loss == again.loss).all() and not again["kl"].any()
     np.testing.assert_allclose(
         scores.loss, scored_cross_entropy(whole_logits(model, batch), batch.targets), rtol=1e-4, atol=1e-5
     )
@@ -96,9 +94,9 @@ def test_the_clean_score_is_the_models_own(model: LoadedModel) -> None:
 def test_resuming_equals_the_whole_forward_bit_for_bit(model: LoadedModel) -> None:
     """At the block, and behind its attention; by a constant, and position by position in several layers."""
     batch = tiny.batch(model)
-    clean_pass = clean_passes.record(model, batch)
-    assert clean_passes.record(model, batch, pre_outs=False).pre_outs == {}
-    resampled = clean_passes.pre_outs(model, tiny.batch(model, seed=1), range(model.num_layers))
+    clean_pass = forward.record(model, batch)
+    assert forward.record(model, batch, pre_outs=False).pre_outs == {}
+    resampled = forward.pre_outs(model, tiny.batch(model, seed=1), range(model.num_layers))
     for layer in range(model.num_layers):
         selection = Selection.parse(f"{layer}.0", model.shape)
         several = Selection.parse(f"{layer}.0 {model.num_layers - 1}.*", model.shape)
@@ -107,17 +105,17 @@ def test_resuming_equals_the_whole_forward_bit_for_bit(model: LoadedModel) -> No
             clean_passes.resampled_replacements(several, resampled, skip_first=1),
         ):
             with replace_z(model, replacements):
-                whole = clean_passes.record(model, batch, pre_outs=False).outputs
+                whole = forward.record(model, batch, pre_outs=False).outputs
             for begin in (clean_pass, replace(clean_pass, pre_outs={})):
                 resumed = clean_passes.ablated_outputs(model, begin, replacements)
                 for one, other in zip(resumed, whole, strict=True):
-                    assert torch.equal(clean_passes.hidden_of(one), clean_passes.hidden_of(other)), f"layer {layer}"
+                    assert torch.equal(hooks.hidden_of(one), hooks.hidden_of(other)), f"layer {layer}"
 
 
 def test_attention_behind_which_an_ablation_begins_is_not_computed(model: LoadedModel) -> None:
     """No module of the first ablated block but the projection sees the attention's inputs; later blocks run whole."""
     batch = tiny.batch(model)
-    clean_pass = clean_passes.record(model, batch)
+    clean_pass = forward.record(model, batch)
     if model.family == "bloom":  # whose attention adds the residual stream itself
         assert not clean_pass.pre_outs
         return
@@ -141,9 +139,9 @@ def test_attention_behind_which_an_ablation_begins_is_not_computed(model: Loaded
 
 def test_empty_selection_and_own_activations_change_no_bit(model: LoadedModel) -> None:
     batch = tiny.batch(model)
-    clean_pass = clean_passes.record(model, batch)
+    clean_pass = forward.record(model, batch)
     everything = Selection.parse("*.*", model.shape)
-    own = clean_passes.resampled_replacements(everything, clean_passes.pre_outs(model, batch, everything.layers))
+    own = clean_passes.resampled_replacements(everything, forward.pre_outs(model, batch, everything.layers))
     # an empty selection puts no hook in; hooks whose masks choose nothing must not change anything either
     nothing = clean_passes.constant_replacements(Selection.parse("", model.shape), zeros(model), model)
     unchosen = {
@@ -151,7 +149,7 @@ def test_empty_selection_and_own_activations_change_no_bit(model: LoadedModel) -
     }
     for replacements in (own, nothing, unchosen):
         output = clean_passes.ablated_output(model, clean_pass, replacements)
-        assert torch.equal(clean_passes.hidden_of(output), clean_passes.hidden_of(clean_pass.outputs[-1]))
+        assert torch.equal(hooks.hidden_of(output), hooks.hidden_of(clean_pass.outputs[-1]))
 
 
 def test_statistics_equal_numpy_on_raw_activations(model: LoadedModel) -> None:
@@ -162,7 +160,7 @@ def test_statistics_equal_numpy_on_raw_activations(model: LoadedModel) -> None:
     ]
     accumulators = [Accumulator(heads * model.head_dim) for heads in model.shape.heads]
     for seed in range(3):
-        captured = clean_passes.pre_outs(model, tiny.batch(model, seed=seed), range(model.num_layers))
+        captured = forward.pre_outs(model, tiny.batch(model, seed=seed), range(model.num_layers))
         for layer, accumulator in enumerate(accumulators):
             accumulator.update(captured[layer].flatten(0, -2))
     for hook in hooks:
@@ -182,13 +180,9 @@ def test_rows_of_a_batch_do_not_leak_into_each_other(model: LoadedModel) -> None
     alone = Batch({name: tensor[1:2] for name, tensor in batch.inputs.items()}, batch.targets[1:2])
     torch.testing.assert_close(whole_logits(model, batch)[1:2], whole_logits(model, alone), rtol=1e-4, atol=1e-5)
     replacements = clean_passes.constant_replacements(middle_head(model), zeros(model), model)
-    together, single = clean_passes.record(model, batch), clean_passes.record(model, alone)
-    ours = clean_passes.score_outputs(model, together, [clean_passes.ablated_output(model, together, replacements)])[
-        1
-    ].loss
-    theirs = clean_passes.score_outputs(model, single, [clean_passes.ablated_output(model, single, replacements)])[
-        1
-    ].loss
+    together, single = forward.record(model, batch), forward.record(model, alone)
+    ours = scoring.score_outputs(model, together, [clean_passes.ablated_output(model, together, replacements)])[1].loss
+    theirs = scoring.score_outputs(model, single, [clean_passes.ablated_output(model, single, replacements)])[1].loss
     first = int((batch.targets[0] != IGNORED).sum())
     np.testing.assert_allclose(ours[first : first + len(theirs)], theirs, rtol=1e-4, atol=1e-5)
 
@@ -204,9 +198,9 @@ def test_padding_changes_nothing(model: LoadedModel) -> None:
     targets = nn.functional.pad(batch.targets, (0, 4), value=IGNORED)
     replacements = clean_passes.constant_replacements(middle_head(model), zeros(model), model)
     losses = []
-    for clean_pass in (clean_passes.record(model, batch), clean_passes.record(model, Batch(padded, targets))):
+    for clean_pass in (forward.record(model, batch), forward.record(model, Batch(padded, targets))):
         output = clean_passes.ablated_output(model, clean_pass, replacements)
-        losses.append(clean_passes.score_outputs(model, clean_pass, [output])[1].loss)
+        losses.append(scoring.score_outputs(model, clean_pass, [output])[1].loss)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3, atol=1e-4)
 
 
@@ -218,7 +212,7 @@ def test_hooks_are_gone_after_use_and_after_an_exception(model: LoadedModel) -> 
         raise Fault
 
     before, batch = hooks_of(model.module), tiny.batch(model)
-    clean_pass = clean_passes.record(model, batch)
+    clean_pass = forward.record(model, batch)
     fault: dict[int, Callable[[Tensor], Tensor]] = {model.num_layers - 1: fail}
     with pytest.raises(Fault):
         clean_passes.ablated_output(model, clean_pass, fault)
@@ -229,10 +223,8 @@ def test_hooks_are_gone_after_use_and_after_an_exception(model: LoadedModel) -> 
 def test_bfloat16_runs(model: LoadedModel) -> None:
     low = tiny.build(model.family)
     low.module.to(torch.bfloat16)
-    clean_pass = clean_passes.record(low, tiny.batch(low))
-    assert clean_passes.hidden_of(clean_pass.outputs[-1]).dtype == torch.bfloat16
+    clean_pass = forward.record(low, tiny.batch(low))
+    assert hooks.hidden_of(clean_pass.outputs[-1]).dtype == torch.bfloat16
     replacements = clean_passes.constant_replacements(middle_head(low), zeros(low), low)
-    scores = clean_passes.score_outputs(low, clean_pass, [clean_passes.ablated_output(low, clean_pass, replacements)])[
-        1
-    ]
+    scores = scoring.score_outputs(low, clean_pass, [clean_passes.ablated_output(low, clean_pass, replacements)])[1]
     assert np.isfinite(scores.loss).all()

@@ -22,7 +22,7 @@ from ablation_core.runs.sweep import SweepSpec, finish_sweep
 from ablation_core.selection import Selection
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ablation_exports, neuron_exports
-from ablation_core.ui.run_export_row import Measure, curve_exports, sweep_exports
+from ablation_core.ui.run_export_row import curve_exports, sweep_exports
 from ablation_core.ui.sidebar import View
 
 FLOOR = NoiseFloor(-0.001, 0.002, 8)
@@ -137,11 +137,10 @@ def kept(view: View, tmp_path_factory: pytest.TempPathFactory) -> tuple:
 
 def test_what_a_map_and_curves_give_along(kept: tuple) -> None:
     swept, curves = kept
-    measure = Measure("change of loss, nats", "+.3f")
     estimates = {head: (0.01 * number, 0.001) for number, head in enumerate(swept.wanted)}
     neurons = pd.DataFrame({"label": ["0.0:1"], "layer": 0, "head": 0, "neuron": 1, "estimate": 0.5, "error": 0.1})
-    of_map = sweep_exports(swept, "mean", "loss", measure, "1.1", estimates, neurons)
-    of_curves = curve_exports(curves, "loss", Measure("loss, nats a prediction", ".2f"))
+    of_map = sweep_exports(swept, "mean", "loss", "1.1", estimates, neurons)
+    of_curves = curve_exports(curves, "loss")
     assert (len(of_map.charts), len(of_map.tables)) == (4, 4) and (len(of_curves.charts), len(of_curves.tables)) == (
         1,
         4,

@@ -20,7 +20,7 @@ def result(
     between: Interval | None = None,
 ) -> AblationResult:
     """A result whose methods changed the loss so; the other metrics say the opposite, in case one of them is read."""
-    performance = Performance(loss=3.0, top1=0.4, top10=0.7, kl=0.0)
+    performance = Performance({"loss": 3.0, "top1": 0.4, "top10": 0.7, "kl": 0.0})
     rows = tuple(
         MethodResult(
             method,

@@ -21,7 +21,7 @@ from ablation_core.cluster.connection import check_answers
 from ablation_core.cluster.payload import Payload, pack_data, pack_model, unpack, unpacked_data_ref
 from ablation_core.cluster.worker import Order, Worker, assignment, statistics_payload
 from ablation_core.data.dataset import Data
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward
 from ablation_core.errors import AblationError, DataError, EngineError, ModelError
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
@@ -48,7 +48,7 @@ def test_tasks_measured_together_share_each_clean_pass_and_give_the_same(
         news for news in LOCAL.measure(tasks, 100, None, clean_passes.CleanPassCache(opt_mini, data)) if news.record
     ]
     assert clean_passes.CleanPassCache(opt_mini, data).keeps_all
-    passes, record = Counter(), clean_passes.record
+    passes, record = Counter(), forward.record
     monkeypatch.setattr(clean_passes, "record", lambda *given: passes.update(["clean"]) or record(*given))
     sharing = clean_passes.CleanPassCache(opt_mini, data, limit=0)
     assert not sharing.keeps_all

@@ -1,5 +1,6 @@
 """Sweeps and curves: against single ablations, and interrupted anywhere with the same numbers in the end."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr, ttest_1samp, ttest_rel
+from scipy.stats import spearmanr, ttest_rel
 
 from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
@@ -33,7 +34,7 @@ from ablation_core.selection import ModelShape
 from ablation_core.server.head_map import head_estimates, refined_steps
 from ablation_core.server.lru import LRU
 from ablation_core.stats.correlation import rank_agreement
-from ablation_core.stats.intervals import p_value
+from ablation_core.stats.intervals import Interval
 
 ZERO = SweepSpec((METHODS["zero"],), random_sets=2)
 HALVES = CurveSpec((METHODS["zero"],), seeds=(1, 2), percents=(0, 50, 100))
@@ -66,17 +67,26 @@ def test_false_discoveries_are_held_down_over_the_map(opt_mini: LoadedModel, dat
     assert all(row["q"] >= row["p"] for row in rows)
 
 
-def test_p_is_a_t_test_over_sequences_of_any_length() -> None:
-    whole = np.repeat(np.arange(6), 20)
-    generator = np.random.default_rng(1)
-    values = generator.normal(0.4, 1, 6)[whole] + generator.normal(0, 0.2, len(whole))
-    means = [values[whole == number].mean() for number in range(6)]
-    assert p_value(values, whole) == pytest.approx(ttest_1samp(means, 0).pvalue)  # equal lengths: the ordinary test
-    with_rest = p_value(np.append(values, -3.0), np.append(whole, 6))
-    assert with_rest < 3 * p_value(values, whole)  # one prediction of a seventh window weighs as one of 121
-    assert p_value(np.zeros(9), np.arange(9)) == 1.0
-    assert p_value(np.ones(9), np.arange(9)) == 0.0
-    assert p_value(np.ones(9), np.zeros(9, int)) is None
+def test_rows_of_an_older_test_are_measured_again_to_the_same_intervals(
+    opt_mini: LoadedModel, data: Data, tmp_path: Path
+) -> None:
+    spec = SweepSpec((METHODS["zero"],), heads=((0, 1), (2, 3)), random_sets=0)
+    first = finish_sweep(opt_mini, data, spec, None, tmp_path)
+    (path,) = (tmp_path / "runs").glob("*.jsonl")
+    head, *lines = path.read_text().splitlines()
+    old = [json.loads(line) for line in lines]
+    for one in old:
+        del one["record"]["tested_by"]
+        one["record"]["results"][0]["p_values"]["loss"] = 0.5
+        content = json.dumps([one["piece"], one["record"]])
+        one["digest"] = hashlib.sha256(content.encode()).hexdigest()[:16]
+    path.write_text("\n".join([head, *map(json.dumps, old), ""]))
+    assert kept_sweeps(opt_mini, tmp_path) == {}, "what has another test's p-values is not shown as this one's"
+    assert finish_sweep(opt_mini, data, spec, None, tmp_path).rows == first.rows
+    assert len(path.read_text().splitlines()) == 5 and len(kept_sweeps(opt_mini, tmp_path)) == 1
+    for head in first.rows.values():
+        for metric, p in head["zero"]["p_values"].items():
+            assert p is None or (p <= 0.05) == Interval(**head["zero"]["change"][metric]).shows_effect
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([False, True]))

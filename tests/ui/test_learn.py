@@ -122,11 +122,11 @@ def test_the_band_of_the_second_experiment(opt_mini: LoadedModel) -> None:
 
 def test_position_explains_nine_tenths_of_the_third_experiments_head(opt_mini: LoadedModel) -> None:
     """The share of variance that the position alone explains, by numpy on raw activations."""
-    from ablation_core.engine import clean_passes
+    from ablation_core.engine import forward
 
     values = []
     for batch in load_data(DATA, opt_mini, 6000):
-        values.append(clean_passes.pre_outs(opt_mini, batch, [0])[0][:, 1:, 4 * 32 : 5 * 32].numpy())
+        values.append(forward.pre_outs(opt_mini, batch, [0])[0][:, 1:, 4 * 32 : 5 * 32].numpy())
     values = np.concatenate(values).astype(np.float64)
     share = values.mean(axis=0).var(axis=0).sum() / values.var(axis=(0, 1)).sum()
     assert round(float(share), 1) == 0.9
