@@ -88,6 +88,7 @@ class Data:
         longest: in tasks, the tokens of the longest prompt with its answer; rows are padded to it.
         groups: in tasks, the number of each prompt's group: what intervals resample; long (sequences,).
         lengths: in tasks, the tokens of each prompt's first row; long (sequences,).
+        one_answer: whether every prompt's answers are one token each.
         counterfactual: in tasks, as `rows`, but the counterfactual prompts; None where one is missing.
     """
 
@@ -107,6 +108,7 @@ class Data:
     groups: np.ndarray | None = field(default=None, repr=False)
     lengths: np.ndarray | None = field(default=None, repr=False)
     counterfactual: Callable[[Sequence[int]], Batch] | None = field(default=None, repr=False)
+    one_answer: bool = True
 
     @property
     def is_task(self) -> bool:

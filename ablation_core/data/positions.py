@@ -44,6 +44,11 @@ class Positions:
     def everywhere(self) -> bool:
         return not self.spans and not self.answer
 
+    @property
+    def skipped(self) -> int:
+        """How many positions at the start are left as they are, where that is all that is said; else 0."""
+        return self.spans[0][0] if len(self.spans) == 1 and self.spans[0][1] is None and not self.answer else 0
+
     @classmethod
     def parse(cls, text: str) -> "Positions":
         """Read the text form.
@@ -122,6 +127,9 @@ class Positions:
             return chosen[:, :, None]
 
         return mask
+
+
+EVERYWHERE = Positions()
 
 
 def _span(term: str) -> Span:

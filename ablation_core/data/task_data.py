@@ -121,6 +121,7 @@ def load_task(
         rows=batch,
         longest=longest,
         groups=_groups(prompts),
+        one_answer=rows == 1 and all(len(prompt.rows[0].targets) == 1 for prompt in prompts),
         lengths=np.array([len(prompt.rows[0].ids) for prompt in prompts]),
         counterfactual=None
         if any(prompt.counterfactual is None for prompt in prompts)

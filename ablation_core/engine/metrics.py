@@ -3,8 +3,8 @@
     METRICS["top1"].label           # "top-1"
     METRICS["loss"].worse           # 1: a loss that grows is worse
 
-A new metric is a row here and a function of what `scores.ScoredLogits` holds: the logits, the targets, and the clean
-run's scores. Documents, tables, charts, sentences and exported files take all else from the row.
+A new metric is a row here and a function of what `scores.ScoredLogits` holds (the logits, the targets, and the clean
+run's scores) or, in tasks, `scores.ScoredAnswers`. Documents, tables, charts, sentences and exported files take all else from the row.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     from ablation_core.data.dataset import Data
-    from ablation_core.engine.scores import ScoredLogits
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Metric:
     cell_format: str
     axis_format: str
     worse: Literal[1, -1]
-    values: Callable[[ScoredLogits], np.ndarray]
+    values: Callable[[Any], np.ndarray]
     divergence: bool = False
     estimate: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     curve: bool = False
@@ -136,6 +135,26 @@ METRICS = {
             values=lambda run: run.kl,
             divergence=True,
             estimate=lambda slope, curvature: curvature,
+        ),
+        Metric(
+            "logit_difference", "logit difference", "nats", ".3f", "+.3f", "+.2f", ".1f",
+            worse=-1,
+            values=lambda run: run.wrong_loss - run.loss,
+            curve=True,
+            applies=lambda data: data.is_task,
+        ),
+        Metric(
+            "probability", "probability", "", ".1%", "+.2%", "+.1%", ".0%",
+            worse=-1,
+            values=lambda run: np.exp(-run.loss),
+            applies=lambda data: data.is_task,
+        ),
+        Metric(
+            "accuracy", "accuracy", "", ".1%", "+.2%", "+.1%", ".0%",
+            worse=-1,
+            values=lambda run: (np.sign(run.wrong_loss - run.loss) + 1) / 2,
+            curve=True,
+            applies=lambda data: data.is_task,
         ),
     )
 }  # fmt: skip
