@@ -15,10 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
-# ruff: noqa: F401
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
-    from ablation_core.activations.files import find_statistics, load_statistics, save_statistics
+    from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, save_statistics
     from ablation_core.activations.neuron_summary import NeuronSummary, summarise_neuron
     from ablation_core.activations.statistics import Statistics
     from ablation_core.data.dataset import Batch, Data, load_data
@@ -60,6 +59,7 @@ _HOMES = {  # name → the module that has it
     "Statistics": "activations.statistics",
     "SweepResult": "runs.sweep",
     "ablate": "experiments.ablation",
+    "as_statistics": "activations.files",
     "comparison": "report.sentences",
     "compute_statistics": "activations.collect",
     "curve": "runs.whole_runs",
@@ -76,7 +76,41 @@ _HOMES = {  # name → the module that has it
     "verdict": "report.sentences",
 }
 
-__all__ = [*_HOMES]
+__all__ = [
+    "METHODS",
+    "AblationError",
+    "AblationResult",
+    "AblationSpec",
+    "AdaptiveResult",
+    "Batch",
+    "CurveResult",
+    "Data",
+    "EstimateResult",
+    "Interval",
+    "LoadedModel",
+    "ModelShape",
+    "NeuronSummary",
+    "NoiseFloor",
+    "Selection",
+    "Statistics",
+    "SweepResult",
+    "ablate",
+    "as_statistics",
+    "comparison",
+    "compute_statistics",
+    "curve",
+    "describe_neurons",
+    "estimate",
+    "find_statistics",
+    "load_data",
+    "load_model",
+    "load_statistics",
+    "noise_floor",
+    "save_statistics",
+    "summarise_neuron",
+    "sweep",
+    "verdict",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, other_statistics
+from ablation_core.activations.files import (
+    as_statistics,
+    find_statistics,
+    load_statistics,
+    missing_statistics,
+    other_statistics,
+)
 from ablation_core.data.references import DEFAULT_DATA, STATISTICS_PREDICTIONS, Split
+from ablation_core.errors import StatisticsError
 from ablation_core.methods.registry import Method, choose_methods
 
 if TYPE_CHECKING:
@@ -33,6 +40,7 @@ def load_named(parsed: argparse.Namespace, split: Split) -> "tuple[LoadedModel, 
         batch_size=parsed.batch_size,
         seed=parsed.seed,
         split=split,
+        documents=parsed.documents,
     )
     for note in data.notes:
         print(note, file=sys.stderr)
@@ -53,7 +61,12 @@ def load_measured(parsed: argparse.Namespace) -> "tuple[LoadedModel, Data, list[
         print(f"note: {others}", file=sys.stderr)
     if statistics is not None and (broken := not_finite_sentence(statistics)):
         print(f"warning: of the statistics made from {statistics.provenance['data']}, {broken}", file=sys.stderr)
-    return model, data, choose_methods(parsed.method or ["peak"], model.modality), statistics
+    methods = choose_methods(parsed.method or ["peak"], model.modality)
+    if statistics is None and (needing := [method.name for method in methods if method.needs_statistics]):
+        raise StatisticsError(
+            f"The method {needing[0]} needs activation statistics. {missing_statistics(model, data.ref, parsed.cache_dir)}"
+        )
+    return model, data, methods, statistics
 
 
 @contextmanager

@@ -20,9 +20,18 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """The model and the data that a command runs it on."""
     add_output(parser)
     parser.add_argument("model", help="a bundled model, a folder, a Hugging Face id, or timm/<name>")
-    parser.add_argument("--data", help="data reference (default: python-docs, or fashion-mnist)")
+    parser.add_argument(
+        "--data",
+        help="data reference, such as text:FILE, jsonl:FILE#COLUMN, csv:, parquet:, folder:, hf:ID, images:FOLDER (default: "
+        "python-docs, or fashion-mnist)",
+    )
     parser.add_argument("--predictions", type=int, help="how many are scored (default 2000), or counted by stats")
     parser.add_argument("--seq-len", type=int, default=128, help="tokens per window (default %(default)s)")
+    parser.add_argument(
+        "--documents",
+        action="store_true",
+        help="each document begins a window of its own, padded; else they are packed",
+    )
     parser.add_argument("--batch-size", type=int, help="sequences at once (default: 8 windows or 64 images)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, …, or split (default %(default)s)")
@@ -52,7 +61,14 @@ def add_selection(parser: argparse.ArgumentParser, example: str) -> None:
 
 def add_skip_first(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--skip-first", "--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is"
+        "--skip-first",
+        "--spare-first",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="N",
+        help="leave the first N positions (BOS, CLS) as they are; 1 without a number",
     )
 
 

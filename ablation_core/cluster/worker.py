@@ -14,7 +14,6 @@ import torch
 from ablation_core.activations import files
 from ablation_core.cluster.payload import Payload, unpack, unpacked_data_ref
 from ablation_core.data.dataset import Data, load_data
-from ablation_core.data.references import Split
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading.load import load_model
@@ -46,7 +45,7 @@ class Assignment:
     split_memory: int | None
     data: str
     data_fingerprint: str
-    split: Split
+    split: str
     predictions: int
     seq_len: int | None
     batch_size: int
@@ -55,6 +54,7 @@ class Assignment:
     threads: int
     python: str
     parcels: dict[str, str]
+    documents: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def assignment(
         threads=torch.get_num_threads(),
         python=_python(),
         parcels={name: payload.digest for name, payload in parcels.items()},
+        documents=bool(data.documents),
     )
 
 
@@ -159,7 +160,9 @@ def _load_model(given: Assignment, ref: str) -> LoadedModel:
 
 
 def _load_data(given: Assignment, model: LoadedModel, ref: str) -> Data:
-    data = load_data(ref, model, given.predictions, given.seq_len or 128, given.batch_size, given.seed, given.split)
+    data = load_data(
+        ref, model, given.predictions, given.seq_len or 128, given.batch_size, given.seed, given.split, given.documents
+    )
     if data.fingerprint != given.data_fingerprint:
         other = "" if _python() == given.python else f" It is Python {_python()} here and {given.python} there."
         raise DataError(

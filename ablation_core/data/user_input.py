@@ -59,6 +59,8 @@ def prompt(model: LoadedModel, text: str, data_ref: str, new_tokens: int = NEW_T
     if masked:
         text = _GAP.sub(lambda _: model.tokenizer.mask_token, text)
     tokens = encode(model, text)
+    if before and tokens[: len(before)] == before:  # the text brings what begins it; once is enough
+        tokens = tokens[len(before) :]
     ids = torch.tensor([[*before, *tokens, *after]], dtype=torch.long)
     check_known(model, int(ids.max()) if ids.numel() else 0)
     most = min(MOST_TOKENS, (model.max_length or MOST_TOKENS) - (0 if masked else new_tokens))

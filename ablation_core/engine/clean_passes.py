@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Data
+from ablation_core.data.made_for import check_made_for
 from ablation_core.engine.forward import CleanPass, first_row, record, run_blocks
 from ablation_core.engine.hooks import Replace, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.shortcuts import skip_attention
@@ -57,6 +58,7 @@ class CleanPassCache:
         clean_limit: int = KEPT_CLEAN_BYTES,
         pre_outs: bool = True,
     ) -> None:
+        check_made_for(model, data)
         self.model, self.data, self.limit, self.pre_outs = model, data, limit, pre_outs
         self._room_for_clean, self._spilled = ByteBudget(clean_limit), False
         self._kept: dict[int, CleanPass] = {}
@@ -163,7 +165,7 @@ def constant_replacements(selection: Selection, values: np.ndarray, model: Loade
     """Replacements by constants, float32 (layers, heads, head_dim), at every position."""
     replacements = {}
     for layer in selection.layers:
-        value = torch.from_numpy(values[layer, : selection.shape.heads[layer]].reshape(-1).copy())
+        value = torch.from_numpy(selection.shape.flat(values, layer).copy())
         replacements[layer] = _swapper(selection, layer, value.to(model.device))
     return replacements
 

@@ -117,6 +117,12 @@ def _chunks(
         yield here, logits
 
 
+def logits_from(model: LoadedModel, clean_pass: CleanPass) -> Iterator[tuple[slice, Callable[[Tensor], Tensor]]]:
+    """Runs of scored predictions, each with a function from the last block's hidden state to the model's logits."""
+    for rows, chunk in _chunks(model, clean_pass, clean_pass.batch.targets != IGNORED):
+        yield rows, lambda last, chunk=chunk: chunk(_like(clean_pass.outputs[-1], last))
+
+
 @torch.enable_grad()
 def log_probs_from(model: LoadedModel, clean_pass: CleanPass, last: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Runs of scored predictions, each with its log-probabilities as a function of the last block's hidden state.

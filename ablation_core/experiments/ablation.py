@@ -27,7 +27,7 @@ from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.engine.scores import Scores
 from ablation_core.errors import DataError
 from ablation_core.experiments.displacement import DisplacementGauge
-from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.experiments.results import AblationResult, MethodResult, Performance
 from ablation_core.methods.optimal import OptimalRun, training_data
 from ablation_core.methods.positional import positional_means
@@ -51,6 +51,20 @@ class AblationSpec:
     seed: int = 0
     positions: Positions = EVERYWHERE
 
+    def __post_init__(self) -> None:
+        checked_skip(self.skip_first)
+
+
+def checked_skip(count: int) -> int:
+    """The number of positions to leave as they are.
+
+    Raises:
+        DataError: it is negative, or no whole number.
+    """
+    if not isinstance(count, int) or count < 0:
+        raise DataError(f"The number of first positions to skip must be 0 or more, not {count!r}.")
+    return count
+
 
 class AblationRun:
     """An experiment under way: one step a batch, a result after any of them.
@@ -69,6 +83,7 @@ class AblationRun:
         clean_cache: clean_passes.CleanPassCache | None = None,
         learned: Mapping[str, dict[int, Replace]] | None = None,
     ) -> None:
+        Selection.read(spec.selection, model.shape)  # says where it was made for a model of another shape
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
         spec.positions.check(data.longest or data.seq_len, data.is_task)
         if statistics is not None:
@@ -259,6 +274,8 @@ class AblationRun:
             baseline=self._means(baseline),
             results=tuple(results),
             least_to_most=between.interval if len(order) > 1 else None,
+            seed=self.spec.seed,
+            provenance=describe_made(self.model, self.data),
         )
 
     def _means(self, scores: Scores) -> Performance:

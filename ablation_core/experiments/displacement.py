@@ -77,6 +77,6 @@ class DisplacementGauge:
 
 def _scale(selection: Selection, layer: int, std: np.ndarray) -> tuple[Tensor, Tensor]:
     """The columns of a layer's selected neurons that vary, and one over their standard deviations."""
-    deviations = std[layer, : selection.shape.heads[layer]].reshape(-1)
+    deviations = selection.shape.flat(std, layer)
     columns = np.flatnonzero(selection.mask(layer) & (deviations > 0))
     return torch.from_numpy(columns), torch.from_numpy(1 / deviations[columns])

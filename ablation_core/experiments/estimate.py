@@ -14,21 +14,23 @@ differs; docs/results/estimates.md shows by how much.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ablation_core.activations.files import as_statistics
+from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, checked_seed
+from ablation_core.data.made_for import check_made_for
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.gradients import linearise
 from ablation_core.engine.metrics import estimated_metrics
 from ablation_core.errors import DataError, MethodError
-from ablation_core.experiments.ablation import DEFAULT_BINS
+from ablation_core.experiments.ablation import DEFAULT_BINS, checked_skip
 from ablation_core.experiments.head_displacements import HeadDisplacements
-from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Head, ModelShape
@@ -86,6 +88,8 @@ class EstimateResult:
     passes: int
     shape: ModelShape
     methods: tuple[MethodEstimate, ...]
+    seed: int = 0
+    provenance: dict = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core estimate --json`; null stands for what is not a number.
@@ -94,6 +98,7 @@ class EstimateResult:
         """
         spared = Positions.parse(self.positions).skipped
         settings = {"bins": self.bins, "positions": self.positions, "positions_spared": spared, "passes": self.passes}
+        settings |= {"seed": self.seed, "provenance": self.provenance}
         return self.description | settings | {"results": [self._document(method) for method in self.methods]}
 
     def _document(self, method: MethodEstimate) -> dict:
@@ -160,6 +165,9 @@ class EstimateRun:
             raise MethodError(
                 f"The constants of {learned[0]} are learned for each selection; they cannot be estimated."
             )
+        check_made_for(model, data)
+        if statistics is not None:
+            check_made_from(statistics.provenance, model, "These statistics")
         self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics
         self.bins, self.positions, self.passes = bins, positions, passes
         self.seed = checked_seed(data.seed if seed is None else seed)
@@ -226,7 +234,10 @@ class EstimateRun:
             MethodEstimate(method.name, {one.name: self._estimated(method.name, one.name) for one in self.metrics})
             for method in self.methods
         )
-        return EstimateResult(description, self.bins, str(self.positions), self.passes, self.model.shape, methods)
+        made = describe_made(self.model, self.data)
+        return EstimateResult(
+            description, self.bins, str(self.positions), self.passes, self.model.shape, methods, self.seed, made
+        )
 
     def _estimated(self, method: str, metric: str) -> Estimated:
         heads, neurons = (self._means[method, metric, what] for what in ("heads", "neurons"))
@@ -240,10 +251,10 @@ class EstimateRun:
 
 def _stacked(layers: list[np.ndarray]) -> np.ndarray:
     """One array a layer, of (heads, …), as one array (layers, heads, …), filled up with NaN."""
-    most = max(len(layer) for layer in layers)
-    stacked = np.full((len(layers), most, *layers[0].shape[1:]), np.nan)
+    most = np.max([layer.shape for layer in layers], axis=0)
+    stacked = np.full((len(layers), *most), np.nan)
     for number, layer in enumerate(layers):
-        stacked[number, : len(layer)] = layer
+        stacked[(number, *map(slice, layer.shape))] = layer
     return stacked
 
 

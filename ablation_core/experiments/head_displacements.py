@@ -36,7 +36,7 @@ class HeadDisplacements:
         seed: int,
         positions: Positions = EVERYWHERE,
     ) -> None:
-        self.methods, self.head_dim = tuple(methods), model.head_dim
+        self.methods, self.shape = tuple(methods), model.shape
         everything = Selection.parse("*.*", model.shape)
         # An ablation of everything knows what each method puts where; it is never run.
         self._ablation = AblationRun(
@@ -50,7 +50,10 @@ class HeadDisplacements:
     def _of(self, method: Method, rows: Sequence[int], pre_outs: Sequence[Tensor]) -> list[Tensor]:
         replacements = self._ablation.replacements(method, rows)
         with torch.inference_mode():
-            return [replacements[layer](z).float() - z.float() for layer, z in enumerate(pre_outs)]
+            return [  # a layer without heads has nothing to replace
+                replacements[layer](z).float() - z.float() if layer in replacements else z.float()
+                for layer, z in enumerate(pre_outs)
+            ]
 
     @torch.inference_mode()
     def products(
@@ -62,6 +65,6 @@ class HeadDisplacements:
             for layer, (gradient, displacement) in enumerate(zip(gradients, moved, strict=True)):
                 # Swin's windows stand in the batch's place; a sequence's come one after another.
                 terms = (gradient.float() * displacement).reshape(sequences, -1, gradient.shape[-1]).sum(1)
-                neurons = terms.unflatten(-1, (-1, self.head_dim)).double().cpu().numpy()
+                neurons = terms.unflatten(-1, (self.shape.heads[layer], self.shape.size(layer))).double().cpu().numpy()
                 products[name, layer] = (neurons.sum(-1), neurons)
         return products

@@ -62,6 +62,8 @@ class AblationResult:
 
     Attributes:
         positions: where the ablation acted, in text form.
+        seed: of what resampling takes values from, and of intervals.
+        provenance: when, where and by which versions it was made, and what was done to the data (`provenance.py`).
         least_to_most: the loss of the most harmful method minus that of the least harmful one, paired; None for a
             single method.
     """
@@ -76,6 +78,8 @@ class AblationResult:
     baseline: Performance
     results: tuple[MethodResult, ...]
     least_to_most: Interval | None
+    seed: int = 0
+    provenance: dict = field(default_factory=dict)
 
     @property
     def positions_spared(self) -> int:
@@ -86,6 +90,7 @@ class AblationResult:
         """The JSON document of `python -m ablation_core ablate --json`; null stands for what is not a finite number."""
         names = ("model", "data", "statistics", "select", "neurons", "bins", "positions", "positions_spared")
         document = {name: getattr(self, name) for name in names}
+        document |= {"seed": self.seed, "provenance": self.provenance}
         document["baseline"] = _finite(self.baseline.figures(divergences=False))
         document["results"] = [self._row(result) for result in self.results]
         document["least_to_most"] = _numbers(self.least_to_most)

@@ -177,12 +177,12 @@ def _check_sites(model: LoadedModel, batch: Batch, clean_pass: forward.CleanPass
             continue
         if layer not in own:
             raise ModelError(f"The output projection of layer {layer} of {model.ref} does not run in a pass.")
-        z, width = own[layer], heads * model.head_dim
+        z, width = own[layer], model.shape.width(layer)
         rows = batch.targets.shape
         if z.shape[-1] != width or (len(rows) == 2 and z.shape[:-1] != rows):
             raise ModelError(
                 f"The output projection of layer {layer} of {model.ref} reads {tuple(z.shape)}; batch, position and "
-                f"{heads} heads of {model.head_dim} neurons were expected."
+                f"{heads} heads of {model.shape.size(layer)} neurons were expected."
             )
         made, hidden = _output_width(model.projections[layer]), hidden_of(clean_pass.outputs[layer]).shape[-1]
         if made != hidden and model.modality != "vision":

@@ -18,6 +18,7 @@ from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, hooks, scoring
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.hooks import Replace
+from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
@@ -30,7 +31,15 @@ _GAIN, _SHARE = 1e-4, 0.02  # a pass that gains less, in nats or as a share of t
 def training_data(model: LoadedModel, data: Data) -> Data:
     """What constants for this evaluation data are learned on: its statistics part, in windows of the same length."""
     count = TRAINING_PREDICTIONS[model.modality]
-    return load_data(data.ref, model, count, data.seq_len or 128, data.batch_size, data.seed, "statistics")
+    if data.given is not None and data.split == "all":
+        raise DataError(
+            "Constants are learned on a part of the data that is not evaluated: give the data in memory with "
+            "split='evaluation', so that every other row is left for that."
+        )
+    source = data.ref if data.given is None else data.given
+    return load_data(
+        source, model, count, data.seq_len or 128, data.batch_size, data.seed, "statistics", bool(data.documents)
+    )
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,8 @@ class OptimalRun:
         shape = self.selection.shape
         values = np.full((shape.layers, max(shape.heads), shape.head_dim), np.nan, dtype=np.float32)
         for layer, value in self._scattered(self._best, torch.nan).items():
-            values[layer, : shape.heads[layer]] = value.reshape(-1, shape.head_dim).numpy()
+            heads, size = shape.heads[layer], shape.size(layer)
+            values[layer, :heads, :size] = value.reshape(heads, size).numpy()
         return values
 
     def step(self) -> None:
@@ -158,8 +168,8 @@ class OptimalRun:
 
     def _gathered(self, array: np.ndarray) -> Tensor:
         """The selected neurons' entries, (neurons,), in order of layer, head and neuron."""
-        heads = self.selection.shape.heads
-        rows = [torch.from_numpy(array[layer, : heads[layer]].reshape(-1))[mask] for layer, mask in self._masks.items()]
+        shape = self.selection.shape
+        rows = [torch.from_numpy(shape.flat(array, layer))[mask] for layer, mask in self._masks.items()]
         return torch.cat(rows) if rows else torch.zeros(0)
 
     def _scattered(self, values: Tensor, other: float) -> dict[int, Tensor]:

@@ -93,17 +93,17 @@ METHODS = {
         ),
         _from_statistics(
             "peak",
-            "Every selected neuron is set to the centre of its fullest histogram bin, its most usual activation.",
+            "Every selected neuron is set to the centre of its fullest histogram bin, its most frequent activation.",
             lambda statistics, bins: statistics.peak(bins),
         ),
         _from_statistics(
             "peak-own-range",
-            "As peak, with bins from the neuron's least to its greatest value.",
+            "As peak, with bins from the neuron's smallest to its largest value.",
             modes.own_range_peak,
         ),
         _from_statistics(
             "peak-whole-range",
-            "As peak, with bins from the least to the greatest value of all the model's neurons.",
+            "As peak, with bins from the smallest to the largest value of all the model's neurons.",
             modes.whole_range_peak,
         ),
         _from_statistics(
@@ -113,7 +113,7 @@ METHODS = {
         ),
         _from_statistics(
             "peak-half-sample",
-            "Every selected neuron is set to where the shortest half of the shortest half of … its activations lies.",
+            "Every selected neuron is set to where the shortest half of the shortest half of … its activations is.",
             modes.half_sample_mode,
         ),
         Method(
@@ -139,7 +139,7 @@ METHODS = {
         _from_one_input("resample-pixels", "one image of random pixels", _donor("random_pixels"), ("vision",)),
         Method(
             "optimal",
-            "Every selected neuron is set to the constant that harms least, learned by gradient on the statistics part.",
+            "Every selected neuron is set to the constant with the smallest loss, learned by gradient descent on the statistics part.",
             learned=True,
             needs_statistics=True,
         ),

@@ -34,7 +34,28 @@ def other_sequences(model: LoadedModel, data: Data, numbers: Sequence[int], seed
     if data.lengths is not None:
         return data.rows(_as_long(data.lengths, numbers, seed))
     distance = int(np.random.default_rng(seed).integers(1, data.pool))
-    return data.rows([(number + distance) % data.pool for number in numbers])
+    chosen = [(number + distance) % data.pool for number in numbers]
+    batch = data.rows(chosen)
+    if data.is_text and not bool(batch.inputs["attention_mask"].all()):
+        return _filled_up(data, batch, chosen, numbers)
+    return batch
+
+
+def _filled_up(data: Data, batch: Batch, chosen: Sequence[int], numbers: Sequence[int]) -> Batch:
+    """The same rows with further sequences in the place of padding, never the one that takes the values: a position must
+    not take what a model makes of padding."""
+    ids, mask = batch.inputs["input_ids"].clone(), batch.inputs["attention_mask"]
+    for row, (source, own) in enumerate(zip(chosen, numbers, strict=True)):
+        filled, following = int(mask[row].sum()), source
+        while filled < ids.shape[1]:
+            following = (following + 1) % data.pool
+            if following == own:
+                continue
+            more = data.rows([following]).inputs
+            tokens = more["input_ids"][0][more["attention_mask"][0].bool()][: ids.shape[1] - filled]
+            ids[row, filled : filled + len(tokens)] = tokens
+            filled += len(tokens)
+    return Batch({**batch.inputs, "input_ids": ids, "attention_mask": torch.ones_like(mask)}, batch.targets)
 
 
 def _as_long(lengths: np.ndarray, numbers: Sequence[int], seed: int) -> list[int]:

@@ -178,6 +178,7 @@ def neuron_histogram(
     log: bool,
     curve: pd.DataFrame | None = None,
     span: tuple[float, float] | None = None,
+    dark: bool = False,
 ) -> alt.LayerChart:
     """One neuron's histogram with its values marked and printed.
 
@@ -230,8 +231,9 @@ def neuron_histogram(
         fontSize=12,
         fontWeight=600,
         baseline="middle",
+        color=ink(dark),
         tooltip=None,
-    ).encode(y=lane, text="text:N")
+    ).encode(y=lane, text="text:N", color=alt.value(ink(dark)))
     chart = alt.layer(columns, rules, stems, texts).resolve_scale(y="independent")
     padding = {"top": 14 + 16 * len(kinds), "left": 5, "right": 5, "bottom": 5}
     return chart.properties(height=420, padding=padding)

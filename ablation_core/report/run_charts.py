@@ -214,7 +214,7 @@ def pair_scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str
 
 
 def pruning_curves(
-    bands: pd.DataFrame, points: pd.DataFrame, title: str, form: str, levels: dict[str, float]
+    bands: pd.DataFrame, points: pd.DataFrame, title: str, form: str, levels: dict[str, float], dark: bool = False
 ) -> alt.LayerChart:
     """One line per method with its band over seeds, every seed's points behind it, and levels as labelled rules.
 
@@ -240,7 +240,7 @@ def pruning_curves(
     level = alt.Chart(rules).encode(y=y("value"))
     lines = level.mark_rule(color=GREY, strokeWidth=1.2, strokeDash=[6, 3], tooltip=None)
     words = level.mark_text(
-        align="right", baseline="bottom", dx=-4, dy=-3, color=GREY, fontSize=12, tooltip=None
+        align="right", baseline="bottom", dx=-4, dy=-3, color=ink(dark), fontSize=12, tooltip=None
     ).encode(x=alt.value("width"), text="words:N")
     single = (
         alt.Chart(points)

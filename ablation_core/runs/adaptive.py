@@ -9,7 +9,7 @@ A model that cannot be differentiated has no estimates; its heads take as many m
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ablation_core.data.dataset import Data
 from ablation_core.engine.metrics import figures
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
-from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.adaptive_batches import Batchwise, Wanted
@@ -68,6 +68,7 @@ class AdaptiveResult:
     looks: int
     looks_planned: int
     taken: float
+    provenance: dict = field(default_factory=dict)
 
     @property
     def open(self) -> int:
@@ -77,7 +78,8 @@ class AdaptiveResult:
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core sweep --adaptive --json`."""
         looks = {"looks": self.looks, "looks_planned": self.looks_planned, "predictions_taken": self.taken}
-        return self.description | {"baseline": self.baseline} | looks | {"heads": list(self.heads)}
+        described = self.description | {"provenance": self.provenance, "baseline": self.baseline}
+        return described | looks | {"heads": list(self.heads)}
 
 
 def adaptive_steps(
@@ -141,7 +143,7 @@ class _Sweeping:
     """An adaptive sweep under way: what was measured, and the verdicts so far."""
 
     def __init__(self, model: LoadedModel, data: Data, spec: AdaptiveSpec, statistics: Statistics | None) -> None:
-        self.spec, self.data = spec, data
+        self.spec, self.model, self.data = spec, model, data
         self.heads = list(spec.heads or every_head(model))
         size = at_once(data.sequences, data.batch_size)
         self.runs = Batchwise(model, data, size, self.heads, spec.methods, statistics, spec.bins)
@@ -188,7 +190,8 @@ class _Sweeping:
             "first_order_estimates": self.runs.guesses is not None,
         }
         looks = max((looking.looks for looking in self.looking.values()), default=0)
-        return AdaptiveResult(description, self._baseline(), heads, looks, len(self.looks), self.runs.taken / self.most)
+        taken, made = self.runs.taken / self.most, describe_made(self.model, self.data)
+        return AdaptiveResult(description, self._baseline(), heads, looks, len(self.looks), taken, made)
 
     def _baseline(self) -> dict | None:
         """The clean model's performance, from the sequences seen so far."""

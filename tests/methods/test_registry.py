@@ -399,7 +399,7 @@ def test_table_has_no_constant_for_a_neuron_of_which_nothing_was_counted() -> No
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row[3]])
 def test_table_methods_that_read_statistics_ask_for_them(name: str) -> None:
-    words = f"^The method {name} needs activation statistics and none were found; compute them first"
+    words = f"^The method {name} needs activation statistics and there are none"
     with pytest.raises(MethodError, match=words):
         check_statistics(METHODS[name], None)
     if name != "optimal":

@@ -3,12 +3,14 @@
 from types import SimpleNamespace
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ablation_core.errors import ModelError
 from ablation_core.models.architectures import Architecture, find_modules, find_projections, find_shape, input_width
 from ablation_core.models.loaded import wrap
-from ablation_core.models.structure import find_by_structure
+from ablation_core.models.structure import Structure, find_structure
+from ablation_core.selection import ModelShape
 
 
 class Attention(nn.Module):
@@ -86,27 +88,74 @@ def test_what_has_two_heads_of_three_has_no_heads_of_four() -> None:
     assert projections[1] is blocks[1].attention.out
 
 
-def test_an_unknown_model_is_known_by_the_one_projection_behind_its_queries() -> None:
-    found = find_by_structure(Tower(Block(), Block()), "tower", "masked")
-    assert (found.blocks, found.projection, found.modality) == ("layers.*", "attention.out", "masked")
-    assert not found.verified
+class Attending(nn.Module):
+    """Causal attention that runs; `mixed` turns the heads' values among each other before the output map reads them."""
+
+    def __init__(self, width: int = 6, heads: int = 2, mixed: bool = False) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.mixed = mixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, length, width = x.shape
+        parts = [made(x).view(rows, length, self.num_heads, -1) for made in (self.query, self.key, self.value)]
+        query, key, value = (part.transpose(1, 2) for part in parts)
+        z = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        z = z.transpose(1, 2).reshape(rows, length, width)
+        return self.out(z + z.flip(-1) if self.mixed else z)
 
 
-def test_an_unknown_model_in_which_nothing_makes_queries_is_refused() -> None:
-    plain = Tower(nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)))
-    for tower in (Tower(), plain):
-        with pytest.raises(
-            ModelError, match=r"No attention output projection was found in this tower model\. Supported"
-        ):
-            find_by_structure(tower, "tower", "causal")
+class Running(Tower):
+    """A tower whose blocks are attention itself, or whatever is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
 
 
-def test_an_unknown_model_with_two_candidates_is_refused_with_both() -> None:
-    tower = Tower(Block(), Block())
-    for block in tower.layers:
-        block.attention.gate = nn.Linear(6, 6)
-    with pytest.raises(ModelError, match=r"ambiguous: in layers it could be attention\.gate or attention\.out\."):
-        find_by_structure(tower, "tower", "causal")
+def found_in(tower: nn.Module, row: Architecture | None = None) -> Structure:
+    torch.manual_seed(0)
+    inputs = {"x": torch.randn(1, 5, 6)}
+    return find_structure(tower, "tower", "causal", row, inputs, lambda given: tower(**given))
+
+
+def test_an_unknown_model_is_known_by_what_reads_its_heads_when_it_runs() -> None:
+    tower = Running(Attending(), Attending())
+    found = found_in(tower)
+    assert (found.architecture.blocks, found.architecture.projection) == ("layers.*", "out")
+    assert not found.architecture.verified
+    assert found.shape == ModelShape((2, 2), 3)
+    assert found.projections == [layer.out for layer in tower.layers]
+
+
+def test_an_unknown_model_in_which_nothing_attends_is_refused() -> None:
+    with pytest.raises(ModelError, match="No softmax attention was seen while this tower model ran"):
+        found_in(Running(nn.Linear(6, 6), nn.Linear(6, 6)))
+
+
+def test_an_unknown_model_whose_heads_are_mixed_before_they_are_read_is_refused() -> None:
+    with pytest.raises(ModelError, match="not independent slices of the 6 values that out reads"):
+        found_in(Running(Attending(mixed=True), Attending(mixed=True)))
+
+
+def test_a_model_that_reads_its_heads_elsewhere_than_its_row_says_is_refused() -> None:
+    row = Architecture("tower", "causal", "layers.*", "value")
+    with pytest.raises(ModelError, match="its heads are read by out, and value was expected"):
+        found_in(Running(Attending(), Attending()), row)
+
+
+def test_a_model_with_other_heads_than_its_configuration_says_is_refused() -> None:
+    row = Architecture("tower", "causal", "layers.*", "out")
+    with pytest.raises(ModelError, match="has 2 heads per layer when it runs, and its configuration says 3"):
+        found_in(Running(Attending(), Attending(), heads=3), row)
+
+
+def test_a_block_that_runs_twice_is_refused() -> None:
+    once = Attending()
+    with pytest.raises(ModelError, match="runs 2 times in a pass"):
+        found_in(Running(once, once), Architecture("tower", "causal", "layers.*", "out"))
 
 
 def test_a_text_model_reads_no_images() -> None:
