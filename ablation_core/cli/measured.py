@@ -27,7 +27,7 @@ PREDICTIONS = 2000
 
 def load_named(parsed: argparse.Namespace, split: Split) -> "tuple[LoadedModel, Data]":
     """The model and a part of the data that the command line names."""
-    from ablation_core.data.dataset import load_data
+    from ablation_core.data.load import load_data
     from ablation_core.loading.load import load_model
 
     model = load_model(parsed.model, parsed.device, parsed.dtype, parsed.cache_dir)

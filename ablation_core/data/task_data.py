@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ablation_core.data.dataset import DEFAULT_BATCH, IGNORED, Answers, Batch, Data, special_tokens
+from ablation_core.data.dataset import DEFAULT_BATCH, IGNORED, Answers, Batch, Data
+from ablation_core.data.made_for import reader_key
 from ablation_core.data.pairs import Pair, read_pairs
 from ablation_core.data.references import Split
 from ablation_core.data.tasks import TASKS
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import check_known, encode
+from ablation_core.models.tokenizer import check_known, encode, special_tokens
 
 _SPLIT_SEEDS = {"evaluation": 0, "statistics": 1}
 MASK = "[MASK]"  # how a file writes the place of the answer; the tokenizer's own mask is understood too
@@ -119,6 +120,7 @@ def load_task(
         source=_source(ref),
         notes=_notes(prompts),
         rows=batch,
+        made_for=reader_key(model),
         longest=longest,
         groups=_groups(prompts),
         one_answer=rows == 1 and all(len(prompt.rows[0].targets) == 1 for prompt in prompts),

@@ -50,6 +50,7 @@ class Metric:
         chance: of so many classes, its value by guessing blindly; None where that is not known.
         derived: figures that follow from its mean.
         applies: to which data.
+        answers: whether it compares a right answer with a wrong one, as only tasks have them.
         fewest_classes: from how many classes of images on it says something.
     """
 
@@ -68,6 +69,7 @@ class Metric:
     chance: Callable[[int], float] | None = None
     derived: tuple[Derived, ...] = ()
     applies: Callable[[Data], bool] = lambda data: True
+    answers: bool = False
     fewest_classes: int = 0
 
     @property
@@ -141,20 +143,20 @@ METRICS = {
             worse=-1,
             values=lambda run: run.wrong_loss - run.loss,
             curve=True,
-            applies=lambda data: data.is_task,
+            answers=True,
         ),
         Metric(
             "probability", "probability", "", ".1%", "+.2%", "+.1%", ".0%",
             worse=-1,
             values=lambda run: np.exp(-run.loss),
-            applies=lambda data: data.is_task,
+            answers=True,
         ),
         Metric(
             "accuracy", "accuracy", "", ".1%", "+.2%", "+.1%", ".0%",
             worse=-1,
             values=lambda run: (np.sign(run.wrong_loss - run.loss) + 1) / 2,
             curve=True,
-            applies=lambda data: data.is_task,
+            answers=True,
         ),
     )
 }  # fmt: skip
@@ -162,7 +164,7 @@ METRICS = {
 
 def metrics_of(data: Data) -> tuple[Metric, ...]:
     """The metrics that apply to this data."""
-    return tuple(metric for metric in METRICS.values() if metric.applies(data))
+    return tuple(metric for metric in METRICS.values() if metric.applies(data) and (data.is_task or not metric.answers))
 
 
 def estimated_metrics() -> tuple[Metric, ...]:

@@ -38,7 +38,8 @@ def score_outputs(
         metrics: by default all; every time the same of one clean pass, whose own scores are kept.
     """
     batch = clean_pass.batch
-    metrics = tuple(METRICS.values()) if metrics is None else metrics
+    if metrics is None:
+        metrics = tuple(metric for metric in METRICS.values() if batch.answers is not None or not metric.answers)
     scored = batch.targets != IGNORED
     wanted, figures = batch.targets[scored], metrics
     if batch.answers is not None:

@@ -51,20 +51,6 @@ class AblationSpec:
     seed: int = 0
     positions: Positions = EVERYWHERE
 
-    def __post_init__(self) -> None:
-        checked_skip(self.skip_first)
-
-
-def checked_skip(count: int) -> int:
-    """The number of positions to leave as they are.
-
-    Raises:
-        DataError: it is negative, or no whole number.
-    """
-    if not isinstance(count, int) or count < 0:
-        raise DataError(f"The number of first positions to skip must be 0 or more, not {count!r}.")
-    return count
-
 
 class AblationRun:
     """An experiment under way: one step a batch, a result after any of them.

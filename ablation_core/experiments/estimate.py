@@ -28,7 +28,7 @@ from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.gradients import linearise
 from ablation_core.engine.metrics import estimated_metrics
 from ablation_core.errors import DataError, MethodError
-from ablation_core.experiments.ablation import DEFAULT_BINS, checked_skip
+from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.head_displacements import HeadDisplacements
 from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method, choose_methods

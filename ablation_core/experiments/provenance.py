@@ -41,12 +41,18 @@ def describe_made(model: LoadedModel, data: Data) -> dict:
         "device": str(model.device),
         "dtype": model.dtype,
         "threads": torch.get_num_threads(),
-        "windows": {True: "documents", False: "packed", None: "given"}[data.documents] if data.seq_len else "images",
+        "windows": _windows(data),
         "special_positions": model.excluded_positions,
         "data_source": data.source,
         "notes": list(data.notes),
         "versions": dict(_versions()),
     }
+
+
+def _windows(data: Data) -> str:
+    if data.is_task:
+        return "prompts"
+    return {True: "documents", False: "packed", None: "given"}[data.documents] if data.seq_len else "images"
 
 
 @cache

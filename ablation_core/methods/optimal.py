@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.data.dataset import IGNORED, Batch, Data, load_data
+from ablation_core.data.dataset import IGNORED, Batch, Data
+from ablation_core.data.load import load_data
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, hooks, scoring
 from ablation_core.engine.clean_passes import CleanPassCache

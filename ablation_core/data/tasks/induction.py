@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ablation_core.data.dataset import ordinary_tokens
 from ablation_core.data.pairs import Pair
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.tokenizer import ordinary_tokens
 
 LENGTH = 24  # tokens of the first copy
 
