@@ -51,7 +51,8 @@ def toggle_head() -> None:
 def show_numbers(result: AblationResult, floor: NoiseFloor | None) -> None:
     """The chosen method's figures: baseline, ablated, change with its interval."""
     row = next((row for row in result.results if row.method == view.method), result.results[0])
-    before, after, figures = result.baseline, row.performance, []
+    before, after = result.baseline, row.performance
+    figures = []
     for metric in metrics_in(row.change):
         if metric.name not in metrics:
             continue

@@ -36,7 +36,7 @@ class StatisticsRun:
         limits: list[tuple[Tensor, Tensor]] | None = None,
         binning: str = "robust",
     ) -> None:
-        check_made_for(model, data)
+        check_made_for(model, data.made_for, data.ref)
         self.model, self.data = model, data
         if positions_left_out is None:
             positions_left_out = model.excluded_positions
@@ -92,6 +92,8 @@ class StatisticsRun:
             "bins": self.layers[0].bins,
             "binning": self.binning,
         }
+        if self.data.documents:
+            provenance["documents"] = True
         return gather_statistics(self.layers, self.model.shape.heads, provenance)
 
 

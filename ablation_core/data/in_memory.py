@@ -210,6 +210,8 @@ def _rows(given: Any) -> Iterator[Any]:
         yield from _from_mapping(given)
     elif isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], torch.Tensor | np.ndarray):
         yield from _batch(given)
+    elif type(given).__module__.startswith("pandas.") and hasattr(given, "columns"):
+        yield from (row for record in given.to_dict("records") for row in _from_mapping(record))
     elif isinstance(given, Iterable) or hasattr(given, "__getitem__"):
         for number, row in enumerate(_each(given)):
             yield _one(row, number)

@@ -11,13 +11,14 @@ from ablation_core.data.in_memory import load_given, load_hub_images
 from ablation_core.data.references import (
     Split,
     is_images,
+    is_task,
     is_text,
     read_documents,
     read_text,
     source_digest,
     unknown_data,
 )
-from ablation_core.data.task_data import is_task, load_task
+from ablation_core.data.task_data import load_task
 from ablation_core.data.windows import Reading, document_bodies, packed_bodies
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel

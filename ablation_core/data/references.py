@@ -46,6 +46,11 @@ def is_text(ref: str) -> bool:
     return ref in TEXT_NAMES or (ref.partition(":")[0] in TEXT_KINDS and ":" in ref)
 
 
+def is_task(ref: str) -> bool:
+    """Whether it names prompts with a right and a wrong answer (`task_data.py`)."""
+    return ref.startswith(("task:", "pairs:"))
+
+
 def is_images(ref: str) -> bool:
     return ref in IMAGE_NAMES or ref.startswith("images:")
 
@@ -61,7 +66,9 @@ def unknown_data(ref: str) -> DataError:
     if os.path.isfile(ref):
         return DataError(f"{ref} is a file: write {kinds.get(suffix, 'text')}:{ref}.")
     names = ", ".join((*TEXT_NAMES, *FORMS, *IMAGE_NAMES, "images:FOLDER"))
-    return DataError(f"There is no data set {ref!r}. Choose one of {names}.")
+    shown = ref if len(ref) <= 80 else f"{ref[:79]}…"
+    text = " To score a text itself, give it in a list, as in load_data(['A text.'], model)." if " " in ref else ""
+    return DataError(f"There is no data set {shown!r}. Choose one of {names}.{text}")
 
 
 def read_text(ref: str, split: Split, notes: list[str] | None = None) -> Iterator[str]:
@@ -175,7 +182,7 @@ def source_digest(ref: str) -> str:
     """
     kind, _, place = ref.partition(":")
     try:
-        if kind == "text" and os.path.isfile(place):  # where it is not, reading it says so
+        if kind in ("text", "pairs") and os.path.isfile(place):  # where it is not, reading it says so
             return hashlib.sha256(read_bytes(Path(place))).hexdigest()[:16]
         if kind in tables.KINDS:
             return tables.table_digest(tables.parse(ref))

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,42 @@ def read_rows(table: Table, notes: list[str]) -> Iterator[str]:
             notes.append(f"{empty:,} rows of {table.path} without a text were left out.")
 
 
+def text_columns(kind: str, path: Path, rows: int) -> dict[str, int]:
+    """The columns that hold texts in the first rows of a file, with the characters in each.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    lengths: dict[str, int] = {}
+    with _faults(path):
+        for row in islice(_whole_rows(kind, path), rows):
+            for name, value in row.items():
+                if isinstance(value, str) and value.strip():
+                    lengths[str(name)] = lengths.get(str(name), 0) + len(value)
+    return lengths
+
+
+def _whole_rows(kind: str, path: Path) -> Iterator[dict]:
+    if kind == "jsonl":
+        with _open(path) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _record(line, path, number)
+    elif kind == "csv":
+        import csv
+
+        with _open(path) as file:
+            head = file.readline(_MOST_LINE)
+        with _open(path) as file:
+            yield from csv.DictReader(file, delimiter=_separator(head))
+    else:
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+
+
 @contextmanager
 def _faults(path: Path) -> Iterator[None]:
     try:
@@ -110,19 +147,30 @@ def _json_lines(table: Table, notes: list[str]) -> Iterator[Any]:
             number += 1
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"Line {number} of {path} is not JSON ({first_line(error)}); JSON Lines has one object on each line."
-                ) from error
-            if isinstance(row, list) and number == 1:
-                raise DataError(f"{path} is one JSON list, not JSON Lines; write one object on each line.")
-            if not isinstance(row, dict):
-                raise DataError(f"Line {number} of {path} is not an object with fields, but a {type(row).__name__}.")
+            row = _record(line, path, number)
             if table.column not in row:
                 raise _no_column(table, row)
             yield row[table.column]
+
+
+def _record(line: str, path: Path, number: int) -> dict:
+    """A line of JSON Lines."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"Line {number} of {path} is not JSON ({first_line(error)}); JSON Lines has one object on each line."
+        ) from error
+    if isinstance(row, list) and number == 1:
+        raise DataError(f"{path} is one JSON list, not JSON Lines; write one object on each line.")
+    if not isinstance(row, dict):
+        raise DataError(f"Line {number} of {path} is not an object with fields, but a {type(row).__name__}.")
+    return row
+
+
+def _separator(head: str) -> str:
+    """What stands between the columns that a table's first line names."""
+    return "\t" if "\t" in head else ";" if head.count(";") > head.count(",") else ","
 
 
 def _csv(table: Table, notes: list[str]) -> Iterator[Any]:
@@ -133,7 +181,7 @@ def _csv(table: Table, notes: list[str]) -> Iterator[Any]:
         head = file.readline(_MOST_LINE)
     if not head.strip():
         raise DataError(f"{path} is empty; its first line has to name the columns.")
-    separator = "\t" if "\t" in head else ";" if head.count(";") > head.count(",") else ","
+    separator = _separator(head)
     packed: Any = "gzip" if _is_gzip(path) else None
     columns = list(pandas.read_csv(path, sep=separator, nrows=0, compression=packed, encoding="utf-8-sig").columns)
     if table.column not in columns:

@@ -20,7 +20,7 @@ import torch
 from ablation_core.data.dataset import DEFAULT_BATCH, IGNORED, Answers, Batch, Data
 from ablation_core.data.made_for import reader_key
 from ablation_core.data.pairs import Pair, read_pairs
-from ablation_core.data.references import Split
+from ablation_core.data.references import Split, source_digest
 from ablation_core.data.tasks import TASKS
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
@@ -117,7 +117,7 @@ def load_task(
         pool=len(prompts),
         predictions=len(prompts),
         fingerprint=digest.hexdigest()[:16],
-        source=_source(ref),
+        source=source_digest(ref),
         notes=_notes(prompts),
         rows=batch,
         made_for=reader_key(model),
@@ -129,10 +129,6 @@ def load_task(
         if any(prompt.counterfactual is None for prompt in prompts)
         else lambda chosen: batch(chosen, counterfactual=True),
     )
-
-
-def is_task(ref: str) -> bool:
-    return ref.startswith(("task:", "pairs:"))
 
 
 def _pairs(ref: str, model: LoadedModel, seed: int, split: Split) -> Iterator[Pair]:
@@ -283,8 +279,3 @@ def _notes(prompts: Sequence[_Prompt]) -> tuple[str, ...]:
         f"counterfactual cannot be used."
     ] * (0 < unequal < len(prompts))
     return tuple(notes)
-
-
-def _source(ref: str) -> str:
-    kind, _, place = ref.partition(":")
-    return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16] if kind == "pairs" else ""

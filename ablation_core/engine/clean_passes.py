@@ -58,7 +58,7 @@ class CleanPassCache:
         clean_limit: int = KEPT_CLEAN_BYTES,
         pre_outs: bool = True,
     ) -> None:
-        check_made_for(model, data)
+        check_made_for(model, data.made_for, data.ref)
         self.model, self.data, self.limit, self.pre_outs = model, data, limit, pre_outs
         self._room_for_clean, self._spilled = ByteBudget(clean_limit), False
         self._kept: dict[int, CleanPass] = {}

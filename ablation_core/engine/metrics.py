@@ -3,8 +3,8 @@
     METRICS["top1"].label           # "top-1"
     METRICS["loss"].worse           # 1: a loss that grows is worse
 
-A new metric is a row here and a function of what `scores.ScoredLogits` holds (the logits, the targets, and the clean
-run's scores) or, in tasks, `scores.ScoredAnswers`. Documents, tables, charts, sentences and exported files take all else from the row.
+A new metric is a row here and a function of what `ScoredLogits` holds (the logits, the targets, and the clean
+run's scores) or, in tasks, `answers.ScoredAnswers`. Documents, tables, charts, sentences and exported files take all else from the row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,29 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ablation_core.data.dataset import Data
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredLogits:
+    """What a metric is a function of: a run's predictions.
+
+    Attributes:
+        logits: (predictions, classes), of any precision.
+        targets: long, (predictions,); or (predictions, targets) where the data has several, the right one first.
+        loss: cross-entropy, nats; this and the following float64 (predictions,).
+        top1, top10: 1 where the target was among the most probable one or ten, else 0; a share where that is a tie.
+        kl: divergence of the run's distribution from the clean one's, nats: KL(clean ‖ run); 0 of the clean run itself.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    loss: np.ndarray
+    top1: np.ndarray
+    top10: np.ndarray
+    kl: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.data.dataset import IGNORED, Batch
-from ablation_core.engine.metrics import METRICS, Metric
+from ablation_core.engine.metrics import METRICS, Metric, ScoredLogits
 
 _BLOCK_VALUES = 1 << 19  # logits scored at once: 2 MiB, and as much again in each buffer
+
+
+class Figure(Protocol):
+    """A number per prediction with a name: a row of `METRICS`, or one of `answers.ANSWER_TOKENS`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def values(self) -> Callable[[Any], np.ndarray]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,104 +49,6 @@ class Scores:
         nothing = np.zeros(0)
         names = [metric.name for metric in metrics]
         return cls({name: np.concatenate([nothing, *(part[name] for part in parts)]) for name in names})
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredLogits:
-    """What a metric is a function of: a run's predictions.
-
-    Attributes:
-        logits: (predictions, classes), of any precision.
-        targets: long, (predictions,); or (predictions, targets) where the data has several, the right one first.
-        loss: cross-entropy, nats; this and the following float64 (predictions,).
-        top1, top10: 1 where the target was among the most probable one or ten, else 0; a share where that is a tie.
-        kl: divergence of the run's distribution from the clean one's, nats: KL(clean ‖ run); 0 of the clean run itself.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    loss: np.ndarray
-    top1: np.ndarray
-    top10: np.ndarray
-    kl: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredAnswers:
-    """The same of a task's prompts, float64 (prompts,): an answer of several tokens is scored whole.
-
-    Attributes:
-        loss, kl: summed over the right answer's tokens, nats.
-        top1, top10: of its least probable token.
-        wrong_loss: of the wrong answer, summed over its tokens; minus `loss` it is the logit difference.
-    """
-
-    loss: np.ndarray
-    top1: np.ndarray
-    top10: np.ndarray
-    kl: np.ndarray
-    wrong_loss: np.ndarray
-
-
-class Figure(Protocol):
-    """A number per prediction with a name: a row of `METRICS`, or one of `ANSWER_TOKENS`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def values(self) -> Callable[[Any], np.ndarray]: ...
-
-
-@dataclass(frozen=True)
-class _TokenFigure:
-    name: str
-    values: Callable[[Any], np.ndarray]
-
-
-def _second_loss(run: ScoredLogits) -> np.ndarray:
-    """The loss of each prediction's second target."""
-    both = run.logits.gather(1, run.targets.to(run.logits.device)).double().cpu().numpy()
-    return run.loss + both[:, 0] - both[:, 1]
-
-
-ANSWER_TOKENS = (  # what is kept of each token of an answer until they are put together
-    _TokenFigure("loss", lambda run: run.loss),
-    _TokenFigure("top1", lambda run: run.top1),
-    _TokenFigure("top10", lambda run: run.top10),
-    _TokenFigure("kl", lambda run: run.kl),
-    _TokenFigure("other", _second_loss),
-)
-
-
-def answer_scores(batch: Batch, tokens: Scores, metrics: Sequence[Metric]) -> Scores:
-    """The scores of a task's prompts, (prompts,), from those of their answers' tokens by `ANSWER_TOKENS`."""
-    answers = batch.answers
-    assert answers is not None
-    row, place = (index.cpu() for index in (batch.targets != IGNORED).nonzero(as_tuple=True))
-    item, wrong = answers.item[row].numpy(), answers.wrong[row].numpy()
-    beside = (answers.others[row, place] != IGNORED).numpy()
-    size, right = int(answers.item.max()) + 1, ~wrong
-
-    def summed(values: np.ndarray, which: np.ndarray) -> np.ndarray:
-        return np.bincount(item[which], weights=values[which], minlength=size)
-
-    def least(values: np.ndarray) -> np.ndarray:
-        found = np.ones(size)
-        np.minimum.at(found, item[right], values[right])
-        return found
-
-    # The wrong answer is read off the same logits, or has a row of its own.
-    other = np.where(beside, tokens["other"], tokens["loss"])
-    has_row = np.zeros(size, dtype=bool)
-    has_row[item[wrong]] = True
-    run = ScoredAnswers(
-        loss=summed(tokens["loss"], right),
-        top1=least(tokens["top1"]),
-        top10=least(tokens["top10"]),
-        kl=summed(tokens["kl"], right),
-        wrong_loss=summed(other, np.where(has_row[item], wrong, right)),
-    )
-    return Scores({metric.name: metric.values(run) for metric in metrics})
 
 
 @dataclass(frozen=True, eq=False)

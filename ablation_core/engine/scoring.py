@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED
+from ablation_core.engine.answers import ANSWER_TOKENS, answer_scores
 from ablation_core.engine.forward import CleanPass, first_row, options
 from ablation_core.engine.hooks import hidden_of, skip_blocks
 from ablation_core.engine.metrics import METRICS, Metric
 from ablation_core.engine.scores import (
-    ANSWER_TOKENS,
     CleanPredictions,
     Figure,
     Scores,
-    answer_scores,
     score,
     score_clean,
 )
@@ -146,13 +145,14 @@ def loss_gradient(model: LoadedModel, clean_pass: CleanPass, output: Any, needed
     """
     wanted = clean_pass.batch.targets[clean_pass.batch.targets != IGNORED]
     hidden = hidden_of(output).detach().requires_grad_(needed)
-    total = 0.0
+    total, gradient = 0.0, None
     for rows, log_probs in log_probs_from(model, clean_pass, hidden):
         loss = -log_probs.gather(1, wanted[rows][:, None]).double().sum()
         if needed:
-            loss.backward()
+            (part,) = torch.autograd.grad(loss, hidden)  # by this alone: weights in memory keep the gradients they have
+            gradient = part if gradient is None else gradient + part
         total += loss.item()
-    return total, torch.empty(0) if hidden.grad is None else hidden.grad
+    return total, torch.empty(0) if gradient is None else gradient
 
 
 def _logits(model: LoadedModel, inputs: dict[str, Tensor], outputs: Sequence[Any]) -> Tensor:

@@ -244,7 +244,7 @@ class AblationRun:
                     self._means(scores),
                     {metric: test.interval for metric, test in tested.items()},
                     self._gauges[name].result(),
-                    over_optimal and over_optimal.interval,
+                    None if over_optimal is None else over_optimal.interval,
                     self._learners[name].learning if name in self._learners else None,
                     {metric.name: tested[metric.name].p for metric in self.metrics if metric.tested},
                 )

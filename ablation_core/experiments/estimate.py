@@ -165,7 +165,7 @@ class EstimateRun:
             raise MethodError(
                 f"The constants of {learned[0]} are learned for each selection; they cannot be estimated."
             )
-        check_made_for(model, data)
+        check_made_for(model, data.made_for, data.ref)
         if statistics is not None:
             check_made_from(statistics.provenance, model, "These statistics")
         self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics

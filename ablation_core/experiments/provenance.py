@@ -13,6 +13,7 @@ import torch
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.storage import project_version
 
 
 def describe_run(model: LoadedModel, data: Data, statistics: Statistics | None) -> dict:
@@ -41,7 +42,7 @@ def describe_made(model: LoadedModel, data: Data) -> dict:
         "device": str(model.device),
         "dtype": model.dtype,
         "threads": torch.get_num_threads(),
-        "windows": _windows(data),
+        "windows": _windows(model, data),
         "special_positions": model.excluded_positions,
         "data_source": data.source,
         "notes": list(data.notes),
@@ -49,17 +50,18 @@ def describe_made(model: LoadedModel, data: Data) -> dict:
     }
 
 
-def _windows(data: Data) -> str:
-    if data.is_task:
+def _windows(model: LoadedModel, data: Data) -> str:
+    """How texts became sequences."""
+    if model.modality == "vision":
+        return "images"
+    if data.seq_len is None:
         return "prompts"
-    return {True: "documents", False: "packed", None: "given"}[data.documents] if data.seq_len else "images"
+    return {True: "documents", False: "packed", None: "given"}[data.documents]
 
 
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    from ablation_core import __version__
-
-    found = [("ablation-explorer", __version__), ("python", platform.python_version())]
+    found = [("ablation-explorer", project_version()), ("python", platform.python_version())]
     for name in ("torch", "transformers", "tokenizers", "timm", "numpy", "scipy"):
         try:
             found.append((name, metadata.version(name)))

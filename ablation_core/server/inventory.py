@@ -61,8 +61,15 @@ def list_data(folder: Path = CACHE) -> list[Item]:
         Item("fashion-mnist:full", "images", "all 70,000 images of Fashion-MNIST", "here" if full else "to fetch (30 MB)", None),
     ]  # fmt: skip
     for upload in list_uploads(folder):
-        count = "a text" if upload.kind == "text" else f"{upload.files:,} images"
-        items.append(Item(reference(upload, folder), upload.kind, f"{upload.name}: {count}", "uploaded", upload.bytes))
+        kind = "images" if upload.kind == "images" else "text"
+        count = (
+            f"{upload.files:,} images"
+            if kind == "images"
+            else "a text"
+            if upload.kind == "text"
+            else f"column {upload.column}"
+        )
+        items.append(Item(reference(upload, folder), kind, f"{upload.name}: {count}", "uploaded", upload.bytes))
     return items
 
 

@@ -168,6 +168,7 @@ def _model(ref: str, state: str) -> LoadedModel:
 
     model = _models_in_use().get((ref, state)) or load_model(ref)
     fair_lock(model)
+    model.may_change = False  # nobody else has it: its fingerprint need not be made sure of at each rerun
     _models_in_use()[ref, state] = model
     return model
 
