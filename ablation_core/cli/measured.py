@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from ablation_core.activations.files import (
 from ablation_core.data.references import DEFAULT_DATA, STATISTICS_PREDICTIONS, Split, is_task
 from ablation_core.errors import StatisticsError
 from ablation_core.methods.registry import Method, choose_methods
+from ablation_core.progress import Progress, reporting
 
 if TYPE_CHECKING:
     from ablation_core.activations.statistics import Statistics
@@ -73,22 +74,7 @@ def load_measured(parsed: argparse.Namespace) -> "tuple[LoadedModel, Data, list[
 
 
 @contextmanager
-def progress_bar(words: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(words: str, unit: str) -> Iterator[Progress]:
     """A progress bar on standard error, where that is a terminal; yields a function of (done, total)."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(desc=words, unit=unit) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
-
-
-def in_per_cent(progress: Callable[[int, int], None]) -> Callable[[float], None]:
-    """From shares to a bar of a hundred."""
-    return lambda share: progress(round(100 * share), 100)
+    with reporting(sys.stderr.isatty(), words, unit) as show:
+        yield show or (lambda done, total: None)

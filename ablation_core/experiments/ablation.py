@@ -27,12 +27,14 @@ from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.engine.scores import Scores
 from ablation_core.errors import DataError
 from ablation_core.experiments.displacement import DisplacementGauge
+from ablation_core.experiments.prediction_scores import PredictionScores
 from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.experiments.results import AblationResult, MethodResult, Performance
 from ablation_core.methods.optimal import OptimalRun, training_data
 from ablation_core.methods.positional import positional_means
 from ablation_core.methods.registry import METHODS, Method, check_statistics, choose_methods, constant_values
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import Progress, reporting
 from ablation_core.runtime import trim_heap
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.intervals import mean_tests
@@ -101,6 +103,11 @@ class AblationRun:
     @property
     def steps_done(self) -> int:
         return self.batches_done + sum(learner.steps_done for learner in self._learners.values())
+
+    @property
+    def firsts(self) -> tuple[int, ...]:
+        """The number of the first sequence of each batch done."""
+        return tuple(self.data.numbers(batch).start for batch in range(self.batches_done))
 
     def step(self) -> None:
         """Learn on, where constants are learned; else run the next batch with every method.
@@ -262,6 +269,9 @@ class AblationRun:
             least_to_most=between.interval if len(order) > 1 else None,
             seed=self.spec.seed,
             provenance=describe_made(self.model, self.data),
+            predictions=PredictionScores(
+                self.model.modality, self.firsts, tuple(self.targets), sequences, baseline, ablated
+            ),
         )
 
     def _means(self, scores: Scores) -> Performance:
@@ -307,7 +317,7 @@ def ablate(
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
     positions: str | Positions = "all",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> AblationResult:
     """Ablate a selection by one or several methods and measure what changes.
 
@@ -331,7 +341,7 @@ def ablate(
         bins: the peak's binning.
         seed: of donors and intervals; by default the data's.
         positions: where in each sequence: all, last, 3, -2, 3-7, 3- (from there on), several by commas; answer in tasks.
-        progress: called with (batches done, batches) after each.
+        progress: called with (batches done, batches) after each; True for a bar.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
@@ -340,4 +350,6 @@ def ablate(
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality, data)
     where = Positions.parse(positions) if isinstance(positions, str) else positions
     spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), where)
-    return AblationRun(model, data, spec, as_statistics(statistics, model)).finish(progress).result()
+    run = AblationRun(model, data, spec, as_statistics(statistics, model))
+    with reporting(progress, "ablation") as report:
+        return run.finish(report).result()

@@ -33,6 +33,8 @@ from ablation_core.experiments.head_displacements import HeadDisplacements
 from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.presentation import Presented
+from ablation_core.progress import Progress, reporting
 from ablation_core.selection import Head, ModelShape
 from ablation_core.stats.clustered_mean import ClusteredMean
 from ablation_core.storage import as_number
@@ -79,7 +81,7 @@ class MethodEstimate:
 
 
 @dataclass(frozen=True, eq=False)
-class EstimateResult:
+class EstimateResult(Presented):
     """What was estimated over the batches done so far, with what is needed to do it again."""
 
     description: dict
@@ -268,7 +270,7 @@ def estimate(
     seed: int | None = None,
     positions: str | Positions = "all",
     passes: int = PASSES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> EstimateResult:
     """Estimate what ablating each head, and each single neuron, would do by one or several methods.
 
@@ -288,23 +290,21 @@ def estimate(
         seed: of resampling sources and of the random gradients; by default the data's.
         positions: where the heads would be ablated.
         passes: random gradients per batch; more make the estimates less noisy and take as much longer.
-        progress: called with (batches done, batches) after each.
+        progress: called with (batches done, batches) after each; True for a bar.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
-    return (
-        EstimateRun(
-            model,
-            data,
-            methods,
-            statistics=as_statistics(statistics, model),
-            bins=bins,
-            seed=seed,
-            positions=Positions.parse(positions) if isinstance(positions, str) else positions,
-            passes=passes,
-        )
-        .finish(progress)
-        .result()
+    run = EstimateRun(
+        model,
+        data,
+        methods,
+        statistics=as_statistics(statistics, model),
+        bins=bins,
+        seed=seed,
+        positions=Positions.parse(positions) if isinstance(positions, str) else positions,
+        passes=passes,
     )
+    with reporting(progress, "estimate") as report:
+        return run.finish(report).result()

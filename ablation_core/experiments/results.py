@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ablation_core.data.positions import Positions
 from ablation_core.engine.metrics import figures
+from ablation_core.presentation import Presented
 from ablation_core.storage import as_number
 
 if TYPE_CHECKING:
     from ablation_core.experiments.displacement import Displacement
+    from ablation_core.experiments.prediction_scores import PredictionScores
     from ablation_core.methods.optimal import Learning
     from ablation_core.stats.intervals import Interval
 
@@ -57,7 +59,7 @@ class MethodResult:
 
 
 @dataclass(frozen=True)
-class AblationResult:
+class AblationResult(Presented):
     """What an experiment measured, with what is needed to measure it again.
 
     Attributes:
@@ -66,6 +68,7 @@ class AblationResult:
         provenance: when, where and by which versions it was made, and what was done to the data (`provenance.py`).
         least_to_most: the loss of the most harmful method minus that of the least harmful one, paired; None for a
             single method.
+        predictions: the scores behind the means; in no document, and None where a result was not measured here.
     """
 
     model: dict
@@ -80,6 +83,7 @@ class AblationResult:
     least_to_most: Interval | None
     seed: int = 0
     provenance: dict = field(default_factory=dict)
+    predictions: PredictionScores | None = field(default=None, compare=False, repr=False)
 
     @property
     def positions_spared(self) -> int:

@@ -17,15 +17,16 @@ import numpy as np
 from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
-from ablation_core.engine.metrics import figures
+from ablation_core.engine.metrics import METRICS, figures
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.presentation import Presented
 from ablation_core.runs.adaptive_batches import HeadMeasurements, Wanted
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.sweep import every_head
+from ablation_core.runs.sweep import SweepResult, every_head
 from ablation_core.selection import Head
 from ablation_core.stats.intervals import Interval, MeanTest
 from ablation_core.stats.regression_estimator import RegressionEstimator
@@ -49,7 +50,7 @@ class AdaptiveSpec:
 
 
 @dataclass(frozen=True)
-class AdaptiveResult:
+class AdaptiveResult(Presented):
     """The map after any number of looks.
 
     Attributes:
@@ -80,6 +81,23 @@ class AdaptiveResult:
         looks = {"looks": self.looks, "looks_planned": self.looks_planned, "predictions_taken": self.taken}
         described = self.description | {"provenance": self.provenance, "baseline": self.baseline}
         return described | looks | {"heads": list(self.heads)}
+
+    def as_sweep(self) -> SweepResult:
+        """The map as a sweep's: the p-values are those that looking often leaves valid, for the loss alone; each row has
+        its `verdict` and `predictions` too. There are no random sets.
+        """
+        untested = {name: None for name, metric in METRICS.items() if metric.tested}
+        rows = {
+            head["head"]: {
+                row["method"]: row | {"p_values": untested | {"loss": row["p"]}}
+                for row in head["results"]
+                if row["change"] is not None
+            }
+            for head in self.heads
+        }
+        wanted = tuple(head["head"] for head in self.heads)
+        kept = {head: methods for head, methods in rows.items() if methods}
+        return SweepResult(self.description, self.baseline, kept, wanted, share=self.taken)
 
 
 def adaptive_steps(
