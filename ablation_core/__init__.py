@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, save_statistics
     from ablation_core.activations.neuron_summary import NeuronSummary, summarise_neuron
     from ablation_core.activations.statistics import Statistics
-    from ablation_core.data.dataset import Batch, Data, load_data
+    from ablation_core.data.dataset import Batch, Data
+    from ablation_core.data.load import load_data
     from ablation_core.errors import AblationError
     from ablation_core.experiments.ablation import AblationSpec, ablate
     from ablation_core.experiments.estimate import EstimateResult, estimate
@@ -80,7 +81,7 @@ _HOMES = {  # name → the module that has it
     "examples": "heads.examples",
     "find_statistics": "activations.files",
     "head_scores": "heads.scores",
-    "load_data": "data.dataset",
+    "load_data": "data.load",
     "load_model": "loading.load",
     "load_statistics": "activations.files",
     "noise_floor": "experiments.noise_floor",

@@ -161,32 +161,39 @@ def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int,
     return [*clean_pass.outputs[:first], *outputs]
 
 
-def constant_replacements(
-    selection: Selection, values: np.ndarray, model: LoadedModel, skip_first: int = 0
-) -> dict[int, Replace]:
-    """Replacements by constants, float32 (layers, heads, head_dim), but for the first `skip_first` positions."""
+def constant_replacements(selection: Selection, values: np.ndarray, model: LoadedModel) -> dict[int, Replace]:
+    """Replacements by constants, float32 (layers, heads, head_dim), at every position."""
     replacements = {}
     for layer in selection.layers:
         value = torch.from_numpy(selection.shape.flat(values, layer).copy())
-        replacements[layer] = _swapper(selection, layer, value.to(model.device), skip_first)
+        replacements[layer] = _swapper(selection, layer, value.to(model.device))
     return replacements
 
 
-def resampled_replacements(
-    selection: Selection, resampled: Mapping[int, Tensor], skip_first: int = 0
-) -> dict[int, Replace]:
-    """Replacements by a donor run's pre-outs, position by position, but for the first `skip_first` positions."""
-    return {layer: _swapper(selection, layer, resampled[layer], skip_first) for layer in selection.layers}
+def resampled_replacements(selection: Selection, resampled: Mapping[int, Tensor]) -> dict[int, Replace]:
+    """Replacements by a source run's z, position by position."""
+    return {layer: _swapper(selection, layer, resampled[layer]) for layer in selection.layers}
 
 
-def _swapper(selection: Selection, layer: int, value: Tensor, skip_first: int) -> Replace:
+def at_positions(replacements: Mapping[int, Replace], where: Callable[[Tensor], Tensor]) -> dict[int, Replace]:
+    """The same replacements, only at some positions.
+
+    Args:
+        where: from z, (batch, position, …), to which positions are replaced, bool (batch, position, 1).
+    """
+
+    def here(replace: Replace) -> Replace:
+        return lambda z: torch.where(where(z), replace(z), z)
+
+    return {layer: here(replace) for layer, replace in replacements.items()}
+
+
+def _swapper(selection: Selection, layer: int, value: Tensor) -> Replace:
     mask = torch.from_numpy(selection.mask(layer)).to(value.device)
 
     def swap(z: Tensor) -> Tensor:
         # Layers may lie on several devices; moving to where a tensor already is costs nothing.
         here = mask.to(z.device)
-        if skip_first:
-            here = here & (torch.arange(z.shape[1], device=z.device) >= skip_first)[:, None]
         return torch.where(here, value.to(z.device, z.dtype), z)
 
     return swap

@@ -3,8 +3,8 @@
     METRICS["top1"].label           # "top-1"
     METRICS["loss"].worse           # 1: a loss that grows is worse
 
-A new metric is a row here and a function of what `ScoredLogits` holds: the logits, the targets, and the clean
-run's scores. Documents, tables, charts, sentences and exported files take all else from the row.
+A new metric is a row here and a function of what `ScoredLogits` holds (the logits, the targets, and the clean
+run's scores) or, in tasks, `answers.ScoredAnswers`. Documents, tables, charts, sentences and exported files take all else from the row.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -72,6 +72,7 @@ class Metric:
         chance: of so many classes, its value by guessing blindly; None where that is not known.
         derived: figures that follow from its mean.
         applies: to which data.
+        answers: whether it compares a right answer with a wrong one, as only tasks have them.
         fewest_classes: from how many classes of images on it says something.
     """
 
@@ -83,13 +84,14 @@ class Metric:
     cell_format: str
     axis_format: str
     worse: Literal[1, -1]
-    values: Callable[[ScoredLogits], np.ndarray]
+    values: Callable[[Any], np.ndarray]
     divergence: bool = False
     estimate: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     curve: bool = False
     chance: Callable[[int], float] | None = None
     derived: tuple[Derived, ...] = ()
     applies: Callable[[Data], bool] = lambda data: True
+    answers: bool = False
     fewest_classes: int = 0
 
     @property
@@ -158,13 +160,33 @@ METRICS = {
             divergence=True,
             estimate=lambda slope, curvature: curvature,
         ),
+        Metric(
+            "logit_difference", "logit difference", "nats", ".3f", "+.3f", "+.2f", ".1f",
+            worse=-1,
+            values=lambda run: run.wrong_loss - run.loss,
+            curve=True,
+            answers=True,
+        ),
+        Metric(
+            "probability", "probability", "", ".1%", "+.2%", "+.1%", ".0%",
+            worse=-1,
+            values=lambda run: np.exp(-run.loss),
+            answers=True,
+        ),
+        Metric(
+            "accuracy", "accuracy", "", ".1%", "+.2%", "+.1%", ".0%",
+            worse=-1,
+            values=lambda run: (np.sign(run.wrong_loss - run.loss) + 1) / 2,
+            curve=True,
+            answers=True,
+        ),
     )
 }  # fmt: skip
 
 
 def metrics_of(data: Data) -> tuple[Metric, ...]:
     """The metrics that apply to this data."""
-    return tuple(metric for metric in METRICS.values() if metric.applies(data))
+    return tuple(metric for metric in METRICS.values() if metric.applies(data) and (data.is_task or not metric.answers))
 
 
 def estimated_metrics() -> tuple[Metric, ...]:

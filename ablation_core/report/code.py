@@ -64,7 +64,7 @@ result = ablate(
     method={methods!r},
     statistics=statistics,
     bins={bins},
-    skip_first={skip_first},
+    positions={positions!r},
 )
 try:
     floor = noise_floor(model, data, {select!r}, statistics=statistics, method={method!r}, bins={bins}, seed={seed})
@@ -143,7 +143,7 @@ def ablation_script(result: AblationResult, statistics: Statistics, method: str,
         select=result.select,
         methods=[row.method for row in result.results],
         bins=result.bins,
-        skip_first=result.positions_spared,
+        positions=result.positions,
         method=method,
     )
 
@@ -153,8 +153,7 @@ def ablation_command(result: AblationResult, statistics: Statistics, folder: Pat
     described, methods = {"model": result.model, "data": result.data}, [row.method for row in result.results]
     words = _words("ablate", described, methods, result.bins, statistics_file(statistics, folder))
     words += ["--select", result.select]
-    words += ["--skip-first", str(result.positions_spared)] if result.positions_spared else []
-    return shlex.join(words)
+    return shlex.join(words + (["--positions", result.positions] if result.positions != "all" else []))
 
 
 def _words(command: str, described: dict, methods: Sequence[str], bins: int, statistics: str | None) -> list[str]:

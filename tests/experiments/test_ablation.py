@@ -240,11 +240,14 @@ def test_statistics_of_another_model_are_refused(opt_mini: LoadedModel, vit_mini
 def test_spared_positions_keep_their_activations(opt_mini: LoadedModel) -> None:
     """With all but the first positions spared, a window of two tokens predicts from an unablated one."""
     data = load_data("python-docs", opt_mini, predictions=40, seq_len=2)
-    assert ablate(opt_mini, data, "*.*", "zero", skip_first=1).results[0].change["loss"].mean == 0
+    assert ablate(opt_mini, data, "*.*", "zero", positions="1-").results[0].change["loss"].mean == 0
     assert ablate(opt_mini, data, "*.*", "zero").results[0].change["loss"].mean != 0
     longer = load_data("python-docs", opt_mini, predictions=40, seq_len=16)
-    assert [ablate(opt_mini, longer, "0.0", "zero", skip_first=n).to_dict()["positions_spared"] for n in (0, 1)] == [
+    assert [
+        ablate(opt_mini, longer, "0.0", "zero", positions=("all", "1-")[n]).to_dict()["positions_spared"]
+        for n in (0, 1)
+    ] == [
         0,
         1,
     ]
-    assert ablate(opt_mini, longer, "*.*", "zero", skip_first=1).results[0].change["loss"].mean != 0
+    assert ablate(opt_mini, longer, "*.*", "zero", positions="1-").results[0].change["loss"].mean != 0

@@ -155,13 +155,13 @@ def small() -> tuple:
 
 def test_what_decides_a_number_is_named(small: tuple) -> None:
     result, statistics = small
-    skip_first = replace(result, positions_spared=1, bins=30)
+    skip_first = replace(result, positions="1-", bins=30)
     command = code.ablation_command(skip_first, statistics)
     for words in ("--dtype float32", "--predictions 200", "--seq-len 128", "--batch-size 8", "--seed 0", "--bins 30"):
         assert words in command
-    assert "--skip-first" in command and "--statistics cached_stats/opt-mini/" in command
+    assert "--positions 1-" in command and "--statistics cached_stats/opt-mini/" in command
     script = code.ablation_script(skip_first, statistics, "peak")
-    assert "skip_first=1" in script and "bins=30" in script and statistics.digest in script
+    assert "positions='1-'" in script and "bins=30" in script and statistics.digest in script
 
 
 @pytest.mark.parametrize(
