@@ -104,7 +104,7 @@ def format_plan(parts: Sequence[Part], speed: float) -> str:
 def format_result(result: AblationResult) -> str:
     """A result as a table for the terminal."""
     baseline = result.baseline
-    verified = "" if result.model["verified"] else " (found by its structure, not verified)"
+    verified = "" if result.model["verified"] else " (found by running it)"
     lines = [
         f"{result.model['ref']}{verified} on {result.data['predictions']:,} predictions of {result.data['ref']}: "
         f"{result.neurons} neurons ablated ({result.select or 'none'})",

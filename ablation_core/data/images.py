@@ -132,7 +132,7 @@ def _full_fashion_mnist(split: Split) -> tuple[np.ndarray, np.ndarray]:
 def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple[list[ImageItem], list[str]]:
     if not os.path.isdir(folder):  # also false where the name is no possible path
         raise DataError(f"There is no folder {folder}. Write images: followed by a folder with a subfolder per class.")
-    items, unmatched = [], []
+    items, unmatched, ambiguous = [], [], []
     try:
         classes = sorted(child for child in folder.iterdir() if child.is_dir())
         inside = {
@@ -145,10 +145,17 @@ def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple
         ) from error
     for child, files in inside.items():
         target = _match(child.name, child.name, labels)
-        if target is None:
+        if len(same := _named(child.name, labels)) > 1:
+            ambiguous.append(f"{child.name} ({' or '.join(map(str, same))})")
+        elif target is None:
             unmatched.append(child.name)
         else:
             items += [ImageItem(path, target) for path in files[SPLITS.index(split) :: 2]]
+    several = (
+        f"Several classes of the model have one name: {', '.join(ambiguous)}. Name the folder by the class's number."
+    )
+    if not items and ambiguous:
+        raise DataError(f"There is no image for the {split} part in {folder}. {several}")
     if not items:
         found = f"its subfolders are {', '.join(c.name for c in classes[:10])}" if classes else "it has no subfolders"
         raise DataError(
@@ -156,18 +163,20 @@ def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple
             f"model's classes ({', '.join(labels[:5])}, …) or their index, each with at least two images."
         )
     notes = [f"Left out, no such class in the model: {', '.join(unmatched)}."] if unmatched else []
-    return items, notes
+    return items, notes + ([f"Left out. {several}"] if ambiguous else [])
+
+
+def _named(name: str, labels: tuple[str, ...]) -> list[int]:
+    """The classes of this name, whatever its case; a folder called T-shirt_top stands for T-shirt/top."""
+    wanted = name.casefold()
+    exact = [number for number, label in enumerate(labels) if label.casefold() == wanted]
+    return exact or [number for number, label in enumerate(labels) if label.casefold().replace("/", "_") == wanted]
 
 
 def _match(index: str, name: str, labels: tuple[str, ...]) -> int | None:
-    """The class of this name, whatever its case; else the class of this number."""
-    by_name = {label.casefold(): number for number, label in enumerate(labels)}
-    if name.casefold() in by_name:
-        return by_name[name.casefold()]
-    # A folder called T-shirt_top stands for T-shirt/top, which no folder can be called.
-    safe = {label.replace("/", "_"): number for label, number in by_name.items()}
-    if name.casefold() in safe:
-        return safe[name.casefold()]
+    """The only class of this name; else the class of this number."""
+    if named := _named(name, labels):
+        return named[0] if len(named) == 1 else None
     unnamed = all(label.isdigit() or label.startswith("LABEL_") for label in labels)
     if index.isdecimal() and int(index) < len(labels) and (unnamed or index == name):
         return int(index)

@@ -77,7 +77,7 @@ def read_view(runs_model: bool) -> View:
     allowed.check_model(ref)
     _offer_fetching(ref)
     model = _loaded(ref).info if runs_model else known_model_info(ref) or _loaded(ref).info
-    verified = "" if model.verified else " · found by its structure, not verified"
+    verified = "" if model.verified else " · found by running it"
     st.caption(f"{_MODALITY_WORDS[model.modality]} · {model.shape}{verified}")
     kind, listed = ("images", IMAGE_NAMES) if model.modality == "vision" else ("text", TEXT_NAMES)
     names = allowed.offered_data(kind, (*listed, *references(kind)))
