@@ -64,7 +64,7 @@ class HeadDisplacements:
         for name, moved in displacements.items():
             for layer, (gradient, displacement) in enumerate(zip(gradients, moved, strict=True)):
                 # Swin's windows stand in the batch's place; a sequence's come one after another.
-                terms = (gradient.float() * displacement).reshape(sequences, -1, gradient.shape[-1]).sum(1)
+                terms = (gradient.float() * displacement).unflatten(0, (sequences, -1)).flatten(1, -2).sum(1)
                 neurons = terms.unflatten(-1, (self.shape.heads[layer], self.shape.size(layer))).double().cpu().numpy()
                 products[name, layer] = (neurons.sum(-1), neurons)
         return products
