@@ -124,7 +124,7 @@ def test_edited_weights_are_seen_however_they_were_edited(tokenizer) -> None:
     prints.append(model.fingerprint)
     assert len(set(prints)) == 4
     with pytest.raises(StatisticsError, match="another model"):
-        ablate(model, data, "0.0", "mean", statistics)
+        ablate(model, data, "0.0", "mean", statistics=statistics)
     assert ablate(model, data, "0.0", "zero").baseline.loss == pytest.approx(hand_loss(module, ids), abs=1e-5)
 
 
