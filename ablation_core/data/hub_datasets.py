@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation_core.data.tables import DEFAULT_COLUMN
+from ablation_core.data.tables import DEFAULT_COLUMN, missing_library
 from ablation_core.errors import DataError, first_line
 
 _ID = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w.-]+))?(?:/(?P<config>[\w.-]+))?", re.ASCII)
@@ -62,6 +62,8 @@ def read_rows(ref: str, split: str) -> Iterator[dict]:
         yield from _part(parts, split)
     except (DataError, GeneratorExit):
         raise
+    except ModuleNotFoundError as error:
+        raise missing_library(error) from error
     except Exception as error:  # the library and its HTTP client raise many kinds of their own
         raise DataError(_sentence(wanted, error)) from error
 

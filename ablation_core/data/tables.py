@@ -122,10 +122,19 @@ def _faults(path: Path) -> Iterator[None]:
         yield
     except (DataError, GeneratorExit):
         raise
+    except ModuleNotFoundError as error:
+        raise missing_library(error) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
     except Exception as error:  # a parser may fail in any way on a damaged file
         raise DataError(f"{path} cannot be read ({first_line(error)}); it may be damaged.") from error
+
+
+def missing_library(error: ModuleNotFoundError) -> DataError:
+    """The sentence where a library that only some references need is not installed."""
+    return DataError(
+        f"Such data is read by the package {error.name}, which is not installed: pip install {error.name}."
+    )
 
 
 def _file(table: Table, what: str) -> Path:

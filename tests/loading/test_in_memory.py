@@ -71,8 +71,7 @@ def test_a_module_gives_its_own_loss_and_is_left_as_it_was(tokenizer) -> None:
 
 
 def test_a_lora_adapter_counts(tokenizer) -> None:
-    import peft
-
+    peft = pytest.importorskip("peft")
     base = tiny_llama().eval()
     ids = torch.randint(5, 4096, (6, 20), generator=torch.Generator().manual_seed(1))
     plain = hand_loss(base, ids)
