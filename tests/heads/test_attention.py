@@ -10,18 +10,18 @@ import transformers
 from ablation_core.engine.clean_passes import constant_replacements
 from ablation_core.errors import AblationError, ModelError, SelectionError
 from ablation_core.heads.attention import attention_pattern, layer_patterns
+from ablation_core.models.architectures import Architecture
 from ablation_core.models.loaded import LoadedModel, wrap
-from ablation_core.models.structure import find_by_structure
 from ablation_core.selection import Selection
 from tests import tiny
 
 WINDOWED = ("swin", "SwinTransformer")
-# Built by their structure: learned sinks, and ALiBi in two ways
+# Learned sinks, and ALiBi in two ways: where the projection is, configuration, arguments
 OTHERS = {
-    "gpt_oss": ("GptOssConfig", tiny.LLAMA | {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1,
+    "gpt_oss": ("model.layers.* self_attn.o_proj", "GptOssConfig", tiny.LLAMA | {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1,
                 "sliding_window": 4}),
-    "mpt": ("MptConfig", {"d_model": 32, "n_heads": 4, "n_layers": 3, "vocab_size": tiny.VOCAB, "max_seq_len": 64}),
-    "falcon": ("FalconConfig", tiny.TEXT | tiny.IDS | {"multi_query": True, "alibi": True}),
+    "mpt": ("transformer.blocks.* attn.out_proj", "MptConfig", {"d_model": 32, "n_heads": 4, "n_layers": 3, "vocab_size": tiny.VOCAB, "max_seq_len": 64}),
+    "falcon": ("transformer.h.* self_attention.dense", "FalconConfig", tiny.TEXT | tiny.IDS | {"multi_query": True, "alibi": True}),
 }  # fmt: skip
 
 
@@ -55,10 +55,10 @@ def test_a_pattern_is_the_models_own(family: str) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_sinks_and_alibi(name: str) -> None:
     torch.manual_seed(0)
-    kind, arguments = OTHERS[name]
+    where, kind, arguments = OTHERS[name]
     module = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**arguments))
     module = module.eval().requires_grad_(False)
-    patterns = compare(wrap(name, module, find_by_structure(module, name, "causal")))
+    patterns = compare(wrap(name, module, Architecture(name, "causal", *where.split())))
     sums = patterns[0].sum(-1)
     assert (sums < 0.999).all() if name == "gpt_oss" else np.allclose(sums, 1, atol=1e-5)  # the sink takes the rest
 
@@ -84,7 +84,7 @@ def test_windows_within_an_image_are_refused(family: str) -> None:
 
 def test_what_is_more_than_weighting_values_is_refused() -> None:
     module = transformers.AutoModelForCausalLM.from_config(transformers.DiffLlamaConfig(**tiny.LLAMA)).eval()
-    model = wrap("diffllama", module, find_by_structure(module, "diffllama", "causal"))
+    model = wrap("diffllama", module, Architecture("diffllama", "causal", "model.layers.*", "self_attn.o_proj"))
     with pytest.raises(ModelError, match="not the z"):
         layer_patterns(model, tiny.batch(model), 0)
 
