@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         print(f"{name}: {clock.left:.0f} s left", file=sys.stderr)
         models[name] = measured_model(name, clock, getattr(torch, parsed.dtype), parsed.tiny)
-    document |= {"models": models, "goals": goals(models), "left_out": clock.left_out}
+    document |= {"models": models, "goals": None if parsed.tiny else goals(models), "left_out": clock.left_out}
     document["seconds"] = time.monotonic() - started
     text = json.dumps(document, indent=1)
     output = parsed.output or (FOLDER / "gpu.json" if device.type == "cuda" and not parsed.tiny else None)

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablation_core.activations.statistics import Statistics
@@ -16,11 +16,44 @@ from ablation_core.experiments.ablation import AblationRun, AblationSpec, step_t
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Head, Selection
-from benchmarks.peers.contestants import _Scorer
 
 FIVE = ("zero", "mean", "median", "peak", "resample-dataset")
 Heads = Callable[[Sequence[Head]], object]
 Inputs = dict[str, Tensor]
+Logits = Callable[[Inputs], Tensor]
+
+
+class Scorer:
+    """Loss, top-1, top-10 and KL from all logits, in torch's plain words; the clean log-probabilities are kept."""
+
+    def __init__(self, batches: list[tuple[Inputs, Tensor]]) -> None:
+        self._batches, self._clean = batches, list[Tensor]()
+
+    @torch.inference_mode()
+    def keep(self, logits: Logits) -> None:
+        self._clean = [self._scored(logits(inputs), targets)[0] for inputs, targets in self._batches]
+
+    @torch.inference_mode()
+    def means(self, logits: Logits) -> dict[str, float]:
+        parts = []
+        for clean, (inputs, targets) in zip(self._clean, self._batches, strict=True):
+            found, wanted = self._scored(logits(inputs), targets)
+            parts.append(
+                {
+                    "loss": F.nll_loss(found, wanted, reduction="none"),
+                    "top1": (found.argmax(-1) == wanted).float(),
+                    "top10": (found.topk(10).indices == wanted[:, None]).any(-1).float(),
+                    "kl": F.kl_div(found, clean, log_target=True, reduction="none").sum(-1),
+                }
+            )
+        return {name: float(torch.cat([part[name] for part in parts]).double().mean()) for name in parts[0]}
+
+    @staticmethod
+    def _scored(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (predictions, classes) and targets: of text, all positions of a window but the last."""
+        if targets.ndim > 1:
+            logits, targets = logits[:, :-1].flatten(0, 1), targets[:, :-1].flatten()
+        return logits.log_softmax(-1), targets
 
 
 class Hooks:
@@ -35,9 +68,10 @@ class Hooks:
             "peak": statistics.peak(),
         }
         self.batches = [(self._here(batch.inputs), batch.targets.to(model.device)) for batch in data]
-        others = [[(number + 1) % data.pool for number in data.numbers(batch)] for batch in range(len(data))]
-        self._others = [self._here(data.rows(numbers).inputs) for numbers in others]
-        self.scorer = _Scorer(SimpleNamespace(batches=lambda: self.batches))  # type: ignore[arg-type]
+        other = METHODS[FIVE[-1]].source  # the same sequences as the engine takes its values from
+        assert other is not None
+        self._others = [self._here(other(model, data, data.numbers(n), 0).inputs) for n in range(len(data))]
+        self.scorer = Scorer(self.batches)
 
     def _here(self, inputs: Inputs) -> Inputs:
         return {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
