@@ -19,6 +19,7 @@ COMMANDS = {  # in the order in which help lists them; each is a module of `comm
     "sweep": "ablate every head, one at a time",
     "curve": "ablate more and more random neurons",
     "reproduce": "run the paper's experiment, or print its plan",
+    "serve": "offer models, statistics and ablations to agents",
 }
 
 

@@ -143,7 +143,7 @@ def _full_fashion_mnist(split: Split) -> tuple[np.ndarray, np.ndarray]:
 def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple[list[ImageItem], list[str]]:
     if not os.path.isdir(folder):  # also false where the name is no possible path
         raise DataError(f"There is no folder {folder}. Write images: followed by a folder with a subfolder per class.")
-    items, unmatched, ambiguous = [], [], []
+    items, unmatched = [], []
     try:
         classes = sorted(child for child in folder.iterdir() if child.is_dir())
         inside = {

@@ -17,12 +17,10 @@ from ablation_core.data.dataset import Data
 from ablation_core.data.made_for import check_made_for
 from ablation_core.engine.forward import CleanPass, first_row, record, run_blocks
 from ablation_core.engine.hooks import Replace, record_outputs, replace_z, skip_blocks
+from ablation_core.engine.kept_bytes import kept_bytes
 from ablation_core.engine.shortcuts import skip_attention
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
-
-KEPT_BYTES = 1 << 30  # recorded block outputs and pre-outs kept for further ablations of the same data
-KEPT_CLEAN_BYTES = 1 << 29  # clean probabilities kept for the same purpose
 
 
 class ByteBudget:
@@ -47,19 +45,23 @@ class CleanPassCache:
 
     Pre-outs are kept only where those of all batches find room: an ablation gains less by them than by the outputs. Of
     kept passes the probabilities are kept too, while these fit into `clean_limit` bytes: every ablation is compared with
-    them, and computing them again would cost as much as scoring the ablated run itself.
+    them, and computing them again would cost as much as scoring the ablated run itself. Both limits are by default what
+    the model's device has room for (`kept_bytes.py`).
     """
 
     def __init__(
         self,
         model: LoadedModel,
         data: Data,
-        limit: int = KEPT_BYTES,
-        clean_limit: int = KEPT_CLEAN_BYTES,
+        limit: int | None = None,
+        clean_limit: int | None = None,
         pre_outs: bool = True,
     ) -> None:
         check_made_for(model, data.made_for, data.ref)
-        self.model, self.data, self.limit, self.pre_outs = model, data, limit, pre_outs
+        usual, usual_clean = kept_bytes(model.device)
+        clean_limit = usual_clean if clean_limit is None else clean_limit
+        self.model, self.data, self.pre_outs = model, data, pre_outs
+        self.limit = usual if limit is None else limit
         self._room_for_clean, self._spilled = ByteBudget(clean_limit), False
         self._kept: dict[int, CleanPass] = {}
         self._looked_at: dict[

@@ -169,6 +169,19 @@ def _words(command: str, described: dict, methods: Sequence[str], bins: int, sta
     return [*words, "--bins", str(bins), *(["--statistics", statistics] if statistics else [])]
 
 
+def selection_command(described: dict, methods: Sequence[str], select: str, folder: Path = CACHE) -> str:
+    """The command that ablates a selection with the settings of a document: of `ablate`, or of a sweep for one of its heads."""
+    words = _words("ablate", described, methods, described["bins"], _described_file(described, folder))
+    words += ["--select", select]
+    return shlex.join(words + ["--skip-first"] * bool(described.get("positions_spared")))
+
+
+def estimate_command(described: dict, methods: Sequence[str], folder: Path = CACHE) -> str:
+    """The command that estimates every head and neuron with the settings of a document of `estimate`."""
+    words = _words("estimate", described, methods, described["bins"], _described_file(described, folder))
+    return shlex.join(words + ["--skip-first"] * bool(described.get("positions_spared")))
+
+
 def sweep_script(described: dict, methods: Sequence[str], adaptive: bool = False, folder: Path = CACHE) -> str:
     """A Python script that measures every head and prints the map as JSON.
 

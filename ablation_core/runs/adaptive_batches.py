@@ -17,6 +17,7 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, scored_rows
 from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.gradients import linearise
+from ablation_core.engine.kept_bytes import kept_bytes
 from ablation_core.engine.metrics import Metric, metrics_of
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.engine.scores import Scores
@@ -170,7 +171,7 @@ class HeadMeasurements:
             if missing:
                 if clean_pass is None:
                     clean_pass = replace(
-                        self._recording[batch], keeps=clean_passes.ByteBudget(clean_passes.KEPT_CLEAN_BYTES)
+                        self._recording[batch], keeps=clean_passes.ByteBudget(kept_bytes(self.model.device)[1])
                     )
                     resampled = self._donated(places, wanted)
                 self._run(batch, clean_pass, missing, resampled)
