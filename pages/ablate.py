@@ -122,7 +122,7 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
         charts.changes,
         frame,
         title=METRICS[metric],
-        variant=tuple(frame["kind"]),
+        variant=(tuple(frame["kind"]), banded),
         points=metric in ("top1", "top10"),
         alt=f"{METRICS[metric]} by method with 95 % intervals.",
     )
