@@ -131,7 +131,7 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
         charts.changes,
         frame,
         title=row.change_title,
-        variant=tuple(frame["kind"]),
+        variant=(tuple(frame["kind"]), banded),
         points=is_points(row.change_format),
         alt=f"{row.change_title} by method with 95 % intervals.",
     )
