@@ -46,7 +46,7 @@ class Assignment:
     split_memory: int | None
     data: str
     data_fingerprint: str
-    split: str
+    split: Split
     predictions: int
     seq_len: int | None
     batch_size: int

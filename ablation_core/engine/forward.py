@@ -95,7 +95,7 @@ def model_options(module: torch.nn.Module, modality: str) -> dict[str, bool]:
 
 
 @functools.cache
-def _takes_cache(kind: type) -> bool:
+def _takes_cache(kind: Any) -> bool:
     parameters = inspect.signature(kind.forward).parameters.values()
     return any(one.name == "use_cache" or one.kind is one.VAR_KEYWORD for one in parameters)
 

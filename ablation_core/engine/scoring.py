@@ -40,7 +40,8 @@ def score_outputs(
     if metrics is None:
         metrics = tuple(metric for metric in METRICS.values() if batch.answers is not None or not metric.answers)
     scored = batch.targets != IGNORED
-    wanted, figures = batch.targets[scored], metrics
+    wanted: Tensor = batch.targets[scored]
+    figures: Sequence[Figure] = metrics
     if batch.answers is not None:
         other = batch.answers.others.to(wanted.device)[scored]
         wanted, figures = torch.stack([wanted, other.where(other != IGNORED, wanted)], 1), ANSWER_TOKENS
@@ -120,7 +121,11 @@ def _chunks(
 def logits_from(model: LoadedModel, clean_pass: CleanPass) -> Iterator[tuple[slice, Callable[[Tensor], Tensor]]]:
     """Runs of scored predictions, each with a function from the last block's hidden state to the model's logits."""
     for rows, chunk in _chunks(model, clean_pass, clean_pass.batch.targets != IGNORED):
-        yield rows, lambda last, chunk=chunk: chunk(_like(clean_pass.outputs[-1], last))
+        yield rows, partial(_from_hidden, chunk, clean_pass.outputs[-1])
+
+
+def _from_hidden(logits: Callable[[Any], Tensor], output: Any, last: Tensor) -> Tensor:
+    return logits(_like(output, last))
 
 
 @torch.enable_grad()
