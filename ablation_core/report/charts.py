@@ -280,7 +280,9 @@ def changes(frame: pd.DataFrame, title: str, points: bool = False) -> alt.LayerC
         size=alt.condition("datum.chosen", alt.value(220), alt.value(110)),
         tooltip=tooltip,
     )
-    known = "floor_low" in frame and frame["floor_low"].notna().any()  # a layer without data makes Vega warn of an infinite extent
+    known = (
+        "floor_low" in frame and frame["floor_low"].notna().any()
+    )  # a layer without data makes Vega warn of an infinite extent
     layers = [*([bands] if known else []), zero, spans, marks]
     return alt.LayerChart(layer=layers).properties(height=40 * len(kinds) + 60)
 

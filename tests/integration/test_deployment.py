@@ -262,11 +262,11 @@ def test_a_run_is_stopped_by_the_visitor_who_began_it(shared: Access, monkeypatc
 
         run_controls._show_progress("a run")
 
-    running.start("a run", "Head map", steps)
+    running.start("a run", "Head map", steps, owner="who started it")
     try:
         at = AppTest.from_function(page).run()
         assert not at.exception and not at.button
-        at.session_state[run_controls._MINE] = "a run"
+        at.session_state["me"] = "who started it"
         assert [button.label for button in at.run().button] == ["Stop"]
     finally:
         going[0] = False
@@ -303,7 +303,7 @@ def test_runs_seeds_and_predictions_are_bounded(shared: Access, opt_mini: Loaded
     try:
         for number in range(jobs.MOST_AT_ONCE):
             running.start(f"run {number}", "a run", steps)
-        with pytest.raises(AblationError, match="under way on this server already"):
+        with pytest.raises(AblationError, match="already running on this server"):
             running.start("one more", "a run", steps)
     finally:
         going[0] = False
