@@ -42,3 +42,7 @@ def as_markdown(sentence: object) -> str:
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+class ReportError(AblationError):
+    """A table or picture that a result does not have."""

@@ -77,7 +77,8 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if number := config.stash.get(_SLOW_LEFT_OUT, 0):
-        line = f'{number} slow tests were left out; python -m pytest -m "" runs all.'
+        what = "slow test was" if number == 1 else "slow tests were"
+        line = f'{number} {what} left out; python -m pytest -m "" runs all.'
         terminalreporter.write_line(line, yellow=True)
 
 

@@ -14,6 +14,8 @@ ORDER = (  # each imports from those before it only
     "storage",
     "runtime",
     "selection",
+    "presentation",
+    "progress",
     "stats",
     "models",
     "bundled",
@@ -32,7 +34,16 @@ ORDER = (  # each imports from those before it only
     "ui",
     "cli",
 )
-GROUND = {"__init__", "__main__", "errors", "storage", "runtime", "selection"}  # directly in the package
+GROUND = {
+    "__init__",
+    "__main__",
+    "errors",
+    "storage",
+    "runtime",
+    "selection",
+    "presentation",
+    "progress",
+}  # directly in the package
 MOST_FILES = 16  # in a folder
 
 

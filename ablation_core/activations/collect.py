@@ -1,7 +1,5 @@
 """From a model and data to statistics: collects every layer's pre-out, batch by batch."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ from ablation_core.data.made_for import check_made_for
 from ablation_core.engine import forward
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import Progress, reporting
 
 
 class StatisticsRun:
@@ -36,7 +35,7 @@ class StatisticsRun:
         limits: list[tuple[Tensor, Tensor]] | None = None,
         binning: str = "robust",
     ) -> None:
-        check_made_for(model, data)
+        check_made_for(model, data.made_for, data.ref)
         self.model, self.data = model, data
         if positions_left_out is None:
             positions_left_out = model.excluded_positions
@@ -104,7 +103,7 @@ def compute_statistics(
     bins: int = FINE_BINS,
     positions_left_out: int | None = None,
     binning: Binning = "robust",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> Statistics:
     """The activation statistics of every neuron, in one pass over the data.
 
@@ -119,7 +118,7 @@ def compute_statistics(
         positions_left_out: at the start of each sequence; by default the first, where that holds BOS or CLS.
         binning: `robust` (see `statistics`), or `min-max`, the paper's: the histogram spans each neuron's own least to
             greatest value, which takes a second pass.
-        progress: called with (batches done, batches) after each.
+        progress: called with (batches done, batches) after each; True for a bar.
 
     Raises:
         StatisticsError: nothing was counted, or there is no such binning.
@@ -130,15 +129,16 @@ def compute_statistics(
         raise StatisticsError("Statistics need between 1 and 10,000 bins, and leave out 0 or more positions.")
     limits = None
     passes = 1 if binning == "robust" else 2
-    for number in range(passes):
-        run = StatisticsRun(
-            model, data, bins=bins, positions_left_out=positions_left_out, limits=limits, binning=binning
-        )
-        while run.steps_done < run.steps:
-            run.step()
-            if progress:
-                progress(run.steps_done + number * run.steps, passes * run.steps)
-        limits = [(layer.minimum.double(), _above(layer)) for layer in run.layers]
+    with reporting(progress, "statistics") as report:
+        for number in range(passes):
+            run = StatisticsRun(
+                model, data, bins=bins, positions_left_out=positions_left_out, limits=limits, binning=binning
+            )
+            while run.steps_done < run.steps:
+                run.step()
+                if report:
+                    report(run.steps_done + number * run.steps, passes * run.steps)
+            limits = [(layer.minimum.double(), _above(layer)) for layer in run.layers]
     return run.result()
 
 

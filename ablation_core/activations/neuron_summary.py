@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from ablation_core.activations.statistics import Statistics
+from ablation_core.presentation import Presented
 from ablation_core.stats.intervals import TAILS
 
 DRAWS = 200
@@ -14,7 +15,7 @@ MODE_PROMINENCE = 0.1  # of the highest one
 
 
 @dataclass(frozen=True)
-class NeuronSummary:
+class NeuronSummary(Presented):
     """One neuron's shape.
 
     Attributes:

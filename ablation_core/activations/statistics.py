@@ -14,10 +14,11 @@ from functools import cached_property
 import numpy as np
 
 from ablation_core.errors import StatisticsError
+from ablation_core.presentation import Presented
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics:
+class Statistics(Presented):
     """Statistics of every neuron. Arrays are (layers, heads, head_dim); where a layer has fewer heads than the widest,
     the missing ones are NaN (counts: 0).
 

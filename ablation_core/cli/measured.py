@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,10 @@ from ablation_core.activations.files import (
     missing_statistics,
     other_statistics,
 )
-from ablation_core.data.references import DEFAULT_DATA, STATISTICS_PREDICTIONS, Split
+from ablation_core.data.references import DEFAULT_DATA, STATISTICS_PREDICTIONS, Split, is_task
 from ablation_core.errors import StatisticsError
 from ablation_core.methods.registry import Method, choose_methods
+from ablation_core.progress import Progress, reporting
 
 if TYPE_CHECKING:
     from ablation_core.activations.statistics import Statistics
@@ -23,15 +24,18 @@ if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
 
 PREDICTIONS = 2000
+PROMPTS = 200  # of a task
 
 
 def load_named(parsed: argparse.Namespace, split: Split) -> "tuple[LoadedModel, Data]":
     """The model and a part of the data that the command line names."""
-    from ablation_core.data.dataset import load_data
+    from ablation_core.data.load import load_data
     from ablation_core.loading.load import load_model
 
     model = load_model(parsed.model, parsed.device, parsed.dtype, parsed.cache_dir)
     usual = STATISTICS_PREDICTIONS[model.modality] if split == "statistics" else PREDICTIONS
+    if parsed.data and is_task(parsed.data):
+        usual = PROMPTS
     data = load_data(
         parsed.data or DEFAULT_DATA[model.modality],
         model,
@@ -61,7 +65,7 @@ def load_measured(parsed: argparse.Namespace) -> "tuple[LoadedModel, Data, list[
         print(f"note: {others}", file=sys.stderr)
     if statistics is not None and (broken := not_finite_sentence(statistics)):
         print(f"warning: of the statistics made from {statistics.provenance['data']}, {broken}", file=sys.stderr)
-    methods = choose_methods(parsed.method or ["peak"], model.modality)
+    methods = choose_methods(parsed.method or ["peak"], model.modality, data)
     if statistics is None and (needing := [method.name for method in methods if method.needs_statistics]):
         raise StatisticsError(
             f"The method {needing[0]} needs activation statistics. {missing_statistics(model, data.ref, parsed.cache_dir)}"
@@ -70,22 +74,7 @@ def load_measured(parsed: argparse.Namespace) -> "tuple[LoadedModel, Data, list[
 
 
 @contextmanager
-def progress_bar(words: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(words: str, unit: str) -> Iterator[Progress]:
     """A progress bar on standard error, where that is a terminal; yields a function of (done, total)."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(desc=words, unit=unit) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
-
-
-def in_per_cent(progress: Callable[[int, int], None]) -> Callable[[float], None]:
-    """From shares to a bar of a hundred."""
-    return lambda share: progress(round(100 * share), 100)
+    with reporting(sys.stderr.isatty(), words, unit) as show:
+        yield show or (lambda done, total: None)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablation_core.errors import EngineError
+from ablation_core.errors import DataError, EngineError
 from ablation_core.storage import CACHE
 
 if TYPE_CHECKING:
@@ -70,6 +70,28 @@ def add_skip_first(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="leave the first N positions (BOS, CLS) as they are; 1 without a number",
     )
+
+
+def add_positions(parser: argparse.ArgumentParser) -> None:
+    """Where in each sequence an ablation acts."""
+    parser.add_argument(
+        "--positions",
+        help="all (the default), last, 3, -2, 3-7, 3- (from there on), several by commas; answer in tasks",
+    )
+    add_skip_first(parser)
+
+
+def chosen_positions(parsed: argparse.Namespace) -> str:
+    """What these options say, in text form.
+
+    Raises:
+        DataError: both are named.
+    """
+    from ablation_core.data.positions import Positions
+
+    if parsed.positions is not None and parsed.skip_first:
+        raise DataError("--skip-first N is another way to write --positions N-; name one of them.")
+    return parsed.positions if parsed.positions is not None else str(Positions.after(parsed.skip_first))
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:

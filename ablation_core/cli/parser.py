@@ -14,10 +14,12 @@ COMMANDS = {  # in the order in which help lists them; each is a module of `comm
     "stats": "compute activation statistics and keep them",
     "ablate": "ablate neurons and measure the change",
     "neurons": "print the figures of neurons' distributions",
+    "head": "what a head does, and what happens without it",
     "estimate": "estimate every head's and neuron's effect at once",
     "sweep": "ablate every head, one at a time",
     "curve": "ablate more and more random neurons",
     "reproduce": "run the paper's experiment, or print its plan",
+    "serve": "offer models, statistics and ablations to agents",
 }
 
 

@@ -164,7 +164,7 @@ def format_result(result: AblationResult) -> str:
         return " ".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
 
     column = max(18, *(len(row.method) + 1 for row in result.results), 0)
-    verified = "" if result.model["verified"] else " (found by its structure, not verified)"
+    verified = "" if result.model["verified"] else " (found by running it)"
     lines = [
         f"{result.model['ref']}{verified} on {result.data['predictions']:,} predictions of {result.data['ref']}: "
         f"{result.neurons} neurons ablated ({result.select or 'none'})",

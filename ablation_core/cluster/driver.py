@@ -24,7 +24,8 @@ import torch
 from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cluster.backend import RayBackend
-from ablation_core.data.dataset import Data, load_data
+from ablation_core.data.dataset import Data
+from ablation_core.data.load import load_data
 from ablation_core.errors import AblationError, EngineError, StatisticsError
 from ablation_core.loading.load import load_model
 from ablation_core.methods.registry import METHODS

@@ -13,7 +13,8 @@ import torch
 
 from ablation_core.activations import files
 from ablation_core.cluster.payload import Payload, unpack, unpacked_data_ref
-from ablation_core.data.dataset import Data, load_data
+from ablation_core.data.dataset import Data
+from ablation_core.data.load import load_data
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading.load import load_model

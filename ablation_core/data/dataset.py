@@ -1,4 +1,4 @@
-"""From a data reference to batches of inputs and targets.
+"""Data sets: batches of inputs and targets, the same every time.
 
 **Text** is tokenised without special tokens and cut into windows of `seq_len` tokens: packed, or each document by itself
 (`windows.py`). Where the model's tokenizer puts tokens before or after a text (BOS, or CLS and SEP), every window has them,
@@ -14,10 +14,11 @@ counted in `seq_len`.
 The last sequence is scored only as far as is needed for exactly the number of predictions asked for.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,26 +26,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ablation_core.data.images import find_images
 from ablation_core.data.made_for import reader_key
 from ablation_core.data.references import DEFAULT_DATA as DEFAULT_DATA
 from ablation_core.data.references import STATISTICS_PREDICTIONS as STATISTICS_PREDICTIONS
-from ablation_core.data.references import (
-    Split,
-    is_images,
-    is_text,
-    read_documents,
-    read_text,
-    source_digest,
-    unknown_data,
-)
 from ablation_core.data.windows import (
     IGNORED,
     Body,
     Reading,
-    document_bodies,
     make_windows,
-    packed_bodies,
     stacked,
 )
 from ablation_core.errors import DataError
@@ -56,14 +45,32 @@ DEFAULT_BATCH = {"causal": 8, "masked": 8, "vision": 64}
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What makes a task's prompts of a batch's rows; a prompt is one prediction, however many tokens its answer has.
+
+    Attributes:
+        item: which of the batch's prompts each row belongs to; long (B,).
+        wrong: the rows whose targets are the wrong answer's tokens; bool (B,).
+        others: the wrong answer's token where both answers are read off one row, else -100; long (B, T).
+        ends: how many of a row's positions are the prompt's; the rest are the answer's or padding; long (B,).
+    """
+
+    item: Tensor
+    wrong: Tensor
+    others: Tensor
+    ends: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """Inputs as the module takes them, and targets: long (B, T) at the logits' positions, or (B,) for images.
 
-    A target of -100 is not scored.
+    A target of -100 is not scored. In tasks `answers` says which rows and targets make a prompt.
     """
 
     inputs: dict[str, Tensor]
     targets: Tensor
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +87,11 @@ class Data:
         documents: whether each document has windows of its own; else texts are packed. None for images and given rows.
         made_for: what a model must share to read it: its tokenizer, or what it makes of an image (`made_for.py`).
         given: what a person gave in place of a reference; None for a reference.
+        longest: in tasks, the tokens of the longest prompt with its answer; rows are padded to it.
+        groups: in tasks, the number of each prompt's group: what intervals resample; long (sequences,).
+        lengths: in tasks, the tokens of each prompt's first row; long (sequences,).
+        one_answer: whether every prompt's answers are one token each.
+        counterfactual: in tasks, as `rows`, but the counterfactual prompts; None where one is missing.
     """
 
     ref: str
@@ -97,6 +109,16 @@ class Data:
     documents: bool | None = None
     made_for: str = ""
     given: Any = field(default=None, repr=False)
+    longest: int | None = None
+    groups: np.ndarray | None = field(default=None, repr=False)
+    lengths: np.ndarray | None = field(default=None, repr=False)
+    counterfactual: Callable[[Sequence[int]], Batch] | None = field(default=None, repr=False)
+    one_answer: bool = True
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it is prompts with a right and a wrong answer."""
+        return self.groups is not None
 
     @property
     def is_text(self) -> bool:
@@ -105,9 +127,10 @@ class Data:
 
     @property
     def length(self) -> int:
-        """Tokens a window; text only."""
-        assert self.seq_len is not None
-        return self.seq_len
+        """Tokens in a row of a batch; text only."""
+        length = self.longest or self.seq_len
+        assert length is not None
+        return length
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -129,80 +152,6 @@ class Item(Protocol):
     def target(self) -> int: ...
     def pixels(self, to_pixels: Callable[[Image.Image], Tensor]) -> Tensor: ...
     def digest(self) -> bytes: ...
-
-
-def load_data(
-    ref: Any,
-    model: LoadedModel,
-    predictions: int = 2000,
-    seq_len: int = 128,
-    batch_size: int | None = None,
-    seed: int = 0,
-    split: Split | None = None,
-    documents: bool = False,
-) -> Data:
-    """Prepare a data set for a model. A part with fewer predictions than asked for gives all it has.
-
-        load_data("jsonl:notes.jsonl#body", model, predictions=500)
-        load_data(["A text.", "Another one."], model, documents=True)
-        load_data([(image, "cat"), (other, "dog")], vision_model)
-
-    Args:
-        ref: a reference; or what is in memory already: texts, ids of tokens (a tensor, one row a sequence), pairs of an image
-            and its class, a DataLoader, a data set of the `datasets` library.
-        seq_len: tokens a window, special tokens included; text only.
-        batch_size: sequences run at once (default 8 windows or 64 images); changes no result beyond float rounding.
-        split: `evaluation` (the default) or `statistics`, disjoint parts of the data set. Of data in memory all is taken
-            unless a part is asked for: then every other row.
-        documents: each document begins a window of its own, padded; else texts are packed.
-
-    Raises:
-        DataError: there is no such data, it does not fit the model, or it is too short for one window.
-    """
-    for name, value in (
-        ("predictions", predictions),
-        ("seq-len", seq_len),
-        ("batch-size", 1 if batch_size is None else batch_size),
-    ):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise DataError(f"The {name} must be a whole number of at least 1, not {value!r}.")
-    if split not in (None, "evaluation", "statistics"):
-        raise DataError(f"There is no split {split!r}; choose evaluation or statistics.")
-    checked_seed(seed)
-    size = batch_size or DEFAULT_BATCH[model.modality]
-    if isinstance(ref, Path):
-        raise unknown_data(str(ref))
-    if not isinstance(ref, str):
-        from ablation_core.data.in_memory import load_given
-
-        return load_given(ref, model, predictions, seq_len, size, seed, split, documents)
-    part: Split = split or "evaluation"
-    if not is_text(ref) and not is_images(ref):
-        raise unknown_data(ref)
-    if ref.startswith("hf:") and model.modality == "vision":
-        from ablation_core.data.in_memory import load_hub_images
-
-        return load_hub_images(ref, model, predictions, size, seed, part)
-    if is_images(ref) != (model.modality == "vision"):
-        kinds = ("images", "text") if model.modality == "vision" else ("text", "images")
-        raise DataError(f"{model.ref} reads {kinds[0]}, but {ref} holds {kinds[1]}.")
-    if is_images(ref):
-        return _load_images(ref, model, predictions, size, seed, part)
-    reading = Reading()
-    check_window(model, seq_len)
-    if documents:
-        bodies = document_bodies(read_documents(ref, part, reading.notes), model, seq_len, reading)
-    else:
-        bodies = packed_bodies(read_text(ref, part, reading.notes), model, seq_len, reading)
-    made = text_data(ref, model, bodies, predictions, seq_len, size, seed, part, reading, documents, source_digest(ref))
-    if made is None:
-        raise DataError(
-            f"The {part} part of {ref} is shorter than one window of {seq_len} tokens; "
-            f"choose a smaller seq-len or a longer text, or take each document by itself (documents)."
-            if not documents
-            else f"The {part} part of {ref} holds no document with anything to predict."
-        )
-    return made
 
 
 def check_window(model: LoadedModel, seq_len: int) -> None:
@@ -292,13 +241,6 @@ def checked_seed(seed: int) -> int:
     if seed < 0:
         raise DataError(f"The seed must be 0 or more, not {seed}.")
     return seed
-
-
-def _load_images(ref: str, model: LoadedModel, predictions: int, batch_size: int, seed: int, split: Split) -> Data:
-    items, notes = find_images(ref, split, model.labels)
-    order = np.random.default_rng(seed).permutation(len(items))[: max(2, predictions)]
-    chosen = [items[index] for index in order]
-    return image_data(ref, model, chosen, predictions, batch_size, seed, split, notes, source_digest(ref))
 
 
 def image_data(

@@ -6,15 +6,11 @@ Ids of one tokenizer are other words in another, and no error would show it: the
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from ablation_core.errors import AblationError, DataError
 from ablation_core.models.loaded import LoadedModel
-
-if TYPE_CHECKING:
-    from ablation_core.data.dataset import Data
 
 
 def reader_key(model: LoadedModel) -> str:
@@ -30,16 +26,16 @@ def reader_key(model: LoadedModel) -> str:
     return model.reader
 
 
-def check_made_for(model: LoadedModel, data: Data) -> None:
-    """Refuse data that was prepared for a model that reads otherwise.
+def check_made_for(model: LoadedModel, made_for: str, ref: str) -> None:
+    """Refuse data (`Data.made_for`, `Data.ref`) that was prepared for a model that reads otherwise.
 
     Raises:
         DataError: it was.
     """
-    if data.made_for and data.made_for != reader_key(model):
+    if made_for and made_for != reader_key(model):
         what = "class names or image transform" if model.modality == "vision" else "tokenizer"
         raise DataError(
-            f"This data ({data.ref}) was prepared for another model, whose {what} is not that of {model.ref}: call "
+            f"This data ({ref}) was prepared for another model, whose {what} is not that of {model.ref}: call "
             f"load_data with this model."
         )
 

@@ -46,6 +46,11 @@ def is_text(ref: str) -> bool:
     return ref in TEXT_NAMES or (ref.partition(":")[0] in TEXT_KINDS and ":" in ref)
 
 
+def is_task(ref: str) -> bool:
+    """Whether it names prompts with a right and a wrong answer (`task_data.py`)."""
+    return ref.startswith(("task:", "pairs:"))
+
+
 def is_images(ref: str) -> bool:
     return ref in IMAGE_NAMES or ref.startswith("images:")
 
@@ -177,7 +182,7 @@ def source_digest(ref: str) -> str:
     """
     kind, _, place = ref.partition(":")
     try:
-        if kind == "text" and os.path.isfile(place):  # where it is not, reading it says so
+        if kind in ("text", "pairs") and os.path.isfile(place):  # where it is not, reading it says so
             return hashlib.sha256(read_bytes(Path(place))).hexdigest()[:16]
         if kind in tables.KINDS:
             return tables.table_digest(tables.parse(ref))

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ablation_core.data.dataset import IGNORED, Batch, Data, load_data, special_tokens
+from ablation_core.data.dataset import IGNORED, Batch, Data, special_tokens
 from ablation_core.data.images import eight_bit, opened_image
+from ablation_core.data.load import load_data
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import check_known, encode

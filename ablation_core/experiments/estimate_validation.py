@@ -7,6 +7,7 @@ import numpy as np
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
+from ablation_core.data.positions import Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
@@ -122,7 +123,7 @@ def validate_estimate(
         methods = choose_methods([method for method, chosen in heads.items() if head in chosen], model.modality)
         selection = Selection.of_heads([head], model.shape)
         seed = data.seed if seed is None else seed
-        spec = AblationSpec(selection, tuple(methods), result.bins, seed, result.positions_spared)
+        spec = AblationSpec(selection, tuple(methods), result.bins, seed, Positions.parse(result.positions))
         measured = AblationRun(model, data, spec, statistics, clean_cache).finish().result()
         for row in measured.results:
             exact[row.method][head] = {

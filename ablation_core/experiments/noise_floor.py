@@ -3,7 +3,7 @@
 A head whose ablation changes a metric no more than these sets do has not been shown to matter for being that head.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +17,15 @@ from ablation_core.errors import SelectionError
 from ablation_core.experiments.ablation import DEFAULT_BINS, AblationRun, AblationSpec
 from ablation_core.methods.registry import METHODS, choose_methods
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.presentation import Presented
+from ablation_core.progress import Progress, reporting
 from ablation_core.selection import Head, ModelShape, Selection
 
 SETS = 8
 
 
 @dataclass(frozen=True)
-class NoiseFloor:
+class NoiseFloor(Presented):
     """The least and the greatest changes among the random sets ablated so far.
 
     Attributes:
@@ -82,7 +84,7 @@ def noise_floor(
     method: str = "mean",
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> NoiseFloor:
     """What ablating as many random other neurons of the same layers changes: the least and the greatest of `SETS` sets.
 
@@ -98,7 +100,7 @@ def noise_floor(
         method: how the random neurons are ablated.
         bins: of the peak.
         seed: of the draws; by default the data's.
-        progress: called with (sets done, sets) after each.
+        progress: called with (sets done, sets) after each; True for a bar.
 
     Raises:
         SelectionError: nothing is selected, or a layer has too few other neurons to draw from.
@@ -107,9 +109,10 @@ def noise_floor(
     selection, found = Selection.read(select, model.shape), None
     choose_methods([method], model.modality)
     seed, known = checked_seed(data.seed if seed is None else seed), as_statistics(statistics, model)
-    for found in noise_floor_steps(CleanPassCache(model, data), selection, known, seed, [method], bins):
-        if progress:
-            progress(found.sets, found.sets_wanted)
+    with reporting(progress, "noise floor", "set") as report:
+        for found in noise_floor_steps(CleanPassCache(model, data), selection, known, seed, [method], bins):
+            if report:
+                report(found.sets, found.sets_wanted)
     if found is None:
         raise SelectionError(
             f"There is no noise floor for {str(selection) or 'an empty selection'}: it needs at least one neuron selected, "

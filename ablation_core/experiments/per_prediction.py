@@ -15,6 +15,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.engine import clean_passes, forward, scoring
 from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.prediction_scores import locate_predictions
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 
@@ -64,20 +65,7 @@ class PredictionEffects:
 
 def effect_per_prediction(run: AblationRun) -> dict[str, PredictionEffects]:
     """Of a run under way or finished: method name → its effect on every prediction scored so far."""
-    shift = int(run.model.modality == "causal")  # a causal model predicts the token that follows
-    sequences, positions, targets = [], [], []
-    for number, wanted in enumerate(run.targets):
-        first = run.data.numbers(number).start
-        if wanted.ndim == 1:
-            rows, columns = np.arange(len(wanted)), np.zeros(len(wanted), dtype=int)
-            targets.append(wanted)
-        else:
-            rows, columns = np.nonzero(wanted != IGNORED)
-            targets.append(wanted[rows, columns])
-            columns = columns + shift
-        sequences.append(first + rows)
-        positions.append(columns)
-    sequence, position, target = (np.concatenate(parts) for parts in (sequences, positions, targets))
+    sequence, position, target = locate_predictions(run.firsts, run.targets, run.model.modality)
     baseline, ablated, _ = run.scores()
     return {
         name: PredictionEffects(sequence, position, target, baseline.loss, scores.loss)

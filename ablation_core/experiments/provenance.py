@@ -13,6 +13,7 @@ import torch
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.storage import project_version
 
 
 def describe_run(model: LoadedModel, data: Data, statistics: Statistics | None) -> dict:
@@ -60,9 +61,7 @@ def _windows(model: LoadedModel, data: Data) -> str:
 
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    from ablation_core import __version__
-
-    found = [("ablation-explorer", __version__), ("python", platform.python_version())]
+    found = [("ablation-explorer", project_version()), ("python", platform.python_version())]
     for name in ("torch", "transformers", "tokenizers", "timm", "numpy", "scipy"):
         try:
             found.append((name, metadata.version(name)))

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ablation_core.errors import AblationError, ModelError, first_line
-from ablation_core.loading import load
 from ablation_core.loading.checkpoint import plain_flags
 from ablation_core.loading.length import longest_input
 from ablation_core.loading.pixels import channels_of, image_size, processor_reader
 from ablation_core.loading.verification import verify
+from ablation_core.loading.wrapping import ImageReader, attach_tokenizer, wrap_timm, wrap_transformers
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.structure import is_headless, known_architecture, modality_of
 
@@ -138,10 +138,10 @@ def _transformers(
         )
     row = row if row is not None and row.modality == modality else None
     reader = _image_reader(ref, twin, image_processor, labels) if modality == "vision" else None
-    model = load.wrap_transformers(ref, twin, family, modality, row, reader)
+    model = wrap_transformers(ref, twin, family, modality, row, reader)
     if modality != "vision":
         if tokenizer is not None:
-            load.attach_tokenizer(model, tokenizer)
+            attach_tokenizer(model, tokenizer)
         model.max_length = longest_input(model)
     verify(model)
     if modality == "vision" and image_processor is None:
@@ -149,7 +149,7 @@ def _transformers(
     return model
 
 
-def _image_reader(ref: str, twin: Any, processor: Any, labels: Sequence[str] | None) -> load.ImageReader:
+def _image_reader(ref: str, twin: Any, processor: Any, labels: Sequence[str] | None) -> ImageReader:
     """How images become pixels; without a processor random ones, for the trial alone."""
     config = twin.config
     names = labels or [config.id2label.get(index, f"LABEL_{index}") for index in range(config.num_labels)]
@@ -178,7 +178,7 @@ def _no_processor(_image: Image.Image) -> Tensor:
 
 def _timm(twin: Any, image_processor: Any, labels: Sequence[str] | None) -> LoadedModel:
     name = (getattr(twin, "pretrained_cfg", None) or {}).get("architecture") or type(twin).__name__
-    model = load.wrap_timm(f"in memory: {name}", twin)
+    model = wrap_timm(f"in memory: {name}", twin)
     if image_processor is not None:
         model.to_pixels = image_processor
     if labels:

@@ -33,8 +33,8 @@ _SUFFIXES: tuple[tuple[str, Modality], ...] = (
 # Named otherwise than what they are: a class and what it predicts.
 _NAMED: dict[str, Modality] = {
     "BertGenerationDecoder": "causal",
-    "XLNetLMHeadModel": "causal",
-    "GPTNeoXJapaneseForCausalLM": "causal",
+    "FlaubertWithLMHeadModel": "masked",
+    "XLMWithLMHeadModel": "masked",
 }
 
 

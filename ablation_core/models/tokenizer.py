@@ -121,7 +121,7 @@ def ordinary_tokens(model: LoadedModel) -> np.ndarray:
 def known_tokens(model: LoadedModel) -> int:
     """How many tokens the model has embeddings for."""
     module: Any = model.module
-    return module.get_input_embeddings().num_embeddings
+    return module.get_input_embeddings().weight.shape[0]
 
 
 def check_known(model: LoadedModel, most: int) -> None:

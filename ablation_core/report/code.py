@@ -64,7 +64,7 @@ result = ablate(
     method={methods!r},
     statistics=statistics,
     bins={bins},
-    skip_first={skip_first},
+    positions={positions!r},
 )
 try:
     floor = noise_floor(model, data, {select!r}, statistics=statistics, method={method!r}, bins={bins}, seed={seed})
@@ -143,7 +143,7 @@ def ablation_script(result: AblationResult, statistics: Statistics, method: str,
         select=result.select,
         methods=[row.method for row in result.results],
         bins=result.bins,
-        skip_first=result.positions_spared,
+        positions=result.positions,
         method=method,
     )
 
@@ -153,8 +153,7 @@ def ablation_command(result: AblationResult, statistics: Statistics, folder: Pat
     described, methods = {"model": result.model, "data": result.data}, [row.method for row in result.results]
     words = _words("ablate", described, methods, result.bins, statistics_file(statistics, folder))
     words += ["--select", result.select]
-    words += ["--skip-first", str(result.positions_spared)] if result.positions_spared else []
-    return shlex.join(words)
+    return shlex.join(words + (["--positions", result.positions] if result.positions != "all" else []))
 
 
 def _words(command: str, described: dict, methods: Sequence[str], bins: int, statistics: str | None) -> list[str]:
@@ -168,6 +167,19 @@ def _words(command: str, described: dict, methods: Sequence[str], bins: int, sta
     for method in methods:
         words += ["--method", method]
     return [*words, "--bins", str(bins), *(["--statistics", statistics] if statistics else [])]
+
+
+def selection_command(described: dict, methods: Sequence[str], select: str, folder: Path = CACHE) -> str:
+    """The command that ablates a selection with the settings of a document: of `ablate`, or of a sweep for one of its heads."""
+    words = _words("ablate", described, methods, described["bins"], _described_file(described, folder))
+    words += ["--select", select]
+    return shlex.join(words + ["--skip-first"] * bool(described.get("positions_spared")))
+
+
+def estimate_command(described: dict, methods: Sequence[str], folder: Path = CACHE) -> str:
+    """The command that estimates every head and neuron with the settings of a document of `estimate`."""
+    words = _words("estimate", described, methods, described["bins"], _described_file(described, folder))
+    return shlex.join(words + ["--skip-first"] * bool(described.get("positions_spared")))
 
 
 def sweep_script(described: dict, methods: Sequence[str], adaptive: bool = False, folder: Path = CACHE) -> str:

@@ -63,10 +63,10 @@ def to_html(report: Report) -> str:
     escaped = html.escape
     findings = "".join(f"<p>{escaped(sentence)}</p>" for sentence in report.findings if sentence)
     pictures = "".join(
-        f'<figure role="img" aria-label="{escaped(picture.alternative)}">{_own_ids(picture.svg, number)}</figure>'
+        f'<figure role="img" aria-label="{escaped(picture.alternative)}">{own_ids(picture.svg, f"p{number}")}</figure>'
         for number, picture in enumerate(report.pictures)
     )
-    tables = "".join(f"<h2>{escaped(name)}</h2>{_table(frame)}" for name, frame in report.tables.items())
+    tables = "".join(f"<h2>{escaped(name)}</h2>{table_html(frame)}" for name, frame in report.tables.items())
     made = "".join(
         f'<tr><th scope="row">{escaped(str(name))}</th><td>{escaped(str(value))}</td></tr>'
         for name, value in report.provenance.items()
@@ -125,7 +125,8 @@ def _change(change: Interval, form: str) -> str:
     return interval_text(change.mean, change.low, change.high, form)
 
 
-def _table(frame: pd.DataFrame) -> str:
+def table_html(frame: pd.DataFrame) -> str:
+    """A frame as an HTML table, everything escaped; floats to five digits."""
     head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in frame.columns)
     rows = "".join(
         "<tr>" + "".join(f"<td>{html.escape(_shown(value))}</td>" for value in row) + "</tr>"
@@ -138,8 +139,8 @@ def _shown(value: object) -> str:
     return number(value, ".5g") if isinstance(value, float) or value is None else str(value)
 
 
-def _own_ids(svg: str, number: int) -> str:
-    """The drawing with ids of its own: those of several drawings on a page would clash."""
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="p{number}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#p{number}-\1)", svg)
-    return re.sub(r'href="#([^"]+)"', rf'href="#p{number}-\1"', svg)
+def own_ids(svg: str, name: str) -> str:
+    """The drawing with its ids made its own by a name: those of several drawings on a page would clash."""
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    return re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)

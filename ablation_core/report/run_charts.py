@@ -72,7 +72,12 @@ def effect_map(
                 "value:Q",
                 scale=alt.Scale(type="sqrt", domain=domain, range=colours),
                 legend=alt.Legend(
-                    title=title, orient="top", gradientLength=220, titleLimit=300, format=form, tickCount=3
+                    title=title,
+                    orient="top",
+                    gradientLength=220,
+                    titleLimit=300,
+                    labelExpr=f"datum.value == 0 ? '0' : format(datum.value, '{form}')",
+                    tickCount=3,
                 ),
             ),
             tooltip=[
@@ -90,7 +95,7 @@ def effect_map(
     outline = base.transform_filter("datum.picked").mark_rect(
         fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
     )
-    strong = f"abs(datum.value) >= {0.36 * most}"
+    strong = f"abs(datum.value) >= {0.65 * most}"
     if layers * heads <= MOST_LABELLED:
         marks = base.mark_text(
             fontSize=11,

@@ -17,15 +17,16 @@ import numpy as np
 from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
-from ablation_core.engine.metrics import figures
+from ablation_core.engine.metrics import METRICS, figures
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive_batches import Batchwise, Wanted
+from ablation_core.presentation import Presented
+from ablation_core.runs.adaptive_batches import HeadMeasurements, Wanted
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.sweep import every_head
+from ablation_core.runs.sweep import SweepResult, every_head
 from ablation_core.selection import Head
 from ablation_core.stats.intervals import Interval, MeanTest
 from ablation_core.stats.regression_estimator import RegressionEstimator
@@ -49,7 +50,7 @@ class AdaptiveSpec:
 
 
 @dataclass(frozen=True)
-class AdaptiveResult:
+class AdaptiveResult(Presented):
     """The map after any number of looks.
 
     Attributes:
@@ -81,6 +82,23 @@ class AdaptiveResult:
         described = self.description | {"provenance": self.provenance, "baseline": self.baseline}
         return described | looks | {"heads": list(self.heads)}
 
+    def as_sweep(self) -> SweepResult:
+        """The map as a sweep's: the p-values are those that looking often leaves valid, for the loss alone; each row has
+        its `verdict` and `predictions` too. There are no random sets.
+        """
+        untested = {name: None for name, metric in METRICS.items() if metric.tested}
+        rows = {
+            head["head"]: {
+                row["method"]: row | {"p_values": untested | {"loss": row["p"]}}
+                for row in head["results"]
+                if row["change"] is not None
+            }
+            for head in self.heads
+        }
+        wanted = tuple(head["head"] for head in self.heads)
+        kept = {head: methods for head, methods in rows.items() if methods}
+        return SweepResult(self.description, self.baseline, kept, wanted, share=self.taken)
+
 
 def adaptive_steps(
     model: LoadedModel, data: Data, spec: AdaptiveSpec, statistics: Statistics | None, folder: Path
@@ -108,7 +126,7 @@ def adaptive_steps(
     with open_ledger(folder, "adaptive", sweeping.kept_as) as ledger:
         runs.attach(ledger)
         if len(sweeping.looks) > 1:
-            for _ in runs.guess(spec.methods):
+            for _ in runs.estimate(spec.methods):
                 yield result
             result = sweeping.result()
         done = 0
@@ -146,7 +164,7 @@ class _Sweeping:
         self.spec, self.model, self.data = spec, model, data
         self.heads = list(spec.heads or every_head(model))
         size = at_once(data.sequences, data.batch_size)
-        self.runs = Batchwise(model, data, size, self.heads, spec.methods, statistics, spec.bins)
+        self.runs = HeadMeasurements(model, data, size, self.heads, spec.methods, statistics, spec.bins)
         self._metrics = [metric.name for metric in self.runs.metrics]
         self.looks, self.shares = plan_interim_looks(data.sequences, size)
         self.most = max(1, len(self.heads) * len(spec.methods) * data.predictions)
@@ -168,10 +186,10 @@ class _Sweeping:
         loss = self._metrics.index("loss")
         for name, looking in self.looking.items():
             changes = self.runs.sums[name][loss, looking.open, :sequences] - self.runs.baseline[loss, :sequences]
-            looking.look(changes, self.runs.counts, self._guesses(name), self.runs.sizes)
+            looking.look(changes, self.runs.counts, self._first_order(name), self.runs.sizes)
 
-    def _guesses(self, method: str) -> np.ndarray | None:
-        return None if self.runs.guesses is None else self.runs.guesses[method]
+    def _first_order(self, method: str) -> np.ndarray | None:
+        return None if self.runs.first_order is None else self.runs.first_order[method]
 
     def result(self) -> AdaptiveResult:
         columns = {name: adjusted(looking.p) for name, looking in self.looking.items()}
@@ -187,7 +205,7 @@ class _Sweeping:
             "looks_after_sequences": [min(n * self.runs.data.batch_size, self.data.sequences) for n in self.looks],
             "error_shares": [float(share) for share in self.shares],
             "precision": self.spec.precision,
-            "first_order_estimates": self.runs.guesses is not None,
+            "first_order_estimates": self.runs.first_order is not None,
         }
         looks = max((looking.looks for looking in self.looking.values()), default=0)
         taken, made = self.runs.taken / self.most, describe_made(self.model, self.data)
@@ -212,11 +230,11 @@ class _Sweeping:
                 [not metric.divergence for metric in self.runs.metrics]
             )  # the others are changes already
             clean = self.runs.baseline[:, :size] * compared[:, None]
-            guesses = self._guesses(method)
-            if guesses is not None:  # of the loss; the other metrics' means are those of what was measured
-                guesses = guesses[number] * (np.array(self._metrics) == "loss")[:, None]
+            first_order = self._first_order(method)
+            if first_order is not None:  # of the loss; the other metrics' means are those of what was measured
+                first_order = first_order[number] * (np.array(self._metrics) == "loss")[:, None]
             estimates = RegressionEstimator.make(
-                self.runs.sums[method][:, number, :size] - clean, counts, guesses, self.runs.sizes
+                self.runs.sums[method][:, number, :size] - clean, counts, first_order, self.runs.sizes
             )
             wide = estimates.half_width(looking.share[number])
             row["change"] = {

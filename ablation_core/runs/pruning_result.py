@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from ablation_core.engine.metrics import METRICS
+from ablation_core.presentation import Presented
 from ablation_core.stats.intervals import equal_ranks_p_value, paired_t_test
 from ablation_core.storage import as_number
 
@@ -13,7 +14,7 @@ TABLE_AT = (50, 90)
 
 
 @dataclass(frozen=True)
-class CurveResult:
+class CurveResult(Presented):
     """A curve after any number of finished points.
 
     Attributes:

@@ -22,6 +22,7 @@ from ablation_core.experiments.noise_floor import random_head
 from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.presentation import Presented
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs, tested_alike
@@ -49,7 +50,7 @@ class SweepSpec:
 
 
 @dataclass(frozen=True)
-class SweepResult:
+class SweepResult(Presented):
     """A sweep after any number of finished heads.
 
     Attributes:

@@ -3,7 +3,7 @@
 What is finished is kept in the cache folder: the same call again, or after an interruption, measures only what is missing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, overload
 
@@ -14,6 +14,7 @@ from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import ShareProgress, reporting_share
 from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, finish_adaptive
 from ablation_core.runs.backends import LOCAL, Backend
 from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, finish_curve
@@ -25,11 +26,6 @@ from ablation_core.storage import CACHE
 Methods = str | Sequence[str]
 GivenStatistics = Statistics | str | Path | None
 Heads = str | Selection | Iterable[Head]
-Progress = Callable[[float], None]
-
-
-def _silent(share: float) -> None:
-    pass
 
 
 @overload
@@ -46,7 +42,7 @@ def sweep(
     precision: None = None,
     cache: str | Path = CACHE,
     backend: Backend = LOCAL,
-    progress: Progress = _silent,
+    progress: ShareProgress | bool | None = None,
 ) -> SweepResult: ...
 
 
@@ -64,7 +60,7 @@ def sweep(
     precision: float | None = None,
     cache: str | Path = CACHE,
     backend: Backend = LOCAL,
-    progress: Progress = _silent,
+    progress: ShareProgress | bool | None = None,
 ) -> AdaptiveResult: ...
 
 
@@ -81,7 +77,7 @@ def sweep(
     precision: float | None = None,
     cache: str | Path = CACHE,
     backend: Backend = LOCAL,
-    progress: Progress = _silent,
+    progress: ShareProgress | bool | None = None,
 ) -> SweepResult | AdaptiveResult:
     """Ablate every head by itself, by one or several methods, on the same predictions.
 
@@ -104,7 +100,7 @@ def sweep(
         precision: in nats per prediction, of an adaptive sweep: a surely smaller change takes no more predictions.
         cache: the folder where finished heads are kept.
         backend: what measures them: this process, or a cluster; the result does not depend on it.
-        progress: called with the share done.
+        progress: called with the share done; True for a bar.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
@@ -115,15 +111,17 @@ def sweep(
         if precision is not None:
             raise DataError("A precision belongs to an adaptive sweep; give adaptive=True too, or leave it out.")
         spec = SweepSpec(methods, bins=bins, heads=chosen, random_sets=random_sets)
-        return finish_sweep(model, data, spec, known, Path(cache), progress=progress, engine=backend)
+        with reporting_share(progress, "sweep") as report:
+            return finish_sweep(model, data, spec, known, Path(cache), progress=report, engine=backend)
     if backend is not LOCAL:
         raise DataError(
             "An adaptive sweep decides as it goes what to measure next, in this process; leave backend out."
         )
     looking = AdaptiveSpec(methods, bins=bins, heads=chosen, precision=precision)
-    return finish_adaptive(
-        model, data, looking, known, Path(cache), progress=lambda so_far: progress(min(so_far.taken, 1.0))
-    )
+    with reporting_share(progress, "adaptive sweep, at most") as report:
+        return finish_adaptive(
+            model, data, looking, known, Path(cache), progress=lambda so_far: report(min(so_far.taken, 1.0))
+        )
 
 
 def curve(
@@ -138,7 +136,7 @@ def curve(
     bins: int = DEFAULT_BINS,
     cache: str | Path = CACHE,
     backend: Backend = LOCAL,
-    progress: Progress = _silent,
+    progress: ShareProgress | bool | None = None,
 ) -> CurveResult:
     """Pruning curves: ablate more and more neurons, drawn at random in every layer, the same for every method.
 
@@ -160,7 +158,7 @@ def curve(
         bins: the peak's binning.
         cache: the folder where finished points are kept.
         backend: what measures them: this process, or a cluster; the result does not depend on it.
-        progress: called with the share done.
+        progress: called with the share done; True for a bar.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
@@ -169,7 +167,8 @@ def curve(
         _methods(model, method), bins=bins, seeds=tuple(seeds), percents=tuple(percents), whole_heads=whole_heads
     )
     known = as_statistics(statistics, model)
-    return finish_curve(model, data, spec, known, Path(cache), progress=progress, engine=backend)
+    with reporting_share(progress, "curve") as report:
+        return finish_curve(model, data, spec, known, Path(cache), progress=report, engine=backend)
 
 
 def _methods(model: LoadedModel, method: Methods) -> tuple[Method, ...]:

@@ -13,11 +13,10 @@ import pandas as pd
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cluster.driver import Progress, steps_at
 from ablation_core.data.dataset import Data
-from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.estimate import Estimated, EstimateResult, EstimateRun
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.run_frames import HeadEstimates
-from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult, SweepSpec, every_head
 from ablation_core.selection import Head
@@ -87,25 +86,7 @@ def adaptive_sweeps(
     """An adaptive sweep by the spec's methods; the newest map is put into `store` under `key`."""
     methods = tuple(method for method in spec.methods if not method.learned)
     for result in adaptive_steps(model, data, AdaptiveSpec(methods, spec.bins), statistics, folder):
-        yield store.keep(key, as_sweep(result))
-
-
-def as_sweep(result: AdaptiveResult) -> SweepResult:
-    """An adaptive sweep as a sweep: the p-values are valid under interim looks, for the loss alone; each row
-    has its `verdict` and `predictions` too. There are no random sets.
-    """
-    untested = {name: None for name, metric in METRICS.items() if metric.tested}
-    rows = {
-        head["head"]: {
-            row["method"]: row | {"p_values": untested | {"loss": row["p"]}}
-            for row in head["results"]
-            if row["change"] is not None
-        }
-        for head in result.heads
-    }
-    wanted = tuple(head["head"] for head in result.heads)
-    kept = {head: methods for head, methods in rows.items() if methods}
-    return SweepResult(result.description, result.baseline, kept, wanted, share=result.taken)
+        yield store.keep(key, result.as_sweep())
 
 
 def decided(result: SweepResult) -> bool:

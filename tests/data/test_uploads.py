@@ -16,7 +16,7 @@ from PIL import Image
 
 from ablation_core.bundled import fashion_mnist
 from ablation_core.data import uploads
-from ablation_core.data.dataset import load_data
+from ablation_core.data.load import load_data
 from ablation_core.data.references import read_text
 from ablation_core.data.uploads import delete_upload, keep_upload, list_uploads, reference, references
 from ablation_core.errors import DataError

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
 from ablation_core.data.dataset import IGNORED, Batch, Data
+from ablation_core.data.positions import Positions
 from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError, ModelError
 from ablation_core.experiments.estimate import EstimateResult, EstimateRun, estimate
@@ -184,8 +185,8 @@ def test_no_displacement_no_harm(family: str) -> None:
     model = tiny.build(family)
     data = tiny_data(model)
     own = EstimateRun(model, data, [OWN]).finish().result().methods[0]
-    skip_first = EstimateRun(model, data, ZERO, skip_first=99).finish().result().methods[0]
-    for part in (own["kl"], own.loss, skip_first["kl"], skip_first.loss):
+    nowhere = EstimateRun(model, data, ZERO, positions=Positions.after(12)).finish().result().methods[0]
+    for part in (own["kl"], own.loss, nowhere["kl"], nowhere.loss):
         for values in (part.heads, part.neurons, part.heads_error, part.neurons_error):
             assert (values[np.isfinite(values)] == 0).all() and np.isfinite(values).any()
 
@@ -193,7 +194,7 @@ def test_no_displacement_no_harm(family: str) -> None:
 def test_spared_positions_send_nothing() -> None:
     model = doubled(tiny.build("opt"))
     data = tiny_data(model)
-    found = EstimateRun(model, data, ZERO, skip_first=2).finish().result().methods[0]
+    found = EstimateRun(model, data, ZERO, positions=Positions.after(2)).finish().result().methods[0]
     kept: list[Tensor] = []
     hook = model.projections[1].register_forward_pre_hook(lambda _m, inputs: kept.append(inputs[0].clone()))
     plain_log_probs(model, data.rows(range(3)))

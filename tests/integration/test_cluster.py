@@ -38,7 +38,7 @@ from tests import tiny
 from tests.conftest import numbers
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 PATIENCE = 180.0  # seconds: machines may be slow
 SPEC = SweepSpec((METHODS["zero"], METHODS["mean"]), heads=((5, 1), (2, 0), (2, 1), (0, 3), (4, 4)), random_sets=7)

@@ -76,6 +76,7 @@ def files(folder: Path) -> list[str]:
 # Killed
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_all_work_resumes_to_the_undisturbed_end() -> None:
     """Ten of the kills that `python -m benchmarks.kills` makes a hundred of; it checks after each."""
     command = [sys.executable, "-m", "benchmarks.kills", "--kills", "10", "--seed", str(os.getpid())]
@@ -384,7 +385,7 @@ def own_folder(tmp_path: Path) -> Path:
 
 def _measured(model: LoadedModel) -> dict:
     data = load_data("python-docs", model, 60, seq_len=16)
-    return ablate(model, data, "3.2", "zero").to_dict()
+    return numbers(ablate(model, data, "3.2", "zero"))
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16])

@@ -19,8 +19,8 @@ from ablation_core import bundled, load_model
 from ablation_core.activations.files import find_statistics, list_statistics, load_statistics, save_statistics
 from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.activations.statistics import Statistics
-from ablation_core.data.dataset import load_data
 from ablation_core.data.images import ImageItem
+from ablation_core.data.load import load_data
 from ablation_core.data.references import decode_text, read_text, source_digest
 from ablation_core.data.uploads import delete_upload, keep_upload, list_uploads
 from ablation_core.data.user_input import prompt, read_image

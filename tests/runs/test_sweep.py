@@ -43,7 +43,9 @@ HALVES = CurveSpec((METHODS["zero"],), seeds=(1, 2), percents=(0, 50, 100))
 
 @pytest.fixture(scope="module")
 def data(opt_mini: LoadedModel) -> Data:
-    return load_data("python-docs", opt_mini, predictions=120, seq_len=32)
+    return load_data(
+        "python-docs", opt_mini, predictions=160, seq_len=32
+    )  # six windows: fewer than five have no p-value
 
 
 def test_a_sweep_is_every_heads_own_ablation(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:

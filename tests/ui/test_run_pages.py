@@ -75,7 +75,7 @@ def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
     table = at.dataframe[0].value
     assert set(table["head"]) == {"0.0", "1.1", "2.2", "3.3", "5.4"}
     top = table.iloc[0]
-    assert top["change of loss, nats per prediction"] == pytest.approx(result.changes("mean", "loss")[top["head"]])
+    assert top["change of loss, nats"] == pytest.approx(result.changes("mean", "loss")[top["head"]])
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -2,8 +2,9 @@
 
 import argparse
 
-from ablation_core.cli.measured import in_per_cent, progress_bar
+from ablation_core.cli.measured import progress_bar
 from ablation_core.cli.options import add_backend, add_output, chosen_backend
+from ablation_core.progress import in_per_cent
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,65 @@
+"""The rows: what each result shows of itself. A new result is a row here, and inherits `presentation.Presented`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from ablation_core.report.frames import result_frame
+from ablation_core.report.html import result_table
+from ablation_core.report.present import pictures, tables, words
+
+Frame = Callable[[Any], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """A row of `PRESENTATIONS`.
+
+    Attributes:
+        tables: name → what makes it of a result; the first is the main one.
+        chart: of a result, and of what else it can be drawn by.
+        sentences: of a result; an empty one is left out, and double asterisks mean bold.
+        readable: the table that a notebook shows, where that is not the main one.
+    """
+
+    tables: Mapping[str, Frame]
+    chart: Callable[..., alt.LayerChart]
+    sentences: Callable[[Any], list[str]]
+    readable: Frame | None = None
+
+    @property
+    def shown(self) -> Frame:
+        return self.readable or next(iter(self.tables.values()))
+
+
+PRESENTATIONS = {
+    "AblationResult": Presentation(
+        {"methods": result_frame, "predictions": tables.prediction_frame},
+        pictures.ablation_chart,
+        words.ablation_sentences,
+        readable=result_table,
+    ),
+    "SweepResult": Presentation({"heads": tables.sweep_frame}, pictures.sweep_chart, words.sweep_sentences),
+    "AdaptiveResult": Presentation({"heads": tables.adaptive_frame}, pictures.adaptive_chart, words.adaptive_sentences),
+    "CurveResult": Presentation(
+        {"points": tables.curve_points_frame, "table": tables.curve_table_frame},
+        pictures.curve_chart,
+        words.curve_sentences,
+        readable=tables.curve_table_frame,
+    ),
+    "EstimateResult": Presentation(
+        {"heads": tables.estimated_heads_frame, "neurons": tables.estimated_neurons_frame},
+        pictures.estimate_chart,
+        words.estimate_sentences,
+    ),
+    "NoiseFloor": Presentation({"bands": tables.floor_frame}, pictures.floor_chart, words.floor_sentences),
+    "NeuronSummary": Presentation({"values": tables.summary_frame}, pictures.summary_chart, words.summary_sentences),
+    "Statistics": Presentation(
+        {"neurons": tables.statistics_frame}, pictures.statistics_chart, words.statistics_sentences
+    ),
+}

@@ -1,0 +1,164 @@
+"""Results as frames with the figures of their documents: floats as they are, NaN where a document has null."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablation_core.activations.neuron_summary import NeuronSummary, peak_distance
+from ablation_core.activations.statistics import Statistics
+from ablation_core.engine.metrics import metrics_in
+from ablation_core.errors import ReportError
+from ablation_core.experiments.estimate import Estimated, EstimateResult
+from ablation_core.experiments.noise_floor import NoiseFloor
+from ablation_core.experiments.results import AblationResult
+from ablation_core.runs.adaptive import AdaptiveResult
+from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.sweep import SweepResult
+
+_DEFAULT_BINS = 100  # of the peak
+
+
+def prediction_frame(result: AblationResult) -> pd.DataFrame:
+    """One row per method and prediction, the clean model's first: its metrics, and the change of each that is tested.
+
+    Raises:
+        ReportError: the result was read from a document, which has means alone.
+    """
+    scored = result.predictions
+    if scored is None:
+        raise ReportError("This result holds means only; ablate again to have the figures of every prediction.")
+    places, parts = scored.places(), []
+    for method, scores in {"baseline": scored.baseline, **scored.ablated}.items():
+        metrics = metrics_in(scores.values)
+        columns: dict[str, Any] = {"method": method, **places}
+        columns |= {metric.name: scores[metric.name] for metric in metrics}
+        columns |= {
+            f"change of {metric.name}": scores.change(metric, scored.baseline) for metric in metrics if metric.tested
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def sweep_frame(result: SweepResult) -> pd.DataFrame:
+    """One row per measured head and method."""
+    return _head_rows(result.to_dict()["heads"])
+
+
+def adaptive_frame(result: AdaptiveResult) -> pd.DataFrame:
+    """One row per head and method, also those that are not decided yet."""
+    return _head_rows(result.heads)
+
+
+def curve_points_frame(result: CurveResult) -> pd.DataFrame:
+    """One row per seed, percentage and method."""
+    return pd.DataFrame(
+        [
+            {"seed": point["seed"], "percent": point["percent"], **_flat(row)}
+            for point in result.to_dict()["points"]
+            for row in point["results"]
+        ]
+    )
+
+
+def curve_table_frame(result: CurveResult) -> pd.DataFrame:
+    """One row per method at 50 and at 90 per cent: each metric's mean over the seeds, the least and the greatest."""
+    rows = []
+    for row in result.to_dict()["table"]:
+        spans = {name: span for name, span in row.items() if isinstance(span, dict)}
+        figures = {f"{name} ({bound})": value for name, span in spans.items() for bound, value in span.items()}
+        rows.append({"percent": row["percent"], "method": row["method"], **figures})
+    return pd.DataFrame(rows)
+
+
+def estimated_heads_frame(result: EstimateResult) -> pd.DataFrame:
+    """One row per method and head: each metric's estimated change with its standard error, nats per prediction."""
+    heads = [(layer, head) for layer, count in enumerate(result.shape.heads) for head in range(count)]
+    rows = [
+        {
+            "method": method.method,
+            "head": f"{layer}.{head}",
+            **_estimated(method.changes, (layer, head)),
+        }
+        for method in result.methods
+        for layer, head in heads
+    ]
+    return pd.DataFrame(rows)
+
+
+def estimated_neurons_frame(result: EstimateResult) -> pd.DataFrame:
+    """The same for every single neuron, those of the greatest estimated change of loss first."""
+    parts = []
+    for method in result.methods:
+        known = np.isfinite(method.loss.neurons)
+        layers, heads, neurons = np.nonzero(known)
+        columns: dict[str, Any] = {"method": method.method}
+        columns["neuron"] = [f"{a}.{b}:{c}" for a, b, c in zip(layers, heads, neurons, strict=True)]
+        for name, part in method.changes.items():
+            columns |= {f"{name} estimate": part.neurons[known], f"{name} standard error": part.neurons_error[known]}
+        parts.append(pd.DataFrame(columns).sort_values("loss estimate", ascending=False, kind="stable"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def floor_frame(floor: NoiseFloor) -> pd.DataFrame:
+    """One row per method and metric: the least and the greatest change among the random sets."""
+    bands = floor.bands or {None: {"loss": (floor.low, floor.high)}}
+    return pd.DataFrame(
+        [
+            {"method": method, "metric": metric, "low": low, "high": high, "sets": floor.sets}
+            for method, spans in bands.items()
+            for metric, (low, high) in spans.items()
+        ]
+    )
+
+
+def summary_frame(summary: NeuronSummary) -> pd.DataFrame:
+    """One row per replacement value, in activation units and in standard deviations from the mean."""
+    return pd.DataFrame(
+        [
+            {"value of": kind, "activation": value, "distance_in_std": summary.distance_in_std(kind, "mean")}
+            for kind, value in summary.values.items()
+        ]
+    )
+
+
+def statistics_frame(statistics: Statistics, bins: int = _DEFAULT_BINS) -> pd.DataFrame:
+    """One row per neuron, by layer, head and neuron; the peak in `bins` bins."""
+    counted = ~np.isnan(statistics.low)  # where a layer has fewer heads there is nothing
+    layers, heads, neurons = np.nonzero(counted)
+    columns = {
+        "layer": layers,
+        "head": heads,
+        "neuron": neurons,
+        "mean": statistics.mean[counted],
+        "median": statistics.median()[counted],
+        "peak": statistics.peak(bins)[counted],
+        "std": statistics.std[counted],
+        "distance_in_std": peak_distance(statistics, bins)[counted],
+    }
+    return pd.DataFrame(columns)
+
+
+def _head_rows(heads: Iterable[dict]) -> pd.DataFrame:
+    return pd.DataFrame([{"head": head["head"], **_flat(row)} for head in heads for row in head["results"]])
+
+
+def _flat(row: dict) -> dict[str, Any]:
+    """A method's row of a document with its changes as columns: `change of loss (low)`, as `frames.result_frame` has."""
+    flat = {name: value for name, value in row.items() if not isinstance(value, dict) and name != "change"}
+    if moved := row.get("displacement"):
+        flat |= {"moved": moved["moved"], "residual": moved["norm_change"]}
+    for metric, span in (row.get("change") or {}).items():
+        flat |= {f"change of {metric} ({bound})": value for bound, value in span.items()}
+    return flat
+
+
+def _estimated(changes: Mapping[str, Estimated], place: tuple[int, int]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, part in changes.items():
+        found |= {f"{name} estimate": float(part.heads[place])}
+        found |= {f"{name} standard error": float(part.heads_error[place])}
+    return found
