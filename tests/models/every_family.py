@@ -220,6 +220,8 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
         if isinstance(own, list) and "num_hidden_layers" in values and (name.startswith("mlp") or not chosen):
             values[name] = own[: values["num_hidden_layers"]]
     config = kind_of(**values)
+    if isinstance(names := KINDS[kind].names[family], tuple):
+        config.architectures = [names[0]]  # a saved model says which of them it is
     if kind == "causal" and hasattr(config, "is_decoder") and not getattr(config, "is_encoder_decoder", False):
         config.is_decoder = True  # an encoder that is made a decoder
     return config
