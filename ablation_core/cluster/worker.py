@@ -47,7 +47,7 @@ class Assignment:
     split_memory: int | None
     data: str
     data_fingerprint: str
-    split: Split
+    split: str
     predictions: int
     seq_len: int | None
     batch_size: int
