@@ -7,7 +7,8 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import cast, replace
 
 import torch
 
@@ -163,7 +164,14 @@ def _load_model(given: Assignment, ref: str) -> LoadedModel:
 
 def _load_data(given: Assignment, model: LoadedModel, ref: str) -> Data:
     data = load_data(
-        ref, model, given.predictions, given.seq_len or 128, given.batch_size, given.seed, given.split, given.documents
+        ref,
+        model,
+        given.predictions,
+        given.seq_len or 128,
+        given.batch_size,
+        given.seed,
+        cast(Split, given.split),
+        given.documents,
     )
     if data.fingerprint != given.data_fingerprint:
         other = "" if _python() == given.python else f" It is Python {_python()} here and {given.python} there."
