@@ -7,8 +7,8 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import cast, replace
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
