@@ -227,9 +227,7 @@ def statistics_file(opt_mini: LoadedModel, tmp_path_factory: pytest.TempPathFact
 
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
     max_leaves=6,
 )
 FIELDS = ("format", "model", "model_fingerprint", "data", "sequences", "tokens", "seq_len", "bins", "binning", "seed")
