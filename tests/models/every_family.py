@@ -202,7 +202,7 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
     for name, value in list(values.items()):
         try:
             now = getattr(base, name, None)
-        except (ValueError, AttributeError):  # refused where layers may differ
+        except Exception:  # noqa: BLE001 - refused where layers may differ
             now = None
         if isinstance(now, list | tuple) and not isinstance(value, list | tuple):
             del values[name]
