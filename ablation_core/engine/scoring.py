@@ -101,8 +101,8 @@ def _chunks(
         yield slice(None), lambda output: _logits(model, one, [*clean_pass.outputs[:-1], output])
         return
     rows, length = scored.shape
-    length = max(1, min(length, LOGIT_VALUES // model.config.vocab_size))
-    windows = max(1, min(rows, LOGIT_VALUES // (length * model.config.vocab_size)))
+    length = max(1, min(length, LOGIT_VALUES // model.vocabulary))
+    windows = max(1, min(rows, LOGIT_VALUES // (length * model.vocabulary)))
     places = scored.nonzero(as_tuple=True)
     total = len(places[0])
     for first in range(0, total, windows * length):
