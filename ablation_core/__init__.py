@@ -15,18 +15,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
-# ruff: noqa: F401
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
-    from ablation_core.activations.files import find_statistics, load_statistics, save_statistics
+    from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, save_statistics
     from ablation_core.activations.neuron_summary import NeuronSummary, summarise_neuron
     from ablation_core.activations.statistics import Statistics
-    from ablation_core.data.dataset import Batch, Data, load_data
+    from ablation_core.data.dataset import Batch, Data
+    from ablation_core.data.load import load_data
     from ablation_core.errors import AblationError
     from ablation_core.experiments.ablation import AblationSpec, ablate
     from ablation_core.experiments.estimate import EstimateResult, estimate
     from ablation_core.experiments.noise_floor import NoiseFloor, noise_floor
     from ablation_core.experiments.results import AblationResult
+    from ablation_core.heads.attention import attention_pattern
+    from ablation_core.heads.describe import HeadDescription, describe_head
+    from ablation_core.heads.direct import DirectEffects, direct_effects
+    from ablation_core.heads.examples import examples
+    from ablation_core.heads.scores import HeadScores, head_scores
+    from ablation_core.heads.writes import writes
     from ablation_core.loading.load import load_model
     from ablation_core.methods.registry import METHODS
     from ablation_core.models.loaded import LoadedModel
@@ -50,7 +56,10 @@ _HOMES = {  # name → the module that has it
     "Batch": "data.dataset",
     "CurveResult": "runs.pruning_result",
     "Data": "data.dataset",
+    "DirectEffects": "heads.direct",
     "EstimateResult": "experiments.estimate",
+    "HeadDescription": "heads.describe",
+    "HeadScores": "heads.scores",
     "Interval": "stats.intervals",
     "LoadedModel": "models.loaded",
     "ModelShape": "selection",
@@ -60,13 +69,19 @@ _HOMES = {  # name → the module that has it
     "Statistics": "activations.statistics",
     "SweepResult": "runs.sweep",
     "ablate": "experiments.ablation",
+    "as_statistics": "activations.files",
+    "attention_pattern": "heads.attention",
     "comparison": "report.sentences",
     "compute_statistics": "activations.collect",
     "curve": "runs.whole_runs",
+    "describe_head": "heads.describe",
     "describe_neurons": "report.neurons",
+    "direct_effects": "heads.direct",
     "estimate": "experiments.estimate",
+    "examples": "heads.examples",
     "find_statistics": "activations.files",
-    "load_data": "data.dataset",
+    "head_scores": "heads.scores",
+    "load_data": "data.load",
     "load_model": "loading.load",
     "load_statistics": "activations.files",
     "noise_floor": "experiments.noise_floor",
@@ -74,9 +89,53 @@ _HOMES = {  # name → the module that has it
     "summarise_neuron": "activations.neuron_summary",
     "sweep": "runs.whole_runs",
     "verdict": "report.sentences",
+    "writes": "heads.writes",
 }
 
-__all__ = [*_HOMES]
+__all__ = [
+    "METHODS",
+    "AblationError",
+    "AblationResult",
+    "AblationSpec",
+    "AdaptiveResult",
+    "Batch",
+    "CurveResult",
+    "Data",
+    "DirectEffects",
+    "EstimateResult",
+    "HeadDescription",
+    "HeadScores",
+    "Interval",
+    "LoadedModel",
+    "ModelShape",
+    "NeuronSummary",
+    "NoiseFloor",
+    "Selection",
+    "Statistics",
+    "SweepResult",
+    "ablate",
+    "as_statistics",
+    "attention_pattern",
+    "comparison",
+    "compute_statistics",
+    "curve",
+    "describe_head",
+    "describe_neurons",
+    "direct_effects",
+    "estimate",
+    "examples",
+    "find_statistics",
+    "head_scores",
+    "load_data",
+    "load_model",
+    "load_statistics",
+    "noise_floor",
+    "save_statistics",
+    "summarise_neuron",
+    "sweep",
+    "verdict",
+    "writes",
+]
 
 
 def __getattr__(name: str) -> Any:

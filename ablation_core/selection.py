@@ -30,10 +30,28 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")  # of a term, whose digits are 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """How many neurons there are: `heads[layer]` heads of `head_dim` neurons each."""
+    """How many neurons there are: `heads[layer]` heads of `head_dim` neurons each.
+
+    Attributes:
+        heads: per layer; 0 where a layer has no attention heads.
+        sizes: per layer, where head sizes differ between layers; `head_dim` is then the greatest.
+    """
 
     heads: tuple[int, ...]
     head_dim: int
+    sizes: tuple[int, ...] = ()
+
+    def size(self, layer: int) -> int:
+        """Neurons per head of a layer."""
+        return self.sizes[layer] if self.sizes else self.head_dim
+
+    def width(self, layer: int) -> int:
+        """Neurons of a layer: the width of its z."""
+        return self.heads[layer] * self.size(layer)
+
+    def flat(self, array: np.ndarray, layer: int) -> np.ndarray:
+        """A layer's entries of an array (layers, heads, head_dim), in the order of z: (heads * size,)."""
+        return array[layer, : self.heads[layer], : self.size(layer)].reshape(-1)
 
     @property
     def layers(self) -> int:
@@ -41,12 +59,11 @@ class ModelShape:
 
     @property
     def neurons(self) -> int:
-        return sum(self.heads) * self.head_dim
+        return sum(self.width(layer) for layer in range(self.layers))
 
     def __str__(self) -> str:
-        fewest, most = min(self.heads), max(self.heads)
-        heads = f"{most}" if fewest == most else f"{fewest} to {most}"
-        return f"{self.layers} layers of {heads} heads of {self.head_dim} neurons"
+        sizes = {self.size(layer) for layer, heads in enumerate(self.heads) if heads}
+        return f"{self.layers} layers of {_span(set(self.heads))} heads of {_span(sizes)} neurons"
 
 
 @dataclass(frozen=True)
@@ -91,7 +108,7 @@ class Selection:
         if isinstance(select, str):
             return cls.parse(select, shape)
         try:
-            terms = [f"{int(layer)}.{int(head)}" for layer, head in select]
+            terms = [_term(*part) for part in select]
         except (TypeError, ValueError) as error:
             raise SelectionError(
                 f"Cannot read the selection {str(select)[:80]}: write heads and neurons as text, such as "
@@ -111,7 +128,7 @@ class Selection:
         neurons: dict[Head, set[int]] = {}
         for layer, mask in enumerate(masks):
             for place in np.flatnonzero(mask):
-                head, neuron = divmod(int(place), shape.head_dim)
+                head, neuron = divmod(int(place), shape.size(layer))
                 neurons.setdefault((layer, head), set()).add(neuron)
         return cls._of(shape, neurons)
 
@@ -124,7 +141,7 @@ class Selection:
         if len(self) == self.shape.neurons:
             return "*.*"
         terms = []
-        whole = {head for head, neurons in self.chosen if len(neurons) == self.shape.head_dim}
+        whole = {head for head, neurons in self.chosen if len(neurons) == self.shape.size(head[0])}
         whole_layers = {
             layer
             for layer, count in enumerate(self.shape.heads)
@@ -157,7 +174,7 @@ class Selection:
         """Which of the layer's z dimensions are selected; bool (heads * head_dim,)."""
         import numpy as np
 
-        mask = np.zeros((self.shape.heads[layer], self.shape.head_dim), dtype=bool)
+        mask = np.zeros((self.shape.heads[layer], self.shape.size(layer)), dtype=bool)
         for (at, head), neurons in self.chosen:
             if at == layer:
                 mask[head, list(neurons)] = True
@@ -172,6 +189,14 @@ class Selection:
         return self._of(self.shape, mine)
 
 
+def _term(layer: int, head: int, neuron: int | None = None) -> str:
+    """A head, or a neuron of it, given by its numbers."""
+    numbers = [int(part) for part in (layer, head, 0 if neuron is None else neuron)]
+    if numbers != [layer, head, 0 if neuron is None else neuron] or isinstance(layer, str | bool):
+        raise ValueError("whole numbers are needed")
+    return f"{numbers[0]}.{numbers[1]}" + ("" if neuron is None else f":{numbers[2]}")
+
+
 def _parse_term(term: str, shape: ModelShape, word: str) -> Iterable[tuple[Head, range | set[int]]]:
     """The heads and neurons of a term; `word` is what was typed, for what cannot be read."""
     match = _TERM.fullmatch(_LAYER_HEAD.sub(r"\1.\2", term))
@@ -184,13 +209,14 @@ def _parse_term(term: str, shape: ModelShape, word: str) -> Iterable[tuple[Head,
     if len(layers) == 1 and not shape.heads[layers[0]] and match["head"] != "*":
         having = ", ".join(str(layer) for layer, heads in enumerate(shape.heads) if heads)
         raise SelectionError(f"Layer {layers[0]} has no attention heads to select by {word!r}; layers {having} have.")
-    picked = range(shape.head_dim) if match["neurons"] is None else _parse_neurons(match["neurons"], shape, word)
     for layer in layers:
+        size = shape.size(layer)
+        picked = range(size) if match["neurons"] is None else _parse_neurons(match["neurons"], size, word)
         for head in _indices(match["head"], shape.heads[layer], "head", word):
             yield (layer, head), picked
 
 
-def _parse_neurons(text: str, shape: ModelShape, term: str) -> set[int]:
+def _parse_neurons(text: str, size: int, term: str) -> set[int]:
     neurons: set[int] = set()
     for part in text.split(","):
         match = _RANGE.fullmatch(part)
@@ -199,7 +225,7 @@ def _parse_neurons(text: str, shape: ModelShape, term: str) -> set[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last:
             raise SelectionError(f"The range {part} in {term!r} runs backwards; write {last}-{first}.")
-        _check(last, shape.head_dim, "neuron", term)
+        _check(last, size, "neuron", term)
         neurons.update(range(first, last + 1))
     return neurons
 
@@ -215,6 +241,11 @@ def _indices(text: str, count: int, kind: str, term: str) -> range:
 def _check(index: int, count: int, kind: str, term: str) -> None:
     if index >= count:
         raise SelectionError(f"There is no {kind} {index} for {term!r}: this model's {kind}s go from 0 to {count - 1}.")
+
+
+def _span(numbers: set[int]) -> str:
+    fewest, most = min(numbers, default=0), max(numbers, default=0)
+    return f"{most}" if fewest == most else f"{fewest} to {most}"
 
 
 def _ranges(neurons: tuple[int, ...]) -> str:

@@ -31,13 +31,20 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
+from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, finish_adaptive
 from ablation_core.runs.ledger import KeptRun, find_runs
 from ablation_core.runs.pruning import CurveSpec, finish_curve
-from ablation_core.runs.sweep import SweepSpec, every_head, finish_sweep
+from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.sweep import SweepResult, SweepSpec, every_head, finish_sweep
 
 BY = (METHODS["mean"], METHODS["peak"])
 _BATCH = 2  # small, so that there are many moments between two writes
+
+
+def _numbers(result: SweepResult | AdaptiveResult | CurveResult) -> str:
+    """A result's document without when and where it was made."""
+    document = {name: part for name, part in result.to_dict().items() if name != "provenance"}
+    return json.dumps(document, sort_keys=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +73,15 @@ class Work:
 
         def swept(folder: Path) -> str:
             result = finish_sweep(model, data, SweepSpec(BY, heads=heads, random_sets=4), made, folder)
-            return json.dumps(result.to_dict(), sort_keys=True)
+            return _numbers(result)
 
         def adapted(folder: Path) -> str:
             result = finish_adaptive(model, data, AdaptiveSpec(BY, heads=heads), made, folder)
-            return json.dumps(result.to_dict(), sort_keys=True)
+            return _numbers(result)
 
         def pruned(folder: Path) -> str:
             result = finish_curve(model, data, CurveSpec(BY, seeds=(1, 2), percents=(0, 20, 50, 100)), made, folder)
-            return json.dumps(result.to_dict(), sort_keys=True)
+            return _numbers(result)
 
         return {"statistics": counted, "sweep": swept, "adaptive": adapted, "curve": pruned}
 

@@ -28,7 +28,7 @@ from benchmarks.browser import SETTLED, chromium, served
 WITHIN = {"first picture, fresh server": 3000, "neuron clicked": 300, "bins moved": 300, "head ablated": 1000}
 _DRAWN = "() => document.querySelector('[data-testid=stVegaLiteChart] .mark-rect path, [data-testid=stVegaLiteChart] canvas')"
 _WHOLE = "() => document.querySelectorAll('[data-testid=stVegaLiteChart] svg').length >= 3"
-_ANSWERED = "() => document.body.innerText.includes('Take it with you')"  # stands below a whole answer
+_ANSWERED = "() => document.body.innerText.includes('Copy as Python')"  # stands below a whole answer
 _CHARTS = '[data-testid="stVegaLiteChart"]'
 
 Figures = dict[str, list[float]]

@@ -40,7 +40,7 @@ TESTS = {  # module → its own tests, without those that only repeat others on 
     "selection": ["tests/test_selection.py"],
     "activations.accumulator": ["tests/activations/test_statistics.py"],
     "activations.statistics": ["tests/activations/test_statistics.py"],
-    "engine.metrics": ["tests/engine/test_metrics.py", "-k", "not covers_the_truth"],
+    "engine.metrics": ["tests/engine/test_scores.py", "-k", "not covers_the_truth"],
     "engine.hooks": ["tests/engine/test_hooks.py"],
     "methods.registry": ["tests/methods/test_registry.py", "-k", "table"],
     "stats.intervals": ["tests/stats/test_intervals.py", "-k", "not covers_the_truth"],

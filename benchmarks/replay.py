@@ -16,7 +16,7 @@ from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.methods.registry import choose_methods
-from ablation_core.runs.adaptive_batches import Batchwise
+from ablation_core.runs.adaptive_batches import HeadMeasurements
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.sweep import every_head
 from ablation_core.runtime import keep_freed_memory
@@ -28,17 +28,17 @@ from benchmarks.measure import write
 PREDICTIONS = {"opt-mini": 8128, "roberta-mini": 8000, "vit-mini": 2000}  # and of any other model 2,048
 
 
-def measured(ref: str, names: list[str], predictions: int, seq_len: int) -> tuple[Batchwise, int]:
+def measured(ref: str, names: list[str], predictions: int, seq_len: int) -> tuple[HeadMeasurements, int]:
     """All heads on all sequences, and how many sequences an adaptive sweep of them takes at once."""
     model = load_model(ref)
     data = load_data(DEFAULT_DATA[model.modality], model, predictions, seq_len)
     statistics = load_statistics(find_statistics(model, data.ref).path, model)
     methods, heads = tuple(choose_methods(names, model.modality)), every_head(model)
-    runs = Batchwise(model, data, data.batch_size, heads, methods, statistics, DEFAULT_BINS)
+    runs = HeadMeasurements(model, data, data.batch_size, heads, methods, statistics, DEFAULT_BINS)
     description = describe_run(model, data, statistics) | {"bins": DEFAULT_BINS}
     with open_ledger(CACHE, "replay", description) as ledger:
         runs.attach(ledger)
-        for _ in runs.guess(methods):
+        for _ in runs.estimate(methods):
             pass
         for batch in range(len(runs.data)):
             for _ in runs.measure(batch, [(number, methods) for number in range(len(heads))]):
@@ -46,11 +46,11 @@ def measured(ref: str, names: list[str], predictions: int, seq_len: int) -> tupl
     return runs, at_once(data.sequences, data.batch_size)
 
 
-def replayed(runs: Batchwise, size: int, method: str, order: np.ndarray, guessed: bool) -> dict:
+def replayed(runs: HeadMeasurements, size: int, method: str, order: np.ndarray, guessed: bool) -> dict:
     """One map's looks, its sequences in this order; `guessed`: with the estimates of every sequence."""
     changes = (runs.sums[method] - runs.baseline[:, None])[list(METRICS).index("loss")][:, order]
     counts = runs.counts[order]
-    guesses = runs.guesses[method][:, order] if guessed and runs.guesses is not None else None
+    first_order = runs.first_order[method][:, order] if guessed and runs.first_order is not None else None
     sizes = runs.sizes[order] if guessed else None
     whole = significant(RegressionEstimator.make(changes, counts).p())
     looks, shares = plan_interim_looks(len(counts), size)
@@ -58,7 +58,7 @@ def replayed(runs: Batchwise, size: int, method: str, order: np.ndarray, guessed
     for look in looks:
         if len(looking.open):
             seen = min(look * size, len(counts))
-            looking.look(changes[looking.open, :seen], counts, guesses, sizes)
+            looking.look(changes[looking.open, :seen], counts, first_order, sizes)
     taken = np.cumsum(counts)[looking.seen - 1] / counts.sum()
     blocks = np.array([runs.model.num_layers - layer for layer, _ in runs.heads])
     same = (np.array(looking.verdicts) == "told") == whole
@@ -70,7 +70,7 @@ def replayed(runs: Batchwise, size: int, method: str, order: np.ndarray, guessed
     }
 
 
-def replay(runs: Batchwise, size: int, method: str, orders: int, guessed: bool) -> dict:
+def replay(runs: HeadMeasurements, size: int, method: str, orders: int, guessed: bool) -> dict:
     """Means over the orders, and the fewest same verdicts in any."""
     results = []
     for seed in range(orders):

@@ -51,7 +51,8 @@ def toggle_head() -> None:
 def show_numbers(result: AblationResult, floor: NoiseFloor | None) -> None:
     """The chosen method's figures: baseline, ablated, change with its interval."""
     row = next((row for row in result.results if row.method == view.method), result.results[0])
-    before, after, figures = result.baseline, row.performance, []
+    before, after = result.baseline, row.performance
+    figures = []
     for metric in metrics_in(row.change):
         if metric.name not in metrics:
             continue
@@ -130,7 +131,7 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
         charts.changes,
         frame,
         title=row.change_title,
-        variant=tuple(frame["kind"]),
+        variant=(tuple(frame["kind"]), banded),
         points=is_points(row.change_format),
         alt=f"{row.change_title} by method with 95 % intervals.",
     )

@@ -96,7 +96,11 @@ def show_data() -> None:
 def open_upload(upload: uploads.Upload) -> None:
     """A link that opens the upload with a model that can read it."""
     model = "vit-mini" if upload.kind == "images" else "opt-mini"
-    page_link("app.py", f"Open {upload.name} with {model}", {"model": model, upload.kind: uploads.reference(upload)})
+    page_link(
+        "app.py",
+        f"Open {upload.name} with {model}",
+        {"model": model, "images" if upload.kind == "images" else "text": uploads.reference(upload)},
+    )
 
 
 def show_uploads() -> None:

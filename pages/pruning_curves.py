@@ -18,6 +18,7 @@ from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.run_export_row import curve_exports
 from ablation_core.ui.shared import shared_data
+from ablation_core.ui.widgets import dark_page
 
 STEPS = (5, 10, 20, 25, 50)
 
@@ -134,7 +135,12 @@ def draw() -> None:
     units = "heads" if whole_heads else "neurons"
     st.altair_chart(
         run_charts.pruning_curves(
-            run_frames.curve_frame(result, metric), points, row.heading, row.axis_format, curve_levels(result, metric)
+            run_frames.curve_frame(result, metric),
+            points,
+            row.heading,
+            row.axis_format,
+            curve_levels(result, metric),
+            dark_page(),
         ),
         alt=f"{row.heading} against the share of {units} removed, one line per method. {sentence}",
     )

@@ -42,6 +42,11 @@ UNUSABLE_TEXT = [
 ]
 
 
+def numbers(result: Any) -> dict:
+    """A result's document without when and where it was made."""
+    return {name: part for name, part in result.to_dict().items() if name != "provenance"}
+
+
 _SLOW_LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -72,7 +77,8 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if number := config.stash.get(_SLOW_LEFT_OUT, 0):
-        line = f'{number} slow tests were left out; python -m pytest -m "" runs all.'
+        what = "slow test was" if number == 1 else "slow tests were"
+        line = f'{number} {what} left out; python -m pytest -m "" runs all.'
         terminalreporter.write_line(line, yellow=True)
 
 
@@ -112,8 +118,7 @@ def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
         return  # no page runs there, and Streamlit need not be imported
     monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.ablation_job.FLOOR_PROMPT", 200.0)
-    for module in ("ui.ablation_job", "experiments.noise_floor"):  # eight sets are most of what a page measures
-        monkeypatch.setattr(f"ablation_core.{module}.SETS", 2)
+    monkeypatch.setattr("ablation_core.ui.ablation_job.SETS", 2)  # eight are most of what a page measures
     monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda *_, **__: None)
 
 

@@ -99,6 +99,7 @@ def test_switched_off_nothing_is_kept() -> None:
 
 
 @linux
+@pytest.mark.slow
 def test_scoring_takes_as_much_memory_for_four_windows_as_for_one() -> None:
     """Only some logits are held at a time: with all those of four windows it would grow by three windows' and more."""
     grown, logits_of_one = map(int, run(WIDE))

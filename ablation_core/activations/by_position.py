@@ -44,6 +44,6 @@ def by_position(model: LoadedModel, data: Data, layer: int, sequences: int = SEQ
             break
         parts.append(forward.pre_outs(model, data.rows(rows), [layer])[layer].float().cpu().numpy())
     values = np.concatenate(parts)
-    values = values.reshape(len(values), -1, model.shape.heads[layer], model.head_dim)
+    values = values.reshape(len(values), -1, model.shape.heads[layer], model.shape.size(layer))
     quantiles = np.quantile(values, QUANTILES, axis=0).astype(np.float32)
     return ByPosition(values.mean(axis=0), quantiles, len(values), data.ref)

@@ -8,6 +8,7 @@ from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.made_from import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Batch, Data
+from ablation_core.data.made_for import check_made_for
 from ablation_core.engine import forward
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
@@ -34,13 +35,14 @@ class StatisticsRun:
         limits: list[tuple[Tensor, Tensor]] | None = None,
         binning: str = "robust",
     ) -> None:
+        check_made_for(model, data.made_for, data.ref)
         self.model, self.data = model, data
         if positions_left_out is None:
             positions_left_out = model.excluded_positions
         self.positions_left_out, self.binning = positions_left_out, binning
         self.layers = [
-            Accumulator(heads * model.head_dim, bins, limits[layer] if limits else None)
-            for layer, heads in enumerate(model.shape.heads)
+            Accumulator(model.shape.width(layer), bins, limits[layer] if limits else None)
+            for layer in range(model.num_layers)
         ]
         # In random order, so that the first rows, which fix the histograms' ranges, come from all over the data.
         self._order = np.random.default_rng(data.seed).permutation(data.sequences)
@@ -89,6 +91,8 @@ class StatisticsRun:
             "bins": self.layers[0].bins,
             "binning": self.binning,
         }
+        if self.data.documents:
+            provenance["documents"] = True
         return gather_statistics(self.layers, self.model.shape.heads, provenance)
 
 
@@ -162,7 +166,9 @@ def gather_statistics(layers: list[Accumulator], heads: tuple[int, ...], provena
         shape = (len(heads), max(heads), head_dim, *values[0].shape[1:])
         array = np.full(shape, missing, dtype=values[0].numpy().dtype)
         for layer, value in enumerate(values):
-            array[layer, : heads[layer]] = value.numpy().reshape(heads[layer], *shape[2:])
+            if heads[layer]:
+                own = value.numpy().reshape(heads[layer], -1, *shape[3:])
+                array[layer, : heads[layer], : own.shape[1]] = own
         return array
 
     def gather_float(values: list[Tensor], missing: float) -> np.ndarray:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -227,6 +228,10 @@ def as_statistics(
 ) -> Statistics | None:
     """Statistics however a person names them: themselves, their file, or the data set that they were made from.
 
+    >>> from ablation_core import as_statistics, load_model
+    >>> as_statistics("python-docs", load_model("opt-mini")).mean.shape  # layers, heads, neurons per head
+    (6, 6, 32)
+
     Raises:
         StatisticsError: there are none of this model on that data, or the file is missing, damaged or of another model.
     """
@@ -234,17 +239,38 @@ def as_statistics(
 
     if given is None or isinstance(given, Statistics):
         return given
+    if not isinstance(given, str | Path):
+        raise StatisticsError(
+            f"Statistics cannot be a {type(given).__name__}: give what compute_statistics returns, a file's path, or the "
+            f"name of the data they were made from, such as 'python-docs'."
+        )
     if isinstance(given, Path) or given.endswith(".safetensors") or os.path.isfile(given):
         return load_statistics(given, model)
     entry = find_statistics(model, given, folder)
     if entry is None:
         why = other_statistics(model, given, folder)
         raise StatisticsError(
-            f"There are no statistics of {model.ref} on {given} in {folder}{f' ({why})' if why else ''}. Compute them with "
-            f"compute_statistics(model, load_data({given!r}, model, split='statistics')), or keep them there with "
-            f"'python -m ablation_core stats {model.ref} --data {given}'."
+            f"{missing_statistics(model, given, folder)}{f' ({why})' if why else ''} In Python: "
+            f"compute_statistics(model, load_data({given!r}, model, split='statistics'))."
         )
     return load_statistics(entry.path, model)
+
+
+def missing_statistics(model: LoadedModel | ModelInfo, data_ref: str, folder: Path = CACHE) -> str:
+    """What to say where there are none on this data: the command that computes them, and what there is."""
+    words = ["python", "-m", "ablation_core", "stats", model.ref, "--data", data_ref]
+    words += [] if folder == CACHE else ["--cache-dir", str(folder)]
+    there = sorted({entry.provenance["data"] for entry in _fitting(model, folder)})
+    also = (
+        f" There are statistics of it on {', '.join(there)}: choose them with --statistics {there[0]}." if there else ""
+    )
+    return f"There are none of {model.ref} on {data_ref}; compute them with '{shlex.join(words)}'.{also}"
+
+
+def _fitting(model: LoadedModel | ModelInfo, folder: Path) -> list[CacheEntry]:
+    """Every file made from these weights: in the folder, and among those that come with the project."""
+    entries = [entry for place in dict.fromkeys((folder, PUBLISHED)) for entry in list_statistics(place)[0]]
+    return [entry for entry in entries if entry.provenance["model_fingerprint"] == model.fingerprint]
 
 
 def other_statistics(model: LoadedModel, data_ref: str, folder: Path = CACHE) -> str:

@@ -153,5 +153,5 @@ def not_finite_sentence(statistics: Statistics) -> str:
     broken = statistics.not_finite
     return (
         f"{int(broken.sum()):,} values of {int((broken > 0).sum()):,} neurons were NaN or infinite, the first in layer "
-        f"{layer}: they are in no mean, median or peak. Try --dtype float32, or another model."
+        f"{layer}; they are excluded from means, medians and peaks. Try --dtype float32, or another model."
     )

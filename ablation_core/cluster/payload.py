@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablation_core import bundled
+from ablation_core.data import hub_datasets, tables
 from ablation_core.data.references import IMAGE_SUFFIXES
 from ablation_core.errors import EngineError
 from ablation_core.loading.folders import find_folder
@@ -42,8 +43,19 @@ def pack_model(ref: str, cache_dir: Path = CACHE) -> Payload | None:
 def pack_data(ref: str) -> Payload | None:
     """A person's own text file or folder of images; None for data sets that come with Python or the project."""
     kind, _, place = ref.partition(":")
+    if ref.startswith("in memory"):
+        raise EngineError(
+            "Data in memory is not sent to a cluster: save it as a file, such as jsonl:FILE, and name that."
+        )
     if kind == "text":
         return _pack(Path(place).parent, [Path(place)])
+    if kind in tables.KINDS:
+        table = tables.parse(ref)
+        if kind == "folder":
+            return _pack(table.path, tables.folder_files(table.path))
+        return _pack(table.path.parent, [table.path])
+    if kind == "hf" and (folder := hub_datasets.parse(ref).folder) is not None:
+        return _pack(folder, (path for path in folder.rglob("*") if path.is_file()))
     if kind == "images":
         files = (path for path in Path(place).glob("*/*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
         return _pack(Path(place), files)
@@ -53,6 +65,12 @@ def pack_data(ref: str) -> Payload | None:
 def unpacked_data_ref(ref: str, folder: Path) -> str:
     """The reference of sent data in the folder that it was unpacked into."""
     kind, _, place = ref.partition(":")
+    if kind in ("folder", "hf"):
+        column = hub_datasets.parse(ref).column if kind == "hf" else None
+        return f"{kind}:{folder}" + (f"#{column}" if column else "")
+    if kind in tables.KINDS:
+        table = tables.parse(ref)
+        return f"{kind}:{folder / table.path.name}#{table.column}"
     return f"text:{folder / Path(place).name}" if kind == "text" else f"images:{folder}"
 
 

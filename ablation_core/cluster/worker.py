@@ -13,8 +13,8 @@ import torch
 
 from ablation_core.activations import files
 from ablation_core.cluster.payload import Payload, unpack, unpacked_data_ref
-from ablation_core.data.dataset import Data, load_data
-from ablation_core.data.references import Split
+from ablation_core.data.dataset import Data
+from ablation_core.data.load import load_data
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading.load import load_model
@@ -46,7 +46,7 @@ class Assignment:
     split_memory: int | None
     data: str
     data_fingerprint: str
-    split: Split
+    split: str
     predictions: int
     seq_len: int | None
     batch_size: int
@@ -55,6 +55,7 @@ class Assignment:
     threads: int
     python: str
     parcels: dict[str, str]
+    documents: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def assignment(
         threads=torch.get_num_threads(),
         python=_python(),
         parcels={name: payload.digest for name, payload in parcels.items()},
+        documents=bool(data.documents),
     )
 
 
@@ -159,7 +161,9 @@ def _load_model(given: Assignment, ref: str) -> LoadedModel:
 
 
 def _load_data(given: Assignment, model: LoadedModel, ref: str) -> Data:
-    data = load_data(ref, model, given.predictions, given.seq_len or 128, given.batch_size, given.seed, given.split)
+    data = load_data(
+        ref, model, given.predictions, given.seq_len or 128, given.batch_size, given.seed, given.split, given.documents
+    )
     if data.fingerprint != given.data_fingerprint:
         other = "" if _python() == given.python else f" It is Python {_python()} here and {given.python} there."
         raise DataError(

@@ -4,10 +4,11 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,16 +17,26 @@ from ablation_core.bundled import fashion_mnist
 from ablation_core.data.references import IMAGE_SUFFIXES, SPLITS, Split
 from ablation_core.errors import DataError, first_line
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # other decoders may run programs, or are seldom tried
 _MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
 class ImageItem:
-    """One image and its class in the model's numbering. `source` is a file, or grey pixels (height, width) uint8."""
+    """One image and its class in the model's numbering.
+
+    `source` is a file, or an array (height, width) or (height, width, 3) of uint8.
+    """
 
     source: Path | np.ndarray
     target: int
+
+    def pixels(self, to_pixels: Callable[[Image.Image], "Tensor"]) -> "Tensor":
+        """As the model takes it: float (channels, height, width)."""
+        return to_pixels(self.open())
 
     def open(self) -> Image.Image:
         """Decode the image.
@@ -107,7 +118,7 @@ def find_images(ref: str, split: Split, labels: tuple[str, ...]) -> tuple[list[I
     if ref.startswith("images:"):
         return _folder_images(Path(ref.removeprefix("images:")), split, labels)
     arrays = _full_fashion_mnist(split) if ref.endswith(":full") else _sample_fashion_mnist(split)
-    targets = [_match(str(index), name, labels) for index, name in enumerate(fashion_mnist.CLASSES)]
+    targets = [match_class(name, labels, str(index)) for index, name in enumerate(fashion_mnist.CLASSES)]
     if None in targets:
         raise DataError(f"This model's {len(labels)} classes are not those of Fashion-MNIST; use images:FOLDER.")
     return [ImageItem(image, targets[label]) for image, label in zip(*arrays, strict=True)], []
@@ -143,11 +154,18 @@ def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple
         raise DataError(
             f"{folder} cannot be read: {error.strerror}. Expected a folder with readable ones in it."
         ) from error
+    taken: dict[int, str] = {}
     for child, files in inside.items():
-        target = _match(child.name, child.name, labels)
+        target = match_class(child.name, labels)
         if target is None:
             unmatched.append(child.name)
+        elif target in taken:
+            raise DataError(
+                f"The folders {taken[target]} and {child.name} in {folder} both stand for the class {labels[target]!r} "
+                f"(number {target}); put their images into one folder, or rename one."
+            )
         else:
+            taken[target] = child.name
             items += [ImageItem(path, target) for path in files[SPLITS.index(split) :: 2]]
     if not items:
         found = f"its subfolders are {', '.join(c.name for c in classes[:10])}" if classes else "it has no subfolders"
@@ -159,16 +177,35 @@ def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple
     return items, notes
 
 
-def _match(index: str, name: str, labels: tuple[str, ...]) -> int | None:
-    """The class of this name, whatever its case; else the class of this number."""
-    by_name = {label.casefold(): number for number, label in enumerate(labels)}
-    if name.casefold() in by_name:
-        return by_name[name.casefold()]
-    # A folder called T-shirt_top stands for T-shirt/top, which no folder can be called.
-    safe = {label.replace("/", "_"): number for label, number in by_name.items()}
-    if name.casefold() in safe:
-        return safe[name.casefold()]
+def match_class(name: str, labels: tuple[str, ...], index: str | None = None) -> int | None:
+    """The class of this name, whatever its case where that is clear; else the class of this number.
+
+    Raises:
+        DataError: several of the model's classes have this name.
+    """
+    index = name if index is None else index
+    for same in (str, str.casefold, _folder_name):
+        found = [number for number, label in enumerate(labels) if same(label) == same(name)]
+        if len(found) > 1 and same is str.casefold and len(set(map(labels.__getitem__, found))) > 1:
+            names = " and ".join(repr(labels[number]) for number in found)
+            raise DataError(
+                f"The class {name!r} may be {names} of this model, which differ in case alone; write one exactly."
+            )
+        if len(found) > 1:
+            numbers = ", ".join(map(str, found))
+            raise DataError(
+                f"The model has {len(found)} classes called {name!r} (numbers {numbers}); name folders after the classes' "
+                f"numbers instead."
+            )
+        if found:
+            return found[0]
     unnamed = all(label.isdigit() or label.startswith("LABEL_") for label in labels)
-    if index.isdecimal() and int(index) < len(labels) and (unnamed or index == name):
+    doubled = len(set(labels)) < len(labels)  # then numbers are the only names that are clear
+    if index.isdecimal() and int(index) < len(labels) and (unnamed or doubled or index == name):
         return int(index)
     return None
+
+
+def _folder_name(label: str) -> str:
+    """A folder called T-shirt_top stands for T-shirt/top, which no folder can be called."""
+    return label.casefold().replace("/", "_")

@@ -1,7 +1,7 @@
-"""Text and images that a person uploads: checked, written whole or not at all, and turned into a data reference.
+"""Texts, records and images that a person uploads: checked, written whole or not at all, and turned into a data reference.
 
-Each lies in `<cache>/uploads/<digest of its content>/`: a text as `text.txt`, images as `images/<class>/<number>-<name>`,
-and `upload.json` beside them with the name it was uploaded by. An upload is hostile until shown otherwise: declared
+Each lies in `<cache>/uploads/<digest of its content>/`: a text as `text.txt`, records as `data.jsonl`, `data.csv` or
+`data.parquet`, images as `images/<class>/<number>-<name>`, and `upload.json` beside them with the name it was uploaded by. An upload is hostile until shown otherwise: declared
 sizes are not believed, an archive's names never become paths, and every image is decoded once before it is kept.
 """
 
@@ -14,11 +14,15 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from ablation_core.data import tables
 from ablation_core.data.images import eight_bit, opened_image
-from ablation_core.data.references import IMAGE_SUFFIXES, decode_text
+from ablation_core.data.references import IMAGE_SUFFIXES
+from ablation_core.data.text_files import read_text_file
 from ablation_core.errors import DataError, first_line
 from ablation_core.storage import CACHE, uploads_folder, working_folder
 
@@ -39,11 +43,12 @@ class Upload:
     """Something a person uploaded.
 
     Attributes:
-        kind: `text` or `images`.
+        kind: `text`, `images`, or of records `jsonl`, `csv` or `parquet`.
         name: what the uploaded file was called.
         digest: of its content; also the name of its folder.
         files: how many there are: 1, or the number of images.
         bytes: what it takes on disk.
+        column: of records, whose texts are read: `text`, else the one with the longest texts.
     """
 
     kind: str
@@ -51,10 +56,15 @@ class Upload:
     digest: str
     files: int
     bytes: int
+    column: str = ""
+
+
+_FILES = {"text": "text.txt", "images": "images", "jsonl": "data.jsonl", "csv": "data.csv", "parquet": "data.parquet"}
+_ROWS_LOOKED_AT = 50
 
 
 def keep_upload(name: str, content: bytes, cache: Path = CACHE) -> Upload:
-    """Check an uploaded text file or zip of images and keep it.
+    """Check an uploaded text file, file of records, or zip of images, and keep it.
 
     Raises:
         DataError: it is not what it should be; nothing is left behind.
@@ -62,8 +72,9 @@ def keep_upload(name: str, content: bytes, cache: Path = CACHE) -> Upload:
     if len(content) > MAX_BYTES:
         raise DataError(f"{_shown(name)} is larger than {MAX_BYTES // 1_000_000} MB; upload a part of it.")
     if not content:
-        raise DataError(f"{_shown(name)} is empty; upload a UTF-8 text file or a zip of images.")
-    zipped = content[:4] in (b"PK\x03\x04", b"PK\x05\x06") or name.lower().endswith(".zip")
+        raise DataError(f"{_shown(name)} is empty; upload a UTF-8 text file, a file of records, or a zip of images.")
+    records = _kind_of_records(name)
+    zipped = (records != "parquet" and content[:4] in (b"PK\x03\x04", b"PK\x05\x06")) or name.lower().endswith(".zip")
     digest = hashlib.sha256(content).hexdigest()[:16]
     folder = uploads_folder(cache)
     if (kept := _read_note(folder / digest)) is not None:
@@ -74,9 +85,16 @@ def keep_upload(name: str, content: bytes, cache: Path = CACHE) -> Upload:
         with working_folder(folder) as temporary:
             work = temporary / "work"
             work.mkdir()
-            files = _unpack_images(name, content, work / "images") if zipped else _write_text(name, content, work)
+            files, column = 1, ""
+            if zipped:
+                files = _unpack_images(name, content, work / "images")
+            elif records:
+                column = _write_records(name, records, content, work)
+            else:
+                _write_text(name, content, work)
             taken = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
-            upload = Upload("images" if zipped else "text", _shown(name), digest, files, taken)
+            kind = "images" if zipped else records or "text"
+            upload = Upload(kind, _shown(name), digest, files, taken, column)
             (work / _NOTE).write_text(json.dumps(asdict(upload)), encoding="utf-8")
             if (folder / digest).exists():  # its note is damaged, or it came at the same moment
                 shutil.rmtree(folder / digest)
@@ -97,12 +115,14 @@ def reference(upload: Upload, cache: Path = CACHE) -> str:
     folder = uploads_folder(cache) / upload.digest
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    return f"text:{folder / 'text.txt'}" if upload.kind == "text" else f"images:{folder / 'images'}"
+    return f"{upload.kind}:{folder / _FILES[upload.kind]}" + (f"#{upload.column}" if upload.column else "")
 
 
 def references(kind: str, cache: Path = CACHE) -> tuple[str, ...]:
     """The data references of all uploads of a kind, `text` or `images`."""
-    return tuple(reference(upload, cache) for upload in list_uploads(cache) if upload.kind == kind)
+    return tuple(
+        reference(upload, cache) for upload in list_uploads(cache) if (upload.kind == "images") == (kind == "images")
+    )
 
 
 def delete_upload(digest: str, cache: Path = CACHE) -> None:
@@ -124,9 +144,8 @@ def _read_note(folder: Path) -> Upload | None:
     """What the note of an upload says; None where there is none that can be read."""
     try:
         upload = Upload(**json.loads((folder / _NOTE).read_text(encoding="utf-8")))
-        kinds = {"text": "text.txt", "images": "images"}
         whole = all(type(getattr(upload, field.name)) is field.type for field in fields(Upload))
-        whole = whole and upload.kind in kinds and (folder / kinds[upload.kind]).exists()
+        whole = whole and upload.kind in _FILES and (folder / _FILES[upload.kind]).exists()
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return upload if whole and upload.digest == folder.name else None
@@ -140,10 +159,38 @@ def _check_room(folder: Path, coming: int) -> None:
         )
 
 
-def _write_text(name: str, content: bytes, work: Path) -> int:
-    decode_text(content, _shown(name))
+def _write_text(name: str, content: bytes, work: Path) -> None:
+    """A text that may be scored as it is; what is left as it was uploaded is read like any other text file."""
     (work / "text.txt").write_bytes(content)
-    return 1
+    _named_as(name, work / "text.txt", lambda: read_text_file(work / "text.txt", []))
+
+
+def _write_records(name: str, kind: str, content: bytes, work: Path) -> str:
+    """Records, and the column whose texts are read.
+
+    Raises:
+        DataError: they cannot be read, or hold no texts.
+    """
+    place = work / _FILES[kind]
+    place.write_bytes(content)
+    columns = _named_as(name, place, lambda: tables.text_columns(kind, place, _ROWS_LOOKED_AT))
+    if not columns:
+        raise DataError(f"{_shown(name)} has no column of texts.")
+    return tables.DEFAULT_COLUMN if tables.DEFAULT_COLUMN in columns else max(columns, key=lambda one: columns[one])
+
+
+def _named_as(name: str, place: Path, read: Callable[[], Any]) -> Any:
+    """What reading gives; its sentence, where there is one, by the name that was uploaded."""
+    try:
+        return read()
+    except DataError as error:
+        raise DataError(str(error).replace(str(place), _shown(name))) from error
+
+
+def _kind_of_records(name: str) -> str:
+    """By the file's name; empty where it is none of records."""
+    suffix = PurePosixPath(name.lower().removesuffix(".gz")).suffix
+    return {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}.get(suffix, "")
 
 
 def _unpack_images(name: str, content: bytes, target: Path) -> int:

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ablation_core.data.dataset import IGNORED, Batch, Data, load_data, special_tokens
+from ablation_core.data.dataset import IGNORED, Batch, Data, special_tokens
 from ablation_core.data.images import eight_bit, opened_image
+from ablation_core.data.load import load_data
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import check_known, encode
@@ -59,6 +60,8 @@ def prompt(model: LoadedModel, text: str, data_ref: str, new_tokens: int = NEW_T
     if masked:
         text = _GAP.sub(lambda _: model.tokenizer.mask_token, text)
     tokens = encode(model, text)
+    if before and tokens[: len(before)] == before:  # the text brings what begins it; once is enough
+        tokens = tokens[len(before) :]
     ids = torch.tensor([[*before, *tokens, *after]], dtype=torch.long)
     check_known(model, int(ids.max()) if ids.numel() else 0)
     most = min(MOST_TOKENS, (model.max_length or MOST_TOKENS) - (0 if masked else new_tokens))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Data
+from ablation_core.data.made_for import check_made_for
 from ablation_core.engine.forward import CleanPass, first_row, record, run_blocks
 from ablation_core.engine.hooks import Replace, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.kept_bytes import kept_bytes
@@ -56,6 +57,7 @@ class CleanPassCache:
         clean_limit: int | None = None,
         pre_outs: bool = True,
     ) -> None:
+        check_made_for(model, data.made_for, data.ref)
         usual, usual_clean = kept_bytes(model.device)
         clean_limit = usual_clean if clean_limit is None else clean_limit
         self.model, self.data, self.pre_outs = model, data, pre_outs
@@ -161,32 +163,39 @@ def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int,
     return [*clean_pass.outputs[:first], *outputs]
 
 
-def constant_replacements(
-    selection: Selection, values: np.ndarray, model: LoadedModel, skip_first: int = 0
-) -> dict[int, Replace]:
-    """Replacements by constants, float32 (layers, heads, head_dim), but for the first `skip_first` positions."""
+def constant_replacements(selection: Selection, values: np.ndarray, model: LoadedModel) -> dict[int, Replace]:
+    """Replacements by constants, float32 (layers, heads, head_dim), at every position."""
     replacements = {}
     for layer in selection.layers:
-        value = torch.from_numpy(values[layer, : selection.shape.heads[layer]].reshape(-1).copy())
-        replacements[layer] = _swapper(selection, layer, value.to(model.device), skip_first)
+        value = torch.from_numpy(selection.shape.flat(values, layer).copy())
+        replacements[layer] = _swapper(selection, layer, value.to(model.device))
     return replacements
 
 
-def resampled_replacements(
-    selection: Selection, resampled: Mapping[int, Tensor], skip_first: int = 0
-) -> dict[int, Replace]:
-    """Replacements by a donor run's pre-outs, position by position, but for the first `skip_first` positions."""
-    return {layer: _swapper(selection, layer, resampled[layer], skip_first) for layer in selection.layers}
+def resampled_replacements(selection: Selection, resampled: Mapping[int, Tensor]) -> dict[int, Replace]:
+    """Replacements by a source run's z, position by position."""
+    return {layer: _swapper(selection, layer, resampled[layer]) for layer in selection.layers}
 
 
-def _swapper(selection: Selection, layer: int, value: Tensor, skip_first: int) -> Replace:
+def at_positions(replacements: Mapping[int, Replace], where: Callable[[Tensor], Tensor]) -> dict[int, Replace]:
+    """The same replacements, only at some positions.
+
+    Args:
+        where: from z, (batch, position, …), to which positions are replaced, bool (batch, position, 1).
+    """
+
+    def here(replace: Replace) -> Replace:
+        return lambda z: torch.where(where(z), replace(z), z)
+
+    return {layer: here(replace) for layer, replace in replacements.items()}
+
+
+def _swapper(selection: Selection, layer: int, value: Tensor) -> Replace:
     mask = torch.from_numpy(selection.mask(layer)).to(value.device)
 
     def swap(z: Tensor) -> Tensor:
         # Layers may lie on several devices; moving to where a tensor already is costs nothing.
         here = mask.to(z.device)
-        if skip_first:
-            here = here & (torch.arange(z.shape[1], device=z.device) >= skip_first)[:, None]
         return torch.where(here, value.to(z.device, z.dtype), z)
 
     return swap

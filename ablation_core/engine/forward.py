@@ -106,4 +106,4 @@ def on_device(batch: Batch, model: LoadedModel) -> Batch:
         name: tensor.to(model.device, dtype if tensor.is_floating_point() else None)
         for name, tensor in batch.inputs.items()
     }
-    return Batch(inputs, batch.targets.to(model.device))
+    return Batch(inputs, batch.targets.to(model.device), batch.answers)

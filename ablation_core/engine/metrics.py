@@ -3,8 +3,8 @@
     METRICS["top1"].label           # "top-1"
     METRICS["loss"].worse           # 1: a loss that grows is worse
 
-A new metric is a row here and a function of what `scores.ScoredLogits` holds: the logits, the targets, and the clean
-run's scores. Documents, tables, charts, sentences and exported files take all else from the row.
+A new metric is a row here and a function of what `ScoredLogits` holds (the logits, the targets, and the clean
+run's scores) or, in tasks, `answers.ScoredAnswers`. Documents, tables, charts, sentences and exported files take all else from the row.
 """
 
 from __future__ import annotations
@@ -12,13 +12,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ablation_core.data.dataset import Data
-    from ablation_core.engine.scores import ScoredLogits
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredLogits:
+    """What a metric is a function of: a run's predictions.
+
+    Attributes:
+        logits: (predictions, classes), of any precision.
+        targets: long, (predictions,); or (predictions, targets) where the data has several, the right one first.
+        loss: cross-entropy, nats; this and the following float64 (predictions,).
+        top1, top10: 1 where the target was among the most probable one or ten, else 0; a share where that is a tie.
+        kl: divergence of the run's distribution from the clean one's, nats: KL(clean ‖ run); 0 of the clean run itself.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    loss: np.ndarray
+    top1: np.ndarray
+    top10: np.ndarray
+    kl: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -51,6 +72,7 @@ class Metric:
         chance: of so many classes, its value by guessing blindly; None where that is not known.
         derived: figures that follow from its mean.
         applies: to which data.
+        answers: whether it compares a right answer with a wrong one, as only tasks have them.
         fewest_classes: from how many classes of images on it says something.
     """
 
@@ -62,13 +84,14 @@ class Metric:
     cell_format: str
     axis_format: str
     worse: Literal[1, -1]
-    values: Callable[[ScoredLogits], np.ndarray]
+    values: Callable[[Any], np.ndarray]
     divergence: bool = False
     estimate: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     curve: bool = False
     chance: Callable[[int], float] | None = None
     derived: tuple[Derived, ...] = ()
     applies: Callable[[Data], bool] = lambda data: True
+    answers: bool = False
     fewest_classes: int = 0
 
     @property
@@ -137,13 +160,33 @@ METRICS = {
             divergence=True,
             estimate=lambda slope, curvature: curvature,
         ),
+        Metric(
+            "logit_difference", "logit difference", "nats", ".3f", "+.3f", "+.2f", ".1f",
+            worse=-1,
+            values=lambda run: run.wrong_loss - run.loss,
+            curve=True,
+            answers=True,
+        ),
+        Metric(
+            "probability", "probability", "", ".1%", "+.2%", "+.1%", ".0%",
+            worse=-1,
+            values=lambda run: np.exp(-run.loss),
+            answers=True,
+        ),
+        Metric(
+            "accuracy", "accuracy", "", ".1%", "+.2%", "+.1%", ".0%",
+            worse=-1,
+            values=lambda run: (np.sign(run.wrong_loss - run.loss) + 1) / 2,
+            curve=True,
+            answers=True,
+        ),
     )
 }  # fmt: skip
 
 
 def metrics_of(data: Data) -> tuple[Metric, ...]:
     """The metrics that apply to this data."""
-    return tuple(metric for metric in METRICS.values() if metric.applies(data))
+    return tuple(metric for metric in METRICS.values() if metric.applies(data) and (data.is_task or not metric.answers))
 
 
 def estimated_metrics() -> tuple[Metric, ...]:

@@ -3,16 +3,26 @@
 Everything is kept per prediction, so that a change is always the mean of differences on the same predictions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.engine.metrics import METRICS, Metric
+from ablation_core.engine.metrics import METRICS, Metric, ScoredLogits
 
 _BLOCK_VALUES = 1 << 19  # logits scored at once: 2 MiB, and as much again in each buffer
+
+
+class Figure(Protocol):
+    """A number per prediction with a name: a row of `METRICS`, or one of `answers.ANSWER_TOKENS`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def values(self) -> Callable[[Any], np.ndarray]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,31 +44,11 @@ class Scores:
         return self[metric.name] - (0 if metric.divergence else baseline[metric.name])
 
     @classmethod
-    def joined(cls, parts: Sequence["Scores"], metrics: Sequence[Metric]) -> "Scores":
+    def joined(cls, parts: Sequence["Scores"], metrics: Sequence["Figure"]) -> "Scores":
         """The parts' predictions one after another; without any where there are no parts."""
         nothing = np.zeros(0)
         names = [metric.name for metric in metrics]
         return cls({name: np.concatenate([nothing, *(part[name] for part in parts)]) for name in names})
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredLogits:
-    """What a metric is a function of: a run's predictions.
-
-    Attributes:
-        logits: (predictions, classes), of any precision.
-        targets: long, (predictions,); or (predictions, targets) where the data has several, the right one first.
-        loss: cross-entropy, nats; this and the following float64 (predictions,).
-        top1, top10: 1 where the target was among the most probable one or ten, else 0; a share where that is a tie.
-        kl: divergence of the run's distribution from the clean one's, nats: KL(clean ‖ run); 0 of the clean run itself.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    loss: np.ndarray
-    top1: np.ndarray
-    top10: np.ndarray
-    kl: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +66,7 @@ class CleanPredictions:
     scores: Scores
 
 
-def score(logits: Tensor, targets: Tensor, clean: CleanPredictions, metrics: Sequence[Metric] | None = None) -> Scores:
+def score(logits: Tensor, targets: Tensor, clean: CleanPredictions, metrics: Sequence[Figure] | None = None) -> Scores:
     """Score predictions: logits and targets as `ScoredLogits` has them.
 
     Args:
@@ -85,14 +75,14 @@ def score(logits: Tensor, targets: Tensor, clean: CleanPredictions, metrics: Seq
     return _scores(_scored(logits, targets, clean.probabilities, clean.level)[0], metrics)
 
 
-def score_clean(logits: Tensor, targets: Tensor, metrics: Sequence[Metric] | None = None) -> CleanPredictions:
+def score_clean(logits: Tensor, targets: Tensor, metrics: Sequence[Figure] | None = None) -> CleanPredictions:
     """Score a baseline's predictions, and keep what `score` compares with."""
     probabilities = torch.empty(logits.shape, device=logits.device)
     run, level = _scored(logits, targets, probabilities, None)
     return CleanPredictions(probabilities, level, _scores(run, metrics))
 
 
-def _scores(run: ScoredLogits, metrics: Sequence[Metric] | None) -> Scores:
+def _scores(run: ScoredLogits, metrics: Sequence[Figure] | None) -> Scores:
     return Scores({metric.name: metric.values(run) for metric in (METRICS.values() if metrics is None else metrics)})
 
 

@@ -11,10 +11,17 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED
+from ablation_core.engine.answers import ANSWER_TOKENS, answer_scores
 from ablation_core.engine.forward import CleanPass, first_row, options
 from ablation_core.engine.hooks import hidden_of, skip_blocks
 from ablation_core.engine.metrics import METRICS, Metric
-from ablation_core.engine.scores import CleanPredictions, Scores, score, score_clean
+from ablation_core.engine.scores import (
+    CleanPredictions,
+    Figure,
+    Scores,
+    score,
+    score_clean,
+)
 from ablation_core.models.loaded import LoadedModel
 
 LOGIT_VALUES = 1 << 25  # at most this many logits at once (128 MiB in float32): fewer make the unembedding slower
@@ -29,23 +36,29 @@ def score_outputs(
     Args:
         metrics: by default all; every time the same of one clean pass, whose own scores are kept.
     """
-    metrics = tuple(METRICS.values()) if metrics is None else metrics
-    scored = clean_pass.batch.targets != IGNORED
-    wanted = clean_pass.batch.targets[scored]
+    batch = clean_pass.batch
+    if metrics is None:
+        metrics = tuple(metric for metric in METRICS.values() if batch.answers is not None or not metric.answers)
+    scored = batch.targets != IGNORED
+    wanted, figures = batch.targets[scored], metrics
+    if batch.answers is not None:
+        other = batch.answers.others.to(wanted.device)[scored]
+        wanted, figures = torch.stack([wanted, other.where(other != IGNORED, wanted)], 1), ANSWER_TOKENS
     clean = clean_pass.outputs[-1]
     parts: list[list[Scores]] = [[] for _ in (clean, *outputs)]
     with model.lock:
         for rows, chunk in _chunks(model, clean_pass, scored):
-            baseline = _clean(clean_pass, rows.start or 0, partial(chunk, clean), wanted[rows], metrics)
+            baseline = _clean(clean_pass, rows.start or 0, partial(chunk, clean), wanted[rows], figures)
             parts[0].append(baseline.scores)
             for part, output in zip(parts[1:], outputs, strict=True):  # one at a time: logits are large
-                part.append(score(chunk(output), wanted[rows], baseline, metrics))
+                part.append(score(chunk(output), wanted[rows], baseline, figures))
             del baseline  # before the next is made
-    return [Scores.joined(part, metrics) for part in parts]
+    joined = [Scores.joined(part, figures) for part in parts]
+    return joined if batch.answers is None else [answer_scores(batch, tokens, metrics) for tokens in joined]
 
 
 def _clean(
-    clean_pass: CleanPass, first: int, logits: Callable[[], Tensor], wanted: Tensor, metrics: Sequence[Metric]
+    clean_pass: CleanPass, first: int, logits: Callable[[], Tensor], wanted: Tensor, metrics: Sequence[Figure]
 ) -> CleanPredictions:
     """The clean run's predictions that begin at number `first`, scored; kept or made again."""
     if first in clean_pass.clean:
@@ -104,6 +117,12 @@ def _chunks(
         yield here, logits
 
 
+def logits_from(model: LoadedModel, clean_pass: CleanPass) -> Iterator[tuple[slice, Callable[[Tensor], Tensor]]]:
+    """Runs of scored predictions, each with a function from the last block's hidden state to the model's logits."""
+    for rows, chunk in _chunks(model, clean_pass, clean_pass.batch.targets != IGNORED):
+        yield rows, lambda last, chunk=chunk: chunk(_like(clean_pass.outputs[-1], last))
+
+
 @torch.enable_grad()
 def log_probs_from(model: LoadedModel, clean_pass: CleanPass, last: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Runs of scored predictions, each with its log-probabilities as a function of the last block's hidden state.
@@ -126,13 +145,14 @@ def loss_gradient(model: LoadedModel, clean_pass: CleanPass, output: Any, needed
     """
     wanted = clean_pass.batch.targets[clean_pass.batch.targets != IGNORED]
     hidden = hidden_of(output).detach().requires_grad_(needed)
-    total = 0.0
+    total, gradient = 0.0, None
     for rows, log_probs in log_probs_from(model, clean_pass, hidden):
         loss = -log_probs.gather(1, wanted[rows][:, None]).double().sum()
         if needed:
-            loss.backward()
+            (part,) = torch.autograd.grad(loss, hidden)  # by this alone: weights in memory keep the gradients they have
+            gradient = part if gradient is None else gradient + part
         total += loss.item()
-    return total, torch.empty(0) if hidden.grad is None else hidden.grad
+    return total, torch.empty(0) if gradient is None else gradient
 
 
 def _logits(model: LoadedModel, inputs: dict[str, Tensor], outputs: Sequence[Any]) -> Tensor:

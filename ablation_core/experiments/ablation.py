@@ -3,7 +3,8 @@
     result = ablate(model, data, "3.2 5.0:1-4", method=["zero", "peak"], statistics=statistics)
     result.to_dict()["results"][0]["change"]["loss"]  # {"mean": …, "low": …, "high": …}
 
-Every method sees the same predictions and the same neurons; the ablation applies to every position but those that `skip_first` leaves out.
+Every method sees the same predictions and the same neurons; the ablation applies at every
+position, or at those that are named.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,8 @@ from torch import Tensor
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
-from ablation_core.data.dataset import IGNORED, Data, checked_seed, scored_rows
+from ablation_core.data.dataset import IGNORED, Batch, Data, checked_seed, scored_rows
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.hooks import Replace
 from ablation_core.engine.metrics import metrics_of
@@ -26,9 +28,10 @@ from ablation_core.engine.scores import Scores
 from ablation_core.errors import DataError
 from ablation_core.experiments.displacement import DisplacementGauge
 from ablation_core.experiments.prediction_scores import PredictionScores
-from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.experiments.results import AblationResult, MethodResult, Performance
 from ablation_core.methods.optimal import OptimalRun, training_data
+from ablation_core.methods.positional import positional_means
 from ablation_core.methods.registry import METHODS, Method, check_statistics, choose_methods, constant_values
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.progress import Progress, reporting
@@ -48,7 +51,7 @@ class AblationSpec:
     methods: tuple[Method, ...]
     bins: int = DEFAULT_BINS
     seed: int = 0
-    skip_first: int = 0  # positions at the start of each sequence that are left as they are
+    positions: Positions = EVERYWHERE
 
 
 class AblationRun:
@@ -68,7 +71,9 @@ class AblationRun:
         clean_cache: clean_passes.CleanPassCache | None = None,
         learned: Mapping[str, dict[int, Replace]] | None = None,
     ) -> None:
+        Selection.read(spec.selection, model.shape)  # says where it was made for a model of another shape
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
+        spec.positions.check(data.longest or data.seq_len, data.is_task)
         if statistics is not None:
             check_made_from(statistics.provenance, model, "These statistics")
         self.clean_cache = clean_cache or clean_passes.CleanPassCache(model, data)
@@ -84,7 +89,7 @@ class AblationRun:
             elif method.learned:
                 self._learners[method.name] = self._learner()
         self.metrics = metrics_of(data)
-        self._gauges = {method.name: DisplacementGauge(spec.selection, std, spec.skip_first) for method in spec.methods}
+        self._gauges = {method.name: DisplacementGauge(spec.selection, std) for method in spec.methods}
         self._baseline: list[Scores] = []
         self._ablated: dict[str, list[Scores]] = {method.name: [] for method in spec.methods}
         self._sequences: list[np.ndarray] = []
@@ -132,26 +137,48 @@ class AblationRun:
             self._ablated[method.name].append(part)
         self.targets.append(clean_pass.batch.targets.cpu().numpy())
         first = self.data.numbers(self.batches_done).start
-        self._sequences.append(first + scored_rows(self.targets[-1]))
+        if clean_pass.batch.answers is not None:
+            numbers = self.data.numbers(self.batches_done)
+            self._sequences.append(np.array(list(numbers) if self.data.groups is None else self.data.groups[numbers]))
+        else:
+            self._sequences.append(first + scored_rows(self.targets[-1]))
         self.batches_done += 1
 
     def _ablated_output(self, method: Method, clean_pass: forward.CleanPass) -> Any:
         """The last block's output of the next batch with the selection ablated by a method."""
         gauge, number = self._gauges[method.name], self.batches_done
-        replacements = gauge.watched(self.replacements(method, self.data.numbers(number), number))
+        where = None if self.spec.positions.everywhere else self.spec.positions.mask(clean_pass.batch)
+        replacements = self.replacements(method, self.data.numbers(number), number, clean_pass.batch)
+        replacements = gauge.watched(replacements, where)
         outputs = clean_passes.ablated_outputs(self.model, clean_pass, replacements)
-        gauge.compare(clean_pass.outputs, outputs)
+        gauge.compare(clean_pass.outputs, outputs, where)
         return outputs[-1]
 
-    def replacements(self, method: Method, rows: Sequence[int], number: int | None = None) -> dict[int, Replace]:
-        """What the method puts in the selected neurons' place in a batch of these sequences, layer by layer.
+    def replacements(
+        self, method: Method, rows: Sequence[int], number: int | None = None, batch: Batch | None = None
+    ) -> dict[int, Replace]:
+        """What the method puts in the selected neurons' place in a batch of these sequences, layer by layer, at the
+        positions that are named.
 
         Args:
             number: of the batch, if it is one of the data's: what donors give there is then shared.
         """
-        selection, seed = self.spec.selection, self.spec.seed
-        if not selection.chosen:
+        if not self.spec.selection.chosen:
             return {}
+        replacements = self._everywhere(method, rows, number)
+        if self.spec.positions.everywhere:
+            return replacements
+        where = self.spec.positions.mask(self.data.rows(rows) if batch is None else batch)
+        return clean_passes.at_positions(replacements, where)
+
+    def _everywhere(self, method: Method, rows: Sequence[int], number: int | None) -> dict[int, Replace]:
+        """The same at every position."""
+        selection, seed = self.spec.selection, self.spec.seed
+        if method.positional:
+            means = self.clean_cache.once(
+                positional_means, lambda: positional_means(self.model, training_data(self.model, self.data), self.data)
+            )
+            return clean_passes.resampled_replacements(selection, means)
         source = method.source
         if source is None:
             return self._constants[method.name]
@@ -166,10 +193,10 @@ class AblationRun:
             values = self.clean_cache.resampled(number, (method.name, seed), lambda: resampled(every))
         else:
             values = resampled(selection.layers)
-        return clean_passes.resampled_replacements(selection, values, self.spec.skip_first)
+        return clean_passes.resampled_replacements(selection, values)
 
     def _constant_replacements(self, values: np.ndarray) -> dict[int, Replace]:
-        return clean_passes.constant_replacements(self.spec.selection, values, self.model, self.spec.skip_first)
+        return clean_passes.constant_replacements(self.spec.selection, values, self.model)
 
     def _learner(self) -> OptimalRun:
         assert self.statistics is not None  # checked for every method that learns
@@ -180,7 +207,7 @@ class AblationRun:
             name: constant_values(METHODS[name], self.statistics, self.spec.selection, self.spec.bins)
             for name in ("zero", "mean", "median", "peak")
         }
-        return OptimalRun(training, self.spec.selection, starts, self.statistics.std, self.spec.skip_first)
+        return OptimalRun(training, self.spec.selection, starts, self.statistics.std, self.spec.positions)
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> "AblationRun":
         """Run all batches that are left; `progress` is called with (batches done, batches) after each."""
@@ -224,7 +251,7 @@ class AblationRun:
                     self._means(scores),
                     {metric: test.interval for metric, test in tested.items()},
                     self._gauges[name].result(),
-                    over_optimal and over_optimal.interval,
+                    None if over_optimal is None else over_optimal.interval,
                     self._learners[name].learning if name in self._learners else None,
                     {metric.name: tested[metric.name].p for metric in self.metrics if metric.tested},
                 )
@@ -236,10 +263,12 @@ class AblationRun:
             select=str(self.spec.selection),
             neurons=len(self.spec.selection),
             bins=self.spec.bins,
-            positions_spared=self.spec.skip_first,
+            positions=str(self.spec.positions),
             baseline=self._means(baseline),
             results=tuple(results),
             least_to_most=between.interval if len(order) > 1 else None,
+            seed=self.spec.seed,
+            provenance=describe_made(self.model, self.data),
             predictions=PredictionScores(
                 self.model.modality, self.firsts, tuple(self.targets), sequences, baseline, ablated
             ),
@@ -287,7 +316,7 @@ def ablate(
     statistics: Statistics | str | Path | None = None,
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
-    skip_first: int = 0,
+    positions: str | Positions = "all",
     progress: Progress | bool | None = None,
 ) -> AblationResult:
     """Ablate a selection by one or several methods and measure what changes.
@@ -311,15 +340,16 @@ def ablate(
             as `"python-docs"`.
         bins: the peak's binning.
         seed: of donors and intervals; by default the data's.
-        skip_first: how many positions at the start of each sequence are left as they are.
+        positions: where in each sequence: all, last, 3, -2, 3-7, 3- (from there on), several by commas; answer in tasks.
         progress: called with (batches done, batches) after each; True for a bar.
 
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
     selection = Selection.read(select, model.shape)
-    methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
-    spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), skip_first)
+    methods = choose_methods([method] if isinstance(method, str) else method, model.modality, data)
+    where = Positions.parse(positions) if isinstance(positions, str) else positions
+    spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), where)
     run = AblationRun(model, data, spec, as_statistics(statistics, model))
     with reporting(progress, "ablation") as report:
         return run.finish(report).result()

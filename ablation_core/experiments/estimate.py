@@ -14,20 +14,23 @@ differs; docs/results/estimates.md shows by how much.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ablation_core.activations.files import as_statistics
+from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Data, checked_seed
+from ablation_core.data.made_for import check_made_for
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.gradients import linearise
 from ablation_core.engine.metrics import estimated_metrics
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.head_displacements import HeadDisplacements
-from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
@@ -83,17 +86,21 @@ class EstimateResult(Presented):
 
     description: dict
     bins: int
-    positions_spared: int
+    positions: str
     passes: int
     shape: ModelShape
     methods: tuple[MethodEstimate, ...]
+    seed: int = 0
+    provenance: dict = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core estimate --json`; null stands for what is not a number.
 
         For each method: every head, and the `NEURONS_LISTED` neurons of the greatest estimated change of loss.
         """
-        settings = {"bins": self.bins, "positions_spared": self.positions_spared, "passes": self.passes}
+        spared = Positions.parse(self.positions).skipped
+        settings = {"bins": self.bins, "positions": self.positions, "positions_spared": spared, "passes": self.passes}
+        settings |= {"seed": self.seed, "provenance": self.provenance}
         return self.description | settings | {"results": [self._document(method) for method in self.methods]}
 
     def _document(self, method: MethodEstimate) -> dict:
@@ -129,7 +136,7 @@ class EstimateRun:
     Args:
         methods: any that put a constant or a donor's activations in a neuron's place.
         seed: of donors and of the random gradients; by default the data's.
-        skip_first: how many positions at the start of each sequence are left as they are.
+        positions: where the heads would be ablated.
         passes: random gradients a batch; more make the estimates less noisy and take as much longer.
 
     Raises:
@@ -145,20 +152,29 @@ class EstimateRun:
         statistics: Statistics | None = None,
         bins: int = DEFAULT_BINS,
         seed: int | None = None,
-        skip_first: int = 0,
+        positions: Positions = EVERYWHERE,
         passes: int = PASSES,
     ) -> None:
+        positions.check(data.longest or data.seq_len, data.is_task)
+        if data.is_task and not data.one_answer:
+            raise DataError(
+                f"In {data.ref} some answers have several tokens, so that the right and the wrong one are not read off the "
+                f"same logits; heads cannot be estimated there, only ablated."
+            )
         if passes < 1:
             raise MethodError(f"An estimate needs at least 1 random pass a batch, not {passes}.")
         if learned := [method.name for method in methods if method.learned]:
             raise MethodError(
                 f"The constants of {learned[0]} are learned for each selection; they cannot be estimated."
             )
+        check_made_for(model, data.made_for, data.ref)
+        if statistics is not None:
+            check_made_from(statistics.provenance, model, "These statistics")
         self.model, self.data, self.methods, self.statistics = model, data, tuple(methods), statistics
-        self.bins, self.skip_first, self.passes = bins, skip_first, passes
+        self.bins, self.positions, self.passes = bins, positions, passes
         self.seed = checked_seed(data.seed if seed is None else seed)
         self._displacements = HeadDisplacements(
-            model, data, self.methods, statistics=statistics, bins=bins, seed=self.seed, skip_first=skip_first
+            model, data, self.methods, statistics=statistics, bins=bins, seed=self.seed, positions=positions
         )
         self.metrics = tuple(metric for metric in estimated_metrics() if metric.applies(data))
         self._means = {
@@ -220,7 +236,10 @@ class EstimateRun:
             MethodEstimate(method.name, {one.name: self._estimated(method.name, one.name) for one in self.metrics})
             for method in self.methods
         )
-        return EstimateResult(description, self.bins, self.skip_first, self.passes, self.model.shape, methods)
+        made = describe_made(self.model, self.data)
+        return EstimateResult(
+            description, self.bins, str(self.positions), self.passes, self.model.shape, methods, self.seed, made
+        )
 
     def _estimated(self, method: str, metric: str) -> Estimated:
         heads, neurons = (self._means[method, metric, what] for what in ("heads", "neurons"))
@@ -234,10 +253,10 @@ class EstimateRun:
 
 def _stacked(layers: list[np.ndarray]) -> np.ndarray:
     """One array a layer, of (heads, …), as one array (layers, heads, …), filled up with NaN."""
-    most = max(len(layer) for layer in layers)
-    stacked = np.full((len(layers), most, *layers[0].shape[1:]), np.nan)
+    most = np.max([layer.shape for layer in layers], axis=0)
+    stacked = np.full((len(layers), *most), np.nan)
     for number, layer in enumerate(layers):
-        stacked[number, : len(layer)] = layer
+        stacked[(number, *map(slice, layer.shape))] = layer
     return stacked
 
 
@@ -249,7 +268,7 @@ def estimate(
     statistics: Statistics | str | Path | None = None,
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
-    skip_first: int = 0,
+    positions: str | Positions = "all",
     passes: int = PASSES,
     progress: Progress | bool | None = None,
 ) -> EstimateResult:
@@ -269,7 +288,7 @@ def estimate(
         statistics: for the methods that need them: themselves, their file, or the data set that they were made from.
         bins: the peak's binning.
         seed: of resampling sources and of the random gradients; by default the data's.
-        skip_first: how many positions at the start of each sequence are left as they are.
+        positions: where the heads would be ablated.
         passes: random gradients per batch; more make the estimates less noisy and take as much longer.
         progress: called with (batches done, batches) after each; True for a bar.
 
@@ -284,7 +303,7 @@ def estimate(
         statistics=as_statistics(statistics, model),
         bins=bins,
         seed=seed,
-        skip_first=skip_first,
+        positions=Positions.parse(positions) if isinstance(positions, str) else positions,
         passes=passes,
     )
     with reporting(progress, "estimate") as report:

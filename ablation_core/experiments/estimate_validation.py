@@ -7,6 +7,7 @@ import numpy as np
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
+from ablation_core.data.positions import Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
@@ -17,6 +18,7 @@ from ablation_core.selection import Head, Selection
 from ablation_core.storage import as_number
 
 TOP = 10
+ENOUGH = 2 * TOP  # heads: of fewer, most of the first ten are the same whatever was estimated
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Agreement:
         spearman: rank correlation.
         slope: of the least-squares line, estimate = slope · exact + a constant.
         ratio: the median of estimate / exact.
-        top: of the `TOP` heads of the greatest exact values, how many are among those of the greatest estimates.
+        top: of the `TOP` heads of the greatest exact values, how many are among those of the greatest estimates; only over
+            `ENOUGH` heads, since of twelve at least eight always are. `top_by_chance` is what a random order would give.
 
     A figure is NaN (`top`: None) where too few heads were measured for it, or all are alike.
     """
@@ -37,6 +40,10 @@ class Agreement:
     slope: float
     ratio: float
     top: int | None
+
+    @property
+    def top_by_chance(self) -> float:
+        return TOP * TOP / self.heads if self.heads else float("nan")
 
 
 def agreement(estimates: Sequence[float], exact: Sequence[float]) -> Agreement:
@@ -49,7 +56,7 @@ def agreement(estimates: Sequence[float], exact: Sequence[float]) -> Agreement:
         return Agreement(count, np.nan, np.nan, ratio, None)
     slope = np.cov(estimated, measured)[0, 1] / measured.var(ddof=1)
     best = [set(np.argsort(-values, kind="stable")[:TOP].tolist()) for values in (estimated, measured)]
-    top = len(best[0] & best[1]) if count > TOP else None
+    top = len(best[0] & best[1]) if count >= ENOUGH else None
     from scipy.stats import spearmanr  # a second to load
 
     return Agreement(count, float(spearmanr(estimated, measured).statistic), float(slope), ratio, top)
@@ -77,6 +84,7 @@ class EstimateValidation:
                         "slope": as_number(found.slope),
                         "median_ratio": as_number(found.ratio),
                         "top_10": found.top,
+                        "top_10_by_chance": None if found.top is None else found.top_by_chance,
                     }
                     for metric, found in self.agreements[method].items()
                 },
@@ -115,7 +123,7 @@ def validate_estimate(
         methods = choose_methods([method for method, chosen in heads.items() if head in chosen], model.modality)
         selection = Selection.of_heads([head], model.shape)
         seed = data.seed if seed is None else seed
-        spec = AblationSpec(selection, tuple(methods), result.bins, seed, result.positions_spared)
+        spec = AblationSpec(selection, tuple(methods), result.bins, seed, Positions.parse(result.positions))
         measured = AblationRun(model, data, spec, statistics, clean_cache).finish().result()
         for row in measured.results:
             exact[row.method][head] = {

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
@@ -21,7 +22,7 @@ class HeadDisplacements:
     """The displacements of every head by several methods, none of them learned.
 
     Args:
-        skip_first: how many positions at the start of each sequence stay as they are.
+        positions: where the heads would be ablated.
     """
 
     def __init__(
@@ -33,13 +34,13 @@ class HeadDisplacements:
         statistics: Statistics | None,
         bins: int,
         seed: int,
-        skip_first: int = 0,
+        positions: Positions = EVERYWHERE,
     ) -> None:
-        self.methods, self.head_dim = tuple(methods), model.head_dim
+        self.methods, self.shape = tuple(methods), model.shape
         everything = Selection.parse("*.*", model.shape)
         # An ablation of everything knows what each method puts where; it is never run.
         self._ablation = AblationRun(
-            model, data, AblationSpec(everything, self.methods, bins, seed, skip_first), statistics
+            model, data, AblationSpec(everything, self.methods, bins, seed, positions), statistics
         )
 
     def of(self, rows: Sequence[int], pre_outs: Sequence[Tensor]) -> dict[str, list[Tensor]]:
@@ -49,7 +50,10 @@ class HeadDisplacements:
     def _of(self, method: Method, rows: Sequence[int], pre_outs: Sequence[Tensor]) -> list[Tensor]:
         replacements = self._ablation.replacements(method, rows)
         with torch.inference_mode():
-            return [replacements[layer](z).float() - z.float() for layer, z in enumerate(pre_outs)]
+            return [  # a layer without heads has nothing to replace
+                replacements[layer](z).float() - z.float() if layer in replacements else z.float()
+                for layer, z in enumerate(pre_outs)
+            ]
 
     @torch.inference_mode()
     def products(
@@ -60,7 +64,7 @@ class HeadDisplacements:
         for name, moved in displacements.items():
             for layer, (gradient, displacement) in enumerate(zip(gradients, moved, strict=True)):
                 # Swin's windows stand in the batch's place; a sequence's come one after another.
-                terms = (gradient.float() * displacement).reshape(sequences, -1, gradient.shape[-1]).sum(1)
-                neurons = terms.unflatten(-1, (-1, self.head_dim)).double().cpu().numpy()
+                terms = (gradient.float() * displacement).unflatten(0, (sequences, -1)).flatten(1, -2).sum(1)
+                neurons = terms.unflatten(-1, (self.shape.heads[layer], self.shape.size(layer))).double().cpu().numpy()
                 products[name, layer] = (neurons.sum(-1), neurons)
         return products

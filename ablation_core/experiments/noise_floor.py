@@ -67,9 +67,10 @@ def random_head(shape: ModelShape, number: int, seed: int) -> Selection:
     Heads lie in one layer too, and what a layer's neurons do depends on the layer: sets spread over all layers would be
     another thing than a head.
     """
-    layer = number % shape.layers
-    masks = [np.zeros(heads * shape.head_dim, dtype=bool) for heads in shape.heads]
-    chosen = np.random.default_rng((seed, number)).choice(len(masks[layer]), shape.head_dim, replace=False)
+    having = [layer for layer, heads in enumerate(shape.heads) if heads]
+    layer = having[number % len(having)]
+    masks = [np.zeros(shape.width(layer), dtype=bool) for layer in range(shape.layers)]
+    chosen = np.random.default_rng((seed, number)).choice(len(masks[layer]), shape.size(layer), replace=False)
     masks[layer][chosen] = True
     return Selection.of_masks(masks, shape)
 
@@ -127,8 +128,9 @@ def noise_floor_steps(
     seed: int,
     methods: Sequence[str] = ("mean",),
     bins: int = DEFAULT_BINS,
+    sets: int = SETS,
 ) -> Iterator[NoiseFloor]:
-    """The floor over 1, 2, … `SETS` random sets, the same for every method; nothing where no such set can be drawn.
+    """The floor over 1, 2, … `sets` random sets, the same for every method; nothing where no such set can be drawn.
 
     Args:
         methods: their names; learned ones have no floor, since learning for each set would take too long.
@@ -136,7 +138,7 @@ def noise_floor_steps(
     """
     generator, chosen = np.random.default_rng(seed), tuple(METHODS[name] for name in methods)
     bands: dict[str, dict[str, tuple[float, float]]] = {}
-    for done in range(1, (SETS if selection.chosen else 0) + 1):
+    for done in range(1, (sets if selection.chosen else 0) + 1):
         drawn = random_selection(selection, generator)
         if drawn is None:
             return
@@ -153,7 +155,7 @@ def noise_floor_steps(
             }
             for name, scores in ablated.items()
         }
-        yield NoiseFloor(*bands[methods[0]]["loss"], done, SETS, bands)
+        yield NoiseFloor(*bands[methods[0]]["loss"], done, sets, bands)
 
 
 def _widened(band: tuple[float, float] | None, value: float) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ablation_core.data.positions import Positions
 from ablation_core.engine.metrics import figures
 from ablation_core.presentation import Presented
 from ablation_core.storage import as_number
@@ -62,6 +63,9 @@ class AblationResult(Presented):
     """What an experiment measured, with what is needed to measure it again.
 
     Attributes:
+        positions: where the ablation acted, in text form.
+        seed: of what resampling takes values from, and of intervals.
+        provenance: when, where and by which versions it was made, and what was done to the data (`provenance.py`).
         least_to_most: the loss of the most harmful method minus that of the least harmful one, paired; None for a
             single method.
         predictions: the scores behind the means; in no document, and None where a result was not measured here.
@@ -73,16 +77,24 @@ class AblationResult(Presented):
     select: str
     neurons: int
     bins: int
-    positions_spared: int
+    positions: str
     baseline: Performance
     results: tuple[MethodResult, ...]
     least_to_most: Interval | None
+    seed: int = 0
+    provenance: dict = field(default_factory=dict)
     predictions: PredictionScores | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def positions_spared(self) -> int:
+        """How many positions at the start were left as they are, where that is all that `positions` says; else 0."""
+        return Positions.parse(self.positions).skipped
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core ablate --json`; null stands for what is not a finite number."""
-        names = ("model", "data", "statistics", "select", "neurons", "bins", "positions_spared")
+        names = ("model", "data", "statistics", "select", "neurons", "bins", "positions", "positions_spared")
         document = {name: getattr(self, name) for name in names}
+        document |= {"seed": self.seed, "provenance": self.provenance}
         document["baseline"] = _finite(self.baseline.figures(divergences=False))
         document["results"] = [self._row(result) for result in self.results]
         document["least_to_most"] = _numbers(self.least_to_most)

@@ -5,9 +5,10 @@ Only ever called for a model that a person named by its id.
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -16,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 
 from ablation_core.errors import ModelError, first_line
 
@@ -65,7 +67,10 @@ def find_on_hub(ref: str, api: HfApi | None = None) -> HubModel:
     if os.environ.get("HF_HUB_OFFLINE") == "1" and api is None:
         return _from_cache(repo, revision, "the hub is switched off by HF_HUB_OFFLINE")
     try:
-        info = (api or HfApi()).model_info(repo, revision=revision, timeout=TIMEOUT_SECONDS, files_metadata=True)
+        api = api or HfApi()
+        info = api.model_info(repo, revision=revision, timeout=TIMEOUT_SECONDS, files_metadata=True)
+        if info.gated:
+            api.auth_check(repo)  # everybody sees a gated model's files listed, and only some may read them
     except GatedRepoError as error:
         raise ModelError(
             f"{repo} is gated: accept its conditions on its page, then log in with 'hf auth login'."
@@ -98,9 +103,28 @@ def find_on_hub(ref: str, api: HfApi | None = None) -> HubModel:
 
 def _from_cache(repo: str, revision: str | None, reason: str) -> HubModel:
     found = try_to_load_from_cache(repo, "config.json", revision=revision)
+    if not isinstance(found, str) and (others := _cached_revisions(repo)):
+        raise ModelError(
+            f"{repo} was downloaded before, but not its revision {revision or 'main'!r} (here: {', '.join(others)}), and it "
+            f"cannot be fetched now: {reason}. Write {repo}@{others[0]}, or check the network."
+        )
     if not isinstance(found, str):
         raise ModelError(
             f"{repo} cannot be fetched: {reason}, and it was not downloaded before. Check the network, name a local "
             f"folder, or use a bundled model."
         )
     return HubModel(repo, revision, {}, offline=True)
+
+
+def _cached_revisions(repo: str) -> list[str]:
+    """What of a model the hub's cache holds: names such as main, and commits without a name."""
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+    if not folder.is_dir():
+        return []
+    named = {
+        file.read_text().strip(): file.relative_to(folder / "refs").as_posix()
+        for file in (folder / "refs").rglob("*")
+        if file.is_file()
+    }
+    held = [path.name for path in sorted((folder / "snapshots").glob("*")) if (path / "config.json").exists()]
+    return sorted({named.get(commit, commit) for commit in held})

@@ -6,24 +6,25 @@ is unpickled but plain tensors.
 """
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
-from ablation_core.engine.forward import model_options
 from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.loading.checkpoint import check_keys, check_library, plain_flags
 from ablation_core.loading.folders import check_files, find_folder, folder_options, is_timm_folder
 from ablation_core.loading.hub import find_on_hub
+from ablation_core.loading.in_memory import load_from_memory
 from ablation_core.loading.length import longest_input
 from ablation_core.loading.memory import check_fits, weight_bytes
-from ablation_core.loading.pixels import image_mode, image_reader
-from ablation_core.loading.verification import noise_images, tiny_inputs, verify
+from ablation_core.loading.pixels import image_reader
+from ablation_core.loading.verification import verify
+from ablation_core.loading.wrapping import attach_tokenizer, wrap_timm, wrap_transformers
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.structure import find_structure, is_headless, known_architecture, modality_of
-from ablation_core.models.tokenizer import encode, tokenizer_faults
+from ablation_core.models.structure import is_headless, known_architecture, modality_of
+from ablation_core.models.tokenizer import tokenizer_faults
 from ablation_core.storage import CACHE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -34,25 +35,45 @@ _TASKS = {"causal": "causal language model", "masked": "masked language model", 
 
 
 def load_model(
-    ref: str,
+    ref: Any,
     device: str = "auto",
     dtype: str = "auto",
     cache_dir: Path = CACHE,
     split_memory: int | None = None,
+    *,
+    tokenizer: Any = None,
+    image_processor: Any = None,
+    labels: Sequence[str] | None = None,
 ) -> LoadedModel:
-    """Load a model by its reference.
+    """Load a model by its reference, or take one that is in memory.
+
+        load_model("opt-mini")
+        load_model(module, tokenizer=tokenizer)  # used where it is, and left as it was
 
     Args:
-        ref: a bundled or fetched model's name, a folder, a Hugging Face id, or `timm/<name>`.
+        ref: a bundled or fetched model's name, a folder, a Hugging Face id, or `timm/<name>`; or a transformers or timm
+            module, also one that PEFT or torch.compile have wrapped.
         device: `auto` (CUDA, else MPS, else CPU), a torch device, or `split`: accelerate spreads a transformers model
             over all devices, then memory, then disk.
         dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `bfloat16` or `float16`.
         cache_dir: where fetched models lie.
         split_memory: bytes of memory that a split model may fill before the disk is used; by default what is free.
+        tokenizer: of a language model in memory; without one, data has to be given as ids of tokens.
+        image_processor: of an image classifier in memory: transformers' processor, or a function from an image to pixels.
+        labels: the classes' names of a classifier in memory; by default its configuration's.
 
     Raises:
         ModelError: there is no such model, it cannot be loaded, or its family is not supported.
     """
+    if isinstance(ref, Path):
+        ref = str(ref)
+    if not isinstance(ref, str):
+        with _ONE_AT_A_TIME:
+            return load_from_memory(ref, tokenizer, image_processor, labels, device, dtype)
+    if not (tokenizer is None and image_processor is None and labels is None):
+        raise ModelError(
+            "A tokenizer, image processor or labels go with a module in memory; a reference brings its own."
+        )
     target = None if device == SPLIT else _device(device)
     precision = _dtype(dtype, target)
     try:
@@ -178,62 +199,30 @@ def _load_transformers(
     if device is not None:
         module.to(device)
     row = row if row is not None and row.modality == modality else None
-    if modality == "vision":
-        to_pixels, labels = image_reader(ref, source, reading, module)
-        inputs = _one_image(module, to_pixels, "pixel_values")
-    else:
-        inputs = tiny_inputs(module)
-    extra = model_options(module, modality)
-    found = find_structure(module, family, modality, row, inputs, lambda batch: module(**batch, **extra))
-    model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
-    if modality == "vision":
-        model.to_pixels, model.labels = to_pixels, labels
-    else:
+    reader = image_reader(ref, source, reading, module) if modality == "vision" else None
+    model = wrap_transformers(ref, module, family, modality, row, reader)
+    if modality != "vision":
         _add_tokenizer(model, source, reading)
         model.max_length = longest_input(model)
     verify(model)
     return model
 
 
-def _one_image(module: torch.nn.Module, to_pixels: Any, name: str) -> dict[str, torch.Tensor]:
-    weight = next(module.parameters())
-    pixels = to_pixels(next(noise_images(1)))[None]
-    return {name: pixels.to(weight.device, weight.dtype)}
-
-
 def _add_tokenizer(model: LoadedModel, source: str, options: dict[str, Any]) -> None:
     from transformers import AutoTokenizer
 
     with tokenizer_faults(model.ref):
-        model.tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        if len(model.tokenizer) < 2:
-            raise ModelError(f"{model.ref} has no tokenizer; save its tokenizer (tokenizer.json) beside the weights.")
-        if not encode(model, "A text, to try it."):
-            raise ModelError(f"The tokenizer of {model.ref} makes no tokens of a text; save its tokenizer again.")
-        model.tokenizer.decode(encode(model, "A text, to try it.", special=True))
+        attach_tokenizer(model, AutoTokenizer.from_pretrained(source, **options))
 
 
 def _load_timm(ref: str, source: str, dtype: torch.dtype, device: torch.device | None) -> LoadedModel:
     import timm
-    from timm.data import create_transform, resolve_model_data_config
 
     module: Any = timm.create_model(source, pretrained=True)
-    family = type(module).__name__
-    row = known_architecture(family)
     module.to(dtype).eval().requires_grad_(False)
     if device is not None:
         module.to(device)
-    transform = create_transform(**resolve_model_data_config(module), is_training=False)
-    mode = image_mode(ref, module.pretrained_cfg["input_size"][0])
-    names = module.pretrained_cfg.get("label_names") or [str(index) for index in range(module.num_classes)]
-
-    def to_pixels(image: Image.Image) -> torch.Tensor:
-        return transform(image.convert(mode))
-
-    inputs = _one_image(module, to_pixels, "x")
-    found = find_structure(module, family, "vision", row, inputs, lambda batch: module(**batch))
-    model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
-    model.to_pixels, model.labels = to_pixels, tuple(names)
+    model = wrap_timm(ref, module)
     verify(model)
     return model
 

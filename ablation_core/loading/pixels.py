@@ -44,9 +44,16 @@ def image_reader(
             f"{ref} has no image processor that can be read ({first_line(error)}); "
             f"save its preprocessor_config.json beside it."
         ) from error
+    return processor_reader(ref, processor, module)
+
+
+def processor_reader(
+    ref: str, processor: Any, module: nn.Module
+) -> tuple[Callable[[Image.Image], Tensor], tuple[str, ...]]:
+    """As `image_reader`, of a processor that is there."""
     config: Any = module.config
-    mode = image_mode(ref, _channels(module))
-    size = _size(config)
+    mode = image_mode(ref, channels_of(module))
+    size = image_size(config)
 
     def to_pixels(image: Image.Image) -> Tensor:
         image = image.convert(mode)
@@ -59,7 +66,7 @@ def image_reader(
     return to_pixels, tuple(config.id2label[index] for index in range(config.num_labels))
 
 
-def _channels(module: nn.Module) -> int:
+def channels_of(module: nn.Module) -> int:
     """What the first convolution reads; else what the configuration says."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
@@ -71,7 +78,7 @@ def _channels(module: nn.Module) -> int:
     return 3
 
 
-def _size(config: Any) -> tuple[int, int] | None:
+def image_size(config: Any) -> tuple[int, int] | None:
     for one in (config, getattr(config, "vision_config", None)):
         size = getattr(one, "image_size", None)
         if isinstance(size, int):

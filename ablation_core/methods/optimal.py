@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.data.dataset import IGNORED, Data, load_data
+from ablation_core.data.dataset import IGNORED, Batch, Data
+from ablation_core.data.load import load_data
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, hooks, scoring
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.hooks import Replace
+from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
@@ -29,7 +32,15 @@ _GAIN, _SHARE = 1e-4, 0.02  # a pass that gains less, in nats or as a share of t
 def training_data(model: LoadedModel, data: Data) -> Data:
     """What constants for this evaluation data are learned on: its statistics part, in windows of the same length."""
     count = TRAINING_PREDICTIONS[model.modality]
-    return load_data(data.ref, model, count, data.seq_len or 128, data.batch_size, data.seed, "statistics")
+    if data.given is not None and data.split == "all":
+        raise DataError(
+            "Constants are learned on a part of the data that is not evaluated: give the data in memory with "
+            "split='evaluation', so that every other row is left for that."
+        )
+    source = data.ref if data.given is None else data.given
+    return load_data(
+        source, model, count, data.seq_len or 128, data.batch_size, data.seed, "statistics", bool(data.documents)
+    )
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class OptimalRun:
         starts: name → float32 (layers, heads, head_dim); nothing more harmful than the least harmful of these, on the
             training part, is ever returned.
         std: the neurons' standard deviations, float32 (layers, heads, head_dim): the unit of a gradient step.
-        skip_first: positions at the start of each sequence that are left as they are.
+        positions: where the constants act.
     """
 
     def __init__(
@@ -69,14 +80,10 @@ class OptimalRun:
         selection: Selection,
         starts: Mapping[str, np.ndarray],
         std: np.ndarray,
-        skip_first: int = 0,
+        positions: Positions = EVERYWHERE,
     ) -> None:
-        self.model, self.clean_cache, self.selection, self.skip_first = (
-            clean_cache.model,
-            clean_cache,
-            selection,
-            skip_first,
-        )
+        self.model, self.clean_cache, self.selection = clean_cache.model, clean_cache, selection
+        self.positions = positions
         self._masks = {layer: torch.from_numpy(selection.mask(layer)) for layer in selection.layers}
         self._starts = {name: self._gathered(values) for name, values in starts.items()}
         self._scale = self._gathered(std).nan_to_num(0).clamp(min=1e-6)
@@ -96,7 +103,8 @@ class OptimalRun:
         shape = self.selection.shape
         values = np.full((shape.layers, max(shape.heads), shape.head_dim), np.nan, dtype=np.float32)
         for layer, value in self._scattered(self._best, torch.nan).items():
-            values[layer, : shape.heads[layer]] = value.reshape(-1, shape.head_dim).numpy()
+            heads, size = shape.heads[layer], shape.size(layer)
+            values[layer, :heads, :size] = value.reshape(heads, size).numpy()
         return values
 
     def step(self) -> None:
@@ -139,7 +147,7 @@ class OptimalRun:
         total = 0.0
         for number in range(len(self.clean_cache.data)):
             clean_pass = self.clean_cache[number]
-            replacements = {} if values is None else self._replacements(values)
+            replacements = {} if values is None else self._replacements(values, clean_pass.batch)
             output = clean_passes.ablated_output(self.model, clean_pass, replacements)
             total += scoring.loss_gradient(self.model, clean_pass, output, needed=False)[0]
         return total / self.clean_cache.data.predictions
@@ -148,18 +156,21 @@ class OptimalRun:
         """A batch's summed loss, and the gradient of its mean by the constants."""
         clean_pass, values = self.clean_cache[number], values.clone().requires_grad_()
         with torch.enable_grad():
-            output = clean_passes.resume(self.model, clean_pass, self._replacements(values))[-1]
+            output = clean_passes.resume(self.model, clean_pass, self._replacements(values, clean_pass.batch))[-1]
         loss, gradient = scoring.loss_gradient(self.model, clean_pass, output)
         (gradient,) = torch.autograd.grad(hooks.hidden_of(output), values, gradient)
         return loss, gradient / max(1, int((clean_pass.batch.targets != IGNORED).sum()))
 
-    def _replacements(self, values: Tensor) -> dict[int, Replace]:
-        return clean_passes.resampled_replacements(self.selection, self._scattered(values, 0.0), self.skip_first)
+    def _replacements(self, values: Tensor, batch: Batch) -> dict[int, Replace]:
+        replacements = clean_passes.resampled_replacements(self.selection, self._scattered(values, 0.0))
+        if self.positions.everywhere:
+            return replacements
+        return clean_passes.at_positions(replacements, self.positions.mask(batch))
 
     def _gathered(self, array: np.ndarray) -> Tensor:
         """The selected neurons' entries, (neurons,), in order of layer, head and neuron."""
-        heads = self.selection.shape.heads
-        rows = [torch.from_numpy(array[layer, : heads[layer]].reshape(-1))[mask] for layer, mask in self._masks.items()]
+        shape = self.selection.shape
+        rows = [torch.from_numpy(shape.flat(array, layer))[mask] for layer, mask in self._masks.items()]
         return torch.cat(rows) if rows else torch.zeros(0)
 
     def _scattered(self, values: Tensor, other: float) -> dict[int, Tensor]:

@@ -39,6 +39,8 @@ class Method:
         donor: (model, data, sequence numbers, seed) → the inputs whose activations replace theirs.
         one_source: whether that is a single input, the same for all sequences.
         learned: whether its constants are learned (see `optimal`).
+        positional: whether it has a value for each position (see `positional`).
+        counterfactual: whether it needs data with counterfactual prompts.
         needs_statistics: whether it reads the statistics.
         modalities: which kinds of models it is for.
     """
@@ -49,6 +51,8 @@ class Method:
     source: Donor | None = None
     one_source: bool = False
     learned: bool = False
+    positional: bool = False
+    counterfactual: bool = False
     needs_statistics: bool = False
     modalities: tuple[Modality, ...] = ANY
 
@@ -89,17 +93,17 @@ METHODS = {
         ),
         _from_statistics(
             "peak",
-            "Every selected neuron is set to the centre of its fullest histogram bin, its most usual activation.",
+            "Every selected neuron is set to the centre of its fullest histogram bin, its most frequent activation.",
             lambda statistics, bins: statistics.peak(bins),
         ),
         _from_statistics(
             "peak-own-range",
-            "As peak, with bins from the neuron's least to its greatest value.",
+            "As peak, with bins from the neuron's smallest to its largest value.",
             modes.own_range_peak,
         ),
         _from_statistics(
             "peak-whole-range",
-            "As peak, with bins from the least to the greatest value of all the model's neurons.",
+            "As peak, with bins from the smallest to the largest value of all the model's neurons.",
             modes.whole_range_peak,
         ),
         _from_statistics(
@@ -109,8 +113,20 @@ METHODS = {
         ),
         _from_statistics(
             "peak-half-sample",
-            "Every selected neuron is set to where the shortest half of the shortest half of … its activations lies.",
+            "Every selected neuron is set to where the shortest half of the shortest half of … its activations is.",
             modes.half_sample_mode,
+        ),
+        Method(
+            "mean-positional",
+            "Every selected neuron is set to its mean activation at the same position of the statistics part.",
+            positional=True,
+        ),
+        Method(
+            "counterfactual",
+            "Every selected neuron takes the activation it has at the same position of the counterfactual prompt.",
+            source=_donor("counterfactual_prompts"),
+            counterfactual=True,
+            modalities=TEXT,
         ),
         Method(
             "resample-dataset",
@@ -123,7 +139,7 @@ METHODS = {
         _from_one_input("resample-pixels", "one image of random pixels", _donor("random_pixels"), ("vision",)),
         Method(
             "optimal",
-            "Every selected neuron is set to the constant that harms least, learned by gradient on the statistics part.",
+            "Every selected neuron is set to the constant with the smallest loss, learned by gradient descent on the statistics part.",
             learned=True,
             needs_statistics=True,
         ),
@@ -142,19 +158,21 @@ def usual_constants() -> list[Method]:
 def usable_methods(data: Data, modality: Modality) -> list[str]:
     """The names of the methods for models of this kind that this data has donors for."""
     names = [name for name, method in METHODS.items() if modality in method.modalities]
+    names = [name for name in names if data.counterfactual is not None or not METHODS[name].counterfactual]
     return [name for name in names if name != "resample-dataset" or data.pool > 1]
 
 
-def choose_methods(names: Sequence[str], modality: Modality) -> list[Method]:
+def choose_methods(names: Sequence[str], modality: Modality, data: Data | None = None) -> list[Method]:
     """The rows of these names, in order, without repeats.
 
-    `all` stands for every method for models of this kind that needs no learning.
+    `all` stands for every method for models of this kind, and for this data, that needs no learning.
 
     Raises:
         MethodError: there is no such method, or it is not for such models.
     """
     fitting = {name: method for name, method in METHODS.items() if modality in method.modalities}
-    at_once = {name: method for name, method in fitting.items() if not method.learned}
+    paired = data is not None and data.counterfactual is not None
+    at_once = {name: m for name, m in fitting.items() if not m.learned and (paired or not m.counterfactual)}
     chosen: dict[str, Method] = {}
     for name in names:
         if name in METHODS and name not in fitting:

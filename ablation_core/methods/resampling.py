@@ -31,8 +31,56 @@ def other_sequences(model: LoadedModel, data: Data, numbers: Sequence[int], seed
     """
     if data.pool < 2:
         raise MethodError(f"Resampling from other inputs needs at least two of them; {data.ref} holds one.")
+    if data.lengths is not None:
+        return data.rows(_as_long(data.lengths, numbers, seed))
     distance = int(np.random.default_rng(seed).integers(1, data.pool))
-    return data.rows([(number + distance) % data.pool for number in numbers])
+    chosen = [(number + distance) % data.pool for number in numbers]
+    batch = data.rows(chosen)
+    if data.is_text and not bool(batch.inputs["attention_mask"].all()):
+        return _filled_up(data, batch, chosen, numbers)
+    return batch
+
+
+def _filled_up(data: Data, batch: Batch, chosen: Sequence[int], numbers: Sequence[int]) -> Batch:
+    """The same rows with further sequences in the place of padding, never the one that takes the values: a position must
+    not take what a model makes of padding."""
+    ids, mask = batch.inputs["input_ids"].clone(), batch.inputs["attention_mask"]
+    for row, (source, own) in enumerate(zip(chosen, numbers, strict=True)):
+        filled, following = int(mask[row].sum()), source
+        while filled < ids.shape[1]:
+            following = (following + 1) % data.pool
+            if following == own:
+                continue
+            more = data.rows([following]).inputs
+            tokens = more["input_ids"][0][more["attention_mask"][0].bool()][: ids.shape[1] - filled]
+            ids[row, filled : filled + len(tokens)] = tokens
+            filled += len(tokens)
+    return Batch({**batch.inputs, "input_ids": ids, "attention_mask": torch.ones_like(mask)}, batch.targets)
+
+
+def _as_long(lengths: np.ndarray, numbers: Sequence[int], seed: int) -> list[int]:
+    """For every prompt another one of as many tokens, so that positions correspond; of any length where it is alone."""
+    chosen = []
+    for number in numbers:
+        same = np.flatnonzero(lengths == lengths[number])
+        pool = same if len(same) > 1 else np.arange(len(lengths))
+        distance = int(np.random.default_rng((seed, len(pool))).integers(1, len(pool)))
+        chosen.append(int(pool[(np.flatnonzero(pool == number)[0] + distance) % len(pool)]))
+    return chosen
+
+
+def counterfactual_prompts(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
+    """For every prompt of a task its counterfactual one, position by position.
+
+    Raises:
+        MethodError: the data has none, or one is not as long as its prompt.
+    """
+    if data.counterfactual is None:
+        raise MethodError(
+            f"The method counterfactual needs a counterfactual prompt of as many tokens for every prompt; {data.ref} has "
+            f"not. Use a task (task:ioi), or pairs:FILE with the field counterfactual in each line."
+        )
+    return data.counterfactual(numbers)
 
 
 def random_characters(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:

@@ -6,6 +6,7 @@ module list. `structure.py` looks for the same places in families that have no r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +161,7 @@ def find_shape(architecture: Architecture, module: nn.Module, blocks: list[nn.Mo
     """Heads per layer and neurons per head, from the number of heads and the projections' input widths.
 
     Raises:
-        ModelError: a width is not a multiple of the number of heads, or head sizes differ between layers.
+        ModelError: a width is not a multiple of the number of heads.
     """
     if architecture.heads:
         heads: list[int] = [find_modules(block, architecture.heads)[0] for block in blocks]
@@ -170,10 +171,14 @@ def find_shape(architecture: Architecture, module: nn.Module, blocks: list[nn.Mo
     for layer, (width, count) in enumerate(zip(widths, heads, strict=True)):
         if width % count:
             raise ModelError(f"Layer {layer} concatenates {width} values from {count} heads: not a whole head size.")
-    sizes = {width // count for width, count in zip(widths, heads, strict=True)}
-    if len(sizes) != 1:
-        raise ModelError(f"Head sizes differ between layers ({sorted(sizes)}); one size for all layers is needed.")
-    return ModelShape(tuple(heads), sizes.pop())
+    return shape_of(tuple(heads), widths)
+
+
+def shape_of(heads: tuple[int, ...], widths: Sequence[int]) -> ModelShape:
+    """Heads per layer, and the size of one, from the width of each layer's z; a layer may have no heads."""
+    sizes = tuple(width // count if count else 0 for width, count in zip(widths, heads, strict=True))
+    differ = len({size for size in sizes if size}) > 1
+    return ModelShape(heads, max(sizes), sizes if differ else ())
 
 
 def input_width(projection: nn.Module) -> int:

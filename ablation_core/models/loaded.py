@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -62,6 +61,10 @@ class LoadedModel:
         resumes: whether a pass may begin at any block; not where later blocks read what earlier ones left elsewhere.
         lock: hold it while hooks are on; several sessions may share the model.
         shortcuts: each layer's way past its attention, if it has one; found at the first clean pass (`shortcuts.py`).
+        special_tokens: what its tokenizer puts before and after a text; found when first asked for (`tokenizer.py`).
+        reader: a digest of how it reads texts or images; made when first asked for (`data/made_for.py`).
+        may_change: whether its weights may be edited while it is here, so that they are looked at again; a server, which
+            keeps its models to itself, says no.
     """
 
     ref: str
@@ -76,6 +79,10 @@ class LoadedModel:
     max_length: int | None = None
     lock: Lock = field(default_factory=threading.RLock, repr=False)
     shortcuts: list[Any] | None = field(default=None, repr=False)
+    special_tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = field(default=None, repr=False)
+    reader: str | None = field(default=None, repr=False)
+    may_change: bool = True
+    _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
     special_positions: int | None = None
     resumes: bool = True
 
@@ -100,7 +107,7 @@ class LoadedModel:
         prefix = getattr(self.module, "num_prefix_tokens", 1)  # timm's transformers may have none
         return int(prefix) if self.architecture.first_is_special else 0
 
-    @cached_property
+    @property
     def info(self) -> ModelInfo:
         """What tells it apart."""
         known = (self.ref, self.family, self.modality, self.shape)
@@ -146,9 +153,22 @@ class LoadedModel:
         """The module's argument for images."""
         return "pixel_values" if hasattr(self.module, "config") else "x"
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """A digest of every weight as loaded: its name, shape, type and bytes."""
+        """A digest of every weight: its name, shape, type and bytes.
+
+        It is kept, and made again where the weights were edited meanwhile: their sums are compared each time, which
+        takes about as long as reading them once.
+        """
+        if self._known is not None and not self.may_change:
+            return self._known[1]
+        sums = weight_sums(self.module)
+        if self._known is None or self._known[0] != sums:
+            self._known = sums, self._digest()
+            self.shortcuts = None  # they hold for the weights that they were tried with
+        return self._known[1]
+
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         for name, module in sorted(self.module.named_modules()):
             with _weights_here(module):
@@ -156,6 +176,26 @@ class LoadedModel:
                     digest.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
                     digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def weight_sums(module: nn.Module) -> bytes:
+    """A digest of sums over every weight, in which an edit or an exchange of any of them shows.
+
+    Each row is multiplied with fixed numbers and added up: one pass over the weights, where they are. Weights that
+    accelerate keeps elsewhere are left out, as nobody edits them there.
+    """
+    parts: list[Tensor] = []
+    for _, part in sorted(module.named_modules()):
+        for _, tensor in sorted(_own_weights(part).items()):
+            if tensor.device.type == "meta" or not tensor.numel():
+                continue
+            rows = tensor.detach().reshape(-1, tensor.shape[-1] if tensor.ndim > 1 else min(tensor.numel(), 1))
+            if not rows.is_floating_point() or rows.dtype.itemsize < 4:
+                rows = rows.float()
+            weights = 1 + torch.arange(rows.shape[1], device=rows.device, dtype=rows.dtype).mul_(0.618034).frac_()
+            parts.append((rows @ weights).double().cpu())
+    return hashlib.sha256(torch.cat(parts).numpy().tobytes()).digest() if parts else b""
 
 
 def _own_weights(module: nn.Module) -> dict[str, Tensor]:

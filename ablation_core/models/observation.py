@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ablation_core.errors import ModelError
+
 MOST_HEADS = 32  # so many heads of a layer are tried, evenly spread where there are more
 _FUSED = {nn.functional.scaled_dot_product_attention}
 _SOFTMAX = {nn.functional.softmax, torch.softmax, torch.Tensor.softmax}
@@ -218,7 +220,11 @@ class _Watch:
             self._runs[name] += 1
             hidden = output[0] if isinstance(output, tuple | list) else output
             if not isinstance(hidden, Tensor) or hidden.shape[0] != self.rows:
-                return output
+                found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+                raise ModelError(
+                    f"The block {name} hands on {found}; hidden states of the shape (batch, position, width) were expected, "
+                    f"with {self.rows} in the batch."
+                )
             same = hidden[:1].expand_as(hidden).clone()
             return (same, *output[1:]) if isinstance(output, tuple | list) else same
 

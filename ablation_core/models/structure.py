@@ -15,6 +15,7 @@ from ablation_core.models.architectures import (
     find_projections,
     find_shape,
     input_width,
+    shape_of,
 )
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import NoHeads
@@ -32,8 +33,8 @@ _SUFFIXES: tuple[tuple[str, Modality], ...] = (
 # Named otherwise than what they are: a class and what it predicts.
 _NAMED: dict[str, Modality] = {
     "BertGenerationDecoder": "causal",
-    "XLNetLMHeadModel": "causal",
-    "GPTNeoXJapaneseForCausalLM": "causal",
+    "FlaubertWithLMHeadModel": "masked",
+    "XLMWithLMHeadModel": "masked",
 }
 
 
@@ -124,6 +125,8 @@ def find_structure(
         blocks_at, names = row.blocks, tuple(of[id(block)] for block in expected)
     try:
         layers = watch_heads(module, names, inputs, run)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"This {family} model cannot be run on a tiny batch ({first_line(error)}).") from error
     blocks = [module.get_submodule(name) for name in names]
@@ -160,11 +163,8 @@ def find_structure(
         )
     readers = dict.fromkeys(layer.reader for layer in layers if layer.heads)
     slices = tuple(layer.slices if layer.heads else 0 for layer in layers)
-    sizes = {input_width(one) // count for one, count in zip(found, slices, strict=True) if count}
-    if len(sizes) != 1:
-        raise ModelError(f"Head sizes differ between layers ({sorted(sizes)}); one size for all layers is needed.")
     architecture = Architecture(family, modality, blocks_at, " or ".join(readers), verified=False)
-    return Structure(architecture, ModelShape(slices, sizes.pop()), blocks, found)
+    return Structure(architecture, shape_of(slices, [input_width(one) for one in found]), blocks, found)
 
 
 def _some(heads: tuple[int, ...]) -> str:
@@ -174,6 +174,8 @@ def _some(heads: tuple[int, ...]) -> str:
 def _blocks_of(module: nn.Module, family: str, inputs: Mapping[str, Tensor], run: Run) -> tuple[str, tuple[str, ...]]:
     try:
         seen = find_blocks(module, lambda: run(inputs))
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"This {family} model cannot be run on a tiny batch ({first_line(error)}).") from error
     if not seen.paths:

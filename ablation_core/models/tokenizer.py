@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.models.loaded import LoadedModel
+
+_PROBES = ("a", "A text, to try it.", "0", "的")
+_MOST_PROBES = 200
 
 
 @contextmanager
@@ -31,16 +36,92 @@ def encode(model: LoadedModel, text: str, special: bool = False) -> list[int]:
     """The ids of a text's tokens, as the model's tokenizer gives them; `special` adds those that it puts around a text.
 
     Raises:
-        ModelError: the tokenizer is damaged.
+        ModelError: there is no tokenizer, or it is damaged.
     """
+    if model.tokenizer is None:
+        raise ModelError(f"{model.ref} was loaded without a tokenizer: load_model(module, tokenizer=…) reads text.")
     with tokenizer_faults(model.ref):
         return model.tokenizer(text, add_special_tokens=special, verbose=False).input_ids
+
+
+def encode_plain(model: LoadedModel, text: str) -> tuple[list[int], bool]:
+    """A text's tokens with special tokens that it spells, such as `</s>`, read as the letters they are written with.
+
+    A tokenizer that cannot do this gives them as special tokens still.
+
+    Returns:
+        The ids, and whether the text spells a special token.
+    """
+    ids = encode(model, text)
+    spelled = spelled_ids(model)
+    if spelled.isdisjoint(ids):
+        return ids, False
+    with tokenizer_faults(model.ref):
+        try:
+            return model.tokenizer(
+                text, add_special_tokens=False, split_special_tokens=True, verbose=False
+            ).input_ids, True
+        except (TypeError, ValueError, NotImplementedError):  # not every tokenizer knows the option
+            return ids, True
+
+
+def spelled_ids(model: LoadedModel) -> frozenset[int]:
+    """The special tokens that a text can spell: all but the one that stands for unknown characters."""
+    return frozenset(model.tokenizer.all_special_ids) - {model.tokenizer.unk_token_id}
+
+
+def special_tokens(model: LoadedModel) -> tuple[list[int], list[int]]:
+    """The ids that the model's tokenizer puts before and after a text; none after it for causal models.
+
+    Found with texts of its own alphabet, whatever that is: some tokenizers make no token of the letter a.
+
+    Raises:
+        ModelError: the tokenizer changes a text's tokens when it adds special ones, or makes no tokens of any text.
+    """
+    if model.special_tokens is None:
+        model.special_tokens = _around(model)
+    before, after = model.special_tokens
+    return list(before), [] if model.modality == "causal" else list(after)
+
+
+def _around(model: LoadedModel) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What stands around two texts of different tokens alike: their common beginning and end."""
+    found: list[tuple[list[int], list[int]]] = []  # bare and whole
+    for text in _probe_texts(model):
+        bare, whole = encode(model, text), encode(model, text, special=True)
+        if bare and all(bare[0] != other[0] and bare[-1] != other[-1] for other, _ in found):
+            found.append((bare, whole))
+        if len(found) == 2:
+            break
+    if not found:
+        raise ModelError(f"The tokenizer of {model.ref} makes no tokens of any text; save its tokenizer again.")
+    bare, whole = found[0]
+    extra = len(whole) - len(bare)
+    for start in range(extra + 1):
+        before, after = whole[:start], whole[start + len(bare) :]
+        if all([*before, *other, *after] == full for other, full in found):
+            return tuple(before), tuple(after)
+    raise ModelError(f"The tokenizer of {model.ref} changes a text's tokens when it adds special ones; not supported.")
+
+
+def _probe_texts(model: LoadedModel) -> Iterator[str]:
+    yield from _PROBES
+    with tokenizer_faults(model.ref):
+        special = set(model.tokenizer.all_special_ids)
+        for number in [id for id in range(len(model.tokenizer)) if id not in special][:_MOST_PROBES]:
+            yield model.tokenizer.decode([number])
+
+
+def ordinary_tokens(model: LoadedModel) -> np.ndarray:
+    """The ids that tokenizer and model both know, without special ones; int64."""
+    known = min(len(model.tokenizer), known_tokens(model))
+    return np.setdiff1d(np.arange(known), model.tokenizer.all_special_ids)
 
 
 def known_tokens(model: LoadedModel) -> int:
     """How many tokens the model has embeddings for."""
     module: Any = model.module
-    return module.get_input_embeddings().num_embeddings
+    return module.get_input_embeddings().weight.shape[0]
 
 
 def check_known(model: LoadedModel, most: int) -> None:

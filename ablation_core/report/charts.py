@@ -178,6 +178,7 @@ def neuron_histogram(
     log: bool,
     curve: pd.DataFrame | None = None,
     span: tuple[float, float] | None = None,
+    dark: bool = False,
 ) -> alt.LayerChart:
     """One neuron's histogram with its values marked and printed.
 
@@ -230,8 +231,9 @@ def neuron_histogram(
         fontSize=12,
         fontWeight=600,
         baseline="middle",
+        color=ink(dark),
         tooltip=None,
-    ).encode(y=lane, text="text:N")
+    ).encode(y=lane, text="text:N", color=alt.value(ink(dark)))
     chart = alt.layer(columns, rules, stems, texts).resolve_scale(y="independent")
     padding = {"top": 14 + 16 * len(kinds), "left": 5, "right": 5, "bottom": 5}
     return chart.properties(height=420, padding=padding)
@@ -241,8 +243,8 @@ def changes(frame: pd.DataFrame, title: str, points: bool = False) -> alt.LayerC
     """One row per method: its change as a shape with its interval, its own noise floor as a band, and the zero line.
 
     Args:
-        frame: columns kind, mean, low, high, chosen (bool), floor_low, floor_high (the range of changes that random
-            neurons make by the same method; NaN where it is not known).
+        frame: columns kind, mean, low, high, chosen (bool), and, where it is known, floor_low, floor_high (the range
+            of changes that random neurons make by the same method).
         points: whether the changes are of shares, shown in percentage points.
     """
     kinds = list(frame["kind"])
@@ -284,7 +286,11 @@ def changes(frame: pd.DataFrame, title: str, points: bool = False) -> alt.LayerC
         size=alt.condition("datum.chosen", alt.value(220), alt.value(110)),
         tooltip=tooltip,
     )
-    return alt.LayerChart(layer=[bands, zero, spans, marks]).properties(height=40 * len(kinds) + 60)
+    known = (
+        "floor_low" in frame and frame["floor_low"].notna().any()
+    )  # a layer without data makes Vega warn of an infinite extent
+    layers = [*([bands] if known else []), zero, spans, marks]
+    return alt.LayerChart(layer=layers).properties(height=40 * len(kinds) + 60)
 
 
 def replaced_values(frame: pd.DataFrame) -> alt.Chart:

@@ -15,7 +15,7 @@ from ablation_core.activations import files
 from ablation_core.activations.statistics import Statistics
 from ablation_core.experiments.results import AblationResult
 from ablation_core.models.info import ModelInfo
-from ablation_core.storage import CACHE, PROJECT
+from ablation_core.storage import CACHE, INSTALLED, PROJECT
 
 _NEURON_SCRIPT = '''\
 """A neuron's distribution in numbers, as JSON. Made by Ablation Explorer; run it in the project's folder, or where the package is installed."""
@@ -47,7 +47,7 @@ from ablation_core import (
 )
 
 model = load_model({model!r}, dtype={dtype!r})
-data = load_data({data!r}, model, predictions={predictions}, seq_len={seq_len}, batch_size={batch_size}, seed={seed})
+data = load_data({data!r}, model, predictions={predictions}, seq_len={seq_len}, batch_size={batch_size}, seed={seed}{documents})
 statistics = load_statistics({statistics!r}, model)
 for what, found, shown in (
     ("model", model.fingerprint, {model_fingerprint!r}),
@@ -64,7 +64,7 @@ result = ablate(
     method={methods!r},
     statistics=statistics,
     bins={bins},
-    skip_first={skip_first},
+    positions={positions!r},
 )
 try:
     floor = noise_floor(model, data, {select!r}, statistics=statistics, method={method!r}, bins={bins}, seed={seed})
@@ -87,7 +87,7 @@ import sys
 from ablation_core import {function}, load_data, load_model, load_statistics
 
 model = load_model({model!r}, dtype={dtype!r})
-data = load_data({data!r}, model, predictions={predictions}, seq_len={seq_len}, batch_size={batch_size}, seed={seed})
+data = load_data({data!r}, model, predictions={predictions}, seq_len={seq_len}, batch_size={batch_size}, seed={seed}{documents})
 statistics = {statistics}
 for what, found, shown in (
     ("model", model.fingerprint, {model_fingerprint!r}),
@@ -118,7 +118,7 @@ def _file_of(digest: str, folder: Path) -> str | None:
 
 
 def _from_project(path: Path) -> str:
-    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
+    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) and not INSTALLED else path)
 
 
 def ablation_script(result: AblationResult, statistics: Statistics, method: str, folder: Path = CACHE) -> str:
@@ -137,12 +137,13 @@ def ablation_script(result: AblationResult, statistics: Statistics, method: str,
         seq_len=result.data["seq_len"] or 128,
         batch_size=result.data["batch_size"],
         seed=result.data["seed"],
+        documents=", documents=True" if result.data.get("documents") else "",
         statistics=statistics_file(statistics, folder),
         digest=statistics.digest,
         select=result.select,
         methods=[row.method for row in result.results],
         bins=result.bins,
-        skip_first=result.positions_spared,
+        positions=result.positions,
         method=method,
     )
 
@@ -152,7 +153,7 @@ def ablation_command(result: AblationResult, statistics: Statistics, folder: Pat
     described, methods = {"model": result.model, "data": result.data}, [row.method for row in result.results]
     words = _words("ablate", described, methods, result.bins, statistics_file(statistics, folder))
     words += ["--select", result.select]
-    return shlex.join(words + ["--skip-first"] * (result.positions_spared > 0))
+    return shlex.join(words + (["--positions", result.positions] if result.positions != "all" else []))
 
 
 def _words(command: str, described: dict, methods: Sequence[str], bins: int, statistics: str | None) -> list[str]:
@@ -161,6 +162,7 @@ def _words(command: str, described: dict, methods: Sequence[str], bins: int, sta
     words = ["python", "-m", "ablation_core", command, model["ref"], "--dtype", model["dtype"]]
     words += ["--data", data["ref"], "--predictions", str(data["predictions"])]
     words += ["--seq-len", str(data["seq_len"])] if data["seq_len"] else []
+    words += ["--documents"] if data.get("documents") else []
     words += ["--batch-size", str(data["batch_size"]), "--seed", str(data["seed"])]
     for method in methods:
         words += ["--method", method]
@@ -237,6 +239,7 @@ def _run_script(
         seq_len=data["seq_len"] or 128,
         batch_size=data["batch_size"],
         seed=data["seed"],
+        documents=", documents=True" if data.get("documents") else "",
         statistics=f"load_statistics({file!r}, model)" if file else "None",
         digest=described["statistics"] and described["statistics"]["digest"],
         methods=list(methods),

@@ -9,10 +9,10 @@ OTHER_BARS = "#b7a3c9"
 
 
 def histogram_with_density(
-    bars: pd.DataFrame, marks: pd.DataFrame, curve: pd.DataFrame, unit: str, log: bool
+    bars: pd.DataFrame, marks: pd.DataFrame, curve: pd.DataFrame, unit: str, log: bool, dark: bool = False
 ) -> alt.LayerChart:
     """`charts.neuron_histogram` with a curve over it: columns x, count."""
-    return neuron_histogram(bars, marks, unit, log, curve)
+    return neuron_histogram(bars, marks, unit, log, curve, dark=dark)
 
 
 def two_sets(bars: pd.DataFrame, marks: pd.DataFrame, unit: str, up: str, down: str) -> alt.LayerChart:

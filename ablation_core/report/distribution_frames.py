@@ -90,8 +90,10 @@ def all_neurons_frame(
     statistics: Statistics, shapes: AllNeurons, shape: ModelShape, bins: int, by: str
 ) -> pd.DataFrame:
     """One row per neuron of the model, the most unusual by one of `ODDITIES` first; those without a figure last."""
-    exists = np.arange(max(shape.heads))[None] < np.array(shape.heads)[:, None]
-    layers, heads, neurons = np.nonzero(np.broadcast_to(exists[..., None], statistics.mean.shape))
+    exists = np.zeros(statistics.mean.shape, dtype=bool)
+    for layer, count in enumerate(shape.heads):
+        exists[layer, :count, : shape.size(layer)] = True
+    layers, heads, neurons = np.nonzero(exists)
     at = (layers, heads, neurons)
     names = [f"{layer}.{head}:{neuron}" for layer, head, neuron in zip(*(a.tolist() for a in at), strict=True)]
     frame = pd.DataFrame({"neuron": names} | {title: getattr(shapes, field)[at] for field, title in ODDITIES.values()})

@@ -70,7 +70,7 @@ def to_json(frame: pd.DataFrame, provenance: dict) -> bytes:
 
 def result_provenance(result: AblationResult) -> dict:
     """The provenance of a result: model, data, statistics, settings, versions."""
-    settings = {"ablated": result.select, "bins of the peak": result.bins, "skipped positions": result.positions_spared}
+    settings = {"ablated": result.select, "bins of the peak": result.bins, "positions": result.positions}
     return _measured_with(result.model, result.data, result.statistics) | settings | versions()
 
 

@@ -72,7 +72,12 @@ def effect_map(
                 "value:Q",
                 scale=alt.Scale(type="sqrt", domain=domain, range=colours),
                 legend=alt.Legend(
-                    title=title, orient="top", gradientLength=220, titleLimit=300, format=form, tickCount=3
+                    title=title,
+                    orient="top",
+                    gradientLength=220,
+                    titleLimit=300,
+                    labelExpr=f"datum.value == 0 ? '0' : format(datum.value, '{form}')",
+                    tickCount=3,
                 ),
             ),
             tooltip=[
@@ -90,7 +95,7 @@ def effect_map(
     outline = base.transform_filter("datum.picked").mark_rect(
         fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
     )
-    strong = f"abs(datum.value) >= {0.36 * most}"
+    strong = f"abs(datum.value) >= {0.65 * most}"
     if layers * heads <= MOST_LABELLED:
         marks = base.mark_text(
             fontSize=11,
@@ -214,7 +219,7 @@ def pair_scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str
 
 
 def pruning_curves(
-    bands: pd.DataFrame, points: pd.DataFrame, title: str, form: str, levels: dict[str, float]
+    bands: pd.DataFrame, points: pd.DataFrame, title: str, form: str, levels: dict[str, float], dark: bool = False
 ) -> alt.LayerChart:
     """One line per method with its band over seeds, every seed's points behind it, and levels as labelled rules.
 
@@ -240,7 +245,7 @@ def pruning_curves(
     level = alt.Chart(rules).encode(y=y("value"))
     lines = level.mark_rule(color=GREY, strokeWidth=1.2, strokeDash=[6, 3], tooltip=None)
     words = level.mark_text(
-        align="right", baseline="bottom", dx=-4, dy=-3, color=GREY, fontSize=12, tooltip=None
+        align="right", baseline="bottom", dx=-4, dy=-3, color=ink(dark), fontSize=12, tooltip=None
     ).encode(x=alt.value("width"), text="words:N")
     single = (
         alt.Chart(points)

@@ -101,7 +101,8 @@ def estimate_sentence(result: SweepResult, method: str, metric: str, estimates: 
 def curve_levels(result: CurveResult, metric: str) -> dict[str, float]:
     """The clean model's level and the level of guessing at random among the model's classes or tokens, by their labels."""
     classes = result.description["classes"]
-    row, found = METRICS[metric], {}
+    row = METRICS[metric]
+    found: dict[str, float] = {}
     if row.chance is not None:
         chance = row.chance(classes)
         found[f"chance: 1 of {classes:,}, {chance:{row.change_format.lstrip('+')}}"] = chance

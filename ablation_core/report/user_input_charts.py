@@ -35,4 +35,5 @@ def probabilities(clean: pd.DataFrame, ablated: pd.DataFrame, kinds: tuple[str, 
         .mark_point(filled=True, size=95, opacity=1)
         .encode(x=x, y=y, color=color, shape=shape, tooltip=tooltip)
     )
-    return alt.LayerChart(layer=[bars, marks]).properties(height=alt.Step(34))
+    # Not a step per row: Streamlit fits charts to their place, and Vega warns where the height is discrete.
+    return alt.LayerChart(layer=[bars, marks]).properties(height=34 * clean["name"].nunique() + 70)

@@ -9,7 +9,7 @@ A model that cannot be differentiated has no estimates; its heads take as many m
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,11 @@ from ablation_core.data.dataset import Data
 from ablation_core.engine.metrics import METRICS, figures
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
-from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
-from ablation_core.runs.adaptive_batches import Batchwise, Wanted
+from ablation_core.runs.adaptive_batches import HeadMeasurements, Wanted
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.sweep import SweepResult, every_head
 from ablation_core.selection import Head
@@ -69,6 +69,7 @@ class AdaptiveResult(Presented):
     looks: int
     looks_planned: int
     taken: float
+    provenance: dict = field(default_factory=dict)
 
     @property
     def open(self) -> int:
@@ -78,7 +79,8 @@ class AdaptiveResult(Presented):
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core sweep --adaptive --json`."""
         looks = {"looks": self.looks, "looks_planned": self.looks_planned, "predictions_taken": self.taken}
-        return self.description | {"baseline": self.baseline} | looks | {"heads": list(self.heads)}
+        described = self.description | {"provenance": self.provenance, "baseline": self.baseline}
+        return described | looks | {"heads": list(self.heads)}
 
     def as_sweep(self) -> SweepResult:
         """The map as a sweep's: the p-values are those that looking often leaves valid, for the loss alone; each row has
@@ -124,7 +126,7 @@ def adaptive_steps(
     with open_ledger(folder, "adaptive", sweeping.kept_as) as ledger:
         runs.attach(ledger)
         if len(sweeping.looks) > 1:
-            for _ in runs.guess(spec.methods):
+            for _ in runs.estimate(spec.methods):
                 yield result
             result = sweeping.result()
         done = 0
@@ -159,10 +161,10 @@ class _Sweeping:
     """An adaptive sweep under way: what was measured, and the verdicts so far."""
 
     def __init__(self, model: LoadedModel, data: Data, spec: AdaptiveSpec, statistics: Statistics | None) -> None:
-        self.spec, self.data = spec, data
+        self.spec, self.model, self.data = spec, model, data
         self.heads = list(spec.heads or every_head(model))
         size = at_once(data.sequences, data.batch_size)
-        self.runs = Batchwise(model, data, size, self.heads, spec.methods, statistics, spec.bins)
+        self.runs = HeadMeasurements(model, data, size, self.heads, spec.methods, statistics, spec.bins)
         self._metrics = [metric.name for metric in self.runs.metrics]
         self.looks, self.shares = plan_interim_looks(data.sequences, size)
         self.most = max(1, len(self.heads) * len(spec.methods) * data.predictions)
@@ -184,10 +186,10 @@ class _Sweeping:
         loss = self._metrics.index("loss")
         for name, looking in self.looking.items():
             changes = self.runs.sums[name][loss, looking.open, :sequences] - self.runs.baseline[loss, :sequences]
-            looking.look(changes, self.runs.counts, self._guesses(name), self.runs.sizes)
+            looking.look(changes, self.runs.counts, self._first_order(name), self.runs.sizes)
 
-    def _guesses(self, method: str) -> np.ndarray | None:
-        return None if self.runs.guesses is None else self.runs.guesses[method]
+    def _first_order(self, method: str) -> np.ndarray | None:
+        return None if self.runs.first_order is None else self.runs.first_order[method]
 
     def result(self) -> AdaptiveResult:
         columns = {name: adjusted(looking.p) for name, looking in self.looking.items()}
@@ -203,10 +205,11 @@ class _Sweeping:
             "looks_after_sequences": [min(n * self.runs.data.batch_size, self.data.sequences) for n in self.looks],
             "error_shares": [float(share) for share in self.shares],
             "precision": self.spec.precision,
-            "first_order_estimates": self.runs.guesses is not None,
+            "first_order_estimates": self.runs.first_order is not None,
         }
         looks = max((looking.looks for looking in self.looking.values()), default=0)
-        return AdaptiveResult(description, self._baseline(), heads, looks, len(self.looks), self.runs.taken / self.most)
+        taken, made = self.runs.taken / self.most, describe_made(self.model, self.data)
+        return AdaptiveResult(description, self._baseline(), heads, looks, len(self.looks), taken, made)
 
     def _baseline(self) -> dict | None:
         """The clean model's performance, from the sequences seen so far."""
@@ -227,11 +230,11 @@ class _Sweeping:
                 [not metric.divergence for metric in self.runs.metrics]
             )  # the others are changes already
             clean = self.runs.baseline[:, :size] * compared[:, None]
-            guesses = self._guesses(method)
-            if guesses is not None:  # of the loss; the other metrics' means are those of what was measured
-                guesses = guesses[number] * (np.array(self._metrics) == "loss")[:, None]
+            first_order = self._first_order(method)
+            if first_order is not None:  # of the loss; the other metrics' means are those of what was measured
+                first_order = first_order[number] * (np.array(self._metrics) == "loss")[:, None]
             estimates = RegressionEstimator.make(
-                self.runs.sums[method][:, number, :size] - clean, counts, guesses, self.runs.sizes
+                self.runs.sums[method][:, number, :size] - clean, counts, first_order, self.runs.sizes
             )
             wide = estimates.half_width(looking.share[number])
             row["change"] = {

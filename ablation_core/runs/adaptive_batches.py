@@ -2,7 +2,7 @@
 
 A batch is recorded once and serves every head that still needs it; the clean run's predictions are scored once for all
 of them. What each head gives is kept as sums over each sequence, which is all that later looks need. Before any head
-is run, one pass forwards and one back over each batch guess what every head would give: gradient times displacement.
+is run, one pass forwards and one back over each batch estimate what every head would give: gradient times displacement.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ LEAST_SIZE = 0.2  # of a sequence, against a mean of 1
 Wanted = Sequence[tuple[int, Sequence[Method]]]  # a head's number, and by which methods it is to be run
 
 
-class Batchwise:
+class HeadMeasurements:
     """What each head gave in each sequence, sequences in an order drawn by the data's seed and their sizes.
 
     Args:
@@ -49,9 +49,9 @@ class Batchwise:
         metrics: those that apply to the data.
         sums: method → (metrics, heads, sequences), float64: sums over a sequence's predictions; NaN where not measured.
         baseline: the clean model's, (metrics, sequences).
-        counts: predictions in each sequence guessed or measured so far, else 0; (sequences,).
-        sizes: what the order was drawn by (`regression.drawing_order`), (sequences,): all alike until `guess` is done.
-        guesses: method → (heads, sequences): first-order estimates of the changes of the sums of loss; None before, and
+        counts: predictions in each sequence estimated or measured so far, else 0; (sequences,).
+        sizes: what the order was drawn by (`drawing_order`), (sequences,): all alike until `estimate` is done.
+        first_order: method → (heads, sequences): first-order estimates of the changes of the sums of loss; None before, and
             where the model cannot be differentiated.
         taken: how many ablated predictions were needed so far, those from the ledger included.
     """
@@ -76,7 +76,7 @@ class Batchwise:
         self.sums = {m.name: np.full((len(self.metrics), len(heads), data.sequences), np.nan) for m in methods}
         self.baseline = np.full((len(self.metrics), data.sequences), np.nan)
         self.counts = np.zeros(data.sequences)
-        self.guesses: dict[str, np.ndarray] | None = None
+        self.first_order: dict[str, np.ndarray] | None = None
         self.taken = 0
         self._recording = clean_passes.CleanPassCache(model, self.data, limit=0)  # no batch is asked for twice
         self._ledger: Ledger | None = None
@@ -88,7 +88,7 @@ class Batchwise:
         for record in ledger.done.values():
             self._there |= {name: one for name, one in record.items() if fits_batch(name, one, self.data, heads)}
 
-    def guess(self, methods: Sequence[Method]) -> Generator[None]:
+    def estimate(self, methods: Sequence[Method]) -> Generator[None]:
         """Estimate every head's changes in all sequences, a batch a step, and put these in order by what they show.
 
         What the ledger has is not run again. The order depends on no method that was asked for, so that a later sweep
@@ -107,20 +107,20 @@ class Batchwise:
             names = {method.name: f"batch {batch} guess {method.name}" for method in every}
             if not self._there.keys() >= set(names.values()):
                 try:
-                    guessed = self._guessed(batch, displacements)
+                    estimated = self._estimated(batch, displacements)
                 except RuntimeError:  # such as kernels of whole numbers, which have no gradient
                     return
-                record = {names[name]: one for name, one in guessed.items() if names[name] not in self._there}
+                record = {names[name]: one for name, one in estimated.items() if names[name] not in self._there}
                 self._ledger.add(" ".join(record), record)
                 self._there |= record
             records.append({name: self._there[unit] for name, unit in names.items()})
             yield
-        guesses = {m.name: np.concatenate([read(one[m.name]["guesses"]) for one in records], 1) for m in every}
-        self._put_in_order(_sizes(guesses["zero"]))
+        first_order = {m.name: np.concatenate([read(one[m.name]["guesses"]) for one in records], 1) for m in every}
+        self._put_in_order(_sizes(first_order["zero"]))
         self.counts[:] = np.concatenate([one["zero"]["counts"] for one in records])[self.order]
         place = {head: place for place, head in enumerate(every_head(self.model))}
         places = [place[head] for head in self.heads]
-        self.guesses = {m.name: guesses[m.name][places][:, self.order] for m in methods}
+        self.first_order = {m.name: first_order[m.name][places][:, self.order] for m in methods}
 
     def _clean(self, batch: int) -> str:
         """The ledger's name of a batch's clean run: with its sequences, which in another order are others."""
@@ -131,7 +131,7 @@ class Batchwise:
         self.order = drawing_order(sizes, self.original.seed)
         self.sizes = sizes[self.order]
 
-    def _guessed(self, batch: int, displacements: HeadDisplacements) -> dict[str, dict]:
+    def _estimated(self, batch: int, displacements: HeadDisplacements) -> dict[str, dict]:
         """Method → the estimates of a batch, of the data's own order: (all heads, sequences); what the ledger keeps."""
         numbers = list(self.data.numbers(batch))
         lines = linearise(self.model, self.original.rows(numbers), 0, (self.original.seed, batch))
@@ -242,14 +242,14 @@ class Batchwise:
         return self._clean(batch).removesuffix("clean") + f"head {layer}.{head} {method.name}"
 
 
-def _sizes(guesses: np.ndarray) -> np.ndarray:
-    """How much tends to happen in a sequence, (sequences,), mean about 1: the mean over heads of each one's |guess|.
+def _sizes(first_order: np.ndarray) -> np.ndarray:
+    """How much tends to happen in a sequence, (sequences,), mean about 1: the mean over heads of each one's |estimate|.
 
-    Never little: what the guesses miss must not depend on a few sequences that count for many.
+    Never little: what the estimates miss must not depend on a few sequences that count for many.
     """
-    spread = guesses.std(1, keepdims=True)
+    spread = first_order.std(1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.nan_to_num(np.abs(guesses) / spread, posinf=0.0).mean(0)
+        size = np.nan_to_num(np.abs(first_order) / spread, posinf=0.0).mean(0)
     return LEAST_SIZE + (size / size.mean() if size.any() else np.ones(len(size)))
 
 

@@ -14,7 +14,8 @@ import torch
 
 from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
-from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data, load_data
+from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data
+from ablation_core.data.load import load_data
 from ablation_core.data.references import is_images
 from ablation_core.engine import forward
 from ablation_core.engine.kept_bytes import KEPT_BYTES

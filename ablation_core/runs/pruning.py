@@ -16,7 +16,7 @@ from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import DEFAULT_BINS
-from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
@@ -78,7 +78,7 @@ def pruned(shape: ModelShape, percent: int, seed: int, whole_heads: bool = False
     """The neurons (or whole heads) of each layer that a seed's order puts first, so many per cent of the layer's."""
     masks = []
     for layer, heads in enumerate(shape.heads):
-        units, size = (heads, shape.head_dim) if whole_heads else (heads * shape.head_dim, 1)
+        units, size = (heads, shape.size(layer)) if whole_heads else (shape.width(layer), 1)
         order = np.random.default_rng((seed, layer)).permutation(units)
         chosen = np.zeros(units, dtype=bool)
         chosen[order[: round(units * percent / 100)]] = True
@@ -123,11 +123,12 @@ def curve_steps(
     ]
     with open_ledger(folder, "curve", description) as ledger:
         count, result = len(ledger.done), _result(description | _asked(spec), ledger.done)
+        made = describe_made(model, data)
         for share in measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine):
             if len(ledger.done) != count:
                 count = len(ledger.done)
                 result = _result(description | _asked(spec), ledger.done)
-            yield replace(result, share=share)
+            yield replace(result, share=share, provenance=made)
 
 
 def finish_curve(

@@ -1,7 +1,7 @@
 """What pruning curves have found so far: their points, bands over seeds, areas, and ranks of the methods."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -21,12 +21,14 @@ class CurveResult(Presented):
         description: the model, the data, the statistics, the names of the `methods`, the `seeds` and the `percents`.
         points: (seed, percent) → method → its row, as in the document of `ablate`; those measured so far.
         share: of the work that was asked for, how much is done.
+        provenance: when, where and by which versions it was finished; empty where it was found in the cache folder.
     """
 
     description: dict
     baseline: dict | None
     points: dict[tuple[int, int], dict[str, dict]]
     share: float = 1.0
+    provenance: dict = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -45,6 +47,7 @@ class CurveResult(Presented):
         """The JSON document of `python -m ablation_core curve --json`: every point, and the summaries over seeds."""
         methods = self.description["methods"]
         return self.description | {
+            "provenance": self.provenance,
             "baseline": self.baseline,
             "points": [
                 {"seed": seed, "percent": percent, "results": [rows[method] for method in methods if method in rows]}

@@ -6,7 +6,7 @@ has: what their ablation does is the noise floor.
 """
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +19,7 @@ from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.noise_floor import random_head
-from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
@@ -59,6 +59,7 @@ class SweepResult(Presented):
             (`intervals.py`).
         wanted: the heads of the whole map, also those not measured yet.
         share: of the work that was asked for, how much is done.
+        provenance: when, where and by which versions it was finished; empty where it was found in the cache folder.
     """
 
     description: dict
@@ -66,6 +67,7 @@ class SweepResult(Presented):
     rows: Rows
     wanted: tuple[str, ...]
     share: float = 1.0
+    provenance: dict = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
@@ -140,6 +142,7 @@ class SweepResult(Presented):
             for method in self.methods
         }
         return self.description | {
+            "provenance": self.provenance,
             "baseline": self.baseline,
             "heads_wanted": len(self.wanted),
             "heads": [{"head": head, "results": [row(head, method) for method in self.methods]} for head in self.heads],
@@ -200,11 +203,12 @@ def sweep_steps(
         ledger.done = tested_alike(ledger.done)
         names = [method.name for method in spec.methods]
         count, result = len(ledger.done), _result(description, names, ledger.done, wanted)
+        made = describe_made(model, data)
         for share in measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine):
             if len(ledger.done) != count:
                 count = len(ledger.done)
                 result = _result(description, names, ledger.done, wanted)
-            yield replace(result, share=share)
+            yield replace(result, share=share, provenance=made)
 
 
 def finish_sweep(

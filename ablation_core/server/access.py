@@ -1,4 +1,4 @@
-"""What may be named in the app: everything on a person's own machine, only what is offered on a shared server.
+"""What may be named in the app: everything on one's own machine, only what is offered on a shared server.
 
 Whoever runs a server for others sets `ABLATION_SHARED=1`, and may list what is offered in `ABLATION_MODELS` and
 `ABLATION_DATA`, separated by spaces. The decision is taken once, when the server starts; the command line is not
@@ -14,7 +14,7 @@ from pathlib import Path
 from ablation_core import bundled
 from ablation_core.data.references import is_images, is_text
 from ablation_core.errors import DataError, ModelError
-from ablation_core.storage import CACHE
+from ablation_core.storage import CACHE, PUBLISHED
 
 DATA = ("python-docs", "python-code", "fashion-mnist")
 MOST_PREDICTIONS = 20_000  # as many as statistics take
@@ -28,7 +28,7 @@ class Access:
     Attributes:
         shared: whether they are others than the one who runs it.
         models, data: what is offered to them.
-        keeps_runs: whether finished pieces of long runs can be kept, in the cache folder's folder of runs.
+        keeps_runs: whether finished units of long runs can be saved, in the cache folder's folder of runs.
     """
 
     shared: bool = False
@@ -89,7 +89,9 @@ class Access:
     def public(self, text: str, folder: Path = CACHE) -> str:
         """A script or command as a visitor may copy it: no folder of a shared server, but where the visitor's own
         project keeps such a file, once it is computed or imported there."""
-        return text.replace(str(folder), "cached_stats") if self.shared else text
+        if not self.shared:
+            return text
+        return text.replace(str(folder), "cached_stats").replace(str(PUBLISHED), "cached_stats")
 
     def refusals(self, address: Mapping[str, str]) -> list[str]:
         """A sentence for each reference in a page's address that is not offered."""

@@ -182,7 +182,7 @@ class Tools:
     def _measured(
         self, model: "LoadedModel", ref: str | None, predictions: int, seed: int
     ) -> "tuple[Data, Statistics | None]":
-        from ablation_core.data.dataset import load_data
+        from ablation_core.data.load import load_data
 
         count, name = self._access.check_predictions(predictions), self._data_ref(model, ref)
         return load_data(name, model, predictions=count, seed=seed), self._statistics(model, name)

@@ -1,4 +1,4 @@
-"""The head map at once: estimates first, for every head, and then the exact sweep in the order of their size.
+"""The head map: estimates of every head first, and then the exact sweep in the order of their size.
 
 Or an adaptive sweep, which gives each head only the predictions that its verdict needs, in the form of a sweep's result.
 """
@@ -90,7 +90,7 @@ def adaptive_sweeps(
 
 
 def decided(result: SweepResult) -> bool:
-    """Whether an adaptive map has no head left to look at."""
+    """Whether an adaptive map has no undecided head left."""
     return all(
         method in result.rows.get(head, {}) and result.rows[head][method]["verdict"] != "open"
         for head in result.wanted
@@ -121,7 +121,7 @@ def predictions(instant: Instant | None) -> int:
 
 
 def neuron_estimates(instant: Instant | None, method: str, metric: str) -> pd.DataFrame:
-    """One row a neuron of the model: its estimate and its standard error, the largest first; empty where there is none."""
+    """One row per neuron of the model: its estimate and its standard error, the largest first; empty where there is none."""
     part = _part(instant, method, metric)
     if part is None:
         return pd.DataFrame(columns=["label", "layer", "head", "neuron", "estimate", "error"])

@@ -1,4 +1,4 @@
-"""What is here: models, statistics and data sets, their size and origin; and statistics taken in, or out of the cache."""
+"""The inventory of models, statistics and data sets, with size and origin; importing and deleting statistics."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,9 @@ def list_models(folder: Path = CACHE) -> list[Item]:
         repos = frozenset()
     for repo in sorted(repos, key=lambda repo: repo.repo_id):
         if repo.repo_type == "model":
-            items.append(Item(repo.repo_id, "model", "downloaded from the hub before", "hub cache", repo.size_on_disk))
+            items.append(
+                Item(repo.repo_id, "model", "downloaded from the Hugging Face Hub", "hub cache", repo.size_on_disk)
+            )
     return items
 
 
@@ -59,8 +61,15 @@ def list_data(folder: Path = CACHE) -> list[Item]:
         Item("fashion-mnist:full", "images", "all 70,000 images of Fashion-MNIST", "here" if full else "to fetch (30 MB)", None),
     ]  # fmt: skip
     for upload in list_uploads(folder):
-        count = "a text" if upload.kind == "text" else f"{upload.files:,} images"
-        items.append(Item(reference(upload, folder), upload.kind, f"{upload.name}: {count}", "uploaded", upload.bytes))
+        kind = "images" if upload.kind == "images" else "text"
+        count = (
+            f"{upload.files:,} images"
+            if kind == "images"
+            else "a text"
+            if upload.kind == "text"
+            else f"column {upload.column}"
+        )
+        items.append(Item(reference(upload, folder), kind, f"{upload.name}: {count}", "uploaded", upload.bytes))
     return items
 
 
@@ -70,16 +79,16 @@ def is_bundled(entry: CacheEntry) -> bool:
 
 
 def import_statistics(content: bytes, folder: Path = CACHE) -> Path:
-    """Keep an uploaded statistics file of ours and return its path in the cache folder.
+    """Save an uploaded statistics file of ours and return its path in the cache folder.
 
-    Only numbers are read from it, by the checks of `cache.load_statistics`; it is then written anew under a name of
+    Only numbers are read from it, with the checks of `files.load_statistics`; it is then written again under a name of
     our own.
 
     Raises:
-        StatisticsError: it is too large, damaged, no statistics file, or other numbers are there in its place.
+        StatisticsError: it is too large, damaged, not a statistics file, or the cache has other numbers in its place.
     """
     if len(content) > MAX_STATISTICS_BYTES:
-        raise StatisticsError(f"The file is larger than {MAX_STATISTICS_BYTES // 1_000_000} MB; that is not imported.")
+        raise StatisticsError(f"The file is larger than {MAX_STATISTICS_BYTES // 1_000_000} MB; it cannot be imported.")
     try:
         with working_folder(folder) as temporary:
             uploaded = temporary / "uploaded"  # without the ending by which statistics are listed
@@ -89,12 +98,12 @@ def import_statistics(content: bytes, folder: Path = CACHE) -> Path:
             except StatisticsError as error:
                 raise StatisticsError(str(error).replace(str(uploaded), "that was uploaded")) from error
     except OSError as error:
-        raise StatisticsError(f"The file cannot be looked at: {first_line(error)}") from error
+        raise StatisticsError(f"The file cannot be read: {first_line(error)}") from error
     path = files.statistics_path(statistics, folder)
     if path.exists() and not _same(path, statistics):
         raise StatisticsError(
-            "Other statistics made from the same model, data and settings are here already; delete those first, if "
-            "these are the right ones."
+            "The cache folder already has different statistics of the same model, data and settings; delete those first "
+            "if the new ones are right."
         )
     return files.save_statistics(statistics, folder)
 
@@ -103,13 +112,13 @@ def delete_statistics(path: Path, folder: Path = CACHE) -> None:
     """Delete a statistics file of the cache folder.
 
     Raises:
-        StatisticsError: it came with the project, or is no statistics file of this folder.
+        StatisticsError: it came with the project, or is not a statistics file of this folder.
     """
     entry = next((entry for entry in files.list_statistics(folder)[0] if entry.path == path), None)
     if entry is not None and is_bundled(entry):
-        raise StatisticsError(f"{path.name} came with the project and stays.")
+        raise StatisticsError(f"{path.name} comes with the project and cannot be deleted.")
     if entry is None or entry.path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
-        raise StatisticsError(f"{path.name} is no statistics file of the cache folder; nothing was deleted.")
+        raise StatisticsError(f"{path.name} is not a statistics file of the cache folder; nothing was deleted.")
     try:
         path.unlink()
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Long runs behind the pages: each in a thread of its own, watched and stopped from anywhere. Knows no Streamlit.
+"""Long runs behind the pages: each in a thread of its own, watched from anywhere. Knows no Streamlit.
 
-A run is a generator of partial results that each have a `share` of the work done; what it finishes it keeps itself, so
+A run is a generator of partial results that each have a `share` of the work done; it saves what it finishes itself, so
 that a job can be stopped, or die with its server, at any time. Two people who ask for the same run watch one job. A job
 that nobody has looked at for a while ends by itself.
 """
@@ -16,8 +16,9 @@ from ablation_core.server.turns import FairLock
 MOST_AT_ONCE = 3
 PATIENCE = 180.0  # seconds without anybody looking: a hidden tab still asks once a minute
 _PRESENT = 5.0  # seconds since somebody's last look in which they are still there
+_OWNER_PRESENT = 90.0  # the same of who started it: a hidden tab still asks once a minute
 _ENDED = 32  # jobs that have ended, kept for what they found
-_DEFECT = "The run ended by a defect of the program; what was finished is kept. The server's log says more."
+_DEFECT = "The run was ended by a defect of the program; finished units are saved. The server's log has the details."
 
 
 class Job:
@@ -36,8 +37,10 @@ class Job:
         lock: FairLock | None = None,
         after: "Job | None" = None,
         patience: float = PATIENCE,
+        owner: str | None = None,
     ) -> None:
         self.name = name
+        self.owner = owner
         self.result: Any = None
         self.error: str | None = None
         self._steps, self._lock, self._after, self._patience = steps, lock, after, patience
@@ -95,6 +98,11 @@ class Job:
         if not any(time.monotonic() - looked < _PRESENT for looked in list(self._watchers.values())):
             self.stop()
 
+    def may_be_stopped_by(self, who: str) -> bool:
+        """Whether this person may stop it: who started it, or anybody once that one has gone."""
+        looked = self._watchers.get(self.owner or "", 0.0)
+        return self.owner in (None, who) or time.monotonic() - looked > _OWNER_PRESENT
+
     def stop(self) -> None:
         """End after the batch under way; returns at once."""
         self._stop.set()
@@ -142,11 +150,19 @@ class Jobs:
         """Those under way and not about to end."""
         return {key: job for key, job in list(self._jobs.items()) if job.running and not job.stopping}
 
-    def start(self, key: str, name: str, steps: Callable[[], Generator[Any]], lock: FairLock | None = None) -> Job:
-        """The job of this key, begun if it is not under way.
+    def start(
+        self,
+        key: str,
+        name: str,
+        steps: Callable[[], Generator[Any]],
+        lock: FairLock | None = None,
+        owner: str | None = None,
+    ) -> Job:
+        """The job of this key, started unless it is running.
 
         Args:
             lock: that of the model it runs here.
+            owner: who starts it, and alone may stop it while they are present.
 
         Raises:
             AblationError: too many others are.
@@ -158,12 +174,14 @@ class Jobs:
             if len(under_way) >= self._most:
                 names = "; ".join(job.name for job in under_way.values())
                 raise AblationError(
-                    f"{len(under_way)} computations are under way on this server already ({names}). Stop one, or wait."
+                    f"{len(under_way)} computations are already running on this server ({names}). Stop one, or wait."
                 )
             ended = [other for other, job in self._jobs.items() if not job.running and other != key]
             for other in ended[:-_ENDED]:
                 del self._jobs[other]
-            job = Job(name, steps, lock, self._jobs.pop(key, None), self._patience)
+            job = Job(name, steps, lock, self._jobs.pop(key, None), self._patience, owner)
+            if owner is not None:
+                job.look(owner)
             self._jobs[key] = job  # behind those that began before it
             return job
 

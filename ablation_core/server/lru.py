@@ -36,10 +36,6 @@ class LRU(LRUCache[Any, Any]):
         with self._lock:
             return super().get(key, default)
 
-    def pop(self, key: Any, *default: Any) -> Any:
-        with self._lock:
-            return super().pop(key, *default)
-
     def keep(self, key: Any, result: Any) -> Any:
         """Keep a result and give it back."""
         self[key] = result

@@ -77,14 +77,18 @@ class RegressionEstimator:
 
     @classmethod
     def make(
-        cls, sums: np.ndarray, counts: np.ndarray, guesses: np.ndarray | None = None, sizes: np.ndarray | None = None
+        cls,
+        sums: np.ndarray,
+        counts: np.ndarray,
+        first_order: np.ndarray | None = None,
+        sizes: np.ndarray | None = None,
     ) -> "RegressionEstimator":
         """Estimate the means.
 
         Args:
             sums: d, each change's sum over each drawn sequence, (changes, n).
             counts: the predictions in each sequence, (N,), the drawn ones first.
-            guesses: e, estimates of the sums, (changes, N); without them the counts behind the n-th are not needed.
+            first_order: e, estimates of the sums, (changes, N); without them the counts behind the n-th are not needed.
             sizes: that the sequences were drawn by, (N,); by default all alike.
         """
         size, of = sums.shape[1], len(counts)
@@ -100,14 +104,14 @@ class RegressionEstimator:
         noise = unsure * weights**2  # what a sequence's residual² counts in the gap: nothing where it was sure to come
         slope, shift, leverage, explained = np.zeros((4, len(mean)))
         left, pull = off, np.zeros_like(off)
-        if guesses is not None and FEWEST <= size < of:
-            here = (guesses[:, :size] * weights).sum(1) / (drawn * weights).sum()
-            middle = guesses.sum(1) / counts.sum()
-            beside = (guesses[:, :size] - here[:, None] * drawn) / each
-            everywhere = (guesses - middle[:, None] * counts) / counts.mean()
+        if first_order is not None and FEWEST <= size < of:
+            here = (first_order[:, :size] * weights).sum(1) / (drawn * weights).sum()
+            middle = first_order.sum(1) / counts.sum()
+            beside = (first_order[:, :size] - here[:, None] * drawn) / each
+            everywhere = (first_order - middle[:, None] * counts) / counts.mean()
             square = (noise * beside**2).sum(1)
             with np.errstate(divide="ignore", invalid="ignore"):
-                useful = square > NOISE * (noise * guesses[:, :size] ** 2).sum(1) / each**2  # False for no number
+                useful = square > NOISE * (noise * first_order[:, :size] ** 2).sum(1) / each**2  # False for no number
                 slope = np.where(useful, (noise * beside * off).sum(1) / square, 0.0)
                 shift = np.where(useful, middle - here, 0.0)
                 leverage = np.where(useful, shift**2 / square, 0.0)

@@ -104,18 +104,22 @@ class GroupSequentialTest:
         return np.where(self._common[0] <= self._common[1], self._common, self._deciding)
 
     def look(
-        self, sums: np.ndarray, counts: np.ndarray, guesses: np.ndarray | None = None, sizes: np.ndarray | None = None
+        self,
+        sums: np.ndarray,
+        counts: np.ndarray,
+        first_order: np.ndarray | None = None,
+        sizes: np.ndarray | None = None,
     ) -> None:
         """The next look at the open changes.
 
         Args:
             sums: of each open change over each sequence so far, (open, sequences so far).
             counts: the predictions in each sequence, (sequences,), all that the last look will see.
-            guesses: estimates of each change's sums over all of these, (changes, sequences).
+            first_order: estimates of each change's sums over all of these, (changes, sequences).
             sizes: that the order of the sequences was drawn by, (sequences,); by default all alike.
         """
         at = self.open
-        estimates = RegressionEstimator.make(sums, counts, None if guesses is None else guesses[at], sizes)
+        estimates = RegressionEstimator.make(sums, counts, None if first_order is None else first_order[at], sizes)
         settled = estimates.gap <= SETTLED * estimates.whole_error
         share = self.share[at] = np.where(settled, self.shares[self.looks :].sum(), self.shares[self.looks])
         p, half = estimates.p() / share, estimates.half_width(share)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ablation_core import bundled
-from ablation_core.data.dataset import IGNORED, Data, load_data
+from ablation_core.data.dataset import IGNORED, Data
+from ablation_core.data.load import load_data
 from ablation_core.experiments.ablation import ablate
 from ablation_core.loading.load import load_model
 from ablation_core.models.loaded import LoadedModel

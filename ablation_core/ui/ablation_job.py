@@ -6,7 +6,6 @@ every session of the server.
 """
 
 import time
-import uuid
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from ablation_core.selection import Selection
 from ablation_core.server.jobs import Job
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock, waiting_words
+from ablation_core.ui.run_controls import me
 from ablation_core.ui.shared import (
     SEED,
     shared_ablations,
@@ -174,10 +174,10 @@ def begin(request: AblationRequest) -> Job:
     jobs, mine = shared_ablations(), st.session_state.get(_MINE)
     job = jobs.get(request.key)
     if job is not None and ((job.running and not job.stopping) or st.session_state.get(_STOPPED) == request.key):
-        job.look(_me())
+        job.look(me())
         return job
     if mine and mine != request.key and (earlier := jobs.get(mine)):
-        earlier.leave(_me())
+        earlier.leave(me())
     st.session_state[_MINE] = request.key
     st.session_state.pop(_STOPPED, None)
     kept, clean_cache, view = shared_results(), shared_clean_passes(request.view.model, request.data), request.view
@@ -198,13 +198,8 @@ def begin(request: AblationRequest) -> Job:
             yield replace(outcome, estimate=estimate)
 
     job = jobs.start(request.key, request.name, steps, fair_lock(model))
-    job.look(_me())
+    job.look(me())
     return job
-
-
-def _me() -> str:
-    """This session among those that watch a job."""
-    return st.session_state.setdefault("me", uuid.uuid4().hex)
 
 
 def _measured(run: AblationRun, view: View) -> Generator[AblationProgress]:
@@ -227,7 +222,9 @@ def _measured(run: AblationRun, view: View) -> Generator[AblationProgress]:
     floor, names = None, [method.name for method in run.spec.methods if not method.learned]
     yield AblationProgress(outcome.result, None, effects, learned, share=run.steps / total if sets else 1.0)
     for floor in (
-        noise_floor_steps(run.clean_cache, view.selection, view.statistics, SEED, names, view.bins) if names else ()
+        noise_floor_steps(run.clean_cache, view.selection, view.statistics, SEED, names, view.bins, sets)
+        if names
+        else ()
     ):
         share = (run.steps + (total - run.steps) * floor.sets / floor.sets_wanted) / total
         words = f"noise floor: {floor.sets} of {floor.sets_wanted} random sets"
@@ -254,7 +251,7 @@ def _quick_estimate(request: AblationRequest, estimates: LRU) -> QuickEstimate:
 
 def _part(loss: Estimated, selection: Selection, head: tuple[int, int], neurons: tuple[int, ...]) -> float:
     """A head's estimate or, of some of its neurons, the sum of theirs."""
-    whole = len(neurons) == selection.shape.head_dim
+    whole = len(neurons) == selection.shape.size(head[0])
     return float(loss.heads[head]) if whole else float(loss.neurons[head][list(neurons)].sum())
 
 
@@ -275,7 +272,7 @@ def show_progress(request: AblationRequest, progress: AblationProgress) -> None:
     bar_column.progress(progress.share, words + job.time_left)
     if button_column.button("Stop", key="stop the ablation", help="Save what has been measured.", width="stretch"):
         st.session_state[_STOPPED] = request.key
-        job.leave(_me())
+        job.leave(me())
         st.rerun()
 
 

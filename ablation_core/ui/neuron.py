@@ -22,7 +22,7 @@ from ablation_core.ui.shared import (
     shared_statistics,
 )
 from ablation_core.ui.sidebar import View
-from ablation_core.ui.widgets import draw, single_choice
+from ablation_core.ui.widgets import dark_page, draw, single_choice
 
 SHOWN = ("histogram", "two data sets", "by position")
 DENSITIES = ("smoothed", "normal")
@@ -67,6 +67,7 @@ def _histogram(
         *units,
         unit=f"activation of neuron {name}",
         log=log,
+        dark=dark_page(),
         key="neuron picture",
         variant=len(marks),
         alt=f"Histogram of neuron {name}. {reading.sentence}",

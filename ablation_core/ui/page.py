@@ -36,6 +36,20 @@ _STYLE = """<style>
 </style>"""
 
 
+# Streamlit pushes an entry into the browser's history for each setting that it writes into the address, so that a change of
+# page made three, and Back showed other settings on the same page. One entry per page: settings replace it.
+_HISTORY = """<script>
+if (!window.oneEntryPerPage) {
+  window.oneEntryPerPage = true;
+  const push = history.pushState.bind(history);
+  history.pushState = (state, title, address) => {
+    const there = new URL(address ?? location.href, location.href);
+    there.pathname === location.pathname ? history.replaceState(state, title, address) : push(state, title, address);
+  };
+}
+</script>"""
+
+
 def open_page(title: str, icon: str, runs_model: bool = True) -> View:
     """Set the page up and draw the sidebar; stops the page, with a sentence in the main area, if something is missing.
 
@@ -60,10 +74,11 @@ def open_frame(title: str, icon: str) -> None:
     """Set the page up, with links to the others, for a page that needs no model."""
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
     for (name, old), new in _OLD_VALUES.items():
-        if st.query_params.get(name) == old:
-            st.query_params[name] = new
+        if st.query_params.get(name) == old and name not in st.session_state:
+            st.session_state[name] = new
     prepare_process()
     st.html(_STYLE)
+    st.html(_HISTORY, unsafe_allow_javascript=True)
     with st.sidebar:
         st.markdown("### Ablation Explorer")
         with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it

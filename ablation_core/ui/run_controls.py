@@ -5,6 +5,7 @@ stopped run, of another session or of the command line are shown at once.
 """
 
 import os
+import uuid
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ WITH_RUNS = ("Head map", "Pruning curves")
 _EVERY = 0.8  # seconds between two looks at a run under way
 _MINE = "my long run"
 _REFUSED = "long run refused"
+
+
+def me() -> str:
+    """This session among those that start and watch jobs."""
+    return st.session_state.setdefault("me", uuid.uuid4().hex)
 
 
 def choose_measure(names: Sequence[str], help: str) -> str:
@@ -85,7 +91,10 @@ def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any
     def label(path: Path) -> str:
         described = kept[path].description if path in kept else view
         text = f"{described['data']['predictions']:,} predictions of {described['data']['ref']}, "
-        text += f"{done(kept[path])[0]} of {done(kept[path])[1]} {unit}" if path in kept else "not measured yet"
+        if path == own and _running(own) is not None:
+            text += "being measured"  # the count beside the progress bar is newer than this box
+        else:
+            text += f"{done(kept[path])[0]} of {done(kept[path])[1]} {unit}" if path in kept else "not measured yet"
         return f"this view: {text}" if path == own else f"saved: {text}{_differences(described, view)}"
 
     return st.selectbox(
@@ -200,7 +209,7 @@ def begin_once(key: str, name: str, steps: Callable[[], Generator[Any]], lock: F
     if (flag not in st.session_state or shared_jobs().get(key) is None) and not _under_way():
         st.session_state[flag] = True
         try:
-            shared_jobs().start(key, name, steps, lock)
+            shared_jobs().start(key, name, steps, lock, me())
             st.session_state[_MINE] = key
         except AblationError:
             st.session_state.pop(flag)  # the server is busy; the next look tries again
@@ -223,13 +232,13 @@ def _show_progress(key: str) -> None:
     job = shared_jobs().get(key)
     if job is None:  # it has just ended
         return
-    job.look()
+    job.look(me())
     progress_column, button_column = st.columns([4, 1], vertical_alignment="center")
     waiting = "waiting for the model, which another computation is using"
     state = waiting if job.waiting else f"{job.share:.0%}{job.time_left}"
     progress_column.progress(job.share, f"{job.name}: {state}")
-    if access.ACCESS.shared and key != st.session_state.get(_MINE):
-        return  # started by another visitor, who may stop it
+    if not job.may_be_stopped_by(me()):
+        return  # started by somebody else, who is still there
     button_column.button(
         "Stop", key=f"stop {key}", on_click=job.stop, width="stretch", help="Finished units are saved."
     )
@@ -253,7 +262,7 @@ def _start(own: Path, name: str, steps: Callable[[], Generator[Any]], lock: Fair
     if earlier and earlier != str(own) and (job := _running(earlier)):
         job.stop()
     try:
-        jobs.start(str(own), name, steps, lock)
+        jobs.start(str(own), name, steps, lock, me())
         st.session_state[_MINE] = str(own)
         st.session_state[_shown_key(own)] = own
     except AblationError as error:

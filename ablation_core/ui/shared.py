@@ -168,6 +168,7 @@ def _model(ref: str, state: str) -> LoadedModel:
 
     model = _models_in_use().get((ref, state)) or load_model(ref)
     fair_lock(model)
+    model.may_change = False  # nobody else has it: its fingerprint need not be made sure of at each rerun
     _models_in_use()[ref, state] = model
     return model
 
@@ -180,7 +181,7 @@ def _models_in_use() -> WeakValueDictionary:
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _data(_model: LoadedModel, fingerprint: str, ref: str, source: str, predictions: int, split: Split) -> Data:
-    from ablation_core.data.dataset import load_data
+    from ablation_core.data.load import load_data
 
     return load_data(ref, _model, predictions, seed=SEED, split=split)
 

@@ -148,7 +148,7 @@ def _choose_model(runs_model: bool, main: DeltaGenerator) -> ModelInfo:
             return _loaded(ref).info if runs_model else known_model_info(ref) or _loaded(ref).info
 
     info = _last_usable("model", "model", ref, read, main)
-    verified = "" if info.verified else " · structure found automatically, not verified"
+    verified = "" if info.verified else " · structure found by running it"
     st.caption(f"{_MODALITY_WORDS[info.modality]} · {info.shape}{verified}")
     return info
 

@@ -19,7 +19,7 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.server.turns import fair_lock, waiting_words
-from ablation_core.ui.run_controls import watched
+from ablation_core.ui.run_controls import me, watched
 from ablation_core.ui.shared import shared_data, shared_jobs
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _begin(key: str, model: LoadedModel, data: Data) -> None:
     try:
         files.check_can_save(model)
         shared_jobs().start(
-            key, f"statistics of {model.ref} on {data.ref}", lambda: counting_steps(model, data), fair_lock(model)
+            key, f"statistics of {model.ref} on {data.ref}", lambda: counting_steps(model, data), fair_lock(model), me()
         )
     except AblationError as error:
         st.session_state[_REFUSED] = str(error)
@@ -120,12 +120,13 @@ def _progress(key: str, model: LoadedModel) -> None:
     def show() -> None:
         if (job := shared_jobs().get(key)) is None:
             return
-        job.look()
+        job.look(me())
         if job.result:
             words = f"{job.result.tokens:,} positions counted"
         else:
             words = waiting_words(model.ref) if job.waiting else "counting the first positions"
         st.progress(job.share, words + job.time_left)
-        st.button("Cancel", key=f"cancel {key}", on_click=job.stop, help="The statistics so far are discarded.")
+        if job.may_be_stopped_by(me()):
+            st.button("Cancel", key=f"cancel {key}", on_click=job.stop, help="The statistics so far are discarded.")
 
     show()

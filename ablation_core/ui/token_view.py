@@ -47,7 +47,7 @@ def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
             f"{better:,}. The most affected 10 % account for {_tenth(effect):.0%} of the total increase."
         )
         row = next((row for row in outcome.result.results if row.method == view.method), None)
-        if row is not None and not row.change["loss"].shows_effect:
+        if row is not None and row.change["loss"].low is not None and not row.change["loss"].shows_effect:
             st.caption("Little happens here: on average the change of loss is not significant.")
         if not images:
             _by_token(run, effect)

@@ -1,6 +1,7 @@
 """Your own prompt or image: what the model predicts before and after, and what it would write."""
 
 import html
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import streamlit as st
+from PIL import Image, ImageOps
 
 from ablation_core.data import user_input
 from ablation_core.experiments.ablation import AblationSpec
@@ -20,7 +22,7 @@ from ablation_core.report.numbers import number
 from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 from ablation_core.server.turns import in_turns
 from ablation_core.ui import ablation_job, page
-from ablation_core.ui.shared import SEED, shared_answers
+from ablation_core.ui.shared import SEED, shared_answers, shared_data
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.widgets import draw
 
@@ -30,6 +32,7 @@ PROMPTS = {
 }
 _TYPED = "a prompt was typed"
 _SHOWN = 6
+LIGHT_BORDER, DARK_BORDER = 0.6, 0.3  # brightness from which and up to which a border counts as light, as dark
 IMAGE_TYPES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif")
 
 
@@ -123,9 +126,35 @@ def _image(view: View) -> user_input.UserInput | None:
         st.caption(f"Upload an image to see how it is classified before and after. Classes: {_classes(view)}.")
         return None
     own = user_input.image(view.model, file.getvalue(), view.data_ref)
-    pixels = own.asked.inputs[view.model.input_name].float().numpy()
-    st.image(as_seen(view.model, pixels)[0], caption="As the model receives it", width=160)
+    seen = _as_seen(view, own)
+    if _border(seen) > LIGHT_BORDER and _data_border(view) < DARK_BORDER:
+        st.caption(
+            "The model's own images have a dark border and this one a light one, so light and dark are exchanged."
+        )
+        if st.toggle("Invert", value=True, key="invert image", help="Exchange light and dark."):
+            content = io.BytesIO()
+            ImageOps.invert(seen).save(content, "PNG")
+            own = user_input.image(view.model, content.getvalue(), view.data_ref)
+            seen = _as_seen(view, own)
+    st.image(seen, caption="As the model receives it", width=160)
     return own
+
+
+def _as_seen(view: View, own: user_input.UserInput) -> Image.Image:
+    return as_seen(view.model, own.asked.inputs[view.model.input_name].float().numpy())[0]
+
+
+def _border(picture: Image.Image) -> float:
+    """The mean brightness of a picture's border, 0 to 1."""
+    shades = np.asarray(picture.convert("L"), dtype=float) / 255
+    return float(np.concatenate([shades[0], shades[-1], shades[:, 0], shades[:, -1]]).mean())
+
+
+def _data_border(view: View) -> float:
+    """That of the data's images, of the first few."""
+    data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
+    (pixels,) = data.rows(list(range(min(16, data.sequences)))).inputs.values()
+    return float(np.mean([_border(one) for one in as_seen(view.model, pixels.float().numpy())]))
 
 
 def _classes(view: View) -> str:

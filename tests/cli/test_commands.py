@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ablation_core.__main__ import main
-from tests.conftest import UNUSABLE_TEXT
+from tests.conftest import ROOT, UNUSABLE_TEXT
 
 
 def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
@@ -62,7 +62,10 @@ def test_models_lists_the_bundled_ones(capsys: pytest.CaptureFixture) -> None:
         (("ablate", "opt-mini", "--select", "1.99"), "There is no head 99"),
         (("ablate", "opt-mini", "--select", "one"), "Cannot read 'one'"),
         (("ablate", "opt-mini", "--select", "1.1", "--method", "best"), "no method 'best'"),
-        (("ablate", "opt-mini", "--select", "1.1", "--cache-dir", "/nowhere"), "needs activation statistics"),
+        (
+            ("ablate", "opt-mini", "--select", "1.1", "--data", f"text:{ROOT / 'README.md'}"),
+            "needs activation statistics",
+        ),
         (("ablate", "opt-mini", "--select", "1.1", "--bins", "0"), "between 1 and"),
         (("ablate", "opt-mini", "--select", "1.1", "--data", "text:/nowhere"), "no file"),
         (("ablate", "opt-mini", "--select", "1.1", "--device", "gpu9"), "device 'gpu9'"),

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from PIL import Image
 
 from ablation_core.bundled import fashion_mnist
 from ablation_core.data import uploads
-from ablation_core.data.dataset import load_data
+from ablation_core.data.load import load_data
 from ablation_core.data.references import read_text
 from ablation_core.data.uploads import delete_upload, keep_upload, list_uploads, reference, references
 from ablation_core.errors import DataError
@@ -232,3 +233,39 @@ def test_no_name_leads_out_of_the_folder(names: list[str], title: str, tmp_path:
         delete_upload(kept.digest, cache)
     assert {path for path in tmp_path.rglob("*") if cache not in path.parents and path != cache} == before
     assert not list((cache / "uploads").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "parquet", "jsonl.gz"])
+def test_records_are_kept_with_the_column_of_their_texts(tmp_path: Path, opt_mini: LoadedModel, kind: str) -> None:
+    texts = [f"Row {number} has some words to predict, and more of them. " * 3 for number in range(30)]
+    frame = pandas.DataFrame({"id": range(30), "title": [f"no {n}" for n in range(30)], "body": texts})
+    buffer = io.BytesIO()
+    if kind == "parquet":
+        frame.to_parquet(buffer)
+    elif kind.startswith("jsonl"):
+        frame.to_json(buffer, orient="records", lines=True, compression="gzip" if kind.endswith("gz") else None)
+    else:
+        frame.to_csv(buffer, index=False, sep="\t" if kind == "tsv" else ",")
+    upload = keep_upload(f"notes.{kind}", buffer.getvalue(), tmp_path)
+    assert (upload.kind, upload.column) == ({"tsv": "csv", "jsonl.gz": "jsonl"}.get(kind, kind), "body")
+    assert list_uploads(tmp_path) == [upload]
+    ref = reference(upload, tmp_path)
+    assert references("text", tmp_path) == (ref,) and references("images", tmp_path) == ()
+    wanted = load_data(texts, opt_mini, predictions=60, seq_len=32, split="evaluation")
+    assert load_data(ref, opt_mini, predictions=60, seq_len=32).fingerprint == wanted.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", b'{"n": 1}\n{"n": 2}\n', "no column of texts"),
+        ("a.jsonl", b'{"n": 1\n', "Line 1 of a.jsonl is not JSON"),
+        ("a.csv", b"", "empty"),
+        ("a.parquet", b"PAR1 and no more", "a.parquet cannot be read"),
+        ("a.txt", b'{"text": "a"}\n{"text": "b"}\n', "a.txt looks like JSON Lines"),
+    ],
+)
+def test_records_that_cannot_be_used_leave_nothing(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        keep_upload(name, content, tmp_path)
+    assert list_uploads(tmp_path) == []

@@ -52,8 +52,8 @@ def test_clean_predictions_are_scored_once(opt_mini: LoadedModel, unembedded: li
     anew = scored(CleanPassCache(opt_mini, data, limit=0))
     for one, other, third in zip(first, again, anew, strict=True):
         for metric in METRICS:
-            assert np.array_equal(getattr(one, metric), getattr(other, metric))
-            assert np.array_equal(getattr(one, metric), getattr(third, metric))
+            assert np.array_equal(one[metric], other[metric])
+            assert np.array_equal(one[metric], third[metric])
 
 
 def test_what_is_kept_stays_within_its_limit(opt_mini: LoadedModel) -> None:
@@ -123,7 +123,7 @@ def test_outputs_come_before_pre_outs_where_room_is_short(opt_mini: LoadedModel)
     assert not short.spilled and not short[0].pre_outs and short[0] is short[0]
     for clean_cache in (whole, plain):
         for one, other in zip(first, scored(clean_cache), strict=True):
-            assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in METRICS)
+            assert all(np.array_equal(one[name], other[name]) for name in METRICS)
 
 
 @pytest.mark.parametrize("batches_kept", [0, 2])

@@ -410,6 +410,6 @@ def test_a_mean_that_is_no_number_has_no_other_bounds() -> None:
     assert math.isnan(missing.high)
 
 
-def test_what_the_readme_says_of_intervals() -> None:
+def test_what_the_documents_say_of_intervals() -> None:
     assert (CONFIDENCE, RESAMPLES, FEWEST_SEQUENCES) == (0.95, 2000, 5)
-    assert METRICS == ("loss", "top1", "top10", "kl")
+    assert tuple(METRICS)[:4] == ("loss", "top1", "top10", "kl")

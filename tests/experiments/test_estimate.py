@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ablation_core import ablate, load_data, load_model
 from ablation_core.__main__ import main
 from ablation_core.data.dataset import IGNORED, Batch, Data
+from ablation_core.data.positions import Positions
 from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError, ModelError
 from ablation_core.experiments.estimate import EstimateResult, EstimateRun, estimate
@@ -21,6 +22,7 @@ from ablation_core.methods.registry import METHODS, Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.stats.clustered_mean import ClusteredMean
 from tests import tiny
+from tests.conftest import numbers
 
 ZERO = [METHODS["zero"]]
 OWN = Method("own", "Its own activation.", source=lambda model, data, numbers, seed: data.rows(numbers))
@@ -183,8 +185,8 @@ def test_no_displacement_no_harm(family: str) -> None:
     model = tiny.build(family)
     data = tiny_data(model)
     own = EstimateRun(model, data, [OWN]).finish().result().methods[0]
-    skip_first = EstimateRun(model, data, ZERO, skip_first=99).finish().result().methods[0]
-    for part in (own["kl"], own.loss, skip_first["kl"], skip_first.loss):
+    nowhere = EstimateRun(model, data, ZERO, positions=Positions.after(12)).finish().result().methods[0]
+    for part in (own["kl"], own.loss, nowhere["kl"], nowhere.loss):
         for values in (part.heads, part.neurons, part.heads_error, part.neurons_error):
             assert (values[np.isfinite(values)] == 0).all() and np.isfinite(values).any()
 
@@ -192,7 +194,7 @@ def test_no_displacement_no_harm(family: str) -> None:
 def test_spared_positions_send_nothing() -> None:
     model = doubled(tiny.build("opt"))
     data = tiny_data(model)
-    found = EstimateRun(model, data, ZERO, skip_first=2).finish().result().methods[0]
+    found = EstimateRun(model, data, ZERO, positions=Positions.after(2)).finish().result().methods[0]
     kept: list[Tensor] = []
     hook = model.projections[1].register_forward_pre_hook(lambda _m, inputs: kept.append(inputs[0].clone()))
     plain_log_probs(model, data.rows(range(3)))
@@ -251,7 +253,7 @@ def test_a_result_after_any_step_and_the_same_in_the_end(opt_mini: LoadedModel) 
         description = run.result().description["data"]
         assert description["sequences"] == min(4 * (step + 1), 10)
     assert description["predictions"] == 150
-    assert other.finish().result().to_dict() == run.result().to_dict()
+    assert numbers(other.finish().result()) == numbers(run.result())
 
 
 def test_hooks_are_gone_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,15 +296,18 @@ def test_estimates_rank_the_heads_of_a_trained_model(opt_mini: LoadedModel) -> N
 
 
 def test_agreement_by_hand() -> None:
-    exact = [float(n) for n in range(12)]
+    few = [float(n) for n in range(12)]
+    assert agreement(few, few[::-1]).top is None  # of twelve, eight of the first ten are the same in whatever order
+    exact = [float(n) for n in range(25)]
     estimates = [2 * n + 1 for n in exact]
     found = agreement(estimates, exact)
-    assert (found.heads, found.spearman, found.top) == (12, pytest.approx(1), 10)
+    assert (found.heads, found.spearman, found.top) == (25, pytest.approx(1), 10)
+    assert found.top_by_chance == 4  # ten places, each taken by one of the first ten of 25
     assert found.slope == pytest.approx(2)
-    assert found.ratio == pytest.approx(2 + 1 / 6)  # the median of 2 + 1/n over n from 1 to 11
-    swapped = [*estimates[:1], 99.0, *estimates[2:11], 0.0]  # the greatest and the second least change places
+    assert found.ratio == pytest.approx(2 + (1 / 12 + 1 / 13) / 2)  # the median of 2 + 1/n over n from 1 to 24
+    swapped = [*estimates[:1], 99.0, *estimates[2:24], 0.0]  # the greatest and the second least change places
     assert agreement(swapped, exact).top == 9
-    assert agreement([*estimates, np.nan], [*exact, 1.0]).heads == 12
+    assert agreement([*estimates, np.nan], [*exact, 1.0]).heads == 25
     assert agreement([1.0, 2.0], [1.0, 2.0]).top is None
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from ablation_core import load_statistics
 from ablation_core.activations.files import find_statistics
 from ablation_core.data.dataset import DEFAULT_DATA
+from ablation_core.data.positions import Positions
 from ablation_core.data.user_input import UserInput, image, prompt, read_image
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import AblationSpec
@@ -24,7 +25,9 @@ NAMES = ("zero", "mean", "peak", "resample-dataset")
 
 def spec(model: LoadedModel, select: str = SELECT, skip_first: int = 0) -> AblationSpec:
     return AblationSpec(
-        Selection.parse(select, model.shape), tuple(METHODS[name] for name in NAMES), skip_first=skip_first
+        Selection.parse(select, model.shape),
+        tuple(METHODS[name] for name in NAMES),
+        positions=Positions.after(skip_first),
     )
 
 

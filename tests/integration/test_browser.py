@@ -31,7 +31,7 @@ def page(address: str) -> Iterator:
 def settled(page) -> str:
     """The page's text once its answer is whole: what can be taken along stands below that."""
     page.wait_for_selector(SETTLED)
-    page.wait_for_function("() => document.body.innerText.includes('Take it with you')")
+    page.wait_for_function("() => document.body.innerText.includes('Copy as Python')")
     page.wait_for_timeout(1000)
     page.wait_for_selector(SETTLED)
     return page.inner_text('[data-testid="stMain"]')

@@ -71,9 +71,9 @@ def test_a_sweep_stopped_half_way_keeps_what_is_done(person, address: str, cache
     shows(page, "measured so far")
     assert page.locator(".mark-rect path").count() >= 36, "estimates fill the map while it is measured"
     page.get_by_role("button", name="Stop").first.click()
-    button = page.get_by_role("button", name="Go on with")
+    button = page.get_by_role("button", name="Continue:")
     button.wait_for()
-    left = int(re.search(r"Go on with (\d+) head", button.inner_text())[1])
+    left = int(re.search(r"Continue: (\d+) head", button.inner_text())[1])
     (ledger,) = (cache / "runs").glob("sweep-*.jsonl")
 
     def kept() -> int:
@@ -84,7 +84,7 @@ def test_a_sweep_stopped_half_way_keeps_what_is_done(person, address: str, cache
     text = page.inner_text('[data-testid="stMain"]')
     assert re.search(r"\(\d+ measured so far\)", text) and no_traceback(page)
     again = person(page.url)  # opened afresh: what is kept is there
-    again.get_by_role("button", name="Go on with").wait_for()
+    again.get_by_role("button", name="Continue:").wait_for()
     assert re.search(r"\(\d+ measured so far\)", again.inner_text('[data-testid="stMain"]')) and no_traceback(again)
 
 
@@ -95,7 +95,7 @@ def test_two_people_at_once_get_their_own_right_numbers(person, address: str, ca
         for model, _, select, method in wanted
     ]
     for page, (name, ref, select, method) in zip(pages, wanted, strict=True):
-        shows(page, "Take it with you")
+        shows(page, "Copy as Python")
         page.wait_for_selector(SETTLED)
         model = load_model(name)
         (path,) = [path for path in (cache / name).glob("*.safetensors") if path.name.startswith(f"{ref}-") and "full" not in path.name]  # fmt: skip

@@ -35,9 +35,10 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.ledger import find_runs
 from ablation_core.runs.sweep import SweepSpec, finish_sweep, sweep_steps
 from tests import tiny
+from tests.conftest import numbers
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 PATIENCE = 180.0  # seconds: machines may be slow
 SPEC = SweepSpec((METHODS["zero"], METHODS["mean"]), heads=((5, 1), (2, 0), (2, 1), (0, 3), (4, 4)), random_sets=7)
@@ -148,7 +149,7 @@ def statistics_path(opt_mini: LoadedModel) -> Path:
 def here(opt_mini: LoadedModel, data: Data, statistics_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the local engine gives."""
     statistics = load_statistics(statistics_path, opt_mini)
-    return finish_sweep(opt_mini, data, SPEC, statistics, tmp_path_factory.mktemp("here")).to_dict()
+    return numbers(finish_sweep(opt_mini, data, SPEC, statistics, tmp_path_factory.mktemp("here")))
 
 
 def records(model: LoadedModel, folder: Path) -> int:
@@ -170,7 +171,7 @@ def test_a_killed_worker_and_a_killed_machine_cost_no_number(
             machines.second.kill()
             killed.append(measured)
     assert len(killed) == 2 and killed[1] < 12, "both were killed in the middle"
-    assert json.dumps(result.to_dict()) == json.dumps(here)
+    assert json.dumps(numbers(result)) == json.dumps(here)
     assert shares[0] == 0 and shares[-1] == 1
     assert not machines.head.workers(), "they end with the run"
     machines.second = machines.another()
@@ -203,7 +204,7 @@ def test_with_its_driver_killed_and_then_stopped_a_run_goes_on_from_its_ledger(
     result = finish_sweep(
         opt_mini, data, SPEC, statistics, tmp_path
     )  # the rest without a cluster: the ledger is the same
-    assert json.dumps(result.to_dict()) == json.dumps(here)
+    assert json.dumps(numbers(result)) == json.dumps(here)
 
 
 def test_a_model_split_over_memory_and_disk_in_a_worker_gives_the_same(machines: TwoMachines, tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def test_a_model_split_over_memory_and_disk_in_a_worker_gives_the_same(machines:
     spec = SweepSpec((METHODS["zero"], METHODS["resample-dataset"]), heads=((1, 2), (2, 0)), random_sets=1)
     engine = RayBackend(machines.address, memory=fits / 1e9, split=True)
     there = finish_sweep(model, data, spec, None, tmp_path / "there", engine=engine)
-    assert json.dumps(there.to_dict()) == json.dumps(finish_sweep(model, data, spec, None, tmp_path / "here").to_dict())
+    assert json.dumps(numbers(there)) == json.dumps(numbers(finish_sweep(model, data, spec, None, tmp_path / "here")))
 
 
 def test_other_data_or_no_room_is_a_sentence(

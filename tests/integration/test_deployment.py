@@ -138,7 +138,7 @@ def _asked(path: object, *arguments: object, **options: object) -> bool:
     raise AssertionError(f"the disk was asked about {path}")
 
 
-@pytest.mark.parametrize("page", OF_A_MODEL)
+@pytest.mark.parametrize("page", ["app.py", *(pytest.param(page, marks=pytest.mark.slow) for page in OF_A_MODEL[1:])])
 def test_an_address_that_names_what_is_not_offered_opens_what_is(page: str, files: Path, shared: Access) -> None:
     for name, there, absent in (
         references(files)[0],
@@ -264,11 +264,11 @@ def test_a_run_is_stopped_by_the_visitor_who_began_it(shared: Access, monkeypatc
 
         run_controls._show_progress("a run")
 
-    running.start("a run", "Head map", steps)
+    running.start("a run", "Head map", steps, owner="who began it")
     try:
         at = AppTest.from_function(page).run()
         assert not at.exception and not at.button
-        at.session_state[run_controls._MINE] = "a run"
+        at.session_state["me"] = "who began it"
         assert [button.label for button in at.run().button] == ["Stop"]
     finally:
         going[0] = False
@@ -305,7 +305,7 @@ def test_runs_seeds_and_predictions_are_bounded(shared: Access, opt_mini: Loaded
     try:
         for number in range(jobs.MOST_AT_ONCE):
             running.start(f"run {number}", "a run", steps)
-        with pytest.raises(AblationError, match="under way on this server already"):
+        with pytest.raises(AblationError, match="already running on this server"):
             running.start("one more", "a run", steps)
     finally:
         going[0] = False

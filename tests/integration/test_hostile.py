@@ -26,7 +26,8 @@ from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import list_statistics, load_statistics, save_statistics
 from ablation_core.cli import commands
 from ablation_core.data import user_input
-from ablation_core.data.dataset import DEFAULT_DATA, load_data
+from ablation_core.data.dataset import DEFAULT_DATA
+from ablation_core.data.load import load_data
 from ablation_core.errors import AblationError, ModelError, SelectionError, StatisticsError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.pruning import read_seeds
@@ -36,6 +37,7 @@ from ablation_core.storage import CACHE
 from ablation_core.ui import run_controls, shared
 from tests.conftest import PAGES, ROOT, watching
 
+pytestmark = pytest.mark.slow
 DEPTH = int(os.environ.get("ABLATION_FUZZ", "1"))
 SECONDS = 60  # longer than any of these may take, however busy the machine
 QUIET = {
@@ -163,7 +165,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.slow
 @settings(max_examples=2000 * DEPTH, **QUIET)
 @given(command_lines())
 @example(["ablate", "opt-mini", "--select", "0.0", "--statistics", "x" * 300])
@@ -361,7 +362,6 @@ def addresses() -> st.SearchStrategy[dict[str, str]]:
     return st.fixed_dictionaries({}, optional={name: values.filter(addressable) for name, values in PARAMETERS.items()})
 
 
-@pytest.mark.slow
 @settings(max_examples=2000 * DEPTH, **QUIET)
 @given(addresses())
 @example({"gaps": "[MASK]\\1", "model": "roberta-mini"})
@@ -422,7 +422,6 @@ def test_any_address_opens_with_a_page_or_a_sentence(page: str, parameters: dict
     check_page(page, parameters)
 
 
-@pytest.mark.slow
 @settings(max_examples=150 * DEPTH, **QUIET)
 @given(st.sampled_from(PAGES), addresses())
 def test_any_address_of_every_page_opens_it_or_says_a_sentence(page: str, parameters: dict[str, str]) -> None:

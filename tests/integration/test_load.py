@@ -43,8 +43,9 @@ from ablation_core.server.lru import LRU
 from ablation_core.ui import ablation_job
 from ablation_core.ui import shared as server
 from ablation_core.ui.shared import SEED
-from tests.conftest import ROOT
+from tests.conftest import ROOT, numbers
 
+pytestmark = pytest.mark.slow
 THREADS = 12
 PREDICTIONS = 150  # two windows of text
 TEXT, IMAGES = "python-docs", "fashion-mnist"
@@ -79,16 +80,12 @@ def ablated(model, data, clean_cache, statistics, selection) -> object:
     spec = AblationSpec(selection, tuple(METHODS[name] for name in names), 100, SEED)
     run = AblationRun(model, data, spec, statistics, clean_cache).finish()
     harms = {name: harm.after.tolist() for name, harm in effect_per_prediction(run).items()}
-    return run.result().to_dict(), harms, next(noise_floor_steps(clean_cache, selection, statistics, SEED), None)
+    return numbers(run.result()), harms, next(noise_floor_steps(clean_cache, selection, statistics, SEED), None)
 
 
 def estimated(model, data, clean_cache, statistics, selection) -> object:
-    return (
-        EstimateRun(model, data, [METHODS["mean"], METHODS["resample-dataset"]], statistics=statistics)
-        .finish()
-        .result()
-        .to_dict()
-    )
+    run = EstimateRun(model, data, [METHODS["mean"], METHODS["resample-dataset"]], statistics=statistics)
+    return numbers(run.finish().result())
 
 
 def answered(model, data, clean_cache, statistics, selection) -> object:
@@ -207,7 +204,7 @@ def test_sweeps_beside_each_other_and_an_interrupted_one_give_the_numbers_of_one
 
     def whole(used: LoadedModel, folder: Path) -> dict:
         *_, last = sweep_steps(used, data, spec, statistics, folder)
-        return last.to_dict()
+        return numbers(last)
 
     def left(number: int) -> None:  # a person who starts and leaves, again and again
         for _ in range(3):

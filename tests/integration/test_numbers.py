@@ -31,7 +31,7 @@ from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
 from ablation_core.runs.pruning import CurveSpec, finish_curve
 from ablation_core.runs.sweep import SweepSpec, finish_sweep
 from tests import tiny
-from tests.conftest import ROOT
+from tests.conftest import ROOT, numbers
 
 MEAN = (METHODS["mean"],)
 THREADS_TOLERANCE = 1e-5  # nats per prediction, as docs/guide/numbers.md states it
@@ -349,8 +349,8 @@ def measured(threads: int) -> dict:
     return {
         "statistics": statistics.digest,
         "means": statistics.mean.ravel().tolist(),
-        "ablate": ablate(model, data, "1.1 3.2 5.0:1-4", methods, statistics=statistics).to_dict(),
-        "estimate": estimate(model, data, "mean", statistics=statistics).to_dict(),
+        "ablate": numbers(ablate(model, data, "1.1 3.2 5.0:1-4", methods, statistics=statistics)),
+        "estimate": numbers(estimate(model, data, "mean", statistics=statistics)),
     }
 
 

@@ -31,6 +31,7 @@ from ablation_core.methods.resampling import generated_text, random_characters, 
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.pruning import pruned
 from ablation_core.selection import ModelShape, Selection
+from tests.conftest import numbers
 
 
 def of_values(values: np.ndarray) -> Statistics:
@@ -239,14 +240,14 @@ def test_optimal_in_an_experiment_splits_the_harm(
     monkeypatch.setattr(
         "ablation_core.methods.optimal.TRAINING_PREDICTIONS", dict.fromkeys(("causal", "masked", "vision"), 200)
     )
-    result = ablate(bundled_model, data, "2.1", ["mean", "optimal"], statistics=statistics).to_dict()
+    result = numbers(ablate(bundled_model, data, "2.1", ["mean", "optimal"], statistics=statistics))
     mean, optimal = result["results"]
     assert mean["harm"]["removal"] == optimal["change"]["loss"]
     total = mean["harm"]["removal"]["mean"] + mean["harm"]["displacement"]["mean"]
     assert total == pytest.approx(mean["change"]["loss"]["mean"])
     assert optimal["harm"]["displacement"]["mean"] == 0
     assert optimal["learning"]["loss"] <= optimal["learning"]["start_loss"]
-    again = ablate(bundled_model, data, "2.1", ["mean", "optimal"], statistics=statistics).to_dict()
+    again = numbers(ablate(bundled_model, data, "2.1", ["mean", "optimal"], statistics=statistics))
     assert again == result
 
 
@@ -399,7 +400,7 @@ def test_table_has_no_constant_for_a_neuron_of_which_nothing_was_counted() -> No
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row[3]])
 def test_table_methods_that_read_statistics_ask_for_them(name: str) -> None:
-    words = f"^The method {name} needs activation statistics and none were found; compute them first"
+    words = f"^The method {name} needs activation statistics and there are none"
     with pytest.raises(MethodError, match=words):
         check_statistics(METHODS[name], None)
     if name != "optimal":

@@ -13,12 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from PIL import Image
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ablation_core import bundled
+from ablation_core import bundled, load_model
+from ablation_core.data.dataset import Batch
+from ablation_core.engine import clean_passes
+from ablation_core.errors import AblationError, first_line
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.selection import Selection
 
 MOST_WEIGHTS = 30_000_000
 VOCABULARY = 4096
@@ -133,6 +140,10 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
         "mamba_expand": 2,
         "mamba_chunk_size": 16,
     }
+    gemma4 = {
+        "layer_types": mixed("sliding_attention", sizes), "global_head_dim": 2 * sizes.head_dim, "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY,
+    }  # fmt: skip
     for_family: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("deepseek_v2", "deepseek_v3", "minicpm3", "glm4_moe_lite", "youtu", "sarvam_mla", "mistral4", "axk1"), latent(sizes)),
         **dict.fromkeys(("deepseek_v32", "glm_moe_dsa", "axk2", "hy_v4"), latent(sizes) | {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 64}),
@@ -158,10 +169,7 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
         "gemma3n_text": {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4, "num_kv_shared_layers": 2,
                          "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8, "activation_sparsity_pattern": [0.0] * 4,
                          "intermediate_size": 64, "laurel_rank": 8},
-        **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), {
-            "layer_types": mixed("sliding_attention", sizes), "global_head_dim": 2 * sizes.head_dim, "num_kv_shared_layers": 0,
-            "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY,
-        }),
+        "gemma4_text": gemma4, "gemma4_unified_text": gemma4,
         "gpt_neo": {"attention_types": [[["global"], sizes.layers]], "num_layers": sizes.layers},
         "gptj": {"rotary_dim": 4},
         "codegen": {"rotary_dim": 4, "n_head": 4, "n_embd": 48},
@@ -188,7 +196,7 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
     known = set(vars(base)) | set(getattr(base, "attribute_map", {}))
     values = {name: value for name, value in common(sizes).items() if name in known}
     for name, value in list(values.items()):
-        now = getattr(base, name, None)
+        now = vars(base).get(name)  # as an attribute it may be refused, where layers differ
         if isinstance(now, list | tuple) and not isinstance(value, list | tuple):
             del values[name]
     if kind == "vision":
@@ -197,6 +205,10 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
             values["depths"] = [2, 2]
             if isinstance(getattr(base, "num_heads", None), list | tuple):
                 values["num_heads"] = [2, 4]
+    for name in ("vision_config", "text_config"):
+        inner = getattr(base, name, None)
+        if inner is not None and hasattr(inner, "to_dict"):
+            values[name] = {key: value for key, value in common(sizes).items() if key in vars(inner)}
     for name, value in overrides(family, sizes).items():
         if value is None:
             values.pop(name, None)
@@ -238,3 +250,74 @@ def build(kind: str, family: str, folder: Path, sizes: Sizes = Sizes()) -> Any:
         settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "do_resize": True}
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings))
     return module
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a family: works, refused, wrong, or not made tiny here; and the sentence that belongs to it."""
+
+    family: str
+    state: str
+    said: str
+
+
+def try_family(kind: str, family: str, folder: Path, sizes: Sizes = Sizes()) -> Outcome:
+    """Build, save, load and ablate: a zero-ablated head must equal zeroed columns of the projection, in plain torch."""
+    try:
+        build(kind, family, folder, sizes)
+    except Exception as error:  # noqa: BLE001 - a configuration class may refuse sizes in any way
+        return Outcome(family, "not made", first_line(error))
+    try:
+        model = load_model(str(folder), device="cpu", dtype="float32")
+    except AblationError as error:
+        return Outcome(family, "refused", str(error).replace(str(folder), "It"))
+    gap = zeroed_gap(model)
+    where = f"`{model.architecture.blocks}.{model.architecture.projection}`"
+    if gap > 1e-4:
+        return Outcome(family, "wrong", f"{where}: {gap:.1e} nats from zeroed columns")
+    missing = [layer for layer, heads in enumerate(model.shape.heads) if not heads]
+    return Outcome(family, "works", where + (f"; {model.without_heads(missing[0])}" if missing else ""))
+
+
+@torch.inference_mode()
+def zeroed_gap(model: LoadedModel) -> float:
+    """The largest difference of a loss, in nats, between each layer's last head ablated and its columns zeroed."""
+    batch = _batch(model)
+    clean_pass = clean_passes.record(model, batch)
+    zeros = np.zeros((model.num_layers, max(model.shape.heads), model.head_dim), np.float32)
+    gaps = []
+    for layer, heads in enumerate(model.shape.heads):
+        if not heads:
+            continue
+        selection = Selection.parse(f"{layer}.{heads - 1}", model.shape)
+        output = clean_passes.ablated_output(
+            model, clean_pass, clean_passes.constant_replacements(selection, zeros, model)
+        )
+        ablated = clean_passes.score_outputs(model, clean_pass, [output])[1].loss
+        weight = model.projections[layer].weight
+        size = model.shape.size(layer)
+        columns = slice((heads - 1) * size, heads * size)
+        kept = weight.clone()
+        if type(model.projections[layer]).__name__ == "Conv1D":
+            weight[columns] = 0
+        else:
+            weight[:, columns] = 0
+        result = model.module(**batch.inputs)
+        logits = (result if isinstance(result, torch.Tensor) else result.logits).double()
+        weight.copy_(kept)
+        scored = batch.targets != -100
+        expected = torch.nn.functional.cross_entropy(logits[scored], batch.targets[scored], reduction="none")
+        gaps.append(float(np.abs(ablated - expected.numpy()).max()))
+    return max(gaps)
+
+
+def _batch(model: LoadedModel) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    if model.modality == "vision":
+        images = [Image.effect_noise((32, 32), 80).convert("RGB") for _ in range(3)]
+        pixels = torch.stack([model.to_pixels(image) for image in images])
+        return Batch({model.input_name: pixels}, torch.arange(3))
+    ids = torch.randint(5, VOCABULARY, (3, 14), generator=generator)
+    targets = ids.roll(-1, 1)
+    targets[:, ::3] = -100
+    return Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, targets)

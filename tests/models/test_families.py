@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.collect import gather_statistics
 from ablation_core.data.dataset import IGNORED, Batch
+from ablation_core.data.positions import Positions
 from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.hooks import replace_z
 from ablation_core.models.architectures import ARCHITECTURES, input_width
@@ -102,7 +103,9 @@ def test_resuming_equals_the_whole_forward_bit_for_bit(model: LoadedModel) -> No
         several = Selection.parse(f"{layer}.0 {model.num_layers - 1}.*", model.shape)
         for replacements in (
             clean_passes.constant_replacements(selection, zeros(model) + 0.3, model),
-            clean_passes.resampled_replacements(several, resampled, skip_first=1),
+            clean_passes.at_positions(
+                clean_passes.resampled_replacements(several, resampled), Positions.after(1).mask(batch)
+            ),
         ):
             with replace_z(model, replacements):
                 whole = forward.record(model, batch, pre_outs=False).outputs

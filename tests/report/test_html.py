@@ -25,7 +25,7 @@ from ablation_core.ui.export_row import ablation_exports, neuron_exports
 from ablation_core.ui.run_export_row import curve_exports, sweep_exports
 from ablation_core.ui.sidebar import View
 
-FLOOR = NoiseFloor(-0.001, 0.002, 8)
+FLOOR = NoiseFloor(-0.001, 0.002, 8, bands={"mean": {"loss": (-0.001, 0.002)}})
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,9 @@ def test_the_report_of_an_ablation_is_one_page_that_asks_for_nothing(view: View,
     assert verdict(result, "mean", FLOOR) in page.text
     for row in result.results:
         assert f"{row.performance.loss:.4f}" in page.text
-        assert (
-            f"{row.change['loss'].mean:+.5f} [{row.change['loss'].low:+.5f}, {row.change['loss'].high:+.5f}]"
-            in page.text
-        )
+        change = row.change["loss"]
+        shown = f"{change.mean:+.5f} [{change.low:+.5f}, {change.high:+.5f}]"
+        assert shown.replace("-", "−") in page.text
     for value in (
         view.model.fingerprint,
         view.statistics.digest,

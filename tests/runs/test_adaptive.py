@@ -17,29 +17,30 @@ from ablation_core.errors import DataError, MethodError
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps, finish_adaptive
-from ablation_core.runs.adaptive_batches import Batchwise
+from ablation_core.runs.adaptive_batches import HeadMeasurements
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.stats.regression_estimator import RegressionEstimator
 from ablation_core.stats.sequential import GroupSequentialTest, plan_interim_looks
+from tests.conftest import numbers
 
 SEQUENCES = 48
 SOME_HEADS = ((0, 0), (0, 3), (2, 1), (3, 4), (5, 0), (5, 5))
 
 
 def looked_at(
-    values: np.ndarray, guesses: np.ndarray | None = None, sizes: np.ndarray | None = None
+    values: np.ndarray, first_order: np.ndarray | None = None, sizes: np.ndarray | None = None
 ) -> GroupSequentialTest:
     """Looks at changes, (changes, sequences), as a sweep does: the open ones only, until none is."""
     looks, shares = plan_interim_looks(values.shape[1], 1)
     looking = GroupSequentialTest(len(values), shares)
     for seen in looks:
         if len(looking.open):
-            looking.look(values[looking.open, :seen], np.ones(values.shape[1]), guesses, sizes)
+            looking.look(values[looking.open, :seen], np.ones(values.shape[1]), first_order, sizes)
     return looking
 
 
-def told_in(values: np.ndarray, guesses: np.ndarray | None = None, sizes: np.ndarray | None = None) -> np.ndarray:
-    return np.array([verdict == "told" for verdict in looked_at(values, guesses, sizes).verdicts])
+def told_in(values: np.ndarray, first_order: np.ndarray | None = None, sizes: np.ndarray | None = None) -> np.ndarray:
+    return np.array([verdict == "told" for verdict in looked_at(values, first_order, sizes).verdicts])
 
 
 def draw(generator: np.random.Generator, kind: str, size: tuple[int, int]) -> np.ndarray:
@@ -87,6 +88,21 @@ def test_intervals_hold_the_mean_wherever_the_looking_ends() -> None:
             looking = looked_at(generator.normal(effect, 1, size=(6, SEQUENCES)))
             held.append(np.abs(looking.mean - effect) <= looking.half_width)
     assert np.mean(held) >= 0.95
+
+
+def test_p_and_the_reported_interval_never_disagree_about_zero() -> None:
+    """Also where an early look decides and a later one is less sure."""
+    generator, apart = np.random.default_rng(15), 0
+    for _ in range(40):
+        values = generator.normal(generator.normal(0, 0.5, (40, 1)), 1, size=(40, SEQUENCES))
+        values[:, :8] += 0.6 * (generator.random((40, 1)) < 0.3)
+        looking = looked_at(values)
+        low, high = looking.intervals()
+        np.testing.assert_array_equal((low > 0) | (high < 0), looking.p <= 0.05)
+        assert (low <= high).all()
+        last = np.abs(looking.mean) > looking.half_width
+        apart += (last != (looking.p <= 0.05)).sum()
+    assert apart > 0, "the last look's interval alone would disagree"
 
 
 def test_strong_effects_and_none_take_fewer_predictions_than_doubtful_ones() -> None:
@@ -196,7 +212,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_numbers(opt_mini: LoadedMode
         for _ in range(stop):
             next(steps)
         steps.close()
-        assert finish_adaptive(opt_mini, data, spec(), None, tmp_path / str(stop)).to_dict() == whole.to_dict()
+        assert numbers(finish_adaptive(opt_mini, data, spec(), None, tmp_path / str(stop))) == numbers(whole)
     kept = {path.read_bytes() for path in tmp_path.glob("*/runs/*.jsonl")}
     assert len(kept) == 1
 
@@ -216,15 +232,15 @@ def test_without_gradients_it_ends_all_the_same(
     assert guided.taken < plain.taken
     monkeypatch.undo()  # what was measured in another order of the sequences is not taken for this one's
     again = finish_adaptive(opt_mini, data, spec(), None, tmp_path / "plain")
-    assert again.to_dict() == guided.to_dict()
+    assert numbers(again) == numbers(guided)
 
 
 def test_guesses_are_slopes_of_each_sequences_loss(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
     """Against central differences: the pre-out moved a hundredth of the way to zero, and as far away from it."""
-    runs = Batchwise(opt_mini, data, 4, SOME_HEADS, spec().methods, None, 100)
+    runs = HeadMeasurements(opt_mini, data, 4, SOME_HEADS, spec().methods, None, 100)
     with open_ledger(tmp_path, "adaptive", {}) as ledger:
         runs.attach(ledger)
-        for _ in runs.guess(spec().methods):
+        for _ in runs.estimate(spec().methods):
             pass
     assert runs.counts.tolist() == [15.0] * 24
     assert sorted(runs.order) == list(range(24))
@@ -248,16 +264,16 @@ def test_guesses_are_slopes_of_each_sequences_loss(opt_mini: LoadedModel, data: 
             handle.remove()
             losses.append(-log_probs.gather(2, batch.targets[:, :-1, None]).sum((1, 2)))
         slopes = (losses[0] - losses[1]).numpy() / 0.02
-        np.testing.assert_allclose(runs.guesses["zero"][number, :3], slopes, rtol=0.02, atol=0.005)
+        np.testing.assert_allclose(runs.first_order["zero"][number, :3], slopes, rtol=0.02, atol=0.005)
 
 
 def test_a_finished_sweep_is_not_computed_again(
     opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = finish_adaptive(opt_mini, data, spec(), None, tmp_path)
-    for again in ("engine.record", "batchwise.linearise"):
+    for again in ("engine.clean_passes.record", "runs.adaptive_batches.linearise"):
         monkeypatch.setattr(f"ablation_core.{again}", lambda *_: pytest.fail("a batch was run again"))
-    assert finish_adaptive(opt_mini, data, spec(), None, tmp_path).to_dict() == first.to_dict()
+    assert numbers(finish_adaptive(opt_mini, data, spec(), None, tmp_path)) == numbers(first)
 
 
 CHANGES = {
@@ -277,7 +293,7 @@ def test_what_is_not_built_as_it_should_be_is_measured_anew(
     opt_mini: LoadedModel, data: Data, tmp_path: Path, change: Callable[[dict, str], object]
 ) -> None:
     """Every record of a kept run is altered; lines without a digest pass as those of an earlier version do."""
-    whole = finish_adaptive(opt_mini, data, spec(), None, tmp_path).to_dict()
+    whole = numbers(finish_adaptive(opt_mini, data, spec(), None, tmp_path))
     (path,) = (tmp_path / "runs").glob("*.jsonl")
     header, *lines = path.read_text().splitlines()
     altered = []
@@ -286,7 +302,7 @@ def test_what_is_not_built_as_it_should_be_is_measured_anew(
             change(record, "guesses" if "guesses" in record else "sums")
         altered.append(json.dumps({"piece": line["piece"], "record": line["record"]}))
     path.write_text("\n".join([header, *altered, ""]))
-    assert finish_adaptive(opt_mini, data, spec(), None, tmp_path).to_dict() == whole
+    assert numbers(finish_adaptive(opt_mini, data, spec(), None, tmp_path)) == whole
 
 
 def test_with_a_coarse_precision_the_first_look_decides(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:

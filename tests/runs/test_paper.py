@@ -39,6 +39,7 @@ def test_the_plan_of_the_originals_loads_nothing(
     assert plan[0]["seeds"] == [42, 123, 456] and plan[0]["percents"] == list(range(0, 101, 10))
 
 
+@pytest.mark.slow
 def test_the_plan_runs_on_a_bundled_model(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     arguments = ["reproduce", "paper", "--models", "vit-mini", "--predictions", "20", "--cache-dir", str(tmp_path)]
     assert main([*arguments, "--json"]) == 0

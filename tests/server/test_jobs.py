@@ -163,3 +163,19 @@ def test_what_a_job_found_outlives_the_next_ones_but_not_for_ever() -> None:
     for number in range(jobs._ENDED + 5):
         ended(all_jobs.start(str(number), "x", lambda: shares(1)))
     assert all_jobs.get("5").share == 1.0 and all_jobs.get("0") is None
+
+
+def test_only_who_started_a_run_may_stop_it_while_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    job = jobs.Jobs().start("a", "counting", lambda: shares(5, gate), owner="anna")
+    job.look("ben")
+    assert job.may_be_stopped_by("anna") and not job.may_be_stopped_by("ben")
+    monkeypatch.setattr(jobs, "_OWNER_PRESENT", 0.05)
+    time.sleep(0.1)
+    job.look("ben")
+    assert job.may_be_stopped_by("ben"), "who started it has gone"
+    job.look("anna")
+    assert not job.may_be_stopped_by("ben"), "and is back"
+    gate.set()
+    ended(job)
+    assert ended(jobs.Jobs().start("b", "counting", lambda: shares(1))).may_be_stopped_by("ben"), "nobody's own"

@@ -19,13 +19,13 @@ def pairs(generator: np.random.Generator, kind: str, size: tuple[int, int], like
 
 def test_the_mean_and_its_errors_are_those_of_a_plain_loop_over_least_squares() -> None:
     generator = np.random.default_rng(20)
-    changes, guesses = pairs(generator, "normal", (1, ALL), 0.9)
-    estimates = RegressionEstimator.make(changes[:, :DRAWN] * 7, np.full(ALL, 7.0), guesses * 7)
-    x, y = guesses[0, :DRAWN], changes[0, :DRAWN]
+    changes, first_order = pairs(generator, "normal", (1, ALL), 0.9)
+    estimates = RegressionEstimator.make(changes[:, :DRAWN] * 7, np.full(ALL, 7.0), first_order * 7)
+    x, y = first_order[0, :DRAWN], changes[0, :DRAWN]
     line = Polynomial.fit(x, y, 1)
-    assert estimates.mean[0] == pytest.approx(line(guesses.mean()))
+    assert estimates.mean[0] == pytest.approx(line(first_order.mean()))
     slope = line.convert().coef[1]
-    x, y, far = x - x.mean(), y - y.mean(), guesses.mean() - x.mean()
+    x, y, far = x - x.mean(), y - y.mean(), first_order.mean() - x.mean()
     squares = 0.0
     for i in range(DRAWN):
         others = [j for j in range(DRAWN) if j != i]
@@ -33,7 +33,7 @@ def test_the_mean_and_its_errors_are_those_of_a_plain_loop_over_least_squares() 
     left = squares / (DRAWN - 1)
     gap = left * (1 / DRAWN - 1 / ALL + far**2 / sum(x**2))
     assert estimates.gap[0] == pytest.approx(np.sqrt(gap))
-    whole = (((y - slope * x) ** 2).sum() / (DRAWN - 2) + slope**2 * guesses.var(ddof=1)) / ALL
+    whole = (((y - slope * x) ** 2).sum() / (DRAWN - 2) + slope**2 * first_order.var(ddof=1)) / ALL
     assert estimates.whole_error[0] == pytest.approx(np.sqrt(whole))
     assert estimates.error[0] == pytest.approx(np.sqrt(gap + whole))
 
@@ -49,11 +49,11 @@ def test_the_gap_is_how_far_a_whole_sweep_lies(likeness: float, sized: bool) -> 
     for seed in range(2000):
         if seed % 100 == 0:
             counts = generator.integers(5, 20, ALL).astype(float)
-            changes, guesses = (v * scale * counts for v in pairs(generator, "laplace", (1, ALL), likeness))
+            changes, first_order = (v * scale * counts for v in pairs(generator, "laplace", (1, ALL), likeness))
             full = RegressionEstimator.make(changes + 0.5 * counts, counts)
         order = drawing_order(sizes, seed)
         drawn = (changes + 0.5 * counts)[:, order[:DRAWN]]
-        estimates = RegressionEstimator.make(drawn, counts[order], guesses[:, order], sizes[order])
+        estimates = RegressionEstimator.make(drawn, counts[order], first_order[:, order], sizes[order])
         off.append(estimates.mean[0] - full.mean[0])
         gaps.append(estimates.gap[0])
         whole.append(estimates.whole_error[0] / full.error[0])
@@ -81,9 +81,13 @@ def test_the_chances_are_how_often_each_is_drawn() -> None:
 
 def test_all_sequences_or_estimates_that_say_nothing_leave_the_plain_test() -> None:
     generator = np.random.default_rng(22)
-    changes, guesses = pairs(generator, "normal", (3, ALL), 0.8)
+    changes, first_order = pairs(generator, "normal", (3, ALL), 0.8)
     counts = generator.integers(5, 20, ALL).astype(float)
-    for size, some in ((ALL, guesses), (DRAWN, np.full((3, ALL), 0.1) * counts), (DRAWN, np.full((3, ALL), np.nan))):
+    for size, some in (
+        (ALL, first_order),
+        (DRAWN, np.full((3, ALL), 0.1) * counts),
+        (DRAWN, np.full((3, ALL), np.nan)),
+    ):
         plain = RegressionEstimator.make(changes[:, :size], counts)
         guided = RegressionEstimator.make(changes[:, :size], counts, some)
         np.testing.assert_allclose(guided.mean, plain.mean)
@@ -102,7 +106,7 @@ def test_estimates_that_are_the_changes_need_few_of_them() -> None:
 
 
 def unequal(generator: np.random.Generator, values: tuple[np.ndarray, np.ndarray], seed: int) -> tuple:
-    """Changes, guesses and sizes as a sweep has them: sequences that vary unequally, in an order drawn by that."""
+    """Changes, estimates and sizes as a sweep has them: sequences that vary unequally, in an order drawn by that."""
     scale = generator.gamma(1.0, 1.0, values[0].shape[1]) + 0.05
     order = drawing_order(sizes := scale + 0.2, seed)
     return tuple((part * scale)[:, order] for part in values), sizes[order]
@@ -132,8 +136,8 @@ def test_taking_the_estimates_at_their_word_would_be_caught() -> None:
     generator = np.random.default_rng(25)
     wrong = 0
     for _ in range(100):
-        changes, guesses = pairs(generator, "normal", (1, ALL), 0.96)
-        estimates = RegressionEstimator.make(changes[:, :DRAWN], np.ones(ALL), guesses)
+        changes, first_order = pairs(generator, "normal", (1, ALL), 0.96)
+        estimates = RegressionEstimator.make(changes[:, :DRAWN], np.ones(ALL), first_order)
         wrong += abs(estimates.mean[0]) > 2 * estimates.gap[0]
     assert wrong / 100 > 0.2
 
@@ -144,8 +148,8 @@ def test_of_what_is_told_at_most_one_in_twenty_has_no_effect_and_intervals_hold_
     effects = np.repeat([0.0, 0.5, 2.0], 10)
     shares, held = [], []
     for _ in range(60):
-        changes, guesses = pairs(generator, "normal", (30, ALL), likeness)
-        looking = looked_at(changes + effects[:, None], guesses)
+        changes, first_order = pairs(generator, "normal", (30, ALL), likeness)
+        looking = looked_at(changes + effects[:, None], first_order)
         significant = np.array([verdict == "told" for verdict in looking.verdicts])
         shares.append(significant[effects == 0].sum() / max(significant.sum(), 1))
         held.append(np.abs(looking.mean - effects) <= looking.half_width)
@@ -158,7 +162,7 @@ def test_the_more_alike_the_fewer_sequences_are_taken() -> None:
     generator = np.random.default_rng(27)
     taken = []
     for likeness in (0.0, 0.8, 0.96):
-        changes, guesses = pairs(generator, "normal", (100, ALL), likeness)
-        taken.append(looked_at(changes + np.linspace(0, 0.6, 100)[:, None], guesses).seen.mean() / ALL)
+        changes, first_order = pairs(generator, "normal", (100, ALL), likeness)
+        taken.append(looked_at(changes + np.linspace(0, 0.6, 100)[:, None], first_order).seen.mean() / ALL)
     assert taken[0] > taken[1] > taken[2]
     assert taken[2] < 0.5

@@ -27,12 +27,9 @@ def question(model: LoadedModel, select: str, predictions: int = 900) -> ablatio
     return ablation_job.AblationRequest(view, data, tuple(METHODS[name] for name in METHODS_COMPARED))
 
 
-def answers(asked: ablation_job.AblationRequest) -> list[ablation_job.AblationProgress]:
-    """What the page would show, one after the other."""
-    seen: list[ablation_job.AblationProgress] = []
-    for outcome in ablation_job.watched(asked, seconds=120):
-        seen.append(outcome)
-    return seen
+def answer(asked: ablation_job.AblationRequest) -> ablation_job.AblationProgress:
+    """What the page would show once all is measured."""
+    return ablation_job.wait(asked, seconds=120)
 
 
 def test_a_slow_model_is_estimated_and_then_measured_on_a_growing_sample(opt_mini, monkeypatch) -> None:
@@ -45,13 +42,20 @@ def test_a_slow_model_is_estimated_and_then_measured_on_a_growing_sample(opt_min
             seen.append(job.result)
         time.sleep(0.001)
     assert job.error is None
-    guesses = [one for one in seen if one.guess and one.result is None]
-    assert guesses and set(guesses[0].guess.changes) == set(METHODS_COMPARED)
+    estimates = [one.estimate for one in seen if one.estimate and one.result is None]
+    assert estimates and set(estimates[0].changes) == set(METHODS_COMPARED)
     sizes = [one.result.data["predictions"] for one in seen if one.result]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == 900
     assert [one.share for one in seen] == sorted(one.share for one in seen)
-    (whole,) = answers(asked)  # kept
+    whole = answer(asked)  # cached
     assert whole.whole and whole.floor is not None
+    measured = [one for one in seen if one.measured]
+    assert measured[0].floor is None, "the methods are all shown before the noise floor is measured"
+    for row in whole.result.results:
+        low, high = whole.floor.band(row.method)
+        assert low < high, "each method has its own band"
+    assert whole.floor.band("mean") != whole.floor.band("peak")
+    assert whole.floor.band("mean") == (whole.floor.low, whole.floor.high) and whole.floor.band("mean", "kl")[0] >= 0
     direct = ablate(
         opt_mini,
         load_data("python-docs", opt_mini, 900),
@@ -64,7 +68,7 @@ def test_a_slow_model_is_estimated_and_then_measured_on_a_growing_sample(opt_min
     window = replace(asked.data, sequences=1)
     exact = ablate(opt_mini, window, "5.1", list(METHODS_COMPARED), statistics=asked.view.statistics)
     for row in exact.results:
-        assert 0.5 < guesses[0].guess.changes[row.method] / row.change["loss"].mean < 2, "of the same size at least"
+        assert 0.5 < estimates[0].changes[row.method] / row.change["loss"].mean < 2, "of the same size at least"
 
 
 def test_a_change_of_mind_stops_the_old_ablation_and_does_not_wait_for_it(opt_mini) -> None:
@@ -83,16 +87,16 @@ def test_a_change_of_mind_stops_the_old_ablation_and_does_not_wait_for_it(opt_mi
 def test_one_estimate_serves_every_selection(opt_mini, monkeypatch) -> None:
     estimates: LRU = LRU(4)
     heads = (
-        ablation_job._guess(question(opt_mini, "2.1"), estimates),
-        ablation_job._guess(question(opt_mini, "2.2"), estimates),
+        ablation_job._quick_estimate(question(opt_mini, "2.1"), estimates),
+        ablation_job._quick_estimate(question(opt_mini, "2.2"), estimates),
     )
-    both = ablation_job._guess(question(opt_mini, "2.1 2.2"), estimates)
+    both = ablation_job._quick_estimate(question(opt_mini, "2.1 2.2"), estimates)
     assert len(estimates) == 1
     for estimated in next(iter(estimates.values())).methods:
         name, loss = estimated.method, estimated.loss
         assert [head.changes[name] for head in heads] == pytest.approx(loss.heads[2, 1:3])
         assert both.changes[name] == pytest.approx(loss.heads[2, 1:3].sum())
-        some = ablation_job._guess(question(opt_mini, "2.1:3,5-7 0.0"), estimates).changes[name]
+        some = ablation_job._quick_estimate(question(opt_mini, "2.1:3,5-7 0.0"), estimates).changes[name]
         assert some == pytest.approx(loss.neurons[2, 1, [3, 5, 6, 7]].sum() + loss.heads[0, 0])
 
 

@@ -1,7 +1,6 @@
 """The Learn page's made-up neuron against scipy, its real examples, and its answers measured again."""
 
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from ablation_core.ui.learn.glossary import explained, words
 from ablation_core.ui.learn.lessons import DATA, DATA_OF, EXAMPLES, EXPERIMENTS, MODEL, PREDICTIONS, REFERENCES, query
 from ablation_core.ui.learn.toy import PRESETS, RANGE, SECOND_WIDTH, Toy
 
+QUOTED = "64041a4c66b1c641"  # the fingerprint of the text that the answers' figures were measured on; other Pythons have other words
 SHAPES = [*PRESETS.values(), Toy(1.5, -8.0, 0.25, -3.0), Toy(-2.0, 3.0, 0.1, 4.0)]
 
 
@@ -89,7 +89,6 @@ def test_the_real_examples_show_what_their_words_say(model: str) -> None:
 def test_the_answers_are_what_is_measured(experiment, opt_mini: LoadedModel) -> None:
     statistics = load_statistics(CACHE / "opt-mini" / "python-docs-acd88b39.safetensors", opt_mini)
     data = load_data(DATA, opt_mini, PREDICTIONS)
-    exact = sys.version_info[:2] == (3, 11)  # the data is Python's own documentation
     for select in {select for select, _ in experiment.figures}:
         rows = {
             row.method: row.change["loss"]
@@ -100,7 +99,8 @@ def test_the_answers_are_what_is_measured(experiment, opt_mini: LoadedModel) -> 
                 continue
             found = rows[method]
             assert found.shows_effect == (low > 0 or high < 0), (select, method)
-            if exact:
+            assert low <= found.mean <= high and found.low <= mean <= found.high, "true of any Python's documentation"
+            if data.fingerprint == QUOTED:
                 assert (found.mean, found.low, found.high) == pytest.approx((mean, low, high), abs=2e-4)
     assert "{" not in experiment.answer_text
     for select, method in experiment.links.values():
@@ -110,12 +110,14 @@ def test_the_answers_are_what_is_measured(experiment, opt_mini: LoadedModel) -> 
 
 def test_the_band_of_the_second_experiment(opt_mini: LoadedModel) -> None:
     statistics = load_statistics(CACHE / "opt-mini" / "python-docs-acd88b39.safetensors", opt_mini)
-    clean_cache = CleanPassCache(opt_mini, load_data(DATA, opt_mini, PREDICTIONS))
+    data = load_data(DATA, opt_mini, PREDICTIONS)
+    clean_cache = CleanPassCache(opt_mini, data)
     *_, floor = noise_floor_steps(clean_cache, Selection.parse("2.3", opt_mini.shape), statistics, 0)
     low, high = (
         float(text) for text in re.search(r"random neurons \((\S+) to (\S+)\)", EXPERIMENTS[1].answer).groups()
     )
-    if sys.version_info[:2] == (3, 11):
+    assert floor.low < high and floor.high > low
+    if data.fingerprint == QUOTED:
         assert (floor.low, floor.high) == pytest.approx((low, high), abs=2e-4)
     assert floor.high < EXPERIMENTS[1].figures["2.3", "mean"][1], "far outside the band"
 

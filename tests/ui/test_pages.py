@@ -11,7 +11,9 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ablation_core.activations.collect import StatisticsRun
+from ablation_core.selection import ModelShape
 from ablation_core.ui.shared import shared_ablations, shared_model
+from ablation_core.ui.sidebar import fitting
 from tests.conftest import ROOT, UNUSABLE_TEXT
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
@@ -44,7 +46,7 @@ def test_distributions_shows_a_head_and_a_neuron_without_a_click(model: str) -> 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_ablate_shows_all_methods_without_a_click(model: str) -> None:
-    at = opened("ablate", model=model, predictions="1000")
+    at = opened("ablate", model=model, predictions="1000")  # with 500 there are too few windows for an interval
     assert not at.exception and not at.error
     assert "1,000 predictions" in text_of(at)
     table = at.dataframe[0].value
@@ -78,7 +80,7 @@ def test_the_bins_slider_moves_the_peak() -> None:
 
 
 def test_typing_a_selection_changes_the_result() -> None:
-    at = opened("ablate", model="opt-mini", predictions="1000", select="0.0")
+    at = opened("ablate", model="opt-mini", predictions="500", select="0.0")
     first = at.dataframe[0].value
     at.text_input(key="select").set_value("3.2 5.0:1-4").run()
     assert not at.exception and not at.error
@@ -89,7 +91,7 @@ def test_typing_a_selection_changes_the_result() -> None:
 
 
 def test_an_empty_selection_says_what_to_do() -> None:
-    at = opened("ablate", model="opt-mini", predictions="1000", select="0.0")
+    at = opened("ablate", model="opt-mini", predictions="500", select="0.0")
     at.text_input(key="select").set_value("").run()
     assert not at.exception
     assert "No neurons are selected" in text_of(at)
@@ -99,7 +101,7 @@ def test_log_counts_and_every_method_and_metric() -> None:
     at = opened("distributions", model="opt-mini")
     at.toggle(key="log").set_value(True).run()
     assert not at.exception
-    at = opened("ablate", model="opt-mini", predictions="1000")
+    at = opened("ablate", model="opt-mini", predictions="500")
     for method in ("zero", "mean", "median", "resample-dataset"):
         at.selectbox(key="method").set_value(method).run()
         assert not at.exception and f"with {method} values" in text_of(at)
@@ -120,7 +122,7 @@ def test_log_counts_and_every_method_and_metric() -> None:
     ],
 )
 def test_bad_input_gets_a_sentence(page: str, key: str, value: str, words: str) -> None:
-    at = opened(page, **{"model": "opt-mini", "predictions": "1000", key: value})
+    at = opened(page, **{"model": "opt-mini", "predictions": "500", key: value})
     assert not at.exception
     assert words in at.error[0].value
 
@@ -187,7 +189,7 @@ def test_statistics_are_drawn_while_they_are_counted_and_can_be_cancelled(monkey
 
 def test_a_page_opened_by_itself_works_too() -> None:
     at = AppTest.from_file(str(ROOT / "pages/ablate.py"), default_timeout=300)
-    at.query_params["predictions"] = "1000"
+    at.query_params["predictions"] = "500"
     assert not at.run().exception
 
 
@@ -214,7 +216,7 @@ def test_a_page_whose_model_is_in_use_says_so_and_is_drawn_at_once(monkeypatch: 
     model = shared_model("opt-mini")
     with model.lock:  # this thread holds it, the page runs in another
         began = time.monotonic()
-        at = opened("ablate", select="0.2", predictions="1000")
+        at = opened("ablate", select="0.2", predictions="500")
         seconds = time.monotonic() - began
         bars = [bar.proto.text for bar in at.get("progress")]
     assert not at.exception and not at.error
@@ -304,3 +306,76 @@ def test_densities_positions_and_a_second_data_set(model: str, beside: str) -> N
     at.selectbox(key="beside").set_value(beside).run()
     assert not at.exception and not at.error
     assert f"**{beside}** (" in text_of(at)
+
+
+@pytest.mark.parametrize("page", ["distributions", "ablate"])
+def test_a_mistake_in_the_sidebar_is_said_in_the_main_area_and_the_last_good_state_stays(page: str) -> None:
+    at = opened(page, model="opt-mini", predictions="500", select="1.3")
+    drawn = len(charts(at))
+    at.text_input(key="select").set_value("9.9").run()
+    assert not at.exception and "no layer 9" in at.main.error[0].value and not at.sidebar.error
+    assert "Shown below: 1.3." in text_of(at) and len(charts(at)) == drawn, "the page stands, with the last selection"
+    assert ".st-key-select" in pages_html(at), "the box is marked"
+    at.text_input(key="select").set_value("0.4; L1H3").run()
+    assert not at.exception and not at.error and any("64 neurons" in pill.label for pill in at.pills)
+
+
+def test_a_mistake_in_a_link_is_said_and_the_usual_head_is_shown() -> None:
+    at = opened("distributions", model="opt-mini", select="0.4,1.9")
+    assert "no head 9" in at.error[0].value and len(charts(at)) == 3
+
+
+def test_a_head_that_cannot_be_read_leaves_the_one_on_show() -> None:
+    at = opened("distributions", model="opt-mini", neuron="3.1:7")
+    at.text_input(key="neuron").set_value("3.77").run()
+    assert not at.exception and "no head 77" in at.error[0].value and "Neuron 3.1:7" in text_of(at)
+
+
+def test_each_model_keeps_its_selection() -> None:
+    at = opened("distributions", model="opt-mini", select="1.3 5.4:0-3", neuron="3.1:7")
+    at.selectbox(key="model").set_value("roberta-mini").run()
+    assert at.text_input(key="select").value == "1.3 5.4:0-3", "it fits this model too"
+    at.text_input(key="select").set_value("2.0").run()
+    at.selectbox(key="model").set_value("opt-mini").run()
+    assert not at.exception and at.text_input(key="select").value == "1.3 5.4:0-3"
+    at.selectbox(key="model").set_value("roberta-mini").run()
+    assert at.text_input(key="select").value == "2.0"
+
+
+def test_what_fits_another_model_stays_of_a_selection() -> None:
+    small = ModelShape(heads=(2, 2), head_dim=4)
+    assert fitting("0.1 5.0 1.0:0-9 1.0:1-2", small) == "0.1 1.0:1-2"
+    assert fitting("5.0", small) == ""
+
+
+def test_asterisks_are_shown_as_they_are() -> None:
+    at = opened("ablate", model="opt-mini", predictions="500", select="*.*")
+    assert not at.exception
+    shown = [*(one.value for one in at.markdown), *(one.value for one in at.header)]
+    assert any(r"\*.\*" in words for words in shown) and not any(" *.*" in words for words in shown)
+    assert r"\*.\*" in at.text_input(key="select").help
+    assert [pill.options for pill in at.pills if "remove" in pill.label] == [[r"\*.\*"]]
+
+
+def test_an_old_address_of_a_renamed_choice_opens_the_same_view() -> None:
+    at = opened("distributions", model="opt-mini", **{"list": "whole model", "odd": "unsure peak"})
+    assert not at.exception and at.pills(key="odd").value == "uncertain peak"
+    assert at.dataframe[0].value.columns[1] == "peak interval, std"
+
+
+def test_ten_classes_have_no_top_10_and_images_are_images() -> None:
+    at = opened("ablate", model="vit-mini", predictions="500", select="2.1")
+    assert not at.exception and at.pills(key="metric").options == ["loss", "top1", "kl"]
+    assert "500 images of fashion-mnist" in text_of(at) and "top10" not in at.dataframe[0].value
+    assert "sequences" not in " ".join(one.value for one in at.caption)
+
+
+def test_a_light_picture_is_inverted_for_a_model_of_dark_ones() -> None:
+    at = opened("ablate", model="vit-mini", predictions="500", select="2.1")
+    content = io.BytesIO()
+    picture = Image.new("L", (56, 56), 250)
+    picture.paste(30, (20, 10, 36, 46))
+    picture.save(content, "PNG")
+    at.file_uploader(key="own image").set_value(("light.png", content.getvalue(), "image/png")).run()
+    assert not at.exception and not at.error and "light and dark are exchanged" in text_of(at)
+    assert at.toggle(key="invert image").value is True

@@ -70,7 +70,8 @@ def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
     assert len(charts(at)) >= 4  # the map, one head by every method, the matrix, the scatter; and soon the estimates
     assert f"{model.ref} on 40 predictions of {data.ref} (evaluation part)" in text_of(at)
     assert statistics.digest[:8] in text_of(at)
-    assert button(at, "Measure 36 heads × 2 methods on 500 predictions")
+    unit = "images" if name == "vit-mini" else "predictions"
+    assert button(at, f"Measure 36 heads × 2 methods on 500 {unit}")
     table = at.dataframe[0].value
     assert set(table["head"]) == {"0.0", "1.1", "2.2", "3.3", "5.4"}
     top = table.iloc[0]
@@ -83,7 +84,7 @@ def test_kept_curves_are_drawn_at_once(name: str, folder: Path) -> None:
     result = finish_curve(model, data, CurveSpec(TWO, percents=(0, 50, 100)), statistics, folder)
     at = opened("pruning_curves", model=name, step="50")
     assert not at.exception and not at.error
-    assert "Least harmful over the whole curve" in text_of(at)
+    assert "Smallest damage over the whole curve" in text_of(at)
     band = result.band("mean", "loss", 50)
     table = at.dataframe[0].value.set_index("method")
     assert table.loc["mean", "at 50 %"] == f"{band['mean']:.3f} ({band['low']:.3f}–{band['high']:.3f})"
@@ -93,7 +94,7 @@ def test_kept_curves_are_drawn_at_once(name: str, folder: Path) -> None:
     at.pills(key="metric").set_value("top1").run()
     assert not at.exception and "top-1" in text_of(at)
     at.toggle(key="whole").set_value(True).run()
-    assert not at.exception and "Nothing is measured" in text_of(at), "whole heads are another run"
+    assert not at.exception and "Nothing has been measured" in text_of(at), "whole heads are another run"
 
 
 def test_every_measure_of_the_map(folder: Path) -> None:
@@ -114,7 +115,7 @@ def test_every_measure_of_the_map(folder: Path) -> None:
 
 def test_begun_stopped_and_gone_on_with(folder: Path) -> None:
     at = opened("head_map", model="opt-mini", methods="mean")
-    assert "Nothing is measured" in text_of(at)
+    assert "Nothing has been measured" in text_of(at)
     button(at, "Measure").click()
     at.run()
     assert not at.exception and button(at, "Stop")
@@ -129,8 +130,8 @@ def test_begun_stopped_and_gone_on_with(folder: Path) -> None:
     kept = path.read_bytes()
     assert 1 < len(kept.splitlines()) < 61, "stopped in the middle"
     at.run()
-    assert not at.exception and not at.error and button(at, "Go on with")
-    button(at, "Go on").click()
+    assert not at.exception and not at.error and button(at, "Continue")
+    button(at, "Continue").click()
     at.run()
     _wait_for(lambda: len(path.read_bytes().splitlines()) > len(kept.splitlines()))
     button(at, "Stop").click()
@@ -143,13 +144,17 @@ def test_begun_stopped_and_gone_on_with(folder: Path) -> None:
 def test_an_estimate_that_others_have_displaced_is_made_again(folder: Path) -> None:
     at = opened("head_map", model="vit-mini", methods="mean")
     _wait_for(lambda: not shared_jobs().running())
-    assert "dashed: an instant estimate" in text_of(at.run())
+    assert "an instant estimate, not measured yet" in text_of(at.run())
     shared_estimates().clear()
     for key in list(shared_jobs()._jobs):
         shared_jobs().forget(key)
     at.run()
     _wait_for(lambda: not shared_jobs().running())
-    assert not at.run().exception and "dashed: an instant estimate" in text_of(at) and "On its way" not in text_of(at)
+    assert (
+        not at.run().exception
+        and "an instant estimate, not measured yet" in text_of(at)
+        and "Being computed" not in text_of(at)
+    )
 
 
 def test_a_long_run_says_that_it_waits_for_the_model(folder: Path) -> None:
@@ -201,8 +206,8 @@ def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
     data = load_data("fashion-mnist", model, 500)
     expected = finish_adaptive(model, data, AdaptiveSpec((METHODS["mean"],)), statistics, folder)
     significant = [head["head"] for head in expected.heads if head["results"][0]["told_from_no_effect"]]
-    assert f"**{len(significant)} of 36 heads** can be told from no effect" in text_of(at)
-    assert f"with {expected.taken:.0%} of a whole sweep's predictions" in text_of(at)
+    assert f"**{len(significant)} of 36 heads** have a significant effect" in text_of(at)
+    assert f"with {expected.taken:.0%} of a full sweep's predictions" in text_of(at)
     assert button(at, "Measure") is None, "nothing is left to do"
     assert "--adaptive" in at.code[-1].value and "adaptive_sweep(" in at.code[-2].value
 
@@ -217,19 +222,19 @@ def test_the_best_kept_run_is_shown_and_others_can_be(folder: Path) -> None:
     other = load_data("fashion-mnist", model, 90, seed=3)
     finish_sweep(model, other, SweepSpec(TWO, heads=part[:1], random_sets=0), statistics, folder)
     at = opened("head_map", model="vit-mini")
-    (box,) = (box for box in at.selectbox if box.label == "Shown")
+    (box,) = (box for box in at.selectbox if box.label == "Results from")
     assert box.options == [
         "this view: 500 predictions of fashion-mnist, not measured yet",
-        "kept: 90 predictions of fashion-mnist, 2 of 36 heads",
-        "kept: 70 predictions of fashion-mnist, 2 of 36 heads",
-        "kept: 90 predictions of fashion-mnist, 1 of 36 heads (seed 3)",
+        "saved: 90 predictions of fashion-mnist, 2 of 36 heads",
+        "saved: 70 predictions of fashion-mnist, 2 of 36 heads",
+        "saved: 90 predictions of fashion-mnist, 1 of 36 heads (seed 3)",
     ]
     assert "on 90 predictions" in text_of(at)
     runs = kept_sweeps(model, folder, ["mean"])
     box.set_value(next(path for path, run in runs.items() if run.description["data"]["predictions"] == 70)).run()
     assert not at.exception and "on 70 predictions" in text_of(at)
     at = opened("head_map", model="vit-mini", methods="median", method="median")
-    assert not [box for box in at.selectbox if box.label == "Shown"], "none of them has measured the median"
+    assert not [box for box in at.selectbox if box.label == "Results from"], "none of them has measured the median"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -239,7 +244,7 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
     heads = CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100), whole_heads=True)
     result = finish_curve(model, data, heads, statistics, folder)
     at = opened("pruning_curves", model=name, step="50", seeds="42")
-    assert "One seed gives no interval" in text_of(at)
+    assert "With one seed there is no interval" in text_of(at)
     at.toggle(key="whole").set_value(True).run()
     assert not at.exception and "the same heads" in text_of(at)
     table = at.dataframe[0].value.set_index("method")
@@ -248,11 +253,13 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
     at.pills(key="methods").set_value(["zero"]).run()
     assert not at.exception and list(at.dataframe[0].value["method"]) == ["zero"]
     at.select_slider(key="step").set_value(25).run()
-    (box,) = (box for box in at.selectbox if box.label == "Shown")
-    assert not at.exception and box.options[1].startswith("kept: 40 predictions")
+    (box,) = (box for box in at.selectbox if box.label == "Results from")
+    assert not at.exception and box.options[1].startswith("saved: 40 predictions")
     assert box.options[1].endswith("3 of 3 points"), "a kept run is shown with its own steps"
     at.text_input(key="seeds").set_value("7, 8").run()
-    assert not at.exception and button(at, "Measure 10 points on 500 predictions")
+    assert not at.exception and button(
+        at, f"Measure 10 points on 500 {'images' if name == 'vit-mini' else 'predictions'}"
+    )
     at.pills(key="methods").set_value([]).run()
     assert not at.exception and "at least one method" in text_of(at)
 

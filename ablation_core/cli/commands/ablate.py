@@ -3,13 +3,13 @@
 import argparse
 
 from ablation_core.cli.measured import load_measured, progress_bar
-from ablation_core.cli.options import add_measured, add_selection, add_skip_first
+from ablation_core.cli.options import add_measured, add_positions, add_selection, chosen_positions
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_measured(parser)
     add_selection(parser, "3.2 5.0:1-4")
-    add_skip_first(parser)
+    add_positions(parser)
 
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
@@ -25,7 +25,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
             [method.name for method in methods],
             statistics=statistics,
             bins=parsed.bins,
-            skip_first=int(parsed.skip_first),
+            positions=chosen_positions(parsed),
             progress=progress,
         )
     return result.to_dict(), format_result(result)

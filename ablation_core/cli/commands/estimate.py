@@ -3,13 +3,13 @@
 import argparse
 
 from ablation_core.cli.measured import load_measured, progress_bar
-from ablation_core.cli.options import add_measured, add_skip_first
+from ablation_core.cli.options import add_measured, add_positions, chosen_positions
 from ablation_core.errors import MethodError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_measured(parser)
-    add_skip_first(parser)
+    add_positions(parser)
     parser.add_argument(
         "--exact", type=int, default=0, help="ablate the N heads of the greatest estimates and compare", metavar="N"
     )
@@ -31,7 +31,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
             [method.name for method in methods],
             statistics=statistics,
             bins=parsed.bins,
-            skip_first=int(parsed.skip_first),
+            positions=chosen_positions(parsed),
             passes=parsed.passes,
             progress=progress,
         )

@@ -3,10 +3,9 @@
 import argparse
 import sys
 
-from ablation_core import bundled
 from ablation_core.activations.files import list_statistics
 from ablation_core.cli.options import add_output
-from ablation_core.loading.packaged import PACKAGED, fetched_folder
+from ablation_core.storage import PUBLISHED
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -17,19 +16,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
     if parsed.families:
         return _families()
+    from ablation_core.server.inventory import list_models
+
     entries, problems = list_statistics(parsed.cache_dir)
     for problem in problems:
         print(problem, file=sys.stderr)
-    described = {name: ("bundled", bundled.describe(name)) for name in bundled.NAMES}
-    for name, model in PACKAGED.items():
-        origin = "fetched" if fetched_folder(name, parsed.cache_dir) else f"to fetch: get {name}"
-        described[name] = (origin, model.description)
+    if parsed.cache_dir != PUBLISHED:
+        entries += list_statistics(PUBLISHED)[0]
     listed = []
-    for name, (origin, description) in described.items():
-        data = sorted({entry.provenance["data"] for entry in entries if entry.provenance["model"] == name})
-        listed.append({"ref": name, "origin": origin, "description": description, "statistics": data})
-    lines = [f"{m['ref']:14} {m['description']}  [statistics: {', '.join(m['statistics']) or 'none'}]" for m in listed]
-    return {"models": listed}, "\n".join(lines)
+    for model in list_models(parsed.cache_dir):
+        here = not model.origin.startswith("to fetch")
+        data = sorted({entry.provenance["data"] for entry in entries if entry.provenance["model"] == model.ref})
+        origin = model.origin if here else f"to fetch: get {model.ref}"
+        described = {"ref": model.ref, "origin": origin, "here": here, "description": model.description}
+        listed.append(described | {"statistics": data})
+    return {"models": listed}, "\n".join(_lines(listed))
+
+
+def _lines(listed: list[dict]) -> list[str]:
+    """What is here, apart from what can be fetched."""
+    width, lines = max(len(model["ref"]) for model in listed), []
+    for here, heading in ((True, "Here:"), (False, "To fetch, with python -m ablation_core get NAME:")):
+        some = [model for model in listed if model["here"] == here]
+        lines += [heading] if some else []
+        for model in some:
+            statistics = f"  [statistics: {', '.join(model['statistics']) or 'none'}]" if here else ""
+            origin = f", {model['origin']}" if here else ""
+            lines.append(f"  {model['ref']:{width}}  {model['description']}{origin}{statistics}")
+    return lines
 
 
 def _families() -> tuple[dict, str]:

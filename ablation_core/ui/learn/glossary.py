@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from ablation_core.methods.registry import METHODS
+
 _GROUPS: dict[str, dict[str, str]] = {
     "The model": {
         "transformer": "A network that reads in layers: the kind behind today's language models and many image models.",
@@ -87,14 +89,25 @@ _GROUPS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 
+def _groups() -> dict[str, dict[str, str]]:
+    """The words by subject, and by its own description every method that they leave out."""
+    known = " ".join(word for meanings in _GROUPS.values() for word in meanings).lower()
+    more = {
+        name: method.description
+        for name, method in METHODS.items()
+        if name.split("-")[0].removesuffix("e") not in known  # resample: its kinds are explained under resampling
+    }
+    return _GROUPS | {"Ablation": _GROUPS["Ablation"] | more}
+
+
 def words() -> dict[str, pd.DataFrame]:
     """By subject: a table of terms and their meaning."""
     return {
         subject: pd.DataFrame(list(meanings.items()), columns=["term", "meaning"]).set_index("term")
-        for subject, meanings in _GROUPS.items()
+        for subject, meanings in _groups().items()
     }
 
 
 def explained() -> str:
     """All terms, in lower case."""
-    return " ".join(word for meanings in _GROUPS.values() for word in meanings).lower()
+    return " ".join(word for meanings in _groups().values() for word in meanings).lower()

@@ -1,0 +1,67 @@
+"""Which models can read data that was prepared for one: those whose tokenizer, or whose image transform, gives the same.
+
+Ids of one tokenizer are other words in another, and no error would show it: the baseline would only be worse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from PIL import Image
+
+from ablation_core.errors import AblationError, DataError
+from ablation_core.models.loaded import LoadedModel
+
+
+def reader_key(model: LoadedModel) -> str:
+    """A digest of how a model reads: equal for models that share tokenizer and kind, or image transform and classes.
+
+    The weights are not in it: data stays good for a model whose weights are edited.
+    """
+    if model.reader is None:
+        digest = hashlib.sha256(model.modality.encode())
+        for part in _images(model) if model.modality == "vision" else _text(model):
+            digest.update(part + b"\0")
+        model.reader = digest.hexdigest()[:16]
+    return model.reader
+
+
+def check_made_for(model: LoadedModel, made_for: str, ref: str) -> None:
+    """Refuse data (`Data.made_for`, `Data.ref`) that was prepared for a model that reads otherwise.
+
+    Raises:
+        DataError: it was.
+    """
+    if made_for and made_for != reader_key(model):
+        what = "class names or image transform" if model.modality == "vision" else "tokenizer"
+        raise DataError(
+            f"This data ({ref}) was prepared for another model, whose {what} is not that of {model.ref}: call "
+            f"load_data with this model."
+        )
+
+
+def _text(model: LoadedModel) -> list[bytes]:
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        return [str(model.module.get_input_embeddings().num_embeddings).encode()]
+    vocabulary = hashlib.sha256()
+    for token, number in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1]):
+        vocabulary.update(f"{token}\0{number}\0".encode(errors="surrogatepass"))
+    return [
+        vocabulary.digest(),
+        repr(sorted(tokenizer.all_special_ids)).encode(),
+        repr(tokenizer.mask_token_id).encode(),
+    ]
+
+
+def _images(model: LoadedModel) -> list[bytes]:
+    probe = Image.linear_gradient("L").convert("RGB")
+    try:
+        pixels = model.to_pixels(probe)
+    except AblationError:  # no image transform: pixels are given
+        return ["\0".join(model.labels).encode()]
+    return [
+        "\0".join(model.labels).encode(),
+        repr(tuple(pixels.shape)).encode(),
+        pixels.float().cpu().numpy().tobytes(),
+    ]

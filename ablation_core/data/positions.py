@@ -1,0 +1,152 @@
+"""Where in a sequence an ablation acts: the text form, and which positions of a batch it means.
+
+    >>> str(Positions.parse("3-7, last"))
+    '3-7,last'
+    >>> Positions.parse("all").everywhere
+    True
+
+Positions are counted from a sequence's first token that is not padding, BOS or CLS included, from 0; `-1` is the last
+one, `last` another name for it, `3-7` a run with both ends, `3-` all from there on. In tasks the sequence is the prompt:
+tokens of an answer that are given to the model to predict its next ones are never counted, and `answer` means the
+positions at which the answer is predicted.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ablation_core.data.dataset import IGNORED, Batch
+from ablation_core.errors import DataError
+
+Span = tuple[int, int | None]  # first and last, both included; None: to the end
+
+_TERM = re.compile(r"(?P<first>-?\d{1,9})(?P<run>-(?P<last>-?\d{1,9})?)?", re.ASCII)
+_HOW = "Write all, last, answer (in tasks), 3, -2, 3-7 or 3-, several by commas."
+
+
+@dataclass(frozen=True)
+class Positions:
+    """A set of positions; the default is all of them.
+
+    Attributes:
+        spans: what is named by number; empty for all positions or none by number.
+        answer: whether the positions at which a task's answer is predicted are among them.
+        everywhere: whether it is simply every position, padding too, as in the paper.
+    """
+
+    spans: tuple[Span, ...] = ()
+    answer: bool = False
+
+    @property
+    def everywhere(self) -> bool:
+        return not self.spans and not self.answer
+
+    @property
+    def skipped(self) -> int:
+        """How many positions at the start are left as they are, where that is all that is said; else 0."""
+        return self.spans[0][0] if len(self.spans) == 1 and self.spans[0][1] is None and not self.answer else 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Positions":
+        """Read the text form.
+
+        Raises:
+            DataError: a term is not a position.
+        """
+        terms = [term.strip() for term in text.split(",")]
+        if terms == ["all"]:
+            return cls()
+        spans: list[Span] = []
+        for term in terms:
+            if term == "last":
+                spans.append((-1, -1))
+            elif term != "answer":
+                spans.append(_span(term))
+        return cls(tuple(spans), "answer" in terms)
+
+    @classmethod
+    def after(cls, skipped: int) -> "Positions":
+        """All but the first `skipped` positions.
+
+        Raises:
+            DataError: it is negative.
+        """
+        if skipped < 0:
+            raise DataError(f"The number of skipped positions must be 0 or more, not {skipped}.")
+        return cls(((skipped, None),)) if skipped else cls()
+
+    def __str__(self) -> str:
+        if self.everywhere:
+            return "all"
+        terms = ["last" if span == (-1, -1) else _written(span) for span in self.spans]
+        return ",".join([*terms, *(["answer"] if self.answer else [])])
+
+    def check(self, longest: int | None, has_answers: bool) -> None:
+        """Find out before a run whether there are such positions.
+
+        Args:
+            longest: tokens of the longest sequence; None where only the model knows (images).
+
+        Raises:
+            DataError: `answer` without a task, or a position beyond every sequence.
+        """
+        if self.answer and not has_answers:
+            raise DataError(
+                "The position answer is for tasks (task:NAME or pairs:FILE); elsewhere name a number or last."
+            )
+        for span in self.spans if longest is not None else ():
+            if not -longest <= span[0] < longest:
+                raise DataError(f"There is no position {span[0]}: the longest sequence has {longest} tokens.")
+
+    def mask(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """A function from z, (batch, position, …), to the positions meant, bool (batch, position, 1)."""
+
+        def mask(z: Tensor) -> Tensor:
+            rows, length = z.shape[:2]
+            real = batch.inputs.get("attention_mask")
+            if real is None or batch.targets.ndim == 1:
+                real = torch.ones(1, length, dtype=torch.long)
+            elif len(real) != rows:
+                raise DataError("This model looks at parts of its input one by one; positions cannot be named in it.")
+            real = real.to(z.device).bool()
+            if batch.answers is not None:
+                real = real & (torch.arange(length, device=z.device) < batch.answers.ends.to(z.device)[:, None])
+            number = real.cumsum(1) - 1
+            total = real.sum(1, keepdim=True)
+            chosen = torch.zeros_like(real)
+            for first, last in self.spans:
+                low = first + (total if first < 0 else 0)
+                high = total - 1 if last is None else last + (total if last < 0 else 0)
+                chosen |= (low <= number) & (number <= high)
+            chosen &= real
+            if self.answer:
+                chosen = chosen | (batch.targets != IGNORED).to(z.device)
+            return chosen[:, :, None]
+
+        return mask
+
+
+EVERYWHERE = Positions()
+
+
+def _span(term: str) -> Span:
+    match = _TERM.fullmatch(term)
+    if match is None:
+        raise DataError(f"Cannot read {term!r} as a position. {_HOW}")
+    first = int(match["first"])
+    if match["run"] is None:
+        return first, first
+    if match["last"] is None:
+        return first, None
+    last = int(match["last"])
+    if (first < 0) == (last < 0) and first > last:
+        raise DataError(f"The positions {term!r} run backwards. {_HOW}")
+    return first, last
+
+
+def _written(span: Span) -> str:
+    first, last = span
+    return str(first) if first == last else f"{first}-{'' if last is None else last}"

@@ -1,0 +1,82 @@
+"""From a module that can be run to a `LoadedModel`: its heads found, its tokenizer or its reader of images attached."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ablation_core.engine.forward import model_options
+from ablation_core.errors import ModelError
+from ablation_core.loading.pixels import channels_of, image_mode
+from ablation_core.loading.verification import noise_images, tiny_inputs
+from ablation_core.models.architectures import Architecture
+from ablation_core.models.info import Modality
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.structure import find_structure, known_architecture
+from ablation_core.models.tokenizer import encode, special_tokens, tokenizer_faults
+
+ImageReader = tuple[Callable[[Image.Image], torch.Tensor], tuple[str, ...]]
+
+
+def wrap_transformers(
+    ref: str, module: Any, family: str, modality: Modality, row: Architecture | None, reader: ImageReader | None
+) -> LoadedModel:
+    """A `LoadedModel` of a transformers module that can be run, still without a tokenizer and not yet verified.
+
+    Args:
+        reader: for image classifiers, how they read images, and the names of their classes.
+    """
+    inputs = tiny_inputs(module) if reader is None else _one_image(module, reader[0], "pixel_values")
+    extra = model_options(module, modality)
+    found = find_structure(module, family, modality, row, inputs, lambda batch: module(**batch, **extra))
+    model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
+    if reader is not None:
+        model.to_pixels, model.labels = reader
+    return model
+
+
+def _one_image(module: torch.nn.Module, to_pixels: Any, name: str) -> dict[str, torch.Tensor]:
+    weight = next(module.parameters())
+    pixels = to_pixels(next(noise_images(1)))[None]
+    return {name: pixels.to(weight.device, weight.dtype)}
+
+
+def attach_tokenizer(model: LoadedModel, tokenizer: Any) -> None:
+    """Give a language model its tokenizer, tried on a text.
+
+    Raises:
+        ModelError: it makes nothing of any text.
+    """
+    with tokenizer_faults(model.ref):
+        model.tokenizer = tokenizer
+        if len(model.tokenizer) < 2:
+            raise ModelError(f"{model.ref} has no tokenizer; save its tokenizer (tokenizer.json) beside the weights.")
+        special_tokens(model)
+        model.tokenizer.decode(encode(model, "A text, to try it.", special=True))
+
+
+def wrap_timm(ref: str, module: Any) -> LoadedModel:
+    """A `LoadedModel` of a timm module that can be run, not yet verified; it says itself how images are prepared."""
+    from timm.data import create_transform, resolve_model_data_config
+
+    family = type(module).__name__
+    row = known_architecture(family)
+    settings = resolve_model_data_config(module)
+    built = getattr(getattr(module, "patch_embed", None), "img_size", None)  # what it was made with goes before its row
+    size = tuple(built) if built else tuple(settings["input_size"][1:])
+    channels = channels_of(module)
+    if channels != settings["input_size"][0]:
+        settings |= {name: settings[name][:1] * channels for name in ("mean", "std")}
+    transform = create_transform(**settings | {"input_size": (channels, *size)}, is_training=False)
+    mode = image_mode(ref, channels)
+    names = module.pretrained_cfg.get("label_names") or [str(index) for index in range(module.num_classes)]
+
+    def to_pixels(image: Image.Image) -> torch.Tensor:
+        return transform(image.convert(mode))
+
+    inputs = _one_image(module, to_pixels, "x")
+    found = find_structure(module, family, "vision", row, inputs, lambda batch: module(**batch))
+    model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
+    model.to_pixels, model.labels = to_pixels, tuple(names)
+    return model

@@ -1,0 +1,48 @@
+"""Means by position: what `mean-positional` puts in a neuron's place.
+
+At each position a neuron takes its mean over the same position of the statistics part's sequences. In prompts of one
+form that keeps what depends on the place alone and removes what depends on the words.
+"""
+
+import torch
+from torch import Tensor
+
+from ablation_core.data.dataset import Data
+from ablation_core.engine import forward
+from ablation_core.models.loaded import LoadedModel
+
+
+def positional_means(model: LoadedModel, data: Data, wanted: Data) -> dict[int, Tensor]:
+    """Every layer's mean z at each position: layer → float32 (1, positions, heads * head_dim).
+
+    Padding does not count. A position that no sequence of `data` has takes the mean over all positions.
+
+    Args:
+        data: what the means are over, its statistics part.
+        wanted: the data that they are put into; text of it decides how many positions there are.
+    """
+    sums: dict[int, Tensor] = {}
+    counts = torch.zeros(0)
+    for number in range(len(data)):
+        batch = data.rows(data.numbers(number))
+        captured = forward.pre_outs(model, batch, range(model.num_layers))
+        for layer, z in captured.items():
+            real = batch.inputs.get("attention_mask")
+            real = torch.ones(z.shape[:2]) if real is None or len(real) != len(z) else real.float()
+            real = real.to(z.device)[:, :, None]
+            total = (z.float() * real).sum(0).double().cpu()
+            sums[layer] = sums[layer] + total if layer in sums else total
+        here = real.sum((0, 2)).double().cpu()
+        counts = here if not len(counts) else counts + here
+    length = wanted.length if wanted.seq_len or wanted.longest else len(counts)
+    return {layer: _means(total, counts, length)[None].float() for layer, total in sums.items()}
+
+
+def _means(total: Tensor, counts: Tensor, length: int) -> Tensor:
+    """Means (length, width) of sums (positions, width)."""
+    means = total / counts[:, None].clamp(min=1)
+    everywhere = total.sum(0) / counts.sum().clamp(min=1)
+    means[counts == 0] = everywhere
+    if len(means) < length:
+        means = torch.cat([means, everywhere.expand(length - len(means), -1)])
+    return means[:length]

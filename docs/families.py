@@ -1,0 +1,95 @@
+"""Tries every family of the installed transformers on tiny random models, and writes what became of each to a page.
+
+    python -m docs.families                     all of them, into docs/guide/families.md
+    python -m docs.families causal gpt2 llama   these alone, printed
+
+Each family is tried in a process of its own with bounded memory, as some configuration classes ignore the sizes they are
+given.
+"""
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import transformers
+
+from tests.models.every_family import KINDS, Outcome, Sizes, try_family
+
+PAGE = Path(__file__).parent / "guide" / "families.md"
+MEMORY, SECONDS = 12 << 30, 600
+TITLES = {"causal": "Causal language models", "masked": "Masked language models", "vision": "Image classifiers"}
+HEAD = """# Families, as tried
+
+Made by `python -m docs.families` with transformers {version}: every family is made tiny and random from its own
+configuration class ({layers} layers, {heads} heads of {size} neurons, {kv} key and value heads), saved, loaded and
+ablated. *Works*: the checks [at the door](door.md) passed, and in every layer zeroing a head equals zeroing its columns
+of the output projection. *Refused*: with this sentence. *Not made*: the class could not be made tiny in this way, which
+says nothing about the family.
+"""
+
+
+def tried(kind: str, family: str) -> Outcome:
+    """The outcome, from a process that may die of what it builds."""
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_try, args=(kind, family, send))
+    process.start()
+    send.close()
+    try:
+        outcome = receive.recv() if receive.poll(SECONDS) else Outcome(family, "not made", f"over {SECONDS} seconds")
+    except EOFError:
+        outcome = Outcome(family, "not made", "its process ended")
+    process.kill()
+    process.join()
+    return outcome
+
+
+def _try(kind: str, family: str, send: "multiprocessing.connection.Connection") -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = try_family(kind, family, Path(folder))
+    except Exception as error:  # noqa: BLE001 - that is what the table is to show
+        outcome = Outcome(family, "traceback", f"{type(error).__name__}: {error}")
+    send.send(outcome)
+
+
+def section(kind: str, outcomes: list[Outcome]) -> str:
+    counts = Counter(outcome.state for outcome in outcomes)
+    lines = [f"\n## {TITLES[kind]}\n", ", ".join(f"{count} {state}" for state, count in counts.most_common()) + ".\n"]
+    lines += ["| family | | where, or why not |", "|---|---|---|"]
+    for outcome in outcomes:
+        lines.append(f"| {outcome.family} | {outcome.state} | {outcome.said.splitlines()[0][:300].replace('|', '/')} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    transformers.logging.disable_progress_bar()
+    if arguments:
+        for family in arguments[1:] or sorted(KINDS[arguments[0]].names):
+            outcome = tried(arguments[0], family)
+            print(f"{outcome.family:24} {outcome.state:10} {outcome.said[:200]}", flush=True)
+        return
+    sizes = Sizes()
+    page = HEAD.format(
+        version=transformers.__version__,
+        layers=sizes.layers,
+        heads=sizes.heads,
+        size=sizes.head_dim,
+        kv=sizes.key_value_heads,
+    )
+    for kind, row in KINDS.items():
+        outcomes = []
+        for family in sorted(row.names):
+            outcomes.append(tried(kind, family))
+            print(kind, outcomes[-1].family, outcomes[-1].state, file=sys.stderr, flush=True)
+        page += section(kind, outcomes)
+    PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
