@@ -153,7 +153,7 @@ def ablation_command(result: AblationResult, statistics: Statistics, folder: Pat
     described, methods = {"model": result.model, "data": result.data}, [row.method for row in result.results]
     words = _words("ablate", described, methods, result.bins, statistics_file(statistics, folder))
     words += ["--select", result.select]
-    return shlex.join(words + (["--positions", result.positions] if result.positions != "all" else []))
+    return shlex.join(words + _positions(result.positions))
 
 
 def _words(command: str, described: dict, methods: Sequence[str], bins: int, statistics: str | None) -> list[str]:
@@ -169,17 +169,21 @@ def _words(command: str, described: dict, methods: Sequence[str], bins: int, sta
     return [*words, "--bins", str(bins), *(["--statistics", statistics] if statistics else [])]
 
 
+def _positions(positions: str) -> list[str]:
+    return [] if positions == "all" else ["--positions", positions]
+
+
 def selection_command(described: dict, methods: Sequence[str], select: str, folder: Path = CACHE) -> str:
     """The command that ablates a selection with the settings of a document: of `ablate`, or of a sweep for one of its heads."""
     words = _words("ablate", described, methods, described["bins"], _described_file(described, folder))
     words += ["--select", select]
-    return shlex.join(words + ["--skip-first"] * bool(described.get("positions_spared")))
+    return shlex.join(words + _positions(described.get("positions", "all")))
 
 
 def estimate_command(described: dict, methods: Sequence[str], folder: Path = CACHE) -> str:
     """The command that estimates every head and neuron with the settings of a document of `estimate`."""
     words = _words("estimate", described, methods, described["bins"], _described_file(described, folder))
-    return shlex.join(words + ["--skip-first"] * bool(described.get("positions_spared")))
+    return shlex.join(words + _positions(described.get("positions", "all")))
 
 
 def sweep_script(described: dict, methods: Sequence[str], adaptive: bool = False, folder: Path = CACHE) -> str:
