@@ -28,7 +28,7 @@ class Presentation:
     """
 
     tables: Mapping[str, Frame]
-    chart: Callable[..., alt.LayerChart]
+    chart: Callable[..., alt.Chart | alt.LayerChart]
     sentences: Callable[[Any], list[str]]
     readable: Frame | None = None
 
