@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
+# What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
+# ruff: noqa: F401
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
     from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, save_statistics
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ablation_core.errors import AblationError
     from ablation_core.experiments.ablation import AblationSpec, ablate
     from ablation_core.experiments.estimate import EstimateResult, estimate
+    from ablation_core.experiments.interactions import interact
     from ablation_core.experiments.noise_floor import NoiseFloor, noise_floor
     from ablation_core.experiments.results import AblationResult
     from ablation_core.heads.attention import attention_pattern
@@ -81,6 +84,7 @@ _HOMES = {  # name → the module that has it
     "examples": "heads.examples",
     "find_statistics": "activations.files",
     "head_scores": "heads.scores",
+    "interact": "experiments.interactions",
     "load_data": "data.load",
     "load_model": "loading.load",
     "load_statistics": "activations.files",

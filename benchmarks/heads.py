@@ -60,8 +60,8 @@ def measure(ref: str, predictions: int, turns: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=["opt-mini", "roberta-mini", "vit-mini"])
-    parser.add_argument("--predictions", type=int, default=1000)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--predictions", type=int, default=2000)
+    parser.add_argument("--turns", type=int, default=3)
     parsed = parser.parse_args()
     rows = [measure(ref, parsed.predictions, parsed.turns) for ref in parsed.models]
     text = json.dumps({"passes": rows}, indent=2)

@@ -273,7 +273,7 @@ def _fitting(model: LoadedModel | ModelInfo, folder: Path) -> list[CacheEntry]:
     return [entry for entry in entries if entry.provenance["model_fingerprint"] == model.fingerprint]
 
 
-def other_statistics(model: LoadedModel, data_ref: str, folder: Path = CACHE) -> str:
+def other_statistics(model: LoadedModel | ModelInfo, data_ref: str, folder: Path = CACHE) -> str:
     """A sentence about statistics of this model's name and data that do not fit, or nothing."""
     entries, problems = list_statistics(folder)
     for entry in entries:

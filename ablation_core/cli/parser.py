@@ -16,6 +16,7 @@ COMMANDS = {  # in the order in which help lists them; each is a module of `comm
     "neurons": "print the figures of neurons' distributions",
     "head": "what a head does, and what happens without it",
     "estimate": "estimate every head's and neuron's effect at once",
+    "interact": "ablate several heads alone, in pairs and together",
     "sweep": "ablate every head, one at a time",
     "curve": "ablate more and more random neurons",
     "reproduce": "run the paper's experiment, or print its plan",

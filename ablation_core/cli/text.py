@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ablation_core.engine.metrics import METRICS, metrics_in
 from ablation_core.experiments.estimate import EstimateResult
 from ablation_core.experiments.estimate_validation import TOP, EstimateValidation
+from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.results import AblationResult, Performance
 from ablation_core.report.sentences import format_interval
 from ablation_core.runs.adaptive import AdaptiveResult
@@ -213,4 +214,22 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
                 f"  {words[metric.name]} against exact values of {compared.heads} heads: rank correlation "
                 f"{compared.spearman:.2f}, slope {compared.slope:.2f}, median ratio {compared.ratio:.2f}{top}"
             )
+    return "\n".join(lines)
+
+
+def format_interactions(result: InteractionResult) -> str:
+    """Each head alone, every pair, and what the pairs do beyond their heads."""
+    described = result.description
+    lines = [
+        f"{described['model']['ref']} on {described['data']['predictions']:,} predictions of {described['data']['ref']}, by "
+        f"{result.method}: change of loss in nats per prediction, 95 % interval",
+    ]
+    lines += [f"{head:>16}  {format_interval(change)}" for head, change in result.singles.items()]
+    lines.append(
+        f"{'all together':>16}  {format_interval(result.joint)}; beyond the sum {format_interval(result.excess)}"
+    )
+    lines.append("interaction: the change of both minus both single changes")
+    for pair in result.pairs:
+        q = "" if pair.q is None else f"  q = {pair.q:.3f}"
+        lines.append(f"{' and '.join(pair.pair):>16}  {format_interval(pair.interaction)}{q}  {pair.verdict}")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
@@ -15,6 +16,7 @@ from ablation_core.activations import files
 from ablation_core.cluster.payload import Payload, unpack, unpacked_data_ref
 from ablation_core.data.dataset import Data
 from ablation_core.data.load import load_data
+from ablation_core.data.references import Split
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading.load import load_model
@@ -162,7 +164,14 @@ def _load_model(given: Assignment, ref: str) -> LoadedModel:
 
 def _load_data(given: Assignment, model: LoadedModel, ref: str) -> Data:
     data = load_data(
-        ref, model, given.predictions, given.seq_len or 128, given.batch_size, given.seed, given.split, given.documents
+        ref,
+        model,
+        given.predictions,
+        given.seq_len or 128,
+        given.batch_size,
+        given.seed,
+        cast(Split, given.split),
+        given.documents,
     )
     if data.fingerprint != given.data_fingerprint:
         other = "" if _python() == given.python else f" It is Python {_python()} here and {given.python} there."

@@ -6,6 +6,7 @@ Ids of one tokenizer are other words in another, and no error would show it: the
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from PIL import Image
 
@@ -43,7 +44,8 @@ def check_made_for(model: LoadedModel, made_for: str, ref: str) -> None:
 def _text(model: LoadedModel) -> list[bytes]:
     tokenizer = model.tokenizer
     if tokenizer is None:
-        return [str(model.module.get_input_embeddings().num_embeddings).encode()]
+        module: Any = model.module
+        return [str(module.get_input_embeddings().num_embeddings).encode()]
     vocabulary = hashlib.sha256()
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1]):
         vocabulary.update(f"{token}\0{number}\0".encode(errors="surrogatepass"))

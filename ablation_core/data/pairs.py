@@ -77,4 +77,4 @@ def _pair(line: str, where: str) -> Pair:
             raise DataError(f"{where}: the {name} answer is empty.")
     if fields["right"] == fields["wrong"]:
         raise DataError(f"{where}: the right and the wrong answer are the same, {fields['right']!r}.")
-    return Pair(**{name: fields.get(name) for name in _FIELDS})
+    return Pair(fields["prompt"], fields["right"], fields["wrong"], fields.get("counterfactual"), fields.get("group"))

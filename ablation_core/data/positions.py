@@ -97,7 +97,9 @@ class Positions:
             raise DataError(
                 "The position answer is for tasks (task:NAME or pairs:FILE); elsewhere name a number or last."
             )
-        for span in self.spans if longest is not None else ():
+        if longest is None:
+            return
+        for span in self.spans:
             if not -longest <= span[0] < longest:
                 raise DataError(f"There is no position {span[0]}: the longest sequence has {longest} tokens.")
 

@@ -187,7 +187,7 @@ def _answer(
 ) -> tuple[list[int], list[int]]:
     """A prompt's tokens and those of an answer behind it, as the tokenizer makes them of both together where it can."""
     if not isinstance(prompt, str) or not isinstance(answer, str):
-        start, tokens = list(prompt), list(answer)
+        start, tokens = _ids(prompt), _ids(answer)
     else:
         start, whole = encode(model, prompt), encode(model, prompt + answer)
         tokens = whole[len(start) :] if whole[: len(start)] == start else encode(model, answer)
@@ -210,14 +210,20 @@ def _masked_rows(
     for answer in (pair.right, pair.wrong):
         left, tokens, right = _filled(model, prompt, answer, name)
         made.append(([*before, *left, *[mask] * len(tokens), *right, *after], len(before) + len(left), tokens))
-    (right_ids, place, answer), (wrong_ids, wrong_place, other) = made
-    if answer == other:
+    (right_ids, place, right_answer), (wrong_ids, wrong_place, other) = made
+    if right_answer == other:
         raise DataError(f"In {name} the right and the wrong answer are the same tokens.")
     shared = right_ids == wrong_ids
-    rows = [_Row(right_ids, _from(place, answer), _from(place, other) if shared else {}, len(right_ids))]
+    rows = [_Row(right_ids, _from(place, right_answer), _from(place, other) if shared else {}, len(right_ids))]
     if not shared:
         rows.append(_Row(wrong_ids, _from(wrong_place, other), {}, len(wrong_ids)))
     return tuple(rows)
+
+
+def _ids(tokens: str | tuple[int, ...]) -> list[int]:
+    """A prompt or an answer that is given as tokens; a task gives all of a pair in one form."""
+    assert not isinstance(tokens, str)
+    return list(tokens)
 
 
 def _from(place: int, tokens: list[int]) -> dict[int, int]:
@@ -229,7 +235,7 @@ def _filled(
 ) -> tuple[list[int], list[int], list[int]]:
     """The tokens before, of, and behind the answer."""
     if not isinstance(prompt, str) or not isinstance(answer, str):
-        return list(prompt), list(answer), []
+        return _ids(prompt), _ids(answer), []
     mark = next((mark for mark in (MASK, model.tokenizer.mask_token) if mark in prompt), None)
     left, right = prompt.split(mark, 1) if mark else (prompt, "")
     if mark and mark in right:

@@ -91,12 +91,12 @@ def options(model: LoadedModel) -> dict[str, bool]:
 
 def model_options(module: torch.nn.Module, modality: str) -> dict[str, bool]:
     """What a model is told beside its inputs: that no later pass will need keys and values again."""
-    return {"use_cache": False} if modality == "causal" and _takes_cache(type(module)) else {}
+    return {"use_cache": False} if modality == "causal" and _takes_cache(type(module).forward) else {}
 
 
 @functools.cache
-def _takes_cache(kind: type) -> bool:
-    parameters = inspect.signature(kind.forward).parameters.values()
+def _takes_cache(forward: Any) -> bool:
+    parameters = inspect.signature(forward).parameters.values()
     return any(one.name == "use_cache" or one.kind is one.VAR_KEYWORD for one in parameters)
 
 

@@ -83,7 +83,8 @@ def score_clean(logits: Tensor, targets: Tensor, metrics: Sequence[Figure] | Non
 
 
 def _scores(run: ScoredLogits, metrics: Sequence[Figure] | None) -> Scores:
-    return Scores({metric.name: metric.values(run) for metric in (METRICS.values() if metrics is None else metrics)})
+    usual = [metric for metric in METRICS.values() if not metric.answers]
+    return Scores({metric.name: metric.values(run) for metric in (usual if metrics is None else metrics)})
 
 
 @torch.inference_mode()

@@ -40,7 +40,8 @@ def score_outputs(
     if metrics is None:
         metrics = tuple(metric for metric in METRICS.values() if batch.answers is not None or not metric.answers)
     scored = batch.targets != IGNORED
-    wanted, figures = batch.targets[scored], metrics
+    wanted: Tensor = batch.targets[scored]
+    figures: Sequence[Figure] = metrics
     if batch.answers is not None:
         other = batch.answers.others.to(wanted.device)[scored]
         wanted, figures = torch.stack([wanted, other.where(other != IGNORED, wanted)], 1), ANSWER_TOKENS
@@ -100,8 +101,8 @@ def _chunks(
         yield slice(None), lambda output: _logits(model, one, [*clean_pass.outputs[:-1], output])
         return
     rows, length = scored.shape
-    length = max(1, min(length, LOGIT_VALUES // model.config.vocab_size))
-    windows = max(1, min(rows, LOGIT_VALUES // (length * model.config.vocab_size)))
+    length = max(1, min(length, LOGIT_VALUES // model.vocabulary))
+    windows = max(1, min(rows, LOGIT_VALUES // (length * model.vocabulary)))
     places = scored.nonzero(as_tuple=True)
     total = len(places[0])
     for first in range(0, total, windows * length):
@@ -120,7 +121,11 @@ def _chunks(
 def logits_from(model: LoadedModel, clean_pass: CleanPass) -> Iterator[tuple[slice, Callable[[Tensor], Tensor]]]:
     """Runs of scored predictions, each with a function from the last block's hidden state to the model's logits."""
     for rows, chunk in _chunks(model, clean_pass, clean_pass.batch.targets != IGNORED):
-        yield rows, lambda last, chunk=chunk: chunk(_like(clean_pass.outputs[-1], last))
+        yield rows, partial(_from_hidden, chunk, clean_pass.outputs[-1])
+
+
+def _from_hidden(logits: Callable[[Any], Tensor], output: Any, last: Tensor) -> Tensor:
+    return logits(_like(output, last))
 
 
 @torch.enable_grad()

@@ -256,7 +256,8 @@ def _stacked(layers: list[np.ndarray]) -> np.ndarray:
     most = np.max([layer.shape for layer in layers], axis=0)
     stacked = np.full((len(layers), *most), np.nan)
     for number, layer in enumerate(layers):
-        stacked[(number, *map(slice, layer.shape))] = layer
+        corner: tuple = (number, *map(slice, layer.shape))
+        stacked[corner] = layer
     return stacked
 
 

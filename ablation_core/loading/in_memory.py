@@ -70,7 +70,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
             inner = module.module
         if inner is None and hasattr(module, "peft_config"):
             base = getattr(module, "base_model", None)
-            if getattr(module, "active_peft_config", None) is not None and module.active_peft_config.is_prompt_learning:
+            adapter: Any = getattr(module, "active_peft_config", None)
+            if adapter is not None and adapter.is_prompt_learning:
                 raise ModelError(
                     "This adapter puts learned tokens before a prompt, which the module inside does not show; it is not "
                     "supported. LoRA and other adapters of weights are."

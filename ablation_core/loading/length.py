@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,8 @@ def _table_limits(model: LoadedModel) -> list[int]:
         if len(last) == _TOKENS and bool((last.diff() == 1).all()):
             # OPT keeps its offset inside the table, and adds it there to ids that count from 0
             offset = int(getattr(table, "offset", 0)) if type(table) is not nn.Embedding else 0
-            limits.append(int(table.weight.shape[0]) - int(last[0]) - (offset if not int(last[0]) else 0))
+            weight: Any = table.weight
+            limits.append(int(weight.shape[0]) - int(last[0]) - (offset if not int(last[0]) else 0))
 
     with ExitStack() as stack:
         for table in model.module.modules():
@@ -82,7 +84,8 @@ def _tried(model: LoadedModel, longest: int | None) -> int | None:
 
 def _runs(model: LoadedModel, length: int) -> bool:
     try:
-        model.module.base_model(**tiny_inputs(model.module, length), **options(model))
+        module: Any = model.module
+        module.base_model(**tiny_inputs(model.module, length), **options(model))
     except (RuntimeError, IndexError, ValueError, AssertionError):
         return False
     return True

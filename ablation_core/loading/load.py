@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ablation_core.errors import AblationError, ModelError, first_line
+from ablation_core.loading.adapters import Adapter, base_of, is_adapter, merge_adapter
 from ablation_core.loading.checkpoint import check_keys, check_library, plain_flags
 from ablation_core.loading.folders import check_files, find_folder, folder_options, is_timm_folder
 from ablation_core.loading.hub import find_on_hub
@@ -89,13 +90,24 @@ def load_model(
 
 
 def _load(
-    ref: str, device: torch.device | None, dtype: torch.dtype, cache_dir: Path, placement: dict[str, Any]
+    ref: str,
+    device: torch.device | None,
+    dtype: torch.dtype,
+    cache_dir: Path,
+    placement: dict[str, Any],
+    adapter: Adapter | None = None,
 ) -> LoadedModel:
     folder = find_folder(ref, cache_dir)
     if folder is None:
         if ref.startswith(("timm/", "hf-hub:")):
             return _load_timm_from_hub(ref, device, dtype)
-        return _load_from_hub(ref, device, dtype, placement)
+        return _load_from_hub(ref, device, dtype, placement, adapter)
+    if adapter is None and is_adapter(folder):
+        base = base_of(ref, folder)
+        try:
+            return _load(base, device, dtype, cache_dir, placement, Adapter(ref, folder))
+        except ModelError as error:
+            raise ModelError(f"{ref} is an adapter of the model {base}. {error}") from error
     check_files(ref, folder)
     if device is not None:
         check_fits(ref, weight_bytes(folder, dtype), device, dtype)
@@ -103,7 +115,7 @@ def _load(
         if not (folder / "model.safetensors").is_file():
             raise ModelError(f"The folder {ref} has no model.safetensors; timm weights are read from that file only.")
         return _load_timm(ref, f"local-dir:{folder}", dtype, device)
-    return _load_transformers(ref, str(folder), dtype, folder_options(ref, folder) | placement, device)
+    return _load_transformers(ref, str(folder), dtype, folder_options(ref, folder) | placement, device, adapter)
 
 
 def _own_weights(module: torch.nn.Module) -> None:
@@ -131,14 +143,16 @@ def _placement(device: torch.device | None, split_memory: int | None) -> dict[st
     return {"device_map": "auto", "max_memory": get_max_memory() | {"cpu": split_memory}}
 
 
-def _load_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype, placement: dict[str, Any]) -> LoadedModel:
+def _load_from_hub(
+    ref: str, device: torch.device | None, dtype: torch.dtype, placement: dict[str, Any], adapter: Adapter | None = None
+) -> LoadedModel:
     found = find_on_hub(ref)
     if device is not None:
         check_fits(ref, found.weight_bytes(dtype), device, dtype)
     options = {"revision": found.revision, "local_files_only": found.offline} | placement
     if not found.offline:
         options["use_safetensors"] = found.has_safetensors
-    return _load_transformers(ref, found.repo, dtype, options, device)
+    return _load_transformers(ref, found.repo, dtype, options, device, adapter)
 
 
 def _load_timm_from_hub(ref: str, device: torch.device | None, dtype: torch.dtype) -> LoadedModel:
@@ -161,7 +175,12 @@ def _load_timm_from_hub(ref: str, device: torch.device | None, dtype: torch.dtyp
 
 
 def _load_transformers(
-    ref: str, source: str, dtype: torch.dtype, options: dict[str, Any], device: torch.device | None
+    ref: str,
+    source: str,
+    dtype: torch.dtype,
+    options: dict[str, Any],
+    device: torch.device | None,
+    adapter: Adapter | None = None,
 ) -> LoadedModel:
     from transformers import (
         AutoConfig,
@@ -195,6 +214,8 @@ def _load_transformers(
             f"{ref} was saved as {', '.join(config.architectures)}, without a head that predicts: one made of its "
             f"embeddings would be measured in its place. Save the model together with its head."
         )
+    if adapter is not None:
+        module, ref = merge_adapter(adapter.ref, module, adapter.folder), adapter.ref
     module.eval().requires_grad_(False)
     if device is not None:
         module.to(device)

@@ -6,7 +6,8 @@ is refused with what was found. Every family is tried, whether it has a row or w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,16 +29,17 @@ _COARSE = 0.15
 
 def tiny_inputs(module: torch.nn.Module, tokens: int = TOKENS, rows: int = 1, seed: int = 0) -> dict[str, Tensor]:
     """Random token ids, none of them special, and their attention mask."""
-    config = module.config
+    config: Any = module.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     named = [getattr(text, name, None) for name in dir(text) if name.endswith("_token_id")]
     special = {int(one) for one in named if isinstance(one, int)}
-    known = module.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    made: Any = module
+    known = made.get_input_embeddings().weight.shape[0]
     usable = np.setdiff1d(np.arange(known), list(special))
     if not len(usable):
         usable = np.arange(known)
     ids = np.random.default_rng(seed).choice(usable, (rows, tokens))
-    device = module.get_input_embeddings().weight.device  # type: ignore[operator]
+    device = made.get_input_embeddings().weight.device
     there = torch.from_numpy(ids).to("cpu" if device.type == "meta" else device)
     return {"input_ids": there, "attention_mask": torch.ones_like(there)}
 
@@ -157,7 +159,7 @@ def _check_losses(model: LoadedModel, batch: Batch, logits: Tensor) -> None:
     with_heads = [layer for layer, heads in enumerate(model.shape.heads) if heads]
     for layer in with_heads:
         try:
-            output = clean_passes.ablated_output(model, clean_pass, {layer: lambda z, layer=layer: own[layer]})
+            output = clean_passes.ablated_output(model, clean_pass, {layer: _always(own[layer])})
             same = _agree(model, clean_pass, output, right)
         except Exception:
             if not model.resumes:
@@ -165,7 +167,7 @@ def _check_losses(model: LoadedModel, batch: Batch, logits: Tensor) -> None:
             same = False
         if not same and model.resumes:  # later blocks read what earlier ones left elsewhere: run them all each time
             model.resumes, model.shortcuts = False, [None] * model.num_layers
-            output = clean_passes.ablated_output(model, clean_pass, {layer: lambda z, layer=layer: own[layer]})
+            output = clean_passes.ablated_output(model, clean_pass, {layer: _always(own[layer])})
             same = _agree(model, clean_pass, output, right)
         if not same:
             raise ModelError(
@@ -194,8 +196,12 @@ def _check_sites(model: LoadedModel, batch: Batch, clean_pass: forward.CleanPass
             )
 
 
+def _always(value: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda _z: value
+
+
 def _output_width(projection: torch.nn.Module) -> int:
-    linear = projection
+    linear: Any = projection
     return int(linear.out_features if hasattr(linear, "out_features") else linear.weight.shape[1])
 
 

@@ -22,20 +22,18 @@ def positional_means(model: LoadedModel, data: Data, wanted: Data) -> dict[int, 
         wanted: the data that they are put into; text of it decides how many positions there are.
     """
     sums: dict[int, Tensor] = {}
-    counts = torch.zeros(0)
+    counts: dict[int, Tensor] = {}
     for number in range(len(data)):
         batch = data.rows(data.numbers(number))
         captured = forward.pre_outs(model, batch, range(model.num_layers))
         for layer, z in captured.items():
-            real = batch.inputs.get("attention_mask")
-            real = torch.ones(z.shape[:2]) if real is None or len(real) != len(z) else real.float()
+            mask = batch.inputs.get("attention_mask")
+            real = torch.ones(z.shape[:2]) if mask is None or len(mask) != len(z) else mask.float()
             real = real.to(z.device)[:, :, None]
-            total = (z.float() * real).sum(0).double().cpu()
-            sums[layer] = sums[layer] + total if layer in sums else total
-        here = real.sum((0, 2)).double().cpu()
-        counts = here if not len(counts) else counts + here
-    length = wanted.length if wanted.seq_len or wanted.longest else len(counts)
-    return {layer: _means(total, counts, length)[None].float() for layer, total in sums.items()}
+            sums[layer] = sums.get(layer, 0) + (z.float() * real).sum(0).double().cpu()
+            counts[layer] = counts.get(layer, 0) + real.sum((0, 2)).double().cpu()
+    length = wanted.length if wanted.seq_len or wanted.longest else None
+    return {layer: _means(total, counts[layer], length or len(total))[None].float() for layer, total in sums.items()}
 
 
 def _means(total: Tensor, counts: Tensor, length: int) -> Tensor:

@@ -119,6 +119,12 @@ class LoadedModel:
         return self.module.config
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens a language model chooses from."""
+        config = self.config
+        return int((config.get_text_config() if hasattr(config, "get_text_config") else config).vocab_size)
+
+    @property
     def num_layers(self) -> int:
         return self.shape.layers
 

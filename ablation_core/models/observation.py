@@ -69,7 +69,7 @@ def is_linear(module: nn.Module) -> bool:
 
 
 class _Attention(TorchFunctionMode):
-    """Hands every attention's result (rows, heads, queries, …) to a function, which may change it."""
+    """Hands every attention's result, (rows, heads, queries, …) or (rows * heads, queries, …), to a function that may change it."""
 
     def __init__(self, see: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _Attention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if (func in _FUSED or func in _SOFTMAX) and isinstance(result, Tensor) and result.ndim >= 4:
+        if (func in _FUSED or func in _SOFTMAX) and isinstance(result, Tensor) and result.ndim >= 3:
             return self._see(result)
         return result
 
@@ -104,7 +104,8 @@ def find_blocks(module: nn.Module, run: Callable[[], Any]) -> Observed:
     with _inside(numbered) as running:
 
         def see(result: Tensor) -> Tensor:
-            seen.append(tuple(running))
+            if _heads_of(result):
+                seen.append(tuple(running))
             return result
 
         with _Attention(see):
@@ -158,12 +159,19 @@ def _count_heads(blocks: Mapping[str, nn.Module], run: Callable[[], Any]) -> dic
 
         def see(result: Tensor) -> Tensor:
             if running:
-                heads[running[-1]] = max(heads[running[-1]], result.shape[1])
+                heads[running[-1]] = max(heads[running[-1]], _heads_of(result))
             return result
 
         with _Attention(see):
             run()
     return heads
+
+
+def _heads_of(result: Tensor) -> int:
+    """The heads in an attention's result for one row: (1, heads, …), or (heads, queries, …) where rows and heads are one."""
+    if result.ndim == 3:
+        return result.shape[0] if result.shape[0] > 1 else 0
+    return result.shape[1]
 
 
 class _Watch:
@@ -188,9 +196,15 @@ class _Watch:
         )
 
     def change(self, result: Tensor) -> Tensor:
-        if not self.running or result.shape[1] != self.heads[self.running[-1]] or result.shape[0] % self.rows:
+        if not self.running or result.shape[0] % self.rows:
             return result
         name = self.running[-1]
+        if result.ndim == 3:
+            if result.shape[0] != self.rows * self.heads[name]:
+                return result
+            return self.change(result.unflatten(0, (self.rows, -1))).flatten(0, 1)
+        if result.shape[1] != self.heads[name]:
+            return result
         self._attended.add(name)
         changed = result.unflatten(0, (self.rows, -1)).clone()
         factor = torch.rand(result.shape[2:], generator=self._generator) * 0.4 + 0.3

@@ -157,9 +157,11 @@ def find_structure(
             found.append(block.get_submodule(layer.reader))
         else:
             found.append(NoHeads(layer.mixer))
-    if len({id(projection) for projection in found}) < len(found):
+    weights = [id(one.weight) for one in found if not isinstance(one, NoHeads)]  # modules may differ, and share them
+    if len(set(weights)) < len(weights):
         raise ModelError(
-            f"Layers of this {family} model share their attention's weights, so that a head cannot be ablated alone."
+            f"Layers of this {family} model share their attention's weights, so that a layer's head cannot be ablated by "
+            f"itself."
         )
     readers = dict.fromkeys(layer.reader for layer in layers if layer.heads)
     slices = tuple(layer.slices if layer.heads else 0 for layer in layers)

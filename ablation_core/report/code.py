@@ -153,7 +153,13 @@ def ablation_command(result: AblationResult, statistics: Statistics, folder: Pat
     described, methods = {"model": result.model, "data": result.data}, [row.method for row in result.results]
     words = _words("ablate", described, methods, result.bins, statistics_file(statistics, folder))
     words += ["--select", result.select]
-    return shlex.join(words + _positions(result.positions))
+    return shlex.join(words + (["--positions", result.positions] if result.positions != "all" else []))
+
+
+def _skipped(described: dict) -> list[str]:
+    """The option that leaves the first positions as they are, with how many."""
+    count = int(described.get("positions_spared") or 0)
+    return ["--skip-first", str(count)] if count else []
 
 
 def _words(command: str, described: dict, methods: Sequence[str], bins: int, statistics: str | None) -> list[str]:
@@ -169,21 +175,17 @@ def _words(command: str, described: dict, methods: Sequence[str], bins: int, sta
     return [*words, "--bins", str(bins), *(["--statistics", statistics] if statistics else [])]
 
 
-def _positions(positions: str) -> list[str]:
-    return [] if positions == "all" else ["--positions", positions]
-
-
 def selection_command(described: dict, methods: Sequence[str], select: str, folder: Path = CACHE) -> str:
     """The command that ablates a selection with the settings of a document: of `ablate`, or of a sweep for one of its heads."""
     words = _words("ablate", described, methods, described["bins"], _described_file(described, folder))
     words += ["--select", select]
-    return shlex.join(words + _positions(described.get("positions", "all")))
+    return shlex.join(words + _skipped(described))
 
 
 def estimate_command(described: dict, methods: Sequence[str], folder: Path = CACHE) -> str:
     """The command that estimates every head and neuron with the settings of a document of `estimate`."""
     words = _words("estimate", described, methods, described["bins"], _described_file(described, folder))
-    return shlex.join(words + _positions(described.get("positions", "all")))
+    return shlex.join(words + _skipped(described))
 
 
 def sweep_script(described: dict, methods: Sequence[str], adaptive: bool = False, folder: Path = CACHE) -> str:

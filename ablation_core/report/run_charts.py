@@ -97,13 +97,18 @@ def effect_map(
     )
     strong = f"abs(datum.value) >= {0.65 * most}"
     if layers * heads <= MOST_LABELLED:
-        marks = base.mark_text(
+        shown = base.transform_calculate(
+            shown=f"format(datum.value, '{form}')"
+        ).transform_calculate(
+            shown="test(/[1-9]/, datum.shown) ? datum.shown : replace(datum.shown, /[+−-]/, '')"  # no sign before a zero
+        )
+        marks = shown.mark_text(
             fontSize=11,
             fontWeight=alt.expr(f"datum.state === '{STATES[0]}' ? 'bold' : 'normal'"),
             fontStyle=alt.expr(f"datum.state === '{STATES[2]}' ? 'italic' : 'normal'"),
             cursor="pointer",
             tooltip=None,
-        ).encode(text=alt.Text("value:Q", format=form), color=_ink_on(strong, dark))
+        ).encode(text=alt.Text("shown:N"), color=_ink_on(strong, dark))
     else:
         marks = (
             base.transform_filter(f"datum.state !== '{STATES[1]}'")

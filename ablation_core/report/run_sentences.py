@@ -91,7 +91,7 @@ def estimate_sentence(result: SweepResult, method: str, metric: str, estimates: 
     rho = rank_agreement([exact[head] for head in both], [estimates[head][0] for head in both])
     if not math.isfinite(rho.mean):
         return f"{len(estimates) - len(both)} heads show an instant estimate so far."
-    span = "" if rho.low is None else f" (95 % interval {span_text(rho.low, rho.high, '.2f')})"
+    span = "" if rho.low is None or rho.high is None else f" (95 % interval {span_text(rho.low, rho.high, '.2f')})"
     return (
         f"On {len(both)} measured heads, the rank correlation between the instant estimate and the exact change is "
         f"{number(rho.mean, '.2f')}{span}."

@@ -237,12 +237,12 @@ class _Sweeping:
                 self.runs.sums[method][:, number, :size] - clean, counts, first_order, self.runs.sizes
             )
             wide = estimates.half_width(looking.share[number])
-            row["change"] = {
+            change = row["change"] = {
                 metric: {"mean": as_number(mean), "low": as_number(mean - half), "high": as_number(mean + half)}
                 for metric, mean, half in zip(self._metrics, estimates.mean.tolist(), wide.tolist(), strict=True)
             }
             low, high = looking.intervals()[:, number].tolist()
-            row["change"]["loss"] |= {"low": as_number(low), "high": as_number(high)}
+            change["loss"] |= {"low": as_number(low), "high": as_number(high)}
             if verdict != "no number":
                 tested = MeanTest.of(Interval(float(looking.mean[number]), low, high), float(looking.p[number]))
                 row |= {"p": min(tested.p or 0.0, 1.0), "q": q}

@@ -97,7 +97,8 @@ def find_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
 
     With the usual cache folder come those published with the project, but for runs that it has gone on with itself.
     """
-    runs, paths = [], {}
+    runs: list[KeptRun] = []
+    paths: dict[str, Path] = {}
     for place in reversed(reading_places(folder)):
         paths |= {path.name: path for path in (place / "runs").glob(f"{kind}-*.jsonl")}
     for _, path in sorted(paths.items()):

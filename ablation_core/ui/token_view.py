@@ -1,5 +1,7 @@
 """Most affected tokens: the text shaded token by token, or the images, the largest increase in loss first."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -46,7 +48,8 @@ def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
             f"With **{view.method}**, the loss rises on {worse:,} of {len(effect.change):,} predicted {what} and falls on "
             f"{better:,}. The most affected 10 % account for {_tenth(effect):.0%} of the total increase."
         )
-        row = next((row for row in outcome.result.results if row.method == view.method), None)
+        results = outcome.result.results if outcome.result else ()
+        row = next((row for row in results if row.method == view.method), None)
         if row is not None and row.change["loss"].low is not None and not row.change["loss"].shows_effect:
             st.caption("Little happens here: on average the change of loss is not significant.")
         if not images:
@@ -75,7 +78,7 @@ def _by_token(run: AblationRun, effect: PredictionEffects) -> None:
     ]
     if not rows:
         return
-    first = rows[0]
+    first: dict[str, Any] = rows[0]
     st.markdown(
         "**By token:** "
         + as_markdown(

@@ -9,6 +9,7 @@ import pytest
 from ablation_core import AblationError, ablate, load_data
 from ablation_core.__main__ import main
 from ablation_core.cli.text import format_curve, format_sweep
+from ablation_core.data.positions import Positions
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.code import ablation_command
 from ablation_core.runs.pruning_result import CurveResult
@@ -128,8 +129,8 @@ def test_a_copied_command_keeps_every_setting(opt_mini: LoadedModel) -> None:
     assert entry is not None
     statistics = load_statistics(entry.path, opt_mini)
     data = load_data("python-docs", opt_mini, predictions=50, seq_len=32)
-    result = ablate(opt_mini, data, "0.0", "mean", statistics=statistics, skip_first=2)
-    assert "--skip-first 2" in ablation_command(result, statistics)
+    result = ablate(opt_mini, data, "0.0", "mean", statistics=statistics, positions="2-")
+    assert "--positions 2-" in ablation_command(result, statistics)
 
 
 def test_every_argument_that_changes_a_number_is_in_the_result(opt_mini: LoadedModel) -> None:
@@ -145,7 +146,7 @@ def test_every_argument_that_changes_a_number_is_in_the_result(opt_mini: LoadedM
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda model, data: ablate(model, data, "0.0", "zero", skip_first=-1), "0 or more"),
+        (lambda model, data: ablate(model, data, "0.0", "zero", positions=Positions.after(-1)), "0 or more"),
         (lambda model, data: ablate(model, data, "0.0", "mean", statistics=3.5), "cannot be a float"),
         (lambda model, data: ablate(model, data, "0.0", "mean", statistics="no-such-data"), "stats opt-mini --data"),
         (lambda model, data: ablate(model, data, object(), "zero"), "selection"),

@@ -264,11 +264,11 @@ def test_a_run_is_stopped_by_the_visitor_who_began_it(shared: Access, monkeypatc
 
         run_controls._show_progress("a run")
 
-    running.start("a run", "Head map", steps, owner="who began it")
+    running.start("a run", "Head map", steps, owner="who started it")
     try:
         at = AppTest.from_function(page).run()
         assert not at.exception and not at.button
-        at.session_state["me"] = "who began it"
+        at.session_state["me"] = "who started it"
         assert [button.label for button in at.run().button] == ["Stop"]
     finally:
         going[0] = False

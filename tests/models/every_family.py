@@ -144,6 +144,7 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
         "layer_types": mixed("sliding_attention", sizes), "global_head_dim": 2 * sizes.head_dim, "num_kv_shared_layers": 0,
         "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY,
     }  # fmt: skip
+    swin = {"window_size": 4, "embed_dim": 16, "hidden_size": None}
     for_family: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("deepseek_v2", "deepseek_v3", "minicpm3", "glm4_moe_lite", "youtu", "sarvam_mla", "mistral4", "axk1"), latent(sizes)),
         **dict.fromkeys(("deepseek_v32", "glm_moe_dsa", "axk2", "hy_v4"), latent(sizes) | {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 64}),
@@ -170,6 +171,9 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
                          "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8, "activation_sparsity_pattern": [0.0] * 4,
                          "intermediate_size": 64, "laurel_rank": 8},
         "gemma4_text": gemma4, "gemma4_unified_text": gemma4,
+        **dict.fromkeys(("swin", "donut-swin"), swin),
+        "hiera": {"embed_dim": 16, "image_size": [64, 64], "depths": [1, 2, 1, 1], "num_heads": [1, 2, 4, 8], "num_layers": None,
+                  "num_hidden_layers": None, "patch_size": None, "num_attention_heads": None},
         "gpt_neo": {"attention_types": [[["global"], sizes.layers]], "num_layers": sizes.layers},
         "gptj": {"rotary_dim": 4},
         "codegen": {"rotary_dim": 4, "n_head": 4, "n_embd": 48},
@@ -196,7 +200,10 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
     known = set(vars(base)) | set(getattr(base, "attribute_map", {}))
     values = {name: value for name, value in common(sizes).items() if name in known}
     for name, value in list(values.items()):
-        now = vars(base).get(name)  # as an attribute it may be refused, where layers differ
+        try:
+            now = getattr(base, name, None)
+        except Exception:  # noqa: BLE001 - refused where layers may differ
+            now = None
         if isinstance(now, list | tuple) and not isinstance(value, list | tuple):
             del values[name]
     if kind == "vision":
@@ -220,6 +227,8 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
         if isinstance(own, list) and "num_hidden_layers" in values and (name.startswith("mlp") or not chosen):
             values[name] = own[: values["num_hidden_layers"]]
     config = kind_of(**values)
+    if isinstance(names := KINDS[kind].names[family], tuple):
+        config.architectures = [names[0]]  # a saved model says which of them it is
     if kind == "causal" and hasattr(config, "is_decoder") and not getattr(config, "is_encoder_decoder", False):
         config.is_decoder = True  # an encoder that is made a decoder
     return config

@@ -35,7 +35,7 @@ def frame_of(result: object, table: str | None = None) -> pd.DataFrame:
     return tables[table](result)
 
 
-def chart_of(result: object, *choice: Any, **settings: Any) -> alt.Chart | alt.LayerChart:
+def chart_of(result: object, *choice: Any, **settings: Any) -> alt.LayerChart | alt.Chart:
     return presentation_of(result).chart(result, *choice, **settings)
 
 

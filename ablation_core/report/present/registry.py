@@ -28,7 +28,7 @@ class Presentation:
     """
 
     tables: Mapping[str, Frame]
-    chart: Callable[..., alt.Chart | alt.LayerChart]
+    chart: Callable[..., alt.LayerChart | alt.Chart]
     sentences: Callable[[Any], list[str]]
     readable: Frame | None = None
 

@@ -105,9 +105,7 @@ def estimated_neurons_frame(result: EstimateResult) -> pd.DataFrame:
 
 def floor_frame(floor: NoiseFloor) -> pd.DataFrame:
     """One row per method and metric: the least and the greatest change among the random sets."""
-    bands: dict[str | None, dict[str, tuple[float, float]]] = {**floor.bands}
-    if not bands:
-        bands = {None: {"loss": (floor.low, floor.high)}}
+    bands: dict[Any, dict[str, tuple[float, float]]] = {**floor.bands} or {None: {"loss": (floor.low, floor.high)}}
     return pd.DataFrame(
         [
             {"method": method, "metric": metric, "low": low, "high": high, "sets": floor.sets}

@@ -1,0 +1,91 @@
+"""Interactions of heads, against whole forwards with hooks of the test's own."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from ablation_core import interact, load_data
+from ablation_core.data.dataset import IGNORED, Data
+from ablation_core.errors import SelectionError
+from ablation_core.experiments.interactions import _verdict
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.stats.intervals import Interval, mean_intervals
+
+HEADS = ("0.4", "1.3", "5.0")
+
+
+def losses(model: LoadedModel, data: Data, heads: tuple[str, ...]) -> np.ndarray:
+    """Each prediction's loss with these heads set to zero."""
+    batch = data.rows(range(data.sequences))
+
+    def zeroed(columns: list[slice]):  # type: ignore[no-untyped-def]
+        def hook(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            z = inputs[0].clone()
+            for where in columns:
+                z[..., where] = 0
+            return (z, *inputs[1:])
+
+        return hook
+
+    size, places = model.head_dim, [tuple(map(int, head.split("."))) for head in heads]
+    hooks = []
+    for layer in {layer for layer, _ in places}:
+        columns = [slice(head * size, (head + 1) * size) for at, head in places if at == layer]
+        hooks.append(model.projections[layer].register_forward_pre_hook(zeroed(columns)))
+    try:
+        with torch.no_grad():
+            log_probs = model.module(**batch.inputs).logits.double().log_softmax(-1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    scored = batch.targets != IGNORED
+    return -log_probs[scored].gather(1, batch.targets[scored][:, None])[:, 0].numpy()
+
+
+def test_every_figure_is_the_plain_forwards(opt_mini: LoadedModel) -> None:
+    data = load_data("python-docs", opt_mini, predictions=300, seq_len=32)
+    found = interact(opt_mini, data, " ".join(HEADS), "zero").to_dict()
+    clean = losses(opt_mini, data, ())
+    change = {names: losses(opt_mini, data, names) - clean for size in (1, 2, 3) for names in combinations(HEADS, size)}
+    sequences = np.nonzero((data.rows(range(data.sequences)).targets != IGNORED).numpy())[0]
+
+    def interval(values: np.ndarray) -> list[float]:
+        (wanted,) = mean_intervals(values[None], sequences, data.seed)
+        return [wanted.mean, wanted.low or 0.0, wanted.high or 0.0]
+
+    for single in found["singles"]:
+        assert list(single["change"]["loss"].values()) == pytest.approx(interval(change[single["head"],]), abs=2e-5)
+    for pair in found["pairs"]:
+        one, other = pair["pair"]
+        beyond = change[one, other] - change[one,] - change[other,]
+        assert list(pair["interaction"].values()) == pytest.approx(interval(beyond), abs=4e-5)
+        assert (pair["p"] <= 0.05) == (pair["interaction"]["low"] > 0 or pair["interaction"]["high"] < 0)
+        assert pair["q"] >= pair["p"] or pair["q"] == pytest.approx(pair["p"])
+    whole = change[HEADS] - sum(change[head,] for head in HEADS)
+    assert list(found["interaction"].values()) == pytest.approx(interval(whole), abs=4e-5)
+    assert [pair["pair"] for pair in found["pairs"]] == [list(pair) for pair in combinations(HEADS, 2)]
+
+
+@pytest.mark.parametrize(
+    ("interaction", "q", "verdict"),
+    [
+        (Interval(0.3, 0.2, 0.4), 0.01, "redundant"),
+        (Interval(-0.3, -0.4, -0.2), 0.01, "synergistic"),
+        (Interval(0.3, 0.2, 0.4), 0.2, "undecided"),  # not after all pairs are counted
+        (Interval(0.01, -0.05, 0.06), 0.9, "independent"),  # within a tenth of 1
+        (Interval(0.1, -0.3, 0.5), 0.6, "undecided"),
+        (Interval(0.3, None, None), None, "undecided"),
+    ],
+)
+def test_what_an_interaction_is_called(interaction: Interval, q: float | None, verdict: str) -> None:
+    single = Interval(1.0, 0.9, 1.1)
+    assert _verdict(interaction, single, Interval(-0.2, -0.3, -0.1), q) == verdict
+
+
+@pytest.mark.parametrize("select", ["", "0.4", "*.*"])
+def test_too_few_or_too_many_heads_are_refused(opt_mini: LoadedModel, select: str) -> None:
+    data = load_data("python-docs", opt_mini, predictions=10)
+    with pytest.raises(SelectionError, match="2 to 24 heads"):
+        interact(opt_mini, data, select, "zero")
