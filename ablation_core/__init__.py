@@ -7,7 +7,7 @@
     print(ablate(model, data, "3.2 5.0:1-4", method=["mean", "peak"], statistics="python-docs"))
 
 The names here are what scripts use. Everything else is in rooms, each of which imports only from those before it:
-selection, stats, models, bundled, data, engine, loading, activations, methods, experiments, heads, runs, cluster,
+selection, presentation, progress, stats, models, bundled, data, engine, loading, activations, methods, experiments, heads, runs, cluster,
 training, report, server, ui, cli.
 """
 

@@ -42,7 +42,7 @@ class Presented:
         frame: pd.DataFrame = import_module(_REGISTRY).frame_of(self, table)
         return frame
 
-    def chart(self, *choice: Any, **settings: Any) -> alt.LayerChart:
+    def chart(self, *choice: Any, **settings: Any) -> alt.Chart | alt.LayerChart:
         """The result drawn by Altair, to show, to change, or to save with `chart.save("figure.svg")`; needs no network.
 
         Args:
@@ -52,7 +52,8 @@ class Presented:
         Raises:
             ReportError: the result has no such metric or method.
         """
-        return import_module(_REGISTRY).chart_of(self, *choice, **settings)
+        chart: alt.Chart | alt.LayerChart = import_module(_REGISTRY).chart_of(self, *choice, **settings)
+        return chart
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the sentences, the chart as SVG, the table. It asks for nothing and runs nothing."""

@@ -188,6 +188,12 @@ def estimate_command(described: dict, methods: Sequence[str], folder: Path = CAC
     return shlex.join(words + _skipped(described))
 
 
+def head_command(described: dict, methods: Sequence[str], head: str, bins: int, folder: Path = CACHE) -> str:
+    """The command that describes a head with the settings of a document of `head`."""
+    words = _words("head", described, methods, bins, _described_file(described, folder))
+    return shlex.join([*words, head])
+
+
 def sweep_script(described: dict, methods: Sequence[str], adaptive: bool = False, folder: Path = CACHE) -> str:
     """A Python script that measures every head and prints the map as JSON.
 

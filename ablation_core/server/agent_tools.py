@@ -131,6 +131,21 @@ class Tools:
         command = code.estimate_command(document, [row["method"] for row in document["results"]])
         return document | {"command": self._access.public(command)}
 
+    def head(
+        self, model: str, head: str, data: str | None = None, predictions: int = 500, seed: int = 0
+    ) -> dict[str, Any]:
+        """Describe one head ("3.2"): what kind it is, what it writes, where its neurons are largest, and its direct and total effect."""
+        from ablation_core.experiments.ablation import DEFAULT_BINS
+        from ablation_core.heads.describe import describe_head
+        from ablation_core.report import code
+
+        with self._turn(model) as loaded:
+            measured, known = self._measured(loaded, data, predictions, seed)
+            methods = ["zero" if known is None else "mean"]
+            found = describe_head(loaded, measured, head, methods, known, bins=DEFAULT_BINS)
+            command = code.head_command(found.to_dict(), methods, head, DEFAULT_BINS)
+            return found.to_dict() | {"command": self._access.public(command)}
+
     def sweep(
         self, model: str, heads: str = "*.*", methods: Sequence[str] = ("mean",), data: str | None = None,
         predictions: int = 500, seed: int = 0,

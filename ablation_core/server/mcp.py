@@ -43,6 +43,6 @@ def build_server(access: Access | None = None) -> "MCPServer":
 
     tools = Tools(access or decide({**os.environ, "ABLATION_SHARED": "1"}, CACHE))
     server = MCPServer("ablation-explorer", instructions=(__doc__ or "").partition("\n")[0])
-    for tool in (tools.models, tools.statistics, tools.ablate, tools.estimate, tools.sweep):
+    for tool in (tools.models, tools.statistics, tools.ablate, tools.estimate, tools.head, tools.sweep):
         server.add_tool(in_sentences(tool))
     return server

@@ -215,7 +215,7 @@ def test_what_comes_from_outside_is_escaped() -> None:
 
 
 def test_two_results_on_a_page_share_no_ids(results: dict[str, Presented]) -> None:
-    ids = [set(Page(results[name]._repr_html_()).ids) for name in ("EstimateResult", "CurveResult")]
+    ids = [set(Page(results[name]._repr_html_()).ids) for name in ("EstimateResult", "SweepResult")]
     assert ids[0] and ids[1] and not ids[0] & ids[1]
 
 

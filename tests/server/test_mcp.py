@@ -81,6 +81,9 @@ def test_neurons_an_estimate_and_a_sweep(call: Callable[..., Any], capsys: pytes
     repeated = again(guess["command"], capsys)
     largest = max(repeated["results"][0]["heads"], key=lambda head: head["loss"]["estimate"])
     assert guess["results"][0]["heads"][0] == largest
+    head = call("head", model="opt-mini", head="3.2", predictions=128)
+    repeated = again(head.pop("command"), capsys)
+    assert head["scores"] == repeated["scores"] and head["total_effect"] == repeated["total_effect"]
     found = call("sweep", model="opt-mini", heads="5.2 5.3", predictions=128)
     assert [row["head"] for row in found["heads"]] == ["5.2", "5.3"]
     head = found["heads"][0]
@@ -129,7 +132,7 @@ def test_the_command_speaks_over_standard_input_and_output() -> None:
         env={"ABLATION_MODELS": "opt-mini", "HF_HUB_OFFLINE": "1"},
     )
     names, models = with_client(stdio_client(command), listed)
-    assert names == ["models", "statistics", "ablate", "estimate", "sweep"]
+    assert names == ["models", "statistics", "ablate", "estimate", "head", "sweep"]
     assert [row["ref"] for row in json.loads(models.content[0].text)["models"]] == ["opt-mini"]
 
 
