@@ -292,7 +292,7 @@ def test_the_mean_moves_one_standard_deviation() -> None:
 
 def test_methods_that_do_not_fit_a_model_are_refused() -> None:
     assert [m.name for m in choose_methods(["all"], "vision")] == [
-        name for name, row in METHODS.items() if "vision" in row.modalities and not row.learned
+        name for name, row in METHODS.items() if "vision" in row.modalities and not row.learned and not row.positional
     ]
     with pytest.raises(MethodError, match="causal and masked models, not for a vision one"):
         choose_methods(["resample-tokens"], "vision")
@@ -461,7 +461,7 @@ def test_a_single_sequence_has_no_other_to_resample_from() -> None:
 
 
 def test_another_sequence_is_a_random_distance_on_and_never_the_same() -> None:
-    data = SimpleNamespace(pool=5, lengths=None, rows=lambda numbers: list(numbers))
+    data = SimpleNamespace(pool=5, lengths=None, is_text=False, rows=lambda numbers: list(numbers))
     for seed in range(20):
         others = resampling.other_sequences(None, data, range(5), seed)
         distance = others[0]
