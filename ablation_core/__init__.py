@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 # What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
 # What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
-# ruff: noqa: F401
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
     from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, save_statistics
@@ -130,6 +129,7 @@ __all__ = [
     "examples",
     "find_statistics",
     "head_scores",
+    "interact",
     "load_data",
     "load_model",
     "load_statistics",

@@ -8,7 +8,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from ablation_core.bundled import fashion_mnist
 from ablation_core.data import uploads
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
-from ablation_core.server import access, inventory
+from ablation_core.server import access, inventory, models_here
 from ablation_core.storage import CACHE
 from ablation_core.ui import page
 from ablation_core.ui.statistics import compute_form, import_form, show_statistics
@@ -40,7 +40,7 @@ def show_offered() -> None:
     """On a shared server: what it offers, and nothing that would affect others."""
     st.header("Models and data", anchor=False)
     st.caption("This server is shared and offers these. Only its operator can fetch, upload, compute and delete.")
-    offered = {item.ref: item for item in (*inventory.list_models(), *inventory.list_data())}
+    offered = {item.ref: item for item in (*models_here.list_models(), *inventory.list_data())}
     for refs, kind in ((access.ACCESS.models, "model"), (access.ACCESS.data, "data")):
         show_items([offered.get(ref) or inventory.Item(ref, kind, "", "offered by this server", None) for ref in refs])
 
@@ -48,7 +48,7 @@ def show_offered() -> None:
 def show_models() -> None:
     """The models on this machine, and ways to get more."""
     st.header("Models", anchor=False)
-    show_items(inventory.list_models())
+    show_items(models_here.list_models())
     for name, model in PACKAGED.items():
         if not fetched_folder(name) and st.button(
             f"Fetch {name} ({model.megabytes} MB)",

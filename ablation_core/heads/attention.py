@@ -24,6 +24,11 @@ def attention_pattern(
 ) -> np.ndarray:
     """The weights with which a head, at each position (row), reads the others (columns).
 
+    >>> from ablation_core import attention_pattern, load_model
+    >>> pattern = attention_pattern(load_model("opt-mini"), "def area(width, height):", "3.2")
+    >>> pattern.shape[0] == pattern.shape[1], bool(abs(pattern.sum(1) - 1).max() < 1e-5)
+    (True, True)
+
     They are the ones that the model itself used, and are returned only if weights times values are the z that the
     layer's output projection read. With learned sinks (gpt_oss) a row sums to 1 less what the sink took.
 

@@ -75,6 +75,12 @@ def describe_head(
 ) -> HeadDescription:
     """Everything about a head (`3.2`), or one of its neurons (`3.2:5`), over the data.
 
+    >>> from ablation_core import describe_head, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> found = describe_head(model, load_data("python-docs", model, predictions=700), "4.5").to_dict()
+    >>> found["head"], 0 <= found["scores"]["induction"] <= 1
+    ('4.5', True)
+
     Raises:
         AblationError: it is not a head of this model, or a method does not fit.
     """

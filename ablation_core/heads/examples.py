@@ -65,6 +65,12 @@ def examples(
 ) -> list[Example]:
     """Positions of the data where a neuron (`3.2:5`) or a head (`3.2`) has such values.
 
+    >>> from ablation_core import examples, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> found = examples(model, load_data("python-docs", model, predictions=500), "3.2:5", "top", count=3)
+    >>> len(found), found[0].value >= found[1].value >= found[2].value
+    (3, True)
+
     Args:
         where: `top` or `bottom` (in order), a decile from 1 to 10 or as `decile 3`, or a range (low, high), both
             included.

@@ -115,6 +115,12 @@ def head_scores(
 ) -> HeadScores:
     """Score every head over the data; induction on random tokens written twice, an eighth as many sequences (at least 5).
 
+    >>> from ablation_core import head_scores, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> scores = head_scores(model, load_data("python-docs", model, predictions=500))
+    >>> scores.previous_token.shape, scores.previous_token.dtype.name
+    ((6, 6), 'float32')
+
     `heads/kinds.py` defines the scores. Masked models have no induction, vision models neither previous nor duplicate
     tokens; the first position is only scored where it is BOS or CLS or the model reads text.
 

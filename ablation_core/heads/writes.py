@@ -75,6 +75,11 @@ def writes(
 ) -> Writes:
     """The tokens or classes that a head (`3.2`) or a neuron (`3.2:5`) promotes and suppresses.
 
+    >>> from ablation_core import load_model, writes
+    >>> found = writes(load_model("opt-mini"), "5.2", own="def area(width, height):", count=3).to_dict()
+    >>> len(found["promotes"]), len(found["suppresses"])
+    (3, 3)
+
     Args:
         data: the mean over its predictions; or
         own: a text, an image, ids or a batch of one sequence: at one position of it (of an image: all of it).

@@ -1,10 +1,6 @@
 """The inventory of models, statistics and data sets, with size and origin; importing and deleting statistics."""
 
-from dataclasses import dataclass
 from pathlib import Path
-
-from huggingface_hub import scan_cache_dir
-from huggingface_hub.errors import CacheNotFound
 
 from ablation_core import bundled
 from ablation_core.activations import files
@@ -13,42 +9,10 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.bundled import fashion_mnist
 from ablation_core.data.uploads import list_uploads, reference
 from ablation_core.errors import StatisticsError, first_line
-from ablation_core.loading.packaged import PACKAGED, fetched_folder
+from ablation_core.server.models_here import Item, folder_bytes
 from ablation_core.storage import CACHE, PUBLISHED, working_folder
 
 MAX_STATISTICS_BYTES = 50_000_000
-
-
-@dataclass(frozen=True)
-class Item:
-    """A model or a data set: what it is called, what it is, where it comes from, and its bytes on disk, if any."""
-
-    ref: str
-    kind: str
-    description: str
-    origin: str
-    bytes: int | None
-
-
-def list_models(folder: Path = CACHE) -> list[Item]:
-    """The bundled models, those that a package carries, and those that the hub's own cache holds."""
-    items = [
-        Item(name, "model", bundled.describe(name), "bundled", _size(bundled.FOLDER / name)) for name in bundled.NAMES
-    ]
-    for name, model in PACKAGED.items():
-        here = fetched_folder(name, folder)
-        origin = "fetched" if here else f"to fetch ({model.megabytes} MB)"
-        items.append(Item(name, "model", model.description, origin, _size(here) if here else None))
-    try:
-        repos = scan_cache_dir().repos
-    except (CacheNotFound, ValueError, OSError):  # nothing was ever downloaded, or not by this user
-        repos = frozenset()
-    for repo in sorted(repos, key=lambda repo: repo.repo_id):
-        if repo.repo_type == "model":
-            items.append(
-                Item(repo.repo_id, "model", "downloaded from the Hugging Face Hub", "hub cache", repo.size_on_disk)
-            )
-    return items
 
 
 def list_data(folder: Path = CACHE) -> list[Item]:
@@ -57,7 +21,7 @@ def list_data(folder: Path = CACHE) -> list[Item]:
     items = [
         Item("python-docs", "text", "the language reference inside every CPython", "comes with Python", None),
         Item("python-code", "text", "source files of the standard library", "comes with Python", None),
-        Item("fashion-mnist", "images", "3,000 test images of Fashion-MNIST", "bundled", _size(fashion_mnist.SAMPLE_FOLDER)),
+        Item("fashion-mnist", "images", "3,000 test images of Fashion-MNIST", "bundled", folder_bytes(fashion_mnist.SAMPLE_FOLDER)),
         Item("fashion-mnist:full", "images", "all 70,000 images of Fashion-MNIST", "here" if full else "to fetch (30 MB)", None),
     ]  # fmt: skip
     for upload in list_uploads(folder):
@@ -130,7 +94,3 @@ def _same(path: Path, statistics: Statistics) -> bool:
         return files.load_statistics(path).digest == statistics.digest
     except StatisticsError:  # a damaged file may be replaced
         return True
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

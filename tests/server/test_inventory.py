@@ -12,7 +12,8 @@ from ablation_core import bundled
 from ablation_core.activations import files
 from ablation_core.errors import StatisticsError
 from ablation_core.server import inventory
-from ablation_core.server.inventory import delete_statistics, import_statistics, is_bundled, list_data, list_models
+from ablation_core.server.inventory import delete_statistics, import_statistics, is_bundled, list_data
+from ablation_core.server.models_here import list_models
 from ablation_core.storage import CACHE
 from tests.conftest import ROOT
 

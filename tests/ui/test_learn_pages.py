@@ -99,12 +99,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "cached_stats" / name, tmp_path / name)
     from ablation_core.activations import files
-    from ablation_core.server import inventory
+    from ablation_core.server import inventory, models_here
 
     for function in (
         uploads.keep_upload, uploads.list_uploads, uploads.reference, uploads.references, uploads.delete_upload,
         files.list_statistics, files.save_statistics, files.statistics_path, files.find_statistics,
-        inventory.list_models, inventory.list_data, inventory.import_statistics,
+        models_here.list_models, inventory.list_data, inventory.import_statistics,
         inventory.delete_statistics,
     ):  # fmt: skip
         replaced = tuple(tmp_path if str(value).endswith("cached_stats") else value for value in function.__defaults__)

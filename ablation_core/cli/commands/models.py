@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
     if parsed.families:
         return _families()
-    from ablation_core.server.inventory import list_models
+    from ablation_core.server.models_here import list_models
 
     entries, problems = list_statistics(parsed.cache_dir)
     for problem in problems:
