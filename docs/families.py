@@ -1,6 +1,6 @@
 """Tries every family of the installed transformers on tiny random models, and writes what became of each to a page.
 
-    python -m docs.families                     all of them, into docs/guide/families.md
+    python -m docs.families                     all of them, into docs/results/families.md
     python -m docs.families causal gpt2 llama   these alone, printed
 
 Each family is tried in a process of its own with bounded memory, as some configuration classes ignore the sizes they are
@@ -18,14 +18,14 @@ import transformers
 
 from tests.models.every_family import KINDS, Outcome, Sizes, try_family
 
-PAGE = Path(__file__).parent / "guide" / "families.md"
+PAGE = Path(__file__).parent / "results" / "families.md"
 MEMORY, SECONDS = 12 << 30, 600
 TITLES = {"causal": "Causal language models", "masked": "Masked language models", "vision": "Image classifiers"}
 HEAD = """# Families, as tried
 
 Made by `python -m docs.families` with transformers {version}: every family is made tiny and random from its own
 configuration class ({layers} layers, {heads} heads of {size} neurons, {kv} key and value heads), saved, loaded and
-ablated. *Works*: the checks [at the door](door.md) passed, and in every layer zeroing a head equals zeroing its columns
+ablated. *Works*: the checks [at the door](../guide/door.md) passed, and in every layer zeroing a head equals zeroing its columns
 of the output projection. *Refused*: with this sentence. *Not made*: the class could not be made tiny in this way, which
 says nothing about the family.
 """

@@ -12,6 +12,7 @@ from ablation_core.models.architectures import ARCHITECTURES
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "ablation_core").rglob("README.md")])
 README_BYTES, LINES = 8192, 200
+MADE = ("families.md",)  # tables that a command writes
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MODULE = re.compile(r"python -m ([\w.]+)")
 COMMAND = re.compile(r"python -m ablation_core ([a-z][\w-]*)([^#`\n]*)")
@@ -81,7 +82,7 @@ def test_words_and_length(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     found = UNWANTED.search(without_code(text))
     assert found is None, found
-    assert len(text.splitlines()) <= LINES
+    assert len(text.splitlines()) <= LINES or path.name in MADE
 
 
 def test_the_readme_is_short_and_has_one_picture() -> None:

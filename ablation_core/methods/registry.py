@@ -165,14 +165,14 @@ def usable_methods(data: Data, modality: Modality) -> list[str]:
 def choose_methods(names: Sequence[str], modality: Modality, data: Data | None = None) -> list[Method]:
     """The rows of these names, in order, without repeats.
 
-    `all` stands for every method for models of this kind, and for this data, that needs no learning.
+    `all` stands for every method for models of this kind that needs no learning; those by position and by counterfactual
+    prompts are among them where the data is a task's.
 
     Raises:
         MethodError: there is no such method, or it is not for such models.
     """
     fitting = {name: method for name, method in METHODS.items() if modality in method.modalities}
-    paired = data is not None and data.counterfactual is not None
-    at_once = {name: m for name, m in fitting.items() if not m.learned and (paired or not m.counterfactual)}
+    at_once = {name: method for name, method in fitting.items() if not method.learned and _suits(method, data)}
     chosen: dict[str, Method] = {}
     for name in names:
         if name in METHODS and name not in fitting:
@@ -184,6 +184,13 @@ def choose_methods(names: Sequence[str], modality: Modality, data: Data | None =
     if not chosen:
         raise MethodError(f"No method was named. Choose from {', '.join(fitting)}, or all.")
     return list(chosen.values())
+
+
+def _suits(method: Method, data: Data | None) -> bool:
+    """Whether `all` includes a method on this data."""
+    if method.counterfactual:
+        return data is not None and data.counterfactual is not None
+    return not method.positional or (data is not None and data.is_task)
 
 
 def check_statistics(method: Method, statistics: Statistics | None) -> None:

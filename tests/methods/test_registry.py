@@ -292,7 +292,7 @@ def test_the_mean_moves_one_standard_deviation() -> None:
 
 def test_methods_that_do_not_fit_a_model_are_refused() -> None:
     assert [m.name for m in choose_methods(["all"], "vision")] == [
-        name for name, row in METHODS.items() if "vision" in row.modalities and not row.learned
+        name for name, row in METHODS.items() if "vision" in row.modalities and not row.learned and not row.positional
     ]
     with pytest.raises(MethodError, match="causal and masked models, not for a vision one"):
         choose_methods(["resample-tokens"], "vision")
@@ -321,6 +321,8 @@ TABLE = {  # name → function of `sources`, one donor, learned, needs statistic
     "peak-whole-range": (None, False, False, True, EVERY),
     "peak-density": (None, False, False, True, EVERY),
     "peak-half-sample": (None, False, False, True, EVERY),
+    "mean-positional": (None, False, False, False, EVERY),
+    "counterfactual": ("counterfactual_prompts", False, False, False, TEXT),
     "resample-dataset": ("other_sequences", False, False, False, EVERY),
     "resample-characters": ("random_characters", True, False, False, TEXT),
     "resample-tokens": ("random_tokens", True, False, False, TEXT),
@@ -328,7 +330,7 @@ TABLE = {  # name → function of `sources`, one donor, learned, needs statistic
     "resample-pixels": ("random_pixels", True, False, False, ("vision",)),
     "optimal": (None, False, True, True, EVERY),
 }
-CONSTANT = [name for name, row in TABLE.items() if row[0] is None and name != "optimal"]
+CONSTANT = [name for name, row in TABLE.items() if row[0] is None and name not in ("optimal", "mean-positional")]
 
 
 def test_table_of_methods() -> None:
@@ -417,9 +419,11 @@ def test_table_methods_without_statistics_do_not_ask_for_them() -> None:
 
 @pytest.mark.parametrize("modality", EVERY)
 def test_table_methods_usable_with_one_sequence_and_with_two(modality: str) -> None:
-    fitting = [name for name, row in TABLE.items() if modality in row[4]]
-    assert usable_methods(SimpleNamespace(pool=2), modality) == fitting
-    assert usable_methods(SimpleNamespace(pool=1), modality) == [name for name in fitting if name != "resample-dataset"]
+    unpaired = [name for name, row in TABLE.items() if modality in row[4] and name != "counterfactual"]
+    assert usable_methods(SimpleNamespace(pool=2, counterfactual=None), modality) == unpaired
+    assert usable_methods(SimpleNamespace(pool=1, counterfactual=None), modality) == [
+        name for name in unpaired if name != "resample-dataset"
+    ]
 
 
 def test_table_methods_are_chosen_in_order_and_once() -> None:
@@ -428,7 +432,8 @@ def test_table_methods_are_chosen_in_order_and_once() -> None:
 
     assert names(["peak", "zero", "peak", "mean"]) == ["peak", "zero", "mean"]
     assert names(["optimal"]) == ["optimal"]
-    every = [name for name, row in TABLE.items() if "causal" in row[4] and name != "optimal"]
+    tasks = ("mean-positional", "counterfactual")  # only where the data is a task's
+    every = [name for name, row in TABLE.items() if "causal" in row[4] and name not in ("optimal", *tasks)]
     assert names(["all"]) == every
     assert names(["all", "optimal", "zero"]) == [*every, "optimal"]
     assert names(["median", "all"]) == ["median", *(name for name in every if name != "median")]
@@ -456,7 +461,7 @@ def test_a_single_sequence_has_no_other_to_resample_from() -> None:
 
 
 def test_another_sequence_is_a_random_distance_on_and_never_the_same() -> None:
-    data = SimpleNamespace(pool=5, rows=lambda numbers: list(numbers))
+    data = SimpleNamespace(pool=5, lengths=None, is_text=False, rows=lambda numbers: list(numbers))
     for seed in range(20):
         others = resampling.other_sequences(None, data, range(5), seed)
         distance = others[0]

@@ -148,7 +148,7 @@ def test_empty_selection_and_own_activations_change_no_bit(model: LoadedModel) -
     # an empty selection puts no hook in; hooks whose masks choose nothing must not change anything either
     nothing = clean_passes.constant_replacements(Selection.parse("", model.shape), zeros(model), model)
     unchosen = {
-        layer: clean_passes._swapper(Selection(model.shape), layer, torch.zeros(1), 0) for layer in everything.layers
+        layer: clean_passes._swapper(Selection(model.shape), layer, torch.zeros(1)) for layer in everything.layers
     }
     for replacements in (own, nothing, unchosen):
         output = clean_passes.ablated_output(model, clean_pass, replacements)
