@@ -34,6 +34,7 @@ from ablation_core.experiments.ablation import DEFAULT_BINS, AblationRun, Ablati
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.presentation import Presented
 from ablation_core.progress import Progress, reporting
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.intervals import Interval, mean_tests
@@ -65,7 +66,7 @@ class PairInteraction:
 
 
 @dataclass(frozen=True)
-class InteractionResult:
+class InteractionResult(Presented):
     """What an experiment on several heads found; losses in nats per prediction, changes paired, with 95 % intervals.
 
     Attributes:

@@ -19,12 +19,13 @@ from ablation_core.heads.scores import HeadScores, head_scores
 from ablation_core.heads.target import Target
 from ablation_core.heads.writes import Writes, writes
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.presentation import Presented
 from ablation_core.stats.intervals import Interval
 from ablation_core.storage import as_number
 
 
 @dataclass(frozen=True, eq=False)
-class HeadDescription:
+class HeadDescription(Presented):
     """What a head does, and what happens without it. What cannot be shown is None, and `notes` says why."""
 
     head: str

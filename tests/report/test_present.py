@@ -15,7 +15,9 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.errors import ReportError
 from ablation_core.experiments.displacement import Displacement
+from ablation_core.experiments.interactions import interact
 from ablation_core.experiments.results import AblationResult, MethodResult, Performance
+from ablation_core.heads.describe import describe_head
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.report.present import PRESENTATIONS
@@ -49,6 +51,8 @@ def results(
         curve(opt_mini, data, METHODS, seeds=[1, 2], percents=[0, 50, 100], **kept),
         estimate(opt_mini, data, METHODS, statistics=statistics, passes=1),
         noise_floor(opt_mini, data, "5.2", statistics=statistics),
+        interact(opt_mini, data, "5.0 5.1 4.2", statistics=statistics),
+        describe_head(opt_mini, data, "5.2", ["mean"], statistics),
         summarise_neuron(statistics, 3, 2, 5, bins=100),
         statistics,
     ]
@@ -126,6 +130,23 @@ def test_estimates_frames_have_the_documents_numbers(results: dict[str, Presente
         listed = neurons[neurons["method"] == made["method"]].head(len(made["neurons"]))
         assert listed["neuron"].tolist() == [row["neuron"] for row in made["neurons"]]
         assert listed["loss estimate"].tolist() == [row["loss"]["estimate"] for row in made["neurons"]]
+
+
+def test_interactions_and_heads_have_their_numbers_in_frames_and_charts(results: dict[str, Presented]) -> None:
+    result, document = results["InteractionResult"], results["InteractionResult"].to_dict()
+    pairs, heads = result.to_frame().set_index("pair"), result.to_frame("heads").set_index("head")
+    rows = {row["kind"]: row for row in drawn(result.chart()) if "kind" in row}
+    assert len(pairs) == len(rows) == 3 and len(heads) == 3
+    for row in document["pairs"]:
+        name = " + ".join(row["pair"])
+        assert pairs.loc[name, "interaction (low)"] == row["interaction"]["low"]
+        assert pairs.loc[name, "change of loss (mean)"] == row["joint"]["change"]["loss"]["mean"]
+        assert rows[name]["mean"] == row["interaction"]["mean"]
+    for row in document["singles"]:
+        assert heads.loc[row["head"], "change of loss (mean)"] == row["change"]["loss"]["mean"]
+    found = results["HeadDescription"]
+    scores = found.to_frame().set_index("score")["mean"]
+    assert scores.to_dict() == found.to_dict()["scores"]
 
 
 def test_floors_summaries_and_statistics_have_their_numbers_in_frames(results: dict[str, Presented]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import altair as alt
@@ -12,11 +13,13 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.metrics import METRICS, Metric
 from ablation_core.errors import ReportError
 from ablation_core.experiments.estimate import EstimateResult
+from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
+from ablation_core.heads.describe import HeadDescription
 from ablation_core.report import charts, frames, run_charts, run_frames
 from ablation_core.report.numbers import is_points
-from ablation_core.report.present.tables import floor_frame, summary_frame
+from ablation_core.report.present.tables import floor_frame, pairs_frame, summary_frame
 from ablation_core.report.run_sentences import curve_levels
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.pruning_result import CurveResult
@@ -91,6 +94,26 @@ def floor_chart(floor: NoiseFloor, metric: str = "loss") -> alt.LayerChart:
     )
     zero = alt.Chart(pd.DataFrame({"low": [0.0]})).mark_rule(color=charts.GREY, strokeWidth=1.5).encode(x=scale)
     return alt.LayerChart(layer=[bars, zero]).properties(height=40 * len(frame) + 40)
+
+
+def interaction_chart(result: InteractionResult, most: int = 20) -> alt.LayerChart:
+    """The interaction of each pair of heads with its 95 % interval, the largest first."""
+    frame = pairs_frame(result)
+    if frame.empty:
+        raise ReportError("One head alone has no interaction.")
+    named = {f"interaction ({bound})": bound for bound in ("mean", "low", "high")}
+    drawn = frame[["pair", *named]].rename(columns=named | {"pair": "kind"})
+    drawn = drawn.sort_values("mean", key=lambda mean: -mean.abs()).head(most)
+    drawn = drawn.assign(
+        low=drawn["low"].fillna(drawn["mean"]), high=drawn["high"].fillna(drawn["mean"]),
+        chosen=False, floor_low=math.nan, floor_high=math.nan,
+    )  # fmt: skip
+    return charts.changes(drawn, "joint change of loss minus both single ones, nats per prediction")
+
+
+def head_chart(found: HeadDescription, metric: str = "loss") -> alt.LayerChart:
+    """What changes without the head, by each method."""
+    return ablation_chart(found.total_effect, metric)
 
 
 def summary_chart(summary: NeuronSummary) -> alt.Chart:

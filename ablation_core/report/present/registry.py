@@ -58,6 +58,12 @@ PRESENTATIONS = {
         words.estimate_sentences,
     ),
     "NoiseFloor": Presentation({"bands": tables.floor_frame}, pictures.floor_chart, words.floor_sentences),
+    "InteractionResult": Presentation(
+        {"pairs": tables.pairs_frame, "heads": tables.single_heads_frame},
+        pictures.interaction_chart,
+        words.interaction_sentences,
+    ),
+    "HeadDescription": Presentation({"scores": tables.head_scores_frame}, pictures.head_chart, words.head_sentences),
     "NeuronSummary": Presentation({"values": tables.summary_frame}, pictures.summary_chart, words.summary_sentences),
     "Statistics": Presentation(
         {"neurons": tables.statistics_frame}, pictures.statistics_chart, words.statistics_sentences

@@ -13,8 +13,10 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.metrics import metrics_in
 from ablation_core.errors import ReportError
 from ablation_core.experiments.estimate import Estimated, EstimateResult
+from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
+from ablation_core.heads.describe import HeadDescription
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
@@ -111,6 +113,45 @@ def floor_frame(floor: NoiseFloor) -> pd.DataFrame:
             {"method": method, "metric": metric, "low": low, "high": high, "sets": floor.sets}
             for method, spans in bands.items()
             for metric, (low, high) in spans.items()
+        ]
+    )
+
+
+def pairs_frame(result: InteractionResult) -> pd.DataFrame:
+    """One row per pair of heads: the change of loss without both, the interaction, and whether it is significant."""
+    rows = []
+    for row in result.to_dict()["pairs"]:
+        spans = {"change of loss": row["joint"]["change"]["loss"], "interaction": row["interaction"]}
+        figures = {
+            f"{name} ({bound})": span[bound] for name, span in spans.items() for bound in ("mean", "low", "high")
+        }
+        rows.append({"pair": " + ".join(row["pair"]), **figures} | {name: row[name] for name in ("p", "q", "verdict")})
+    return pd.DataFrame(rows)
+
+
+def single_heads_frame(result: InteractionResult) -> pd.DataFrame:
+    """One row per head: the change of loss without it alone."""
+    return pd.DataFrame(
+        [
+            {"head": row["head"]}
+            | {f"change of loss ({bound})": row["change"]["loss"][bound] for bound in ("mean", "low", "high")}
+            for row in result.to_dict()["singles"]
+        ]
+    )
+
+
+def head_scores_frame(found: HeadDescription) -> pd.DataFrame:
+    """One row per score of what kind of head it is, with its spread over sequences and percentile among all heads."""
+    document = found.to_dict()
+    return pd.DataFrame(
+        [
+            {
+                "score": name,
+                "mean": value,
+                "spread": document["spread"][name],
+                "percentile": document["percentile"][name],
+            }
+            for name, value in document["scores"].items()
         ]
     )
 

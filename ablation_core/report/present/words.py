@@ -10,9 +10,11 @@ from ablation_core.activations.neuron_summary import NeuronSummary, peak_distanc
 from ablation_core.activations.statistics import Statistics, not_finite_sentence
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.estimate import EstimateResult, MethodEstimate
+from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
-from ablation_core.report.numbers import number, span_text
+from ablation_core.heads.describe import HeadDescription
+from ablation_core.report.numbers import interval_text, number, span_text
 from ablation_core.report.run_sentences import adaptive_sentence, curve_sentence, shown_sentence, sweep_sentence
 from ablation_core.report.sentences import comparison, floor_words, verdict
 from ablation_core.runs.adaptive import AdaptiveResult
@@ -71,6 +73,22 @@ def floor_sentences(floor: NoiseFloor) -> list[str]:
         f"Noise floor of the loss, {floor_words(floor.sets)}: "
         f"{span_text(floor.low, floor.high, _CHANGE)} nats per prediction{missing}."
     ]
+
+
+def interaction_sentences(result: InteractionResult) -> list[str]:
+    """What all heads together do, and the pair with the largest interaction."""
+    joint = interval_text(result.joint.mean, result.joint.low, result.joint.high, _CHANGE)
+    text = f"Without {', '.join(result.singles)} together, by {result.method}, the loss changes by {joint} nats per prediction."
+    pairs = [pair for pair in result.pairs if math.isfinite(pair.interaction.mean)]
+    if not pairs:
+        return [text]
+    most = max(pairs, key=lambda pair: abs(pair.interaction.mean))
+    span = interval_text(most.interaction.mean, most.interaction.low, most.interaction.high, _CHANGE)
+    return [text, f"Largest interaction: **{' and '.join(most.pair)}**, {span} nats per prediction ({most.verdict})."]
+
+
+def head_sentences(found: HeadDescription) -> list[str]:
+    return [*ablation_sentences(found.total_effect), *found.notes]
 
 
 def summary_sentences(summary: NeuronSummary) -> list[str]:
