@@ -77,7 +77,7 @@ def test_the_report_of_an_ablation_is_one_page_that_asks_for_nothing(view: View,
     for row in result.results:
         assert f"{row.performance.loss:.4f}" in page.text
         change = row.change["loss"]
-        shown = f"{change.mean:+.5f} [{change.low:+.5f}, {change.high:+.5f}]"
+        shown = f"{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
         assert shown.replace("-", "−") in page.text
     for value in (
         view.model.fingerprint,
