@@ -1,7 +1,7 @@
 """What an adaptive sweep saves: `python -m benchmarks.adaptive MODEL [--predictions N] [--seq-len N] [--every N]`.
 
 Compares it with the whole sweep of the same heads, methods and predictions, in one process: processor seconds and wall
-clock, ablated predictions, and on how many heads both give the same verdict (told from no effect, or not). Writes
+clock, ablated predictions, and on how many heads both give the same verdict (significant, or not). Writes
 `adaptive-MODEL.json`. The statistics must be there; SmolLM2's are looked for in the folder named by ABLATION_CACHE.
 """
 

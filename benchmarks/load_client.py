@@ -56,7 +56,7 @@ class Session:
         self._socket: ClientConnection = self._open.enter_context(socket)
         self.typed = ""  # the identity of the box where neurons are typed
         self.asked = ("", "")  # the page that is open, and its link
-        self._script = ""  # which page the server runs; a page that draws itself anew is found by it
+        self._script = ""  # which page the server runs; a page that draws itself again is found by it
         self._at = ""  # the same, as an address has it
         self.looks: dict[str, float] = {}  # the parts of the page that look again by themselves, and how often
         self.waited = False

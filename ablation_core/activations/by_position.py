@@ -33,7 +33,7 @@ class ByPosition:
 
 
 def by_position(model: LoadedModel, data: Data, layer: int, sequences: int = SEQUENCES) -> ByPosition:
-    """Run the clean model over the first sequences of the data and gather a layer's pre-out by position.
+    """Run the clean model over the first sequences of the data and gather a layer's z by position.
 
     All sequences of a data set are equally long. Memory: sequences × positions × the layer's neurons, in float32.
     """
@@ -42,7 +42,7 @@ def by_position(model: LoadedModel, data: Data, layer: int, sequences: int = SEQ
         rows = [row for row in data.numbers(number) if row < sequences]
         if not rows:
             break
-        parts.append(forward.pre_outs(model, data.rows(rows), [layer])[layer].float().cpu().numpy())
+        parts.append(forward.z_values(model, data.rows(rows), [layer])[layer].float().cpu().numpy())
     values = np.concatenate(parts)
     values = values.reshape(len(values), -1, model.shape.heads[layer], model.shape.size(layer))
     quantiles = np.quantile(values, QUANTILES, axis=0).astype(np.float32)

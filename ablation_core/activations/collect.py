@@ -1,4 +1,4 @@
-"""From a model and data to statistics: collects every layer's pre-out, batch by batch."""
+"""From a model and data to statistics: collects every layer's z, batch by batch."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ablation_core.progress import Progress, reporting
 
 
 class StatisticsRun:
-    """Statistics under way: one step a batch, a result after any of them.
+    """Statistics under way: one step per batch, a result after any of them.
 
     Args:
         bins: fine bins of each neuron's histogram.
@@ -56,7 +56,7 @@ class StatisticsRun:
         """Count the next batch."""
         first = self.steps_done * self.data.batch_size
         batch = self.data.rows(self._order[first : first + self.data.batch_size].tolist())
-        captured = forward.pre_outs(self.model, batch, range(self.model.num_layers))
+        captured = forward.z_values(self.model, batch, range(self.model.num_layers))
         for layer, accumulator in enumerate(self.layers):
             z = captured.pop(layer)  # layers done with make room
             counted = counted_positions(batch, z, self.positions_left_out).flatten().nonzero()[:, 0]

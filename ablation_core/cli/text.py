@@ -70,7 +70,7 @@ def _significant_heads(method: str, rows: Sequence[tuple[str, dict]], document: 
 
 
 def format_adaptive(result: AdaptiveResult) -> str:
-    """How the heads were decided, and those told from no effect, the most harmful first, for each method."""
+    """How the heads were decided, and the significant ones, the most harmful first, for each method."""
     lines = [f"{result.looks} of {result.looks_planned} looks, {result.taken:.0%} of a whole sweep's predictions"]
     if result.description["first_order_estimates"]:
         lines[-1] += "; first-order estimates carry them over to all sequences"

@@ -79,7 +79,7 @@ class Data:
 
     Attributes:
         sequences: how many windows or images are scored.
-        pool: how many can be donors: these, and one more where a single one is scored.
+        pool: how many can be resampling sources: these, and one more where a single one is scored.
         predictions: how many targets are scored in all.
         fingerprint: a digest of all inputs and targets.
         source: a digest of the file or folder behind them; empty for the data sets that come with Python or the project.

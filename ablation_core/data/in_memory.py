@@ -1,7 +1,7 @@
 """Data that a person has in memory already: texts, ids of tokens, images with their classes, a loader or data set of them.
 
     load_data(["A text.", "Another one."], model)
-    load_data(torch.randint(5, 4096, (20, 64)), model)  # one row a sequence, scored as they are
+    load_data(torch.randint(5, 4096, (20, 64)), model)  # one row per sequence, scored as they are
     load_data([(image, 3), (other, "dog")], vision_model)
 
 What is given is looked at row by row and only as far as it is needed, then kept: a loader that shuffles gives the same rows
@@ -28,7 +28,7 @@ from ablation_core.data.windows import IGNORED, Body, Reading, document_bodies, 
 from ablation_core.errors import AblationError, DataError, first_line
 from ablation_core.models.loaded import LoadedModel
 
-EXPECTED = "texts, a tensor of token ids (one row a sequence), pairs of an image and its class, a DataLoader or a data set of these"
+EXPECTED = "texts, a tensor of token ids (one row per sequence), pairs of an image and its class, a DataLoader or a data set of these"
 _TEXT_COLUMNS = ("text", "content", "sentence")
 _IMAGE_COLUMNS, _CLASS_COLUMNS = ("image", "img", "pixel_values", "pixels"), ("label", "labels", "fine_label", "class")
 

@@ -42,7 +42,7 @@ def load_data(
         load_data([(image, "cat"), (other, "dog")], vision_model)
 
     Args:
-        ref: a reference; or what is in memory already: texts, ids of tokens (a tensor, one row a sequence), pairs of an image
+        ref: a reference; or what is in memory already: texts, ids of tokens (a tensor, one row per sequence), pairs of an image
             and its class, a DataLoader, a data set of the `datasets` library.
         seq_len: tokens a window, special tokens included; text only.
         batch_size: sequences run at once (default 8 windows or 64 images); changes no result beyond float rounding.

@@ -16,7 +16,7 @@ from ablation_core.errors import DataError, first_line
 
 MAX_TEXT_BYTES = 100_000_000
 GZIP = b"\x1f\x8b"
-_MAGIC = (  # the first bytes of a file that is no text → what it is, and what to do
+_MAGIC = (  # the first bytes of a file that is not text → what it is, and what to do
     (b"PK\x03\x04", "a zip archive (or an office document)", "unpack it, or save it as plain text"),
     (b"PK\x05\x06", "an empty zip archive", "choose a text file"),
     (b"%PDF", "a PDF", "convert it to plain text first"),

@@ -33,7 +33,7 @@ class UserInput:
     """An input ready to be run.
 
     Attributes:
-        data: the input as sequence 0 of a data set, donors behind it. A prompt's scored predictions are its own tokens.
+        data: the input as sequence 0 of a data set, sources behind it. A prompt's scored predictions are its own tokens.
         asked: the same input with the targets marked that are asked for: the next token, the masks, or the class.
         notes: sentences about what was done to it.
     """
@@ -47,8 +47,8 @@ def prompt(model: LoadedModel, text: str, data_ref: str, new_tokens: int = NEW_T
     """A typed text for a language model. In a masked one `___`, `[MASK]` or `<mask>` stands for a token to be filled in.
 
     Args:
-        data_ref: where donors come from.
-        new_tokens: how many tokens are going to be written behind it (causal models); donors are longer by that.
+        data_ref: where sources come from.
+        new_tokens: how many tokens are going to be written behind it (causal models); sources are longer by that.
 
     Raises:
         DataError: nothing is written there, it is too long for the model, or a masked model has nothing to fill in.
@@ -72,10 +72,10 @@ def prompt(model: LoadedModel, text: str, data_ref: str, new_tokens: int = NEW_T
         asked[ids == model.tokenizer.mask_token_id] = 0
         if bool((asked == IGNORED).all()):
             raise DataError("Write ___ (three underscores) where a word is to be filled in.")
-        return UserInput(_among_donors(model, ids, asked, data_ref, 0), Batch(text_inputs(ids), asked))
+        return UserInput(_among_sources(model, ids, asked, data_ref, 0), Batch(text_inputs(ids), asked))
     asked[:, -1] = 0  # any token: only the distribution is looked at
     following = torch.cat([ids[:, 1:], torch.full((1, 1), IGNORED)], dim=1)
-    return UserInput(_among_donors(model, ids, following, data_ref, new_tokens), Batch(text_inputs(ids), asked))
+    return UserInput(_among_sources(model, ids, following, data_ref, new_tokens), Batch(text_inputs(ids), asked))
 
 
 def image(model: LoadedModel, content: bytes, data_ref: str) -> UserInput:
@@ -121,8 +121,8 @@ def read_image(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         return eight_bit(opened), tuple(notes)
 
 
-def _among_donors(model: LoadedModel, ids: Tensor, targets: Tensor, data_ref: str, new_tokens: int) -> Data:
-    """The prompt as sequence 0, filled up to the donors' length with positions that are not scored."""
+def _among_sources(model: LoadedModel, ids: Tensor, targets: Tensor, data_ref: str, new_tokens: int) -> Data:
+    """The prompt as sequence 0, filled up to the sources' length with positions that are not scored."""
     length = ids.shape[1]
     others = load_data(data_ref, model, predictions=1, seq_len=length + new_tokens)
     batch = others.rows([0])

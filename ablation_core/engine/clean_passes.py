@@ -1,7 +1,7 @@
 """Runs a model over data with replacements, computing nothing twice.
 
-A clean pass records every block's output and every pre-out once a batch. An ablation that begins in block L resumes from
-the recorded input of block L, and behind its attention, whose recorded pre-out it replaces: what lies before is
+A clean pass records every block's output and every z once a batch. An ablation that begins in block L resumes from
+the recorded input of block L, and behind its attention, whose recorded z it replaces: what lies before is
 skipped, everything else is the model's own code, and the result is the same bit for bit.
 """
 
@@ -55,12 +55,12 @@ class CleanPassCache:
         data: Data,
         limit: int | None = None,
         clean_limit: int | None = None,
-        pre_outs: bool = True,
+        z_values: bool = True,
     ) -> None:
         check_made_for(model, data.made_for, data.ref)
         usual, usual_clean = kept_bytes(model.device)
         clean_limit = usual_clean if clean_limit is None else clean_limit
-        self.model, self.data, self.pre_outs = model, data, pre_outs
+        self.model, self.data, self.z_values = model, data, z_values
         self.limit = usual if limit is None else limit
         self._room_for_clean, self._spilled = ByteBudget(clean_limit), False
         self._kept: dict[int, CleanPass] = {}
@@ -76,9 +76,9 @@ class CleanPassCache:
         if number in self._kept:
             return self._kept[number]
         clean_pass = self._looked_at.pop(number, None) or record(
-            self.model, self.data.rows(self.data.numbers(number)), self.pre_outs
+            self.model, self.data.rows(self.data.numbers(number)), self.z_values
         )
-        kept = clean_pass if len(self.data) * clean_pass.bytes <= self.limit else replace(clean_pass, pre_outs={})
+        kept = clean_pass if len(self.data) * clean_pass.bytes <= self.limit else replace(clean_pass, z_values={})
         if number not in self._kept and self.bytes + kept.bytes > self.limit:
             self._spilled = True
             return clean_pass
@@ -86,10 +86,10 @@ class CleanPassCache:
         return self._kept.setdefault(number, replace(kept, keeps=self._room_for_clean))
 
     def resampled(self, number: int, source: Hashable, run: Callable[[], Mapping[int, Tensor]]) -> Mapping[int, Tensor]:
-        """Every layer's pre-outs of what batch `number` takes values from; kept within the limit, and the latest always.
+        """Every layer's z of what batch `number` takes values from; kept within the limit, and the latest always.
 
         Args:
-            donor: tells this donor from others.
+            source: tells this source from others.
         """
         place = number, source
         latest = self._latest  # read once: other sessions may set it
@@ -121,7 +121,7 @@ class CleanPassCache:
 
     @property
     def bytes(self) -> int:
-        """What is kept, at most `limit`: blocks' outputs and pre-outs of every batch that found room, and donors'."""
+        """What is kept, at most `limit`: blocks' outputs and z of every batch that found room, and sources'."""
         resampled = [value for values in list(self._donated.values()) for value in values.values()]
         return sum(kept.bytes for kept in list(self._kept.values())) + sum(value.nbytes for value in resampled)
 
@@ -134,12 +134,12 @@ class CleanPassCache:
 
 @torch.inference_mode()
 def ablated_outputs(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> list[Any]:
-    """Every block's output with these layers' pre-outs replaced, resumed from the first of them."""
+    """Every block's output with these layers' z replaced, resumed from the first of them."""
     return resume(model, clean_pass, replacements)
 
 
 def ablated_output(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> Any:
-    """The last block's output with these layers' pre-outs replaced, resumed from the first of them."""
+    """The last block's output with these layers' z replaced, resumed from the first of them."""
     return ablated_outputs(model, clean_pass, replacements)[-1]
 
 
@@ -148,7 +148,7 @@ def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int,
     if not replacements:
         return clean_pass.outputs
     first = min(replacements) if model.resumes else 0
-    z = clean_pass.pre_outs.get(first) if model.resumes else None
+    z = clean_pass.z_values.get(first) if model.resumes else None
     shortcut = model.shortcuts[first] if model.shortcuts else None
     # Images behind their embedding come from the blocks alone, so that one is enough to embed.
     batch = first_row(clean_pass.batch) if first and model.modality == "vision" else clean_pass.batch

@@ -22,29 +22,29 @@ class CleanPass:
     """A clean pass over one batch: the batch on the model's device and each block's output.
 
     Attributes:
-        pre_outs: of the layers whose attention can be skipped; without them an ablation resumes at the block.
+        z_values: of the layers whose attention can be skipped; without them an ablation resumes at the block.
         clean: the probabilities and scores of runs of its predictions, filled in as they are scored.
         keeps: whether so many more bytes may be kept there; by default none.
     """
 
     batch: Batch
     outputs: list[Any]
-    pre_outs: Mapping[int, Tensor] = field(default_factory=dict)
+    z_values: Mapping[int, Tensor] = field(default_factory=dict)
     clean: dict[int, CleanPredictions] = field(default_factory=dict)
     keeps: Callable[[int], bool] = lambda _bytes: False
 
     @property
     def bytes(self) -> int:
-        tensors = [*map(hidden_of, self.outputs), *self.pre_outs.values()]
+        tensors = [*map(hidden_of, self.outputs), *self.z_values.values()]
         return sum(tensor.nbytes for tensor in tensors)
 
 
 @torch.no_grad()  # not inference mode: gradients may be wanted of what is resumed from here
-def record(model: LoadedModel, batch: Batch, pre_outs: bool = True) -> CleanPass:
-    """Run the clean model's blocks over a batch; with their pre-outs, so that ablations can skip the attention too."""
+def record(model: LoadedModel, batch: Batch, z_values: bool = True) -> CleanPass:
+    """Run the clean model's blocks over a batch; with their z, so that ablations can skip the attention too."""
     batch = on_device(batch, model)
     with model.lock, ExitStack() as stack:
-        wanted = _shortcuts(model, batch) if pre_outs else []
+        wanted = _shortcuts(model, batch) if z_values else []
         captured = stack.enter_context(capture_z(model, wanted))
         outputs = stack.enter_context(record_outputs(model.blocks))
         run_blocks(model, batch)
@@ -59,8 +59,8 @@ def _shortcuts(model: LoadedModel, batch: Batch) -> list[int]:
 
 
 @torch.inference_mode()
-def pre_outs(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-    """The clean pre-out of these layers: layer → (batch, position, heads * head_dim)."""
+def z_values(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The clean z of these layers: layer → (batch, position, heads * head_dim)."""
     with model.lock, capture_z(model, layers) as captured:
         run_blocks(model, on_device(batch, model))
     return captured
@@ -68,7 +68,7 @@ def pre_outs(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[in
 
 @torch.enable_grad()
 def run_clean_graph(model: LoadedModel, batch: Batch) -> tuple[CleanPass, list[Tensor]]:
-    """A clean pass that gradients can be sent back through, and each layer's pre-out as a place in its graph."""
+    """A clean pass that gradients can be sent back through, and each layer's z as a place in its graph."""
     batch = on_device(batch, model)
     with model.lock, join_z(model) as joined, record_outputs(model.blocks) as outputs:
         run_blocks(model, batch)

@@ -1,4 +1,4 @@
-"""Gradients with respect to every pre-out at once: one clean pass over a batch, then some passes back.
+"""Gradients with respect to every z at once: one clean pass over a batch, then some passes back.
 
 One pass sends back the loss of the true targets. The others send back random vectors whose mean square is the Fisher
 information of the model's own predictions: of one prediction with probabilities p, the vector e(y) − p, y drawn from
@@ -31,12 +31,12 @@ class Linearised:
     """A batch's clean pass, ready to be differentiated.
 
     Attributes:
-        pre_outs: one a layer, (batch, position, heads * head_dim).
+        z_values: one a layer, (batch, position, heads * head_dim).
         predictions: how many of each sequence are scored; (sequences,).
         repeats: how many times every prediction is drawn; a sum of squares over all draws counts it that often.
     """
 
-    pre_outs: list[Tensor]
+    z_values: list[Tensor]
     predictions: Tensor
     repeats: int
     _places: list[Tensor]
@@ -45,13 +45,13 @@ class Linearised:
     _draws: list[Tensor]
 
     def loss(self) -> list[Tensor]:
-        """The gradient of the summed loss of the true targets, one tensor a layer, shaped as the pre-outs."""
+        """The gradient of the summed loss of the true targets, one tensor per layer, shaped as the z."""
         return self._back(self._loss)
 
     def draws(self) -> Iterator[list[Tensor]]:
-        """One list of gradients a pass, shaped as the pre-outs.
+        """One list of gradients a pass, shaped as the z.
 
-        With d a displacement of the pre-outs, the squares of Σ gradient · d, summed over a sequence's places, then
+        With d a displacement of the z, the squares of Σ gradient · d, summed over a sequence's places, then
         over the passes, have `repeats` · dᵀ F d as their mean: F is the Fisher information of its predictions.
         """
         return (self._back(draw) for draw in self._draws)
@@ -60,7 +60,7 @@ class Linearised:
         gradients = torch.autograd.grad(self._last, self._places, sent, retain_graph=True, allow_unused=True)
         return [
             torch.zeros_like(place) if gradient is None else gradient
-            for place, gradient in zip(self.pre_outs, gradients, strict=True)
+            for place, gradient in zip(self.z_values, gradients, strict=True)
         ]
 
 

@@ -17,7 +17,7 @@ Replace = Callable[[Tensor], Tensor]
 
 @contextmanager
 def capture_z(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
-    """Collect the pre-out of these layers: layer → (batch, position, heads * head_dim), the latest forward pass's."""
+    """Collect the z of these layers: layer → (batch, position, heads * head_dim), the latest forward pass's."""
     captured: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -43,9 +43,9 @@ def capture_z(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[int, T
 
 @contextmanager
 def join_z(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
-    """Make every layer's pre-out a place that gradients reach, and collect them as they are in the graph.
+    """Make every layer's z a place that gradients reach, and collect them as they are in the graph.
 
-    The model's weights need no gradient: the graph begins at the first pre-out.
+    The model's weights need no gradient: the graph begins at the first z.
     """
     joined: dict[int, Tensor] = {}
 
@@ -74,7 +74,7 @@ def join_z(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
 
 @contextmanager
 def replace_z(model: LoadedModel, replacements: Mapping[int, Replace]) -> Iterator[None]:
-    """Let each layer's function turn its pre-out into what the projection reads, without changing it in place."""
+    """Let each layer's function turn its z into what the projection reads, without changing it in place."""
 
     def swap(replace: Replace) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
         return lambda _module, inputs: (replace(inputs[0]), *inputs[1:])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-KEPT_BYTES = 1 << 30  # recorded block outputs and pre-outs kept for further ablations of the same data
+KEPT_BYTES = 1 << 30  # recorded block outputs and z kept for further ablations of the same data
 KEPT_CLEAN_BYTES = 1 << 29  # clean probabilities kept for the same purpose
 
 

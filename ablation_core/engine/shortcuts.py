@@ -1,7 +1,7 @@
-"""Where a block's attention can be left out: the module whose output follows from its pre-out alone.
+"""Where a block's attention can be left out: the module whose output follows from its z alone.
 
 An ablation changes what the first ablated layer's output projection reads, and nothing before it. Where a clean pass
-has recorded that pre-out, queries, keys, values and the attention itself need not be computed once more. Which module
+has recorded that z, queries, keys, values and the attention itself need not be computed once more. Which module
 that saves is not told by a family's name: it is seen, and then tried, on a model's own values.
 """
 
@@ -31,14 +31,14 @@ class Shortcut:
     rest: tuple | None
 
     def returned(self, z: Tensor) -> Any:
-        """What the module returns if the heads gave this pre-out. The projection runs with its hooks, as always."""
+        """What the module returns if the heads gave this z. The projection runs with its hooks, as always."""
         tensor = z if self.before else self.projection(z)
         return tensor if self.rest is None else (tensor, *self.rest)
 
 
 @contextmanager
 def skip_attention(shortcut: Shortcut | None, z: Tensor | None) -> Iterator[None]:
-    """One block's heads compute nothing, as they gave this pre-out before. Without either nothing is skipped."""
+    """One block's heads compute nothing, as they gave this z before. Without either nothing is skipped."""
     if shortcut is None or z is None:
         yield
         return

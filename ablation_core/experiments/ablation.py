@@ -55,7 +55,7 @@ class AblationSpec:
 
 
 class AblationRun:
-    """An experiment under way: one step a batch, a result after any of them.
+    """An experiment under way: one step per batch, a result after any of them.
 
     Args:
         recording: clean passes of the same model and data to share with other experiments.
@@ -161,7 +161,7 @@ class AblationRun:
         positions that are named.
 
         Args:
-            number: of the batch, if it is one of the data's: what donors give there is then shared.
+            number: of the batch, if it is one of the data's: what sources give there is then shared.
         """
         if not self.spec.selection.chosen:
             return {}
@@ -184,7 +184,7 @@ class AblationRun:
             return self._constants[method.name]
 
         def resampled(layers: Sequence[int]) -> dict[int, Tensor]:
-            return forward.pre_outs(self.model, source(self.model, self.data, rows, seed), layers)
+            return forward.z_values(self.model, source(self.model, self.data, rows, seed), layers)
 
         every = range(self.model.num_layers)
         if method.one_source:
@@ -281,7 +281,7 @@ class AblationRun:
 def step_together(runs: Sequence[AblationRun]) -> None:
     """The next step of several runs on one recording that have done the same batches.
 
-    While one learns, that is the step. Else it is the next batch: its clean pass, what donors give and the clean scores
+    While one learns, that is the step. Else it is the next batch: its clean pass, what sources give and the clean scores
     are made once for all, also where the recording has no room for them.
 
     Raises:
@@ -339,7 +339,7 @@ def ablate(
         statistics: for the methods that need them: themselves, their file, or the data set that they were made from, such
             as `"python-docs"`.
         bins: the peak's binning.
-        seed: of donors and intervals; by default the data's.
+        seed: of resampling sources and intervals; by default the data's.
         positions: where in each sequence: all, last, 3, -2, 3-7, 3- (from there on), several by commas; answer in tasks.
         progress: called with (batches done, batches) after each; True for a bar.
 

@@ -1,7 +1,7 @@
 """The harm of every head and of every single neuron, estimated without ablating any.
 
 With d the displacement (replacement minus activation) of a head's neurons at all positions, g the gradient of the loss
-and F the Fisher information of the predictions, all with respect to the pre-outs,
+and F the Fisher information of the predictions, all with respect to the z,
 
     KL ≈ ½ dᵀ F d                    change of loss ≈ gᵀ d + ½ dᵀ F d
 
@@ -131,11 +131,11 @@ def _pair(values: np.ndarray, errors: np.ndarray, place: tuple[int, ...]) -> dic
 
 
 class EstimateRun:
-    """An estimate under way: one step a batch, a result after any of them.
+    """An estimate under way: one step per batch, a result after any of them.
 
     Args:
-        methods: any that put a constant or a donor's activations in a neuron's place.
-        seed: of donors and of the random gradients; by default the data's.
+        methods: any that put a constant or another input's activations in a neuron's place.
+        seed: of resampling sources and of the random gradients; by default the data's.
         positions: where the heads would be ablated.
         passes: random gradients a batch; more make the estimates less noisy and take as much longer.
 
@@ -194,7 +194,7 @@ class EstimateRun:
         rows = self.data.numbers(self.steps_done)
         lines = linearise(self.model, self.data.rows(rows), self.passes, (self.seed, self.steps_done))
         counts = lines.predictions.numpy()
-        displacements = self._displacements.of(rows, lines.pre_outs)
+        displacements = self._displacements.of(rows, lines.z_values)
         first = self._displacements.products(lines.loss(), displacements, len(counts))
         squares: dict = {}
         for gradients in lines.draws():
@@ -252,7 +252,7 @@ class EstimateRun:
 
 
 def _stacked(layers: list[np.ndarray]) -> np.ndarray:
-    """One array a layer, of (heads, …), as one array (layers, heads, …), filled up with NaN."""
+    """One array per layer, of (heads, …), as one array (layers, heads, …), filled up with NaN."""
     most = np.max([layer.shape for layer in layers], axis=0)
     stacked = np.full((len(layers), *most), np.nan)
     for number, layer in enumerate(layers):

@@ -70,7 +70,7 @@ class EstimateValidation:
     agreements: dict[str, dict[str, Agreement]]
 
     def to_dict(self) -> dict:
-        """One entry a method: the measured heads and the agreement of each metric; null for what is no number."""
+        """One entry per method: the measured heads and the agreement of each metric; null for what is not a number."""
         return {
             method: {
                 "heads": [
@@ -110,7 +110,7 @@ def validate_estimate(
     """Ablate these heads of each method one by one, on the data of the estimate, and compare.
 
     Args:
-        seed: of the donors, as in the estimate; by default the data's.
+        seed: of the sources, as in the estimate; by default the data's.
         progress: called with (heads done, heads) after each.
 
     Raises:

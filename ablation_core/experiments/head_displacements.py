@@ -1,6 +1,6 @@
 """Gradients times displacements: what a small step towards each method's values would change, head by head.
 
-A displacement is what a method puts in the pre-outs' place, minus the pre-outs themselves.
+A displacement is what a method puts in the z's place, minus the z themselves.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,16 +43,16 @@ class HeadDisplacements:
             model, data, AblationSpec(everything, self.methods, bins, seed, positions), statistics
         )
 
-    def of(self, rows: Sequence[int], pre_outs: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-        """Of these sequences, whose pre-outs are given layer by layer: method → one tensor a layer, shaped as they; float32."""
-        return {method.name: self._of(method, rows, pre_outs) for method in self.methods}
+    def of(self, rows: Sequence[int], z_values: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+        """Of these sequences, whose z are given layer by layer: method → one tensor per layer, shaped as they; float32."""
+        return {method.name: self._of(method, rows, z_values) for method in self.methods}
 
-    def _of(self, method: Method, rows: Sequence[int], pre_outs: Sequence[Tensor]) -> list[Tensor]:
+    def _of(self, method: Method, rows: Sequence[int], z_values: Sequence[Tensor]) -> list[Tensor]:
         replacements = self._ablation.replacements(method, rows)
         with torch.inference_mode():
             return [  # a layer without heads has nothing to replace
                 replacements[layer](z).float() - z.float() if layer in replacements else z.float()
-                for layer, z in enumerate(pre_outs)
+                for layer, z in enumerate(z_values)
             ]
 
     @torch.inference_mode()

@@ -1,6 +1,6 @@
 """Where an ablation hurts: its change of loss on every single prediction, and what the model predicted instead.
 
-The changes come from the scores that an experiment keeps anyway; the predictions themselves are computed anew for the
+The changes come from the scores that an experiment keeps anyway; the predictions themselves are computed again for the
 few sequences that are looked at.
 """
 

@@ -44,7 +44,7 @@ class UserInputRun:
         self._replacements = {method.name: self._fitting(method) for method in spec.methods}
 
     def _fitting(self, method: Method) -> dict[int, hooks.Replace]:
-        """The method's replacements for an input of any length up to the donors'."""
+        """The method's replacements for an input of any length up to the sources'."""
         length = None if self.model.modality == "vision" else self.own.data.seq_len
 
         def fitted(swap: hooks.Replace) -> hooks.Replace:

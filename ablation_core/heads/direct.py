@@ -105,7 +105,7 @@ def direct_effects(model: LoadedModel, data: Data, progress: Callable[[int, int]
 def pass_with_z(model: LoadedModel, batch: Batch) -> tuple[CleanPass, dict[int, torch.Tensor]]:
     """A clean pass, and every layer's z."""
     with model.lock, capture_z(model, range(model.num_layers)) as z:
-        clean_pass = record(model, batch, pre_outs=False)
+        clean_pass = record(model, batch, z_values=False)
     return clean_pass, z
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ablation_core.activations.collect import counted_positions
 from ablation_core.data.dataset import Data
-from ablation_core.engine.forward import pre_outs
+from ablation_core.engine.forward import z_values
 from ablation_core.errors import DataError
 from ablation_core.experiments.per_prediction import token_texts
 from ablation_core.heads.scores import patch_grid
@@ -126,7 +126,7 @@ class LayerValues:
         sample = _Sample(max(1, KEPT_BYTES // (4 * len(chosen))), data.seed)
         read = _reader(model, layer, chosen)
         for number, batch in enumerate(data):
-            z = pre_outs(model, batch, [layer])[layer]
+            z = z_values(model, batch, [layer])[layer]
             counted = counted_positions(batch, z, model.excluded_positions)
             places = counted.nonzero().cpu().numpy() + np.array([data.numbers(number).start, 0])
             sample.add(places, read(z[counted].float()).cpu().numpy())

@@ -96,7 +96,7 @@ class HeadScores:
         return {name: {"mean": lists(self[name]), "spread": lists(self.spread(name))} for name in SCORES}
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head: `layer`, `head`, every score that makes sense, and its spread as `…_spread`."""
+        """One row per head: `layer`, `head`, every score that makes sense, and its spread as `…_spread`."""
         import pandas as pd
 
         shape = next(iter(self.per_sequence.values())).shape[1:]
@@ -135,7 +135,7 @@ def head_scores(
 
 
 class HeadScoresRun:
-    """Scores under way: one step a batch, a result after any of them (once the data has begun)."""
+    """Scores under way: one step per batch, a result after any of them (once the data has begun)."""
 
     def __init__(self, model: LoadedModel, data: Data, seed: int | None = None) -> None:
         self.model, self.data, self.seed = model, data, data.seed if seed is None else seed

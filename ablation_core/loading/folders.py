@@ -56,7 +56,7 @@ def folder_state(ref: str) -> str:
 
 
 def check_files(ref: str, folder: Path) -> None:
-    """Refuse a folder that is no model's, or whose files lead out of it."""
+    """Refuse a folder that is not a model's, or whose files lead out of it."""
     if not (folder / "config.json").is_file() and not any(folder.glob("*.gguf")):
         raise ModelError(f"The folder {ref} has no config.json: it is not a saved model.")
     roots = [folder.resolve(), *_hub_blobs(folder)]

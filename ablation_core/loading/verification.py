@@ -149,7 +149,7 @@ def _check_losses(model: LoadedModel, batch: Batch, logits: Tensor) -> None:
         raise ModelError(
             f"{model.ref} runs {len(clean_pass.outputs)} blocks in a pass and has {model.num_layers}; each must run once."
         )
-    own = forward.pre_outs(model, batch, range(model.num_layers))
+    own = forward.z_values(model, batch, range(model.num_layers))
     _check_sites(model, batch, clean_pass, own)
     if not _agree(model, clean_pass, clean_pass.outputs[-1], right):
         raise ModelError(

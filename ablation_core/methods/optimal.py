@@ -45,7 +45,7 @@ def training_data(model: LoadedModel, data: Data) -> Data:
 
 @dataclass(frozen=True)
 class Learning:
-    """How the learning went, in nats a prediction of the training part.
+    """How the learning went, in nats per prediction of the training part.
 
     Attributes:
         clean: the loss of the clean model.

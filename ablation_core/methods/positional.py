@@ -25,7 +25,7 @@ def positional_means(model: LoadedModel, data: Data, wanted: Data) -> dict[int, 
     counts: dict[int, Tensor] = {}
     for number in range(len(data)):
         batch = data.rows(data.numbers(number))
-        captured = forward.pre_outs(model, batch, range(model.num_layers))
+        captured = forward.z_values(model, batch, range(model.num_layers))
         for layer, z in captured.items():
             mask = batch.inputs.get("attention_mask")
             real = torch.ones(z.shape[:2]) if mask is None or len(mask) != len(z) else mask.float()

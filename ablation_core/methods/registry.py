@@ -1,6 +1,6 @@
-"""What goes in a neuron's place: one row a method.
+"""What goes in a neuron's place: one row per method.
 
-A constant method gives every neuron one value, from the statistics. A donor method takes the clean activations of
+A constant method gives every neuron one value, from the statistics. A resampling method takes the clean activations of
 another input, position by position. A learned method's constants are found by gradient for the selected neurons.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
 
 Constant = Callable[[Statistics, int], np.ndarray | np.float32]
-Donor = Callable[["LoadedModel", "Data", Sequence[int], int], "Batch"]
+Source = Callable[["LoadedModel", "Data", Sequence[int], int], "Batch"]
 
 TEXT: tuple[Modality, ...] = ("causal", "masked")
 ANY: tuple[Modality, ...] = (*TEXT, "vision")
@@ -36,7 +36,7 @@ class Method:
     Attributes:
         description: what it does, in a sentence for the user.
         constant: (statistics, bins) → values (layers, heads, head_dim).
-        donor: (model, data, sequence numbers, seed) → the inputs whose activations replace theirs.
+        source: (model, data, sequence numbers, seed) → the inputs whose activations replace theirs.
         one_source: whether that is a single input, the same for all sequences.
         learned: whether its constants are learned (see `optimal`).
         positional: whether it has a value for each position (see `positional`).
@@ -48,7 +48,7 @@ class Method:
     name: str
     description: str
     constant: Constant | None = None
-    source: Donor | None = None
+    source: Source | None = None
     one_source: bool = False
     learned: bool = False
     positional: bool = False
@@ -61,7 +61,7 @@ def _from_statistics(name: str, description: str, constant: Constant) -> Method:
     return Method(name, description, constant=constant, needs_statistics=True)
 
 
-def _donor(name: str) -> Donor:
+def _source(name: str) -> Source:
     """A function of `sources`, which is imported, with torch, when it is first called."""
 
     def call(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:
@@ -72,7 +72,7 @@ def _donor(name: str) -> Donor:
     return call
 
 
-def _from_one_input(name: str, what: str, source: Donor, modalities: tuple[Modality, ...]) -> Method:
+def _from_one_input(name: str, what: str, source: Source, modalities: tuple[Modality, ...]) -> Method:
     description = f"Every selected neuron takes the activation it has at the same position of {what}."
     return Method(name, description, source=source, one_source=True, modalities=modalities)
 
@@ -124,19 +124,19 @@ METHODS = {
         Method(
             "counterfactual",
             "Every selected neuron takes the activation it has at the same position of the counterfactual prompt.",
-            source=_donor("counterfactual_prompts"),
+            source=_source("counterfactual_prompts"),
             counterfactual=True,
             modalities=TEXT,
         ),
         Method(
             "resample-dataset",
             "Every selected neuron takes the activation it has on another input of the data set, at the same position.",
-            source=_donor("other_sequences"),
+            source=_source("other_sequences"),
         ),
-        _from_one_input("resample-characters", "one text of random characters", _donor("random_characters"), TEXT),
-        _from_one_input("resample-tokens", "one text of random tokens", _donor("random_tokens"), TEXT),
-        _from_one_input("resample-generated", "one text that the model itself wrote", _donor("generated_text"), TEXT),
-        _from_one_input("resample-pixels", "one image of random pixels", _donor("random_pixels"), ("vision",)),
+        _from_one_input("resample-characters", "one text of random characters", _source("random_characters"), TEXT),
+        _from_one_input("resample-tokens", "one text of random tokens", _source("random_tokens"), TEXT),
+        _from_one_input("resample-generated", "one text that the model itself wrote", _source("generated_text"), TEXT),
+        _from_one_input("resample-pixels", "one image of random pixels", _source("random_pixels"), ("vision",)),
         Method(
             "optimal",
             "Every selected neuron is set to the constant with the smallest loss, learned by gradient descent on the statistics part.",
@@ -156,7 +156,7 @@ def usual_constants() -> list[Method]:
 
 
 def usable_methods(data: Data, modality: Modality) -> list[str]:
-    """The names of the methods for models of this kind that this data has donors for."""
+    """The names of the methods for models of this kind that this data has sources for."""
     names = [name for name, method in METHODS.items() if modality in method.modalities]
     names = [name for name in names if data.counterfactual is not None or not METHODS[name].counterfactual]
     return [name for name in names if name != "resample-dataset" or data.pool > 1]

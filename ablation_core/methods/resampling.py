@@ -1,7 +1,7 @@
 """The other inputs that resampling takes activations from: another sequence for each, or one fixed input for all.
 
 Random characters, random tokens, generated text and random pixels are the paper's (Pochinkov, Pasero, Shibayama 2024);
-other inputs of the data set are those of causal scrubbing. A donor is as long as the data's windows and has the same
+other inputs of the data set are those of causal scrubbing. A source is as long as the data's windows and has the same
 special tokens around it. It is run through the clean model.
 """
 

@@ -135,7 +135,7 @@ class HeadMeasurements:
         """Method → the estimates of a batch, of the data's own order: (all heads, sequences); what the ledger keeps."""
         numbers = list(self.data.numbers(batch))
         lines = linearise(self.model, self.original.rows(numbers), 0, (self.original.seed, batch))
-        moved = displacements.of(numbers, lines.pre_outs)
+        moved = displacements.of(numbers, lines.z_values)
         products = displacements.products(lines.loss(), moved, len(numbers))
         layers, counts = range(self.model.num_layers), [int(count) for count in lines.predictions]
         return {
@@ -180,20 +180,20 @@ class HeadMeasurements:
             yield
 
     def _donated(self, places: Sequence[int], wanted: Wanted) -> dict[str, Mapping[int, Tensor]]:
-        """The donors' pre-outs of every layer, for those methods that have donors."""
-        numbers = [int(number) for number in self.order[places]]  # so that each sequence has the donor it always has
+        """The sources' z of every layer, for those methods that have sources."""
+        numbers = [int(number) for number in self.order[places]]  # so that each sequence has the source it always has
         layers = range(self.model.num_layers)
 
-        def pre_outs(method: Method) -> Mapping[int, Tensor]:
+        def z_values(method: Method) -> Mapping[int, Tensor]:
             assert method.source is not None
             source = method.source(self.model, self.original, numbers, self.original.seed)
-            return forward.pre_outs(self.model, source, layers)
+            return forward.z_values(self.model, source, layers)
 
         def once(method: Method) -> Mapping[int, Tensor]:
-            return self._recording.once(method.name, lambda: pre_outs(method))
+            return self._recording.once(method.name, lambda: z_values(method))
 
         sources = {method.name: method for _, methods in wanted for method in methods if method.source}
-        return {name: once(method) if method.one_source else pre_outs(method) for name, method in sources.items()}
+        return {name: once(method) if method.one_source else z_values(method) for name, method in sources.items()}
 
     def _run(
         self,

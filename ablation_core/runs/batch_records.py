@@ -18,7 +18,7 @@ _NAME = re.compile(r"batch ([0-9]{1,9}) (guess )?")
 
 
 def written(sums: np.ndarray) -> list[list[float | None]]:
-    """Rows of numbers; None for what is no number."""
+    """Rows of numbers; None for what is not a number."""
     return [[as_number(value) for value in row] for row in sums.tolist()]
 
 

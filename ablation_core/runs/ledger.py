@@ -1,7 +1,7 @@
 """A file of finished pieces of a long run: each is kept as soon as it is computed, so that a run can be ended anywhere.
 
 One JSON line a piece with its digest, behind a first line that says what the run is. A line cut short by a crash is
-dropped when the file is opened again, and so is a damaged one: its piece is measured anew. Floats are written so that
+dropped when the file is opened again, and so is a damaged one: its piece is measured again. Floats are written so that
 they read back as they were.
 """
 

@@ -51,7 +51,7 @@ class Size:
     @classmethod
     def of(cls, model: LoadedModel, data: Data) -> "Size":
         weights = list(model.module.parameters())
-        positions, width = forward.pre_outs(model, data.rows([0]), [0])[0].shape[1:]
+        positions, width = forward.z_values(model, data.rows([0]), [0])[0].shape[1:]
         count = sum(weight.numel() for weight in weights)
         return cls(model.modality, count, model.num_layers, width, positions, weights[0].element_size())
 
@@ -80,7 +80,7 @@ class Part:
 
     @property
     def passes(self) -> int:
-        """Whole passes over the evaluation data: a clean one, and one for each method at each point, donors besides."""
+        """Whole passes over the evaluation data: a clean one, and one for each method at each point, sources besides."""
         points = len(SEEDS) * sum(percent > 0 for percent in PERCENTS)
         return 1 + points * (len(self.methods) + any(method.name == "resample-dataset" for method in self.methods))
 

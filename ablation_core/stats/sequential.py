@@ -63,7 +63,7 @@ def plan_interim_looks(sequences: int, batch_size: int) -> tuple[list[int], np.n
 
 
 def significant(p: np.ndarray) -> np.ndarray:
-    """Which changes are told from no effect at 5 % false discoveries, from valid p-values (changes,); NaN counts as 1."""
+    """Which changes are significant at 5 % false discoveries, from valid p-values (changes,); NaN counts as 1."""
     return adjusted(p) <= FALSE_DISCOVERIES
 
 

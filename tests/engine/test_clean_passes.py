@@ -75,7 +75,7 @@ def test_what_is_kept_stays_within_its_limit(opt_mini: LoadedModel) -> None:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The clean passes and donors' passes that are made, by name."""
     made: list[str] = []
-    for module, name in ((clean_passes, "record"), (forward, "pre_outs")):
+    for module, name in ((clean_passes, "record"), (forward, "z_values")):
         own = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, own=own, name=name: (made.append(name), own(*args))[1])
     return made
@@ -99,13 +99,13 @@ def test_what_fits_is_run_once_and_what_does_not_once_for_many(
     data = two_batches(opt_mini)
     kept = CleanPassCache(opt_mini, data)
     expected = swept(kept, tmp_path / "kept")
-    assert (passes.count("record"), passes.count("pre_outs"), kept.spilled) == (2, 2, False)
+    assert (passes.count("record"), passes.count("z_values"), kept.spilled) == (2, 2, False)
     everything = kept.bytes
     passes.clear()
     nothing = CleanPassCache(opt_mini, data, limit=0)
     assert swept(nothing, tmp_path / "nothing") == expected
     # the first batch shows that there is no room, then all five pieces go through both batches together
-    assert (passes.count("record"), passes.count("pre_outs"), nothing.spilled) == (2, 2, True)
+    assert (passes.count("record"), passes.count("z_values"), nothing.spilled) == (2, 2, True)
     assert nothing.bytes == 0
     passes.clear()
     tight = CleanPassCache(opt_mini, data, limit=everything - 1, clean_limit=0)
@@ -116,13 +116,13 @@ def test_what_fits_is_run_once_and_what_does_not_once_for_many(
 def test_outputs_come_before_pre_outs_where_room_is_short(opt_mini: LoadedModel) -> None:
     data = two_batches(opt_mini)
     whole = CleanPassCache(opt_mini, data)
-    assert [list(whole[number].pre_outs) for number in range(2)] == [[*range(6)]] * 2
-    plain = CleanPassCache(opt_mini, data, pre_outs=False)
-    assert [dict(plain[number].pre_outs) for number in range(2)] == [{}, {}]
+    assert [list(whole[number].z_values) for number in range(2)] == [[*range(6)]] * 2
+    plain = CleanPassCache(opt_mini, data, z_values=False)
+    assert [dict(plain[number].z_values) for number in range(2)] == [{}, {}]
     assert whole.bytes == 2 * plain.bytes, "as many values a position as the residual stream has"
     short = CleanPassCache(opt_mini, data, limit=whole.bytes - 1)
     first = scored(short)
-    assert not short.spilled and not short[0].pre_outs and short[0] is short[0]
+    assert not short.spilled and not short[0].z_values and short[0] is short[0]
     for clean_cache in (whole, plain):
         for one, other in zip(first, scored(clean_cache), strict=True):
             assert all(np.array_equal(one[name], other[name]) for name in PLAIN)
@@ -131,7 +131,7 @@ def test_outputs_come_before_pre_outs_where_room_is_short(opt_mini: LoadedModel)
 @pytest.mark.parametrize("batches_kept", [0, 2])
 def test_a_recording_keeps_no_more_than_its_limit(opt_mini: LoadedModel, batches_kept: int) -> None:
     data = load_data("python-docs", opt_mini, predictions=24 * 15, seq_len=16, batch_size=4)
-    one = CleanPassCache(opt_mini, data, pre_outs=False)[0].bytes
+    one = CleanPassCache(opt_mini, data, z_values=False)[0].bytes
     width = opt_mini.module.config.hidden_size
     assert one == opt_mini.num_layers * 4 * 16 * width * 4  # layers, sequences, positions, width, float32
     clean_cache = CleanPassCache(opt_mini, data, limit=batches_kept * one + one // 2)

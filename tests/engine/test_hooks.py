@@ -96,7 +96,7 @@ def test_gradients_reach_every_joined_pre_out(model: LoadedModel) -> None:
     assert list(joined) == [0, 1, 2]
     assert [tensor.flatten().tolist() for tensor in joined.values()] == PRE_OUTS
     assert joined[0].is_leaf
-    # By hand: the last pre-out counts 5 times; the output before it 1 + 5·2·83 times; and so on.
+    # By hand: the last z counts 5 times; the output before it 1 + 5·2·83 times; and so on.
     outer = [1 + 10 * value for value in OUTPUTS[1]]
     inner = [gain * (1 + 6 * value) for gain, value in zip(outer, OUTPUTS[0], strict=True)]
     assert joined[2].grad.flatten().tolist() == [5.0, 5.0]

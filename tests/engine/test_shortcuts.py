@@ -1,4 +1,4 @@
-"""Ways past a block's attention: found where nothing but the pre-out decides, and nowhere else."""
+"""Ways past a block's attention: found where nothing but the z decides, and nowhere else."""
 
 from types import SimpleNamespace
 
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class Apart(nn.Module):
-    """As BERT: one module makes the pre-out, the projection lies outside it."""
+    """As BERT: one module makes the z, the projection lies outside it."""
 
     def __init__(self, gated: bool) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def test_what_other_tools_put_on_the_attention_stays() -> None:
     theirs = attention.forward
     handle = attention.q_proj.register_forward_hook(lambda *_: ran.append(1))
     clean_pass = forward.record(model, batch)
-    assert 1 in clean_pass.pre_outs
+    assert 1 in clean_pass.z_values
     ran.clear()
     clean_passes.ablated_output(model, clean_pass, {1: torch.zeros_like})
     assert not ran and attention.forward is theirs

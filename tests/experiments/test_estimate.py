@@ -50,7 +50,7 @@ def doubled(model: LoadedModel) -> LoadedModel:
 
 @contextmanager
 def moved(model: LoadedModel, layer: int, columns: slice, by: Tensor | None, share: float) -> Iterator[None]:
-    """A hook of the test's own: the columns of a layer's pre-out go `share` of the way; to zero if `by` is None."""
+    """A hook of the test's own: the columns of a layer's z go `share` of the way; to zero if `by` is None."""
 
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         changed = inputs[0].clone()

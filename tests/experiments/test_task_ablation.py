@@ -162,7 +162,7 @@ def test_means_by_position_are_means_of_each_position(opt_mini: LoadedModel) -> 
 
     data = load_data("task:agreement", opt_mini, predictions=7, split="statistics")
     batch = data.rows(range(7))
-    z = forward.pre_outs(opt_mini, batch, [2])[2].double()
+    z = forward.z_values(opt_mini, batch, [2])[2].double()
     means = positional_means(opt_mini, data, data)[2][0]
     mask = batch.inputs["attention_mask"].bool()
     for position in range(data.length):

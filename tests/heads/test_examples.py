@@ -6,7 +6,7 @@ import torch
 
 from ablation_core import load_data
 from ablation_core.data.dataset import Data
-from ablation_core.engine.forward import pre_outs
+from ablation_core.engine.forward import z_values
 from ablation_core.errors import DataError
 from ablation_core.heads import examples as module
 from ablation_core.heads.examples import LayerValues, examples
@@ -22,7 +22,7 @@ def data(opt_mini: LoadedModel) -> Data:
 @pytest.fixture(scope="module")
 def z(opt_mini: LoadedModel, data: Data) -> np.ndarray:
     """(sequences, positions, heads, head_dim) of layer 3."""
-    parts = [pre_outs(opt_mini, batch, [3])[3] for batch in data]
+    parts = [z_values(opt_mini, batch, [3])[3] for batch in data]
     return torch.cat(parts).unflatten(-1, (6, 32)).numpy()
 
 
@@ -83,7 +83,7 @@ def test_long_data_is_sampled_and_its_extremes_stay_exact(
 def test_patches_lie_in_the_image(vit_mini: LoadedModel) -> None:
     images = load_data("fashion-mnist", vit_mini, predictions=20)
     for one in examples(vit_mini, images, "2.1:3", "top", 5):
-        own = pre_outs(vit_mini, images.rows([one.sequence]), [2])[2][0, :, 16 + 3]
+        own = z_values(vit_mini, images.rows([one.sequence]), [2])[2][0, :, 16 + 3]
         assert own[one.position].item() == pytest.approx(one.value, rel=1e-4)
         assert one.patch == divmod(one.position - 1, 7)
 

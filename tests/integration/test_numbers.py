@@ -51,7 +51,7 @@ def test_statistics_of_half_precision_models_are_float32_and_those_of_the_values
     statistics = compute_statistics(model, data)
     values = []
     for batch in data:
-        captured = forward.pre_outs(model, batch, range(model.num_layers))
+        captured = forward.z_values(model, batch, range(model.num_layers))
         assert captured[0].dtype == getattr(torch, dtype), "the model itself stays as it was asked for"
         here = counted_positions(batch, captured[0], 1)
         values.append(np.stack([captured[layer].double()[here].numpy() for layer in captured]))

@@ -53,7 +53,7 @@ def test_every_row_has_a_tiny_model() -> None:
 
 
 def test_the_site_is_heads_times_head_dim_wide(model: LoadedModel) -> None:
-    captured = forward.pre_outs(model, tiny.batch(model), range(model.num_layers))
+    captured = forward.z_values(model, tiny.batch(model), range(model.num_layers))
     for layer, heads in enumerate(model.shape.heads):
         assert captured[layer].shape[-1] == heads * model.head_dim == input_width(model.projections[layer])
 
@@ -96,8 +96,8 @@ def test_resuming_equals_the_whole_forward_bit_for_bit(model: LoadedModel) -> No
     """At the block, and behind its attention; by a constant, and position by position in several layers."""
     batch = tiny.batch(model)
     clean_pass = forward.record(model, batch)
-    assert forward.record(model, batch, pre_outs=False).pre_outs == {}
-    resampled = forward.pre_outs(model, tiny.batch(model, seed=1), range(model.num_layers))
+    assert forward.record(model, batch, z_values=False).z_values == {}
+    resampled = forward.z_values(model, tiny.batch(model, seed=1), range(model.num_layers))
     for layer in range(model.num_layers):
         selection = Selection.parse(f"{layer}.0", model.shape)
         several = Selection.parse(f"{layer}.0 {model.num_layers - 1}.*", model.shape)
@@ -108,8 +108,8 @@ def test_resuming_equals_the_whole_forward_bit_for_bit(model: LoadedModel) -> No
             ),
         ):
             with replace_z(model, replacements):
-                whole = forward.record(model, batch, pre_outs=False).outputs
-            for begin in (clean_pass, replace(clean_pass, pre_outs={})):
+                whole = forward.record(model, batch, z_values=False).outputs
+            for begin in (clean_pass, replace(clean_pass, z_values={})):
                 resumed = clean_passes.ablated_outputs(model, begin, replacements)
                 for one, other in zip(resumed, whole, strict=True):
                     assert torch.equal(hooks.hidden_of(one), hooks.hidden_of(other)), f"layer {layer}"
@@ -120,13 +120,13 @@ def test_attention_behind_which_an_ablation_begins_is_not_computed(model: Loaded
     batch = tiny.batch(model)
     clean_pass = forward.record(model, batch)
     if model.family == "bloom":  # whose attention adds the residual stream itself
-        assert not clean_pass.pre_outs
+        assert not clean_pass.z_values
         return
-    assert list(clean_pass.pre_outs) == [*range(model.num_layers)]
+    assert list(clean_pass.z_values) == [*range(model.num_layers)]
     selection = Selection.parse("1.0", model.shape)
     replacements = clean_passes.constant_replacements(selection, zeros(model), model)
     ran: dict[bool, list[int]] = {True: [], False: []}
-    for skipped, begin in ((True, clean_pass), (False, replace(clean_pass, pre_outs={}))):
+    for skipped, begin in ((True, clean_pass), (False, replace(clean_pass, z_values={}))):
         handles = [
             module.register_forward_hook(lambda *_, place=place, skipped=skipped: ran[skipped].append(place))
             for place, block in enumerate(model.blocks)
@@ -144,7 +144,7 @@ def test_empty_selection_and_own_activations_change_no_bit(model: LoadedModel) -
     batch = tiny.batch(model)
     clean_pass = forward.record(model, batch)
     everything = Selection.parse("*.*", model.shape)
-    own = clean_passes.resampled_replacements(everything, forward.pre_outs(model, batch, everything.layers))
+    own = clean_passes.resampled_replacements(everything, forward.z_values(model, batch, everything.layers))
     # an empty selection puts no hook in; hooks whose masks choose nothing must not change anything either
     nothing = clean_passes.constant_replacements(Selection.parse("", model.shape), zeros(model), model)
     unchosen = {
@@ -163,7 +163,7 @@ def test_statistics_equal_numpy_on_raw_activations(model: LoadedModel) -> None:
     ]
     accumulators = [Accumulator(heads * model.head_dim) for heads in model.shape.heads]
     for seed in range(3):
-        captured = forward.pre_outs(model, tiny.batch(model, seed=seed), range(model.num_layers))
+        captured = forward.z_values(model, tiny.batch(model, seed=seed), range(model.num_layers))
         for layer, accumulator in enumerate(accumulators):
             accumulator.update(captured[layer].flatten(0, -2))
     for hook in hooks:

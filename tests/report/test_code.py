@@ -113,7 +113,7 @@ def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyP
     data = load_data("fashion-mnist", model, 30)
     result = finish_sweep(model, data, SweepSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
     described, shown = result.description, json.loads(json.dumps(result.to_dict()))
-    monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))  # an empty one: measured anew
+    monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))  # an empty one: measured again
     done = run_script(code.sweep_script(described, result.methods), tmp_path)
     assert agree(json.loads(done.stdout), shown) and "note:" not in done.stderr
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "command"))

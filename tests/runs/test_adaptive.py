@@ -236,7 +236,7 @@ def test_without_gradients_it_ends_all_the_same(
 
 
 def test_guesses_are_slopes_of_each_sequences_loss(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    """Against central differences: the pre-out moved a hundredth of the way to zero, and as far away from it."""
+    """Against central differences: the z moved a hundredth of the way to zero, and as far away from it."""
     runs = HeadMeasurements(opt_mini, data, 4, SOME_HEADS, spec().methods, None, 100)
     with open_ledger(tmp_path, "adaptive", {}) as ledger:
         runs.attach(ledger)

@@ -128,7 +128,7 @@ def test_position_explains_nine_tenths_of_the_third_experiments_head(opt_mini: L
 
     values = []
     for batch in load_data(DATA, opt_mini, 6000):
-        values.append(forward.pre_outs(opt_mini, batch, [0])[0][:, 1:, 4 * 32 : 5 * 32].numpy())
+        values.append(forward.z_values(opt_mini, batch, [0])[0][:, 1:, 4 * 32 : 5 * 32].numpy())
     values = np.concatenate(values).astype(np.float64)
     share = values.mean(axis=0).var(axis=0).sum() / values.var(axis=(0, 1)).sum()
     assert round(float(share), 1) == 0.9
