@@ -38,7 +38,11 @@ _COLUMNS = {
 view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
 classes = len(view.model.labels) if view.model.modality == "vision" else None
-metrics = [name for name, metric in METRICS.items() if classes is None or classes >= metric.fewest_classes]
+metrics = [
+    name
+    for name, metric in METRICS.items()
+    if not metric.answers and (classes is None or classes >= metric.fewest_classes)
+]
 
 
 def toggle_head() -> None:

@@ -69,7 +69,7 @@ def find_on_hub(ref: str, api: HfApi | None = None) -> HubModel:
     try:
         api = api or HfApi()
         info = api.model_info(repo, revision=revision, timeout=TIMEOUT_SECONDS, files_metadata=True)
-        if info.gated:
+        if getattr(info, "gated", False):
             api.auth_check(repo)  # everybody sees a gated model's files listed, and only some may read them
     except GatedRepoError as error:
         raise ModelError(

@@ -1,6 +1,9 @@
 """Statistics and results as tidy frames, the form that the charts draw and the tables show."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -8,11 +11,13 @@ import pandas as pd
 from ablation_core.activations.neuron_summary import NeuronSummary, peak_distance
 from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.metrics import metrics_in
-from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
 from ablation_core.methods.registry import constant_values, usual_constants
 from ablation_core.report.numbers import number
 from ablation_core.selection import ModelShape, Selection
+
+if TYPE_CHECKING:
+    from ablation_core.experiments.noise_floor import NoiseFloor
 
 GRID_BINS = 40
 

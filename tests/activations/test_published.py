@@ -43,7 +43,7 @@ def test_the_usual_folder_lists_what_is_published(of_the_user: Path) -> None:
     assert own in paths and PUBLISHED / bundled.STATISTICS[0] not in paths and len(paths) == len(names)
     assert files.list_statistics(of_the_user / "another") == ([], [])
     bundled_one = PUBLISHED / bundled.STATISTICS[1]
-    with pytest.raises(StatisticsError, match="stays"):
+    with pytest.raises(StatisticsError, match="cannot be deleted"):
         inventory.delete_statistics(bundled_one, of_the_user)
     inventory.delete_statistics(own, of_the_user)
     assert bundled_one.exists() and not own.exists()

@@ -151,7 +151,7 @@ def test_the_pages_warn_of_values_that_are_no_numbers(
     page.query_params["model"] = "opt-mini"
     page.run()
     assert not page.exception
-    assert any("the first in layer 4" in warning.value for warning in page.sidebar.warning)
+    assert any("the first in layer 4" in warning.value for warning in page.warning)
 
 
 # Constant neurons, one token, one image, nothing scored
@@ -174,7 +174,9 @@ def test_a_constant_head_keeps_its_value_by_every_constant_and_changes_nothing()
 
 def everything(model: LoadedModel, data: Data, statistics: Statistics, folder: Path) -> list[dict]:
     """Each kind of computation on the same data."""
-    usable = [row for row in METHODS.values() if model.modality in row.modalities and not row.learned]
+    usable = [
+        row for row in METHODS.values() if model.modality in row.modalities and not (row.learned or row.counterfactual)
+    ]
     few = SweepSpec(MEAN, heads=((0, 0), (1, 1)), random_sets=1)
     return [
         ablate(model, data, "1.1", [row.name for row in usable], statistics=statistics).to_dict(),

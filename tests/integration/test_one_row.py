@@ -83,7 +83,7 @@ def test_an_ablation_has_the_new_metric_and_the_new_method(
     assert main([*command, "--predictions", "120", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     data = load_data("python-docs", opt_mini, 120)
-    result = ablate(opt_mini, data, "3.2", ["opposite", "zero"], view.statistics)
+    result = ablate(opt_mini, data, "3.2", ["opposite", "zero"], statistics=view.statistics)
     assert document == result.to_dict()
     total, count = 0.0, 0
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_an_ablation_has_the_new_metric_and_the_new_method(
 
 @pytest.mark.usefixtures("rows")
 def test_the_exported_script_gives_the_numbers_again(opt_mini: LoadedModel, view: View) -> None:
-    result = ablate(opt_mini, load_data("python-docs", opt_mini, 60), "3.2", ["opposite"], view.statistics)
+    result = ablate(opt_mini, load_data("python-docs", opt_mini, 60), "3.2", ["opposite"], statistics=view.statistics)
     script = ablation_exports(view, AblationProgress(result, None)).script
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(script, "script", "exec"), {"__name__": "__main__"})
@@ -117,13 +117,16 @@ def test_maps_curves_and_estimates_have_them_too(opt_mini: LoadedModel, view: Vi
     data, methods = load_data("python-docs", opt_mini, 700, seq_len=128), (METHODS["zero"], OPPOSITE)
     swept = finish_sweep(opt_mini, data, SweepSpec(methods, heads=HEADS, random_sets=1), view.statistics, tmp_path)
     document = swept.to_dict()
-    assert set(document["agreement"]) == set(METRICS) and "entropy" in document["noise_floor"][0]
+    assert (
+        set(document["agreement"]) == {name for name, metric in METRICS.items() if not metric.answers}
+        and "entropy" in document["noise_floor"][0]
+    )
     assert document["heads"][0]["results"][1]["p_values"]["entropy"] is not None
-    found = estimate(opt_mini, data, ["zero", "opposite"], view.statistics, passes=1)
+    found = estimate(opt_mini, data, ["zero", "opposite"], statistics=view.statistics, passes=1)
     estimated = {f"{x}.{y}": (float(found.methods[1]["entropy"].heads[x, y]), 0.1) for x, y in HEADS}
     taken = sweep_exports(swept, "opposite", "entropy", "1.1", estimated, pd.DataFrame())
     assert "change of entropy, nats" in drawn_and_told(taken, "opposite") and len(taken.charts) == 4
-    assert "on the entropy (5 %" in sweep_sentence(swept, "opposite", "entropy") and format_sweep(swept)
+    assert "on the entropy (FDR 5 %" in sweep_sentence(swept, "opposite", "entropy") and format_sweep(swept)
     assert "entropy" in found.to_dict()["results"][0]["heads"][0]
     exact = validate_estimate(opt_mini, data, found, view.statistics, largest_heads(found, 1))
     assert "change of entropy against exact" in format_estimate(found, exact)
@@ -150,7 +153,7 @@ def test_runs_that_are_older_than_a_metric_still_load(
     assert run_frames.map_frame(swept, "zero", "entropy").empty
     assert len(run_frames.map_frame(swept, "zero", "loss")) == 4
     assert run_frames.method_frame(swept, "0.0", "entropy", "zero").empty
-    assert "No head is measured" in sweep_sentence(swept, "zero", "entropy")
+    assert "No head has been measured" in sweep_sentence(swept, "zero", "entropy")
 
 
 def test_a_metric_may_need_several_targets_and_some_data_only(opt_mini: LoadedModel) -> None:
@@ -178,5 +181,5 @@ def test_methods_without_a_mark_of_their_own_are_drawn() -> None:
 
 @pytest.mark.usefixtures("rows")
 def test_the_glossary_explains_a_new_method() -> None:
-    assert words()["Taking something out"].loc["opposite", "what it means"] == OPPOSITE.description
-    assert "peak-own-range" not in words()["Taking something out"].index, "what is explained already is not told twice"
+    assert words()["Ablation"].loc["opposite", "meaning"] == OPPOSITE.description
+    assert "peak-own-range" not in words()["Ablation"].index, "what is explained already is not told twice"

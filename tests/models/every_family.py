@@ -22,7 +22,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ablation_core import bundled, load_model
 from ablation_core.data.dataset import Batch
-from ablation_core.engine import clean_passes
+from ablation_core.engine import clean_passes, forward, scoring
 from ablation_core.errors import AblationError, first_line
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
@@ -292,7 +292,7 @@ def try_family(kind: str, family: str, folder: Path, sizes: Sizes = Sizes()) -> 
 def zeroed_gap(model: LoadedModel) -> float:
     """The largest difference of a loss, in nats, between each layer's last head ablated and its columns zeroed."""
     batch = _batch(model)
-    clean_pass = clean_passes.record(model, batch)
+    clean_pass = forward.record(model, batch)
     zeros = np.zeros((model.num_layers, max(model.shape.heads), model.head_dim), np.float32)
     gaps = []
     for layer, heads in enumerate(model.shape.heads):
@@ -302,7 +302,7 @@ def zeroed_gap(model: LoadedModel) -> float:
         output = clean_passes.ablated_output(
             model, clean_pass, clean_passes.constant_replacements(selection, zeros, model)
         )
-        ablated = clean_passes.score_outputs(model, clean_pass, [output])[1].loss
+        ablated = scoring.score_outputs(model, clean_pass, [output])[1].loss
         weight = model.projections[layer].weight
         size = model.shape.size(layer)
         columns = slice((heads - 1) * size, heads * size)

@@ -209,7 +209,7 @@ def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
     assert f"**{len(significant)} of 36 heads** have a significant effect" in text_of(at)
     assert f"with {expected.taken:.0%} of a full sweep's predictions" in text_of(at)
     assert button(at, "Measure") is None, "nothing is left to do"
-    assert "--adaptive" in at.code[-1].value and "adaptive_sweep(" in at.code[-2].value
+    assert "--adaptive" in at.code[-1].value and "adaptive=True" in at.code[-2].value
 
 
 def test_the_best_kept_run_is_shown_and_others_can_be(folder: Path) -> None:

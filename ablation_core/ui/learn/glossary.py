@@ -25,6 +25,8 @@ _GROUPS: dict[str, dict[str, str]] = {
         "method": "What replaces the value: zero, mean, median, a peak, resampled values, or an optimal constant.",
         "zero": "The number 0, at every position.",
         "mean": "The neuron's average over the statistics part of the data.",
+        "mean-positional": "The neuron's average at the same position of the statistics part's texts or images.",
+        "counterfactual": "The neuron's value at the same position of a prompt that differs in one thing.",
         "median": "The value with half of the neuron's activations on either side.",
         "peak": "The neuron's most frequent value, its mode: the middle of the fullest bin of its histogram.",
         "peak interval": "Where the peak falls in 95 % of samples of as many positions; a wide one means an uncertain peak.",
