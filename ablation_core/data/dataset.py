@@ -120,6 +120,18 @@ class Data:
         """Whether it is prompts with a right and a wrong answer."""
         return self.groups is not None
 
+    def check_one_answer(self, what: str) -> None:
+        """Refuse a task whose answers have several tokens, for what goes by single predictions.
+
+        Raises:
+            DataError: it is such a task.
+        """
+        if self.is_task and not self.one_answer:
+            raise DataError(
+                f"In {self.ref} some answers have several tokens, so that the right and the wrong one are not read off the "
+                f"same logits; {what} needs answers of one token."
+            )
+
     @property
     def is_text(self) -> bool:
         """Whether its sequences are windows of tokens that may be padded."""

@@ -87,6 +87,7 @@ class AblationRun:
             if learned and method.name in learned:
                 self._constants[method.name] = learned[method.name]
             elif method.learned:
+                data.check_one_answer(f"the method {method.name}")
                 self._learners[method.name] = self._learner()
         self.metrics = metrics_of(data)
         self._gauges = {method.name: DisplacementGauge(spec.selection, std) for method in spec.methods}

@@ -156,11 +156,7 @@ class EstimateRun:
         passes: int = PASSES,
     ) -> None:
         positions.check(data.longest or data.seq_len, data.is_task)
-        if data.is_task and not data.one_answer:
-            raise DataError(
-                f"In {data.ref} some answers have several tokens, so that the right and the wrong one are not read off the "
-                f"same logits; heads cannot be estimated there, only ablated."
-            )
+        data.check_one_answer("an estimate")
         if passes < 1:
             raise MethodError(f"An estimate needs at least 1 random pass a batch, not {passes}.")
         if learned := [method.name for method in methods if method.learned]:

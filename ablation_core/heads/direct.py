@@ -81,6 +81,7 @@ def direct_effects(model: LoadedModel, data: Data, progress: Callable[[int, int]
     Raises:
         ModelError: a head's direct contribution is not defined in this model; the sentence says why.
     """
+    data.check_one_answer("a direct effect")
     paths = residual_paths(model, next(iter(data)))
     by_head, logits, counts = [], [], []
     for number, batch in enumerate(data):

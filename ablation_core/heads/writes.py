@@ -93,6 +93,8 @@ def writes(
     if (data is None) == (own is None):
         raise DataError("Give either data or an own input to see what is written there.")
     batches: Iterable[Batch] = data if data is not None else [_at(model, one_input(model, own), position)]  # type: ignore[arg-type]
+    if data is not None:
+        data.check_one_answer("what a head writes")
     path: Tensor | None = None
     total, predictions, nothing = torch.zeros(1), 0, torch.zeros(1)
     for batch in batches:

@@ -115,6 +115,10 @@ def adaptive_steps(
     """
     if spec.precision is not None and not spec.precision > 0:
         raise DataError(f"The precision must be above 0 nats, not {spec.precision}.")
+    if data.is_task:
+        raise DataError(
+            f"{data.ref} is a task, and an adaptive sweep goes by the loss of a text; sweep without --adaptive."
+        )
     if learned := [method.name for method in spec.methods if method.learned]:
         raise MethodError(f"The constants of {learned[0]} are learned for each head; sweep without --adaptive for it.")
     if statistics is not None:

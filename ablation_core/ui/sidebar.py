@@ -16,9 +16,9 @@ import streamlit as st
 from ablation_core import bundled
 from ablation_core.activations.neuron_summary import peak_distance
 from ablation_core.activations.statistics import Statistics, not_finite_sentence
-from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, TEXT_NAMES
+from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, TEXT_NAMES, is_task
 from ablation_core.data.uploads import list_uploads, reference
-from ablation_core.errors import AblationError, as_markdown
+from ablation_core.errors import AblationError, DataError, as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.info import ModelInfo
@@ -177,6 +177,11 @@ def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tu
 
     def read(ref: str) -> tuple[Statistics, str, bool]:
         allowed.check_data(ref)
+        if is_task(ref):
+            raise DataError(
+                f"{ref} is a task. Tasks are measured from the command line and in Python: "
+                f"python -m ablation_core ablate {info.ref} --data {ref} --select 0.0 --method zero"
+            )
         with main:
             statistics, whole = _statistics_or_offer(info, ref, partial_too)
         return statistics, ref, whole

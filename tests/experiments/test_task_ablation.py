@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core import ablate, load_data, load_model
+from ablation_core import ablate, direct_effects, estimate, load_data, load_model, sweep, writes
 from ablation_core.data.dataset import IGNORED, Data
 from ablation_core.errors import DataError, MethodError
 from ablation_core.models.loaded import LoadedModel
@@ -193,3 +193,39 @@ def test_what_cannot_be_asked_is_refused(opt_mini: LoadedModel, tmp_path: Path) 
         ablate(opt_mini, data, "0.0", "zero", positions="answer")
     with pytest.raises(DataError, match="no position 500"):
         ablate(opt_mini, data, "0.0", "zero", positions="500")
+
+
+def test_what_goes_by_single_tokens_refuses_answers_of_several(opt_mini: LoadedModel, tmp_path: Path) -> None:
+    statistics = "python-docs"
+    data = load_data(pairs(tmp_path, *MIXED), opt_mini, predictions=4)
+    for ask in (
+        lambda: estimate(opt_mini, data, "zero"),
+        lambda: ablate(opt_mini, data, "0.0", "optimal", statistics=statistics),
+        lambda: direct_effects(opt_mini, data),
+        lambda: writes(opt_mini, "0.0", data),
+    ):
+        with pytest.raises(DataError, match="needs answers of one token"):
+            ask()
+    with pytest.raises(DataError, match="sweep without --adaptive"):
+        sweep(opt_mini, data, "zero", adaptive=True, cache=tmp_path)
+
+
+def test_an_estimate_of_a_task_is_that_of_its_right_answers(opt_mini: LoadedModel) -> None:
+    data = load_data("task:induction", opt_mini, predictions=24)
+    found = estimate(opt_mini, data, "zero").methods[0].loss.heads
+    exact = {
+        name: ablate(opt_mini, data, name, "zero").results[0].change["loss"].mean for name in ("0.0", "2.2", "5.5")
+    }
+    small = min(exact, key=lambda name: abs(exact[name]))  # of second order: good where little changes
+    layer, head = map(int, small.split("."))
+    assert found[layer, head] == pytest.approx(exact[small], abs=0.05 + 0.5 * abs(exact[small]))
+
+
+def test_every_head_of_a_task(opt_mini: LoadedModel, tmp_path: Path) -> None:
+    data = load_data("task:induction", opt_mini, predictions=10)
+    swept = sweep(opt_mini, data, "zero", heads=[(1, 3), (4, 5)], cache=tmp_path).to_dict()
+    for head in swept["heads"]:
+        alone = ablate(opt_mini, data, head["head"], "zero").to_dict()["results"][0]
+        for metric in ("loss", "logit_difference", "accuracy", "probability"):
+            assert head["results"][0][metric] == alone[metric]
+            assert head["results"][0]["change"][metric] == alone["change"][metric]
