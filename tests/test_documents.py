@@ -20,7 +20,7 @@ SCRIPT = re.compile(r"python ((?:\w+/)+\w+\.py)")
 PATH = re.compile(r"`((?:ablation_core|tests|benchmarks|docs|pages)/[\w/.-]*)`")
 # What people would have to learn before they could read on, or what a native speaker would not write. Code is not searched.
 UNWANTED = re.compile(
-    r"\b(z?|donors?|told (?:from|apart)|not told|given up(?! to)|spared|anew|parcels?|goes on|go on|going on|hurts?|ha(?:s|ve) hurt"
+    r"\b(pre-outs?|donors?|told (?:from|apart)|not told|given up(?! to)|spared|anew|parcels?|goes on|go on|going on|hurts?|ha(?:s|ve) hurt"
     r"|(?<!there )is no (?!longer)|asked for by name|take it with you|kept pieces?|finished pieces?|looks at all heads"
     r"|(?:nats|seconds|bytes|tokens|lines|bins) an? \w+)\b",
     re.IGNORECASE,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ablation_core.data.positions import Positions
 from ablation_core.engine.metrics import figures
 from ablation_core.presentation import Presented
 from ablation_core.storage import as_number
@@ -88,6 +87,8 @@ class AblationResult(Presented):
     @property
     def positions_spared(self) -> int:
         """How many positions at the start were left as they are, where that is all that `positions` says; else 0."""
+        from ablation_core.data.positions import Positions  # with torch: the first page draws results without it
+
         return Positions.parse(self.positions).skipped
 
     def to_dict(self) -> dict:

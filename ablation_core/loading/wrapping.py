@@ -50,7 +50,8 @@ def attach_tokenizer(model: LoadedModel, tokenizer: Any) -> None:
     """
     with tokenizer_faults(model.ref):
         model.tokenizer = tokenizer
-        if len(model.tokenizer) < 2:
+        words = set(model.tokenizer.get_vocab()) - set(model.tokenizer.all_special_tokens)
+        if len(model.tokenizer) < 2 or not words:
             raise ModelError(f"{model.ref} has no tokenizer; save its tokenizer (tokenizer.json) beside the weights.")
         special_tokens(model)
         model.tokenizer.decode(encode(model, "A text, to try it.", special=True))

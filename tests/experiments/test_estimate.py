@@ -222,11 +222,11 @@ def test_the_standard_error_covers_and_shrinks() -> None:
 
     small = [run(16, seed).methods[0] for seed in range(sets)]
     for quantity in ("kl", "loss"):
-        means = np.stack([getattr(found, quantity).heads for found in small])
-        errors = np.stack([getattr(found, quantity).heads_error for found in small])
+        means = np.stack([found[quantity].heads for found in small])
+        errors = np.stack([found[quantity].heads_error for found in small])
         inside = np.abs(means - means.mean(0)) < 2.13 * errors  # t with 15 degrees of freedom
         assert 0.88 < inside.mean() <= 0.995
-        large = getattr(run(64, 999).methods[0], quantity).heads_error
+        large = run(64, 999).methods[0][quantity].heads_error
         assert np.median(large / errors.mean(0)) == pytest.approx(0.5, abs=0.12)
 
 
@@ -291,7 +291,7 @@ def test_estimates_rank_the_heads_of_a_trained_model(opt_mini: LoadedModel) -> N
         ("kl", [result.performance["kl"] for result in exact]),
         ("loss", [result.change["loss"].mean for result in exact]),
     ):
-        assert spearmanr([getattr(found, quantity).heads[head] for head in heads], values).statistic > 0.85
+        assert spearmanr([found[quantity].heads[head] for head in heads], values).statistic > 0.85
 
 
 def test_agreement_by_hand() -> None:

@@ -64,6 +64,6 @@ def test_heads_are_ablated_and_counted_layer_by_layer(model: LoadedModel, tmp_pa
     alone = ablate(model, data, every[-1], "mean", statistics=statistics).to_dict()["results"][0]["change"]["loss"][
         "mean"
     ]
-    estimated = estimate(model, data, "mean", statistics).to_dict()["results"][0]["heads"]
+    estimated = estimate(model, data, "mean", statistics=statistics).to_dict()["results"][0]["heads"]
     assert [row["head"] for row in estimated] == every
     assert np.isfinite(alone)

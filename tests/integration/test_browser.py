@@ -42,7 +42,7 @@ def test_a_first_visit_shows_something_and_leads_on(page, address: str) -> None:
     page.wait_for_selector('[data-testid="stVegaLiteChart"] .mark-rect path')
     assert re.search(r"Neuron \d\.\d:\d+", settled(page)), "a neuron is shown without a click"
     page.get_by_role("link", name="Ablate").click()
-    page.wait_for_function("() => document.body.innerText.includes('For scale')")
+    page.wait_for_function("() => document.body.innerText.includes('random sets of as many neurons')")
     assert "2,000 predictions" in settled(page)
     assert page.locator('[data-testid="stException"]').count() == 0
 
@@ -92,7 +92,7 @@ def test_the_address_carries_a_neuron_clicked_within_the_fragment(page, address:
 
 def test_an_own_prompt_is_answered(page, address: str) -> None:
     page.goto(f"{address}/ablate?model=opt-mini&predictions=500&select=2.*")
-    assert "What it would have written" in settled(page)
+    assert "Continuation" in settled(page)
     field = page.locator("textarea").first
     field.fill("An <b>exception</b> is raised when")
     field.press("Control+Enter")
@@ -112,7 +112,7 @@ def test_an_own_image_is_classified_and_a_broken_one_refused(page, address: str,
     Image.linear_gradient("L").save(picture)
     broken.write_bytes(picture.read_bytes()[:300])
     page.locator('input[type="file"]').set_input_files(picture)
-    page.wait_for_function("() => document.body.innerText.includes('of the probability lies elsewhere')")
+    page.wait_for_function("() => document.body.innerText.includes('of the probability mass moves')")
     page.locator('input[type="file"]').set_input_files(broken)
     page.wait_for_function("() => document.body.innerText.includes('cannot be read as an image')")
     assert page.locator('[data-testid="stException"]').count() == 0

@@ -24,7 +24,6 @@ from ablation_core import __main__ as cli
 from ablation_core import bundled, load_model
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import list_statistics, load_statistics, save_statistics
-from ablation_core.cli import commands
 from ablation_core.data import user_input
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.data.load import load_data
@@ -157,7 +156,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         return kept[ref, device, dtype]
 
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
-        patch.setattr(commands, "load_model", load)
+        patch.setattr("ablation_core.loading.load.load_model", load)
         patch.setenv("HOME", str(folder))
         patch.setenv("COLUMNS", "80")
         for name in bundled.NAMES:  # the libraries that they import may prepare folders of their own

@@ -305,7 +305,7 @@ def run_until(test: AppTest, done: Callable[[], bool]) -> AppTest:
 
 
 def test_kept_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.shared_results(), "most", 2)
+    monkeypatch.setattr(server.shared_results(), "_Cache__maxsize", 2)
     for head in ("0.0", "1.0", "2.0"):
         run_until(page(select=head), lambda head=head: head in kept_selections())
     assert kept_selections() == ["1.0", "2.0"]
@@ -360,6 +360,7 @@ def test_who_waits_is_told_so_again_and_again_and_then_gets_the_model(
 ) -> None:
     monkeypatch.setattr(turns, "_PATIENCE", 0.02)
     said: list[str] = []
+    turns.fair_lock(vit_mini)
     with held_elsewhere(vit_mini) as enough:
 
         def say(words: str) -> None:
