@@ -463,7 +463,8 @@ def test_statistics_of_another_format_are_said_so_with_both_versions_and_what_to
     assert words in other_statistics(opt_mini, "python-docs", tmp_path)
     assert other_statistics(opt_mini, "python-code", tmp_path) == ""
     small = ["--predictions", "60", "--seq-len", "16", "--cache-dir", str(tmp_path)]
-    assert cli.main(["ablate", "opt-mini", "--select", "0.0", "--method", "mean", *small]) == 1
+    folder = ["--data", "python-docs", "--statistics", str(path)]
+    assert cli.main(["ablate", "opt-mini", "--select", "0.0", "--method", "mean", *folder, *small]) == 1
     assert words in capsys.readouterr().err
     assert cli.main(["stats", "opt-mini", *small]) == 0, "what to do does help"
     assert cli.main(["ablate", "opt-mini", "--select", "0.0", "--method", "mean", *small]) == 0
