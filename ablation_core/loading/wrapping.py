@@ -50,7 +50,7 @@ def attach_tokenizer(model: LoadedModel, tokenizer: Any) -> None:
     """
     with tokenizer_faults(model.ref):
         model.tokenizer = tokenizer
-        words = set(model.tokenizer.get_vocab()) - set(model.tokenizer.all_special_tokens)
+        words = set(model.tokenizer.get_vocab()) - set(model.tokenizer.get_added_vocab())
         if len(model.tokenizer) < 2 or not words:
             raise ModelError(f"{model.ref} has no tokenizer; save its tokenizer (tokenizer.json) beside the weights.")
         special_tokens(model)
