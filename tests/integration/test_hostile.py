@@ -147,9 +147,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(CACHE / "opt-mini", folder / "cache" / "opt-mini")
     kept: dict[tuple, LoadedModel] = {}
 
-    def load(ref: str, device: str, dtype: str, cache_dir: Path) -> LoadedModel:
+    def load(
+        ref: Any, device: str = "auto", dtype: str = "auto", cache_dir: Path = CACHE, *parts: Any, **named: Any
+    ) -> LoadedModel:
         if (ref, device, dtype) not in kept:
-            model = load_model(ref, device, dtype, cache_dir)
+            model = load_model(ref, device, dtype, cache_dir, *parts, **named)
             if ref not in bundled.NAMES:
                 return model
             kept[ref, device, dtype] = model
