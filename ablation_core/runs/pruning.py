@@ -22,7 +22,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs
+from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs, results_so_far
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.storage import matches_schema
 
@@ -122,12 +122,10 @@ def curve_steps(
         for seed in spec.seeds
     ]
     with open_ledger(folder, "curve", description) as ledger:
-        count, result = len(ledger.done), _result(description | _asked(spec), ledger.done)
         made = describe_made(model, data)
-        for share in measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine):
-            if len(ledger.done) != count:
-                count = len(ledger.done)
-                result = _result(description | _asked(spec), ledger.done)
+        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine)
+        so_far = results_so_far(shares, ledger.done, lambda done: _result(description | _asked(spec), done))
+        for result, share in so_far:
             yield replace(result, share=share, provenance=made)
 
 

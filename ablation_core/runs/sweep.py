@@ -25,7 +25,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs, tested_alike
+from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs, results_so_far, tested_alike
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.correlation import rank_agreement
 from ablation_core.stats.sequential import FALSE_DISCOVERIES, adjusted
@@ -202,12 +202,10 @@ def sweep_steps(
     with open_ledger(folder, "sweep", description) as ledger:
         ledger.done = tested_alike(ledger.done)
         names = [method.name for method in spec.methods]
-        count, result = len(ledger.done), _result(description, names, ledger.done, wanted)
         made = describe_made(model, data)
-        for share in measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine):
-            if len(ledger.done) != count:
-                count = len(ledger.done)
-                result = _result(description, names, ledger.done, wanted)
+        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine)
+        so_far = results_so_far(shares, ledger.done, lambda done: _result(description, names, done, wanted))
+        for result, share in so_far:
             yield replace(result, share=share, provenance=made)
 
 

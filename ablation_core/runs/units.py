@@ -4,11 +4,11 @@ What a piece gives does not depend on which other methods are measured beside it
 methods later computes only those that are missing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
 
 from ablation_core.engine.metrics import figures, metrics_in
 from ablation_core.experiments.ablation import AblationRun
@@ -16,6 +16,7 @@ from ablation_core.runs.ledger import KeptRun, find_runs
 from ablation_core.selection import Selection
 from ablation_core.storage import NUMBER_OR_NULL, matches_schema
 
+Result = TypeVar("Result")
 TESTED_BY = "BCa interval"  # what a record's p-values belong to; in older ones they are t-tests, and nothing says so
 
 
@@ -107,3 +108,14 @@ def record_of(unit: WorkUnit, run: AblationRun) -> dict:
         "results": document["results"],
         "tested_by": TESTED_BY,
     }
+
+
+def results_so_far(
+    shares: Iterable[float], done: Mapping[str, dict], result_of: Callable[[Mapping[str, dict]], Result]
+) -> Iterator[tuple[Result, float]]:
+    """With each share of the work, the result of what is done by then; it is made anew only when there is more."""
+    count, result = len(done), result_of(done)
+    for share in shares:
+        if len(done) != count:
+            count, result = len(done), result_of(done)
+        yield result, share
