@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ablation_core.report.neurons import describe_neurons
     from ablation_core.report.sentences import comparison, verdict
     from ablation_core.runs.adaptive import AdaptiveResult
+    from ablation_core.runs.position_map import PositionMapResult, position_map
     from ablation_core.runs.pruning_result import CurveResult
     from ablation_core.runs.sweep import SweepResult
     from ablation_core.runs.whole_runs import curve, sweep
@@ -67,6 +68,7 @@ _HOMES = {  # name → the module that has it
     "ModelShape": "selection",
     "NeuronSummary": "activations.neuron_summary",
     "NoiseFloor": "experiments.noise_floor",
+    "PositionMapResult": "runs.position_map",
     "Selection": "selection",
     "Statistics": "activations.statistics",
     "SweepResult": "runs.sweep",
@@ -88,6 +90,7 @@ _HOMES = {  # name → the module that has it
     "load_model": "loading.load",
     "load_statistics": "activations.files",
     "noise_floor": "experiments.noise_floor",
+    "position_map": "runs.position_map",
     "save_statistics": "activations.files",
     "summarise_neuron": "activations.neuron_summary",
     "sweep": "runs.whole_runs",
@@ -113,6 +116,7 @@ __all__ = [
     "ModelShape",
     "NeuronSummary",
     "NoiseFloor",
+    "PositionMapResult",
     "Selection",
     "Statistics",
     "SweepResult",
@@ -134,6 +138,7 @@ __all__ = [
     "load_model",
     "load_statistics",
     "noise_floor",
+    "position_map",
     "save_statistics",
     "summarise_neuron",
     "sweep",

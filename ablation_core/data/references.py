@@ -46,6 +46,10 @@ def is_text(ref: str) -> bool:
     return ref in TEXT_NAMES or (ref.partition(":")[0] in TEXT_KINDS and ":" in ref)
 
 
+# Of `tasks.TASKS`, here so that they can be listed without loading what draws them.
+TASK_NAMES = ("ioi", "induction", "greater-than", "agreement", "facts")
+
+
 def is_task(ref: str) -> bool:
     """Whether it names prompts with a right and a wrong answer (`task_data.py`)."""
     return ref.startswith(("task:", "pairs:"))

@@ -59,6 +59,7 @@ class LoadedModel:
         special_positions: how many first positions hold no part of the input (class token, registers), as seen when it
             ran; None where that was not tried.
         resumes: whether a pass may begin at any block; not where later blocks read what earlier ones left elsewhere.
+        takes_prefix: whether a pass may begin in the middle of a sequence; None until it is tried (`prefix.py`).
         lock: hold it while hooks are on; several sessions may share the model.
         shortcuts: each layer's way past its attention, if it has one; found at the first clean pass (`shortcuts.py`).
         special_tokens: what its tokenizer puts before and after a text; found when first asked for (`tokenizer.py`).
@@ -85,6 +86,7 @@ class LoadedModel:
     _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
     special_positions: int | None = None
     resumes: bool = True
+    takes_prefix: bool | None = None
 
     @property
     def family(self) -> str:
@@ -171,6 +173,7 @@ class LoadedModel:
         sums = weight_sums(self.module)
         if self._known is None or self._known[0] != sums:
             self._known = sums, self._digest()
+            self.takes_prefix = None
             self.shortcuts = None  # they hold for the weights that they were tried with
         return self._known[1]
 

@@ -3,6 +3,8 @@
 Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are those of `charts.mark_of`.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -35,36 +37,76 @@ def effect_map(
 ) -> alt.LayerChart:
     """Every head's change, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
-    The colour is the value, always, on a square-root scale, so that small changes show beside large ones. Significant
-    ones are bold or, on a map too large for numbers, have a dot; estimates are italic or have a ring. (Vega drops dashes
-    and, on discrete fields, opacity from rectangles.)
-
     Args:
         frame: as `run_frames.map_frame` makes it.
         metric: what is drawn; changes for the worse are orange.
         dark: whether it is drawn on a dark page.
     """
-    frame, form = _in_points(frame, metric.cell_format, "value", "low", "high", "estimate")
+    axes = (Axis("layer", range(layers)), Axis("head", range(heads)[::-1]))
+    named = {"label": "head"}
+    return effect_cells(frame, title, metric, *axes, named, layers * heads <= MOST_LABELLED, dark)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of a map: the column that it shows, which is also its title, and the column's values in their order."""
+
+    column: str
+    values: Sequence[int | str]
+
+
+def effect_cells(
+    frame: pd.DataFrame,
+    title: str,
+    metric: Metric,
+    x: Axis,
+    y: Axis,
+    named: Mapping[str, str],
+    labelled: bool,
+    dark: bool = False,
+) -> alt.LayerChart:
+    """A map of changes, each a cell, clickable as the selection `pick`.
+
+    The colour is the value, always, on a square-root scale, so that small changes show beside large ones. Significant
+    ones are bold or, on a map too large for numbers, have a dot; estimates are italic or have a ring. (Vega drops dashes
+    and, on discrete fields, opacity from rectangles.)
+
+    Args:
+        frame: the axes' columns, value, low, high, q, state, picked, and estimate where there are estimates.
+        named: columns that say what a cell is, with the words for them.
+        labelled: whether there is room for numbers.
+    """
+    spans = [name for name in ("value", "low", "high", "estimate") if name in frame]
+    frame, form = _in_points(frame, metric.cell_format, *spans)
     most = max(frame["value"].abs().max(), 1e-12) if len(frame) else 1.0
     below, above = (HELP, HARM) if metric.worse > 0 else (HARM, HELP)
     domain = [0, most] if metric.divergence else [-most, -1e-9 * most, 1e-9 * most, most]
     colours = [FADED[above], above] if metric.divergence else [below, FADED[below], FADED[above], above]
-    places = {"layer": list(range(layers)), "head": list(range(heads))}
     base = alt.Chart(frame).encode(
         x=alt.X(
-            "layer:O",
-            title="layer",
-            scale=alt.Scale(domain=places["layer"]),
+            f"{x.column}:O",
+            title=x.column,
+            scale=alt.Scale(domain=list(x.values)),
             axis=alt.Axis(labelAngle=0, domain=False, ticks=False, labelOverlap=True),
         ),
         y=alt.Y(
-            "head:O",
-            title="head",
-            scale=alt.Scale(domain=places["head"][::-1]),
+            f"{y.column}:O",
+            title=y.column,
+            scale=alt.Scale(domain=list(y.values)),
             axis=alt.Axis(domain=False, ticks=False, labelOverlap=True),
         ),
     )
-    pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle=False)
+    pick = alt.selection_point(name="pick", fields=[x.column, y.column], toggle=False)
+    tooltip = [
+        *(alt.Tooltip(f"{column}:N", title=words) for column, words in named.items()),
+        alt.Tooltip("value:Q", title=title, format=form),
+        alt.Tooltip("low:Q", title="95 % interval from", format=form),
+        alt.Tooltip("high:Q", title="to", format=form),
+        alt.Tooltip("q:Q", title="q over the map", format=".3f"),
+        alt.Tooltip("state:N", title="is"),
+    ]
+    if "estimate" in frame:
+        tooltip.append(alt.Tooltip("estimate:Q", title="instant estimate", format=form))
     cells = (
         base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808090", strokeWidth=1)
         .encode(
@@ -80,15 +122,7 @@ def effect_map(
                     tickCount=3,
                 ),
             ),
-            tooltip=[
-                alt.Tooltip("label:N", title="head"),
-                alt.Tooltip("value:Q", title=title, format=form),
-                alt.Tooltip("low:Q", title="95 % interval from", format=form),
-                alt.Tooltip("high:Q", title="to", format=form),
-                alt.Tooltip("q:Q", title="q over the map", format=".3f"),
-                alt.Tooltip("state:N", title="is"),
-                alt.Tooltip("estimate:Q", title="instant estimate", format=form),
-            ],
+            tooltip=tooltip,
         )
         .add_params(pick)
     )
@@ -96,35 +130,40 @@ def effect_map(
         fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
     )
     strong = f"abs(datum.value) >= {0.65 * most}"
-    if layers * heads <= MOST_LABELLED:
-        shown = base.transform_calculate(
-            shown=f"format(datum.value, '{form}')"
-        ).transform_calculate(
-            shown="test(/[1-9]/, datum.shown) ? datum.shown : replace(datum.shown, /[+−-]/, '')"  # no sign before a zero
-        )
-        marks = shown.mark_text(
-            fontSize=11,
-            fontWeight=alt.expr(f"datum.state === '{STATES[0]}' ? 'bold' : 'normal'"),
-            fontStyle=alt.expr(f"datum.state === '{STATES[2]}' ? 'italic' : 'normal'"),
+    marks = _numbers(base, form, strong, dark) if labelled else _dots(base, strong, dark)
+    chart = alt.LayerChart(layer=[cells, outline, marks])
+    return chart.properties(height=110 + max(150, min(34 * len(y.values), 480)))
+
+
+def _numbers(base: alt.Chart, form: str, strong: str, dark: bool) -> alt.Chart:
+    """Each cell's value: bold where it is significant, italic where it is estimated."""
+    shown = base.transform_calculate(shown=f"format(datum.value, '{form}')").transform_calculate(
+        shown="test(/[1-9]/, datum.shown) ? datum.shown : replace(datum.shown, /[+−-]/, '')"  # no sign before a zero
+    )
+    return shown.mark_text(
+        fontSize=11,
+        fontWeight=alt.expr(f"datum.state === '{STATES[0]}' ? 'bold' : 'normal'"),
+        fontStyle=alt.expr(f"datum.state === '{STATES[2]}' ? 'italic' : 'normal'"),
+        cursor="pointer",
+        tooltip=None,
+    ).encode(text=alt.Text("shown:N"), color=_ink_on(strong, dark))
+
+
+def _dots(base: alt.Chart, strong: str, dark: bool) -> alt.Chart:
+    """A dot where a change is significant, a ring where it is estimated."""
+    return (
+        base.transform_filter(f"datum.state !== '{STATES[1]}'")
+        .mark_point(
+            size=12,
+            strokeWidth=1,
+            fillOpacity=alt.expr(f"datum.state === '{STATES[0]}' ? 1 : 0"),
+            filled=True,
+            strokeOpacity=1,
             cursor="pointer",
             tooltip=None,
-        ).encode(text=alt.Text("shown:N"), color=_ink_on(strong, dark))
-    else:
-        marks = (
-            base.transform_filter(f"datum.state !== '{STATES[1]}'")
-            .mark_point(
-                size=12,
-                strokeWidth=1,
-                fillOpacity=alt.expr(f"datum.state === '{STATES[0]}' ? 1 : 0"),
-                filled=True,
-                strokeOpacity=1,
-                cursor="pointer",
-                tooltip=None,
-            )
-            .encode(fill=_ink_on(strong, dark), stroke=_ink_on(strong, dark))
         )
-    chart = alt.LayerChart(layer=[cells, outline, marks])
-    return chart.properties(height=110 + max(150, min(34 * heads, 480)))
+        .encode(fill=_ink_on(strong, dark), stroke=_ink_on(strong, dark))
+    )
 
 
 def agreement_matrix(frame: pd.DataFrame, methods: list[str], dark: bool = False) -> alt.LayerChart:

@@ -15,17 +15,27 @@ import numpy as np
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.noise_floor import random_head
-from ablation_core.experiments.provenance import describe_made, describe_run
+from ablation_core.experiments.provenance import describe_made
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs, results_so_far, tested_alike
+from ablation_core.runs.units import (
+    Rows,
+    WorkUnit,
+    describe_work,
+    kept_baseline,
+    kept_rows,
+    kept_runs,
+    results_so_far,
+    tested_alike,
+)
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.correlation import rank_agreement
 from ablation_core.stats.sequential import FALSE_DISCOVERIES, adjusted
@@ -41,12 +51,14 @@ class SweepSpec:
     Attributes:
         heads: these only, measured in this order; by default all, by layer and head. The numbers do not depend on it.
         random_sets: how many random sets of neurons make the noise floor, taken from the layers in turn.
+        positions: where in each sequence heads and random sets are ablated.
     """
 
     methods: tuple[Method, ...]
     bins: int = DEFAULT_BINS
     heads: tuple[Head, ...] | None = None
     random_sets: int = RANDOM_SETS
+    positions: Positions = EVERYWHERE
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,11 @@ class SweepResult(Presented):
         """Those that every row has; all, where there is none yet."""
         rows = [row["change"] for methods in self.rows.values() for row in methods.values()]
         return [name for name in METRICS if all(name in row for row in rows)]
+
+    @property
+    def positions(self) -> str:
+        """Where in each sequence the heads were ablated."""
+        return str(self.description.get("positions", "all"))
 
     def changes(self, method: str, metric: str) -> dict[str, float]:
         """Measured head → mean change; NaN where the ablated model gave no numbers. Nothing of a row without the metric."""
@@ -126,22 +143,25 @@ class SweepResult(Presented):
 
         For each method of each head: its performance, its changes with intervals, `p` (of the change of loss being 0,
         `intervals.py`), `q` (p after Benjamini and Hochberg over the heads of the method) and
-        `told_from_no_effect`, which is whether q is at most 5 %. Then the noise floor (the range of changes among random
-        sets of one head's size) and the rank agreement between methods.
+        `told_from_no_effect`, which is whether q is at most 5 %; `q_values` has q of every metric that is tested. Then
+        the noise floor (the range of changes among random sets of one head's size) and the rank agreement between methods.
         """
-        adjusted = {method: self.adjusted(method, "loss") for method in self.methods}
+        tested = [name for name in self.metrics if METRICS[name].tested]
+        adjusted = {(method, name): self.adjusted(method, name) for method in self.methods for name in tested}
         significant = {method: self.significant(method, "loss") for method in self.methods}
 
         def row(head: str, method: str) -> dict:
             kept = self.rows[head][method]
-            tested = {"p": kept["p_values"]["loss"], "q": adjusted[method][head]}
-            return kept | tested | {"told_from_no_effect": head in significant[method]}
+            q = {name: adjusted[method, name][head] for name in tested}
+            judged = {"p": kept["p_values"]["loss"], "q": q["loss"], "q_values": q}
+            return kept | judged | {"told_from_no_effect": head in significant[method]}
 
         floors = {
             method: {metric: floor for metric in self.metrics if (floor := self.floor(method, metric)) is not None}
             for method in self.methods
         }
         return self.description | {
+            "positions": self.positions,
             "provenance": self.provenance,
             "baseline": self.baseline,
             "heads_wanted": len(self.wanted),
@@ -164,11 +184,6 @@ def every_head(model: LoadedModel) -> list[Head]:
     return [(layer, head) for layer, count in enumerate(model.shape.heads) for head in range(count)]
 
 
-def describe_sweep(model: LoadedModel, data: Data, statistics: Statistics | None, bins: int) -> dict:
-    """What decides a sweep's numbers, and so its ledger."""
-    return describe_run(model, data, statistics) | {"bins": bins}
-
-
 def sweep_steps(
     model: LoadedModel,
     data: Data,
@@ -188,13 +203,14 @@ def sweep_steps(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    description = describe_sweep(model, data, statistics, spec.bins)
-    clean_cache = clean_cache or CleanPassCache(model, data)
+    spec.positions.check(data.longest or data.seq_len, data.is_task)
+    description = describe_work(model, data, statistics, spec.bins, spec.positions)
+    clean_cache = clean_cache or CleanPassCache(model, data, keys_values=not spec.positions.everywhere)
     heads = tuple(every_head(model)) if spec.heads is None else spec.heads
     units = _interleaved(
-        [WorkUnit(_name(head), Selection.of_heads([head], model.shape)) for head in heads],
+        [WorkUnit(_name(head), Selection.of_heads([head], model.shape), spec.positions) for head in heads],
         [
-            WorkUnit(f"random {number}", random_head(model.shape, number, data.seed))
+            WorkUnit(f"random {number}", random_head(model.shape, number, data.seed), spec.positions)
             for number in range(spec.random_sets if heads else 0)
         ],
     )

@@ -10,8 +10,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
+from ablation_core.activations.statistics import Statistics
+from ablation_core.data.dataset import Data
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.metrics import figures, metrics_in
 from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.provenance import describe_run
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.ledger import KeptRun, find_runs
 from ablation_core.selection import Selection
 from ablation_core.storage import NUMBER_OR_NULL, matches_schema
@@ -22,15 +27,27 @@ TESTED_BY = "BCa interval"  # what a record's p-values belong to; in older ones 
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """A selection with the name it has in the ledger, and its cost: the blocks that are run for it."""
+    """A selection and where it is ablated, with the name it has in the ledger, and its cost: the blocks run for it."""
 
     name: str
     selection: Selection
+    positions: Positions = EVERYWHERE
 
     @property
     def cost(self) -> int:
         layers = self.selection.layers
         return self.selection.shape.layers - (layers[0] if layers else 0) + 1  # 1 for the scoring
+
+
+def describe_work(
+    model: LoadedModel, data: Data, statistics: Statistics | None, bins: int, positions: Positions = EVERYWHERE
+) -> dict:
+    """What decides a long run's numbers, and so its ledger's name.
+
+    Positions are named only where they are not all of them: the files of earlier runs are found by this description.
+    """
+    described = describe_run(model, data, statistics) | {"bins": bins}
+    return described if positions.everywhere else described | {"positions": str(positions)}
 
 
 _SPAN: dict[str, Any] = {"mean": NUMBER_OR_NULL, "low": NUMBER_OR_NULL, "high": NUMBER_OR_NULL}
