@@ -1,7 +1,7 @@
-"""A file of finished pieces of a long run: each is kept as soon as it is computed, so that a run can be ended anywhere.
+"""A file of finished work units of a long run: each is kept as soon as it is computed, so that a run can be ended anywhere.
 
-One JSON line a piece with its digest, behind a first line that says what the run is. A line cut short by a crash is
-dropped when the file is opened again, and so is a damaged one: its piece is measured again. Floats are written so that
+One JSON line per unit with its digest, behind a first line that says what the run is. A line cut short by a crash is
+dropped when the file is opened again, and so is a damaged one: its unit is measured again. Floats are written so that
 they read back as they were.
 """
 
@@ -22,13 +22,13 @@ VERSION = 2  # raised whenever the same run would give other numbers
 
 
 class Ledger:
-    """The pieces of one run that are done: name → record. `add` writes through to the disk."""
+    """The units of one run that are done: name → record. `add` writes through to the disk."""
 
     def __init__(self, path: Path, done: dict[str, dict]) -> None:
         self.path, self.done = path, done
 
     def add(self, name: str, record: dict) -> None:
-        """Keep a finished piece.
+        """Keep a finished unit.
 
         Raises:
             StatisticsError: it cannot be written.
@@ -85,7 +85,7 @@ def open_ledger(folder: Path, kind: str, run: dict) -> Iterator[Ledger]:
 
 @dataclass(frozen=True)
 class KeptRun:
-    """What is left of a run in the cache folder: what it was, and its finished pieces."""
+    """What is left of a run in the cache folder: what it was, and its finished units."""
 
     path: Path
     run: dict
@@ -93,7 +93,7 @@ class KeptRun:
 
 
 def find_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
-    """The runs of this kind and model that have any piece; nothing is locked or changed, what is damaged is left out.
+    """The runs of this kind and model that have any unit; nothing is locked or changed, what is damaged is left out.
 
     With the usual cache folder come those published with the project, but for runs that it has gone on with itself.
     """
@@ -128,7 +128,7 @@ def _digest(name: str, record: dict) -> str:
 
 
 def _piece(line: bytes) -> tuple[str, dict] | None:
-    """A line's piece and record; None where it is damaged. Lines without a digest are of an earlier version."""
+    """A line's unit and record; None where it is damaged. Lines without a digest are of an earlier version."""
     try:
         kept = json.loads(line)
         name, record = kept["piece"], kept["record"]
@@ -139,7 +139,7 @@ def _piece(line: bytes) -> tuple[str, dict] | None:
 
 
 def _read(path: Path, header: str) -> dict[str, dict]:
-    """The finished pieces; what a crash cut short, or damage made unreadable, is removed from the file."""
+    """The finished units; what a crash cut short, or damage made unreadable, is removed from the file."""
     data = path.read_bytes() if path.exists() else b""
     first, *lines = data.splitlines(keepends=True) or [b""]
     if not first.endswith(b"\n"):

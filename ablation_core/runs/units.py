@@ -1,6 +1,6 @@
-"""The pieces of a long run: selections that are each ablated by several methods and kept as soon as they are measured.
+"""The work units of a long run: selections that are each ablated by several methods and kept as soon as they are measured.
 
-What a piece gives does not depend on which other methods are measured beside it: a run that is asked for with more
+What a unit gives does not depend on which other methods are measured beside it: a run that is asked for with more
 methods later computes only those that are missing.
 """
 
@@ -54,7 +54,7 @@ def kept_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
     return kept
 
 
-Rows = dict[str, dict[str, dict]]  # piece → method → the method's row, as in the document of `ablate`
+Rows = dict[str, dict[str, dict]]  # unit → method → the method's row, as in the document of `ablate`
 
 
 def kept_rows(done: Mapping[str, dict]) -> Rows:
@@ -67,7 +67,7 @@ def kept_rows(done: Mapping[str, dict]) -> Rows:
 
 
 def kept_baseline(done: Mapping[str, dict]) -> dict | None:
-    """The clean model's performance, which all pieces share; None where there is no piece."""
+    """The clean model's performance, which all units share; None where there is no unit."""
     return next((record["baseline"] for record in done.values() if _is_record(record)), None)
 
 
@@ -95,7 +95,7 @@ def tested_alike(done: Mapping[str, dict]) -> dict[str, dict]:
 
 
 def record_of(unit: WorkUnit, run: AblationRun) -> dict:
-    """What the ledger keeps of a piece: the run's rows, with the p-values of its tests."""
+    """What the ledger keeps of a unit: the run's rows, with the p-values of its tests."""
     result = run.finish().result()
     document = result.to_dict()
     for row, measured in zip(document["results"], result.results, strict=True):
@@ -113,7 +113,7 @@ def record_of(unit: WorkUnit, run: AblationRun) -> dict:
 def results_so_far(
     shares: Iterable[float], done: Mapping[str, dict], result_of: Callable[[Mapping[str, dict]], Result]
 ) -> Iterator[tuple[Result, float]]:
-    """With each share of the work, the result of what is done by then; it is made anew only when there is more."""
+    """With each share of the work, the result of what is done by then; it is built again only when there is more."""
     count, result = len(done), result_of(done)
     for share in shares:
         if len(done) != count:

@@ -153,13 +153,13 @@ def watched(
 
     Args:
         is_out_of_date: whether the whole page has to be drawn again, as when the job has ended.
-        every: seconds between two looks; None where nothing is running.
+        every: seconds between two checks; None where nothing is running.
     """
 
     def decorate(draw: Callable[[], None]) -> Callable[[], None]:
         def drawn() -> None:
             if is_out_of_date():
-                st.rerun()  # only a whole run of the page changes how often it looks
+                st.rerun()  # only a whole run of the page changes how often it checks
             draw()
 
         return st.fragment(drawn, run_every=every)
