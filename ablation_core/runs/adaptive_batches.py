@@ -162,7 +162,7 @@ class HeadMeasurements:
             missing = []
             for number, methods in group:
                 for method in methods:
-                    name = self._piece(batch, number, method)
+                    name = self._unit_name(batch, number, method)
                     if name in self._there and self._clean(batch) in self._there:
                         self.sums[method.name][:, number, places] = read(self._there[name]["sums"])
                         self.taken += sum(self._there[self._clean(batch)]["counts"])
@@ -223,7 +223,7 @@ class HeadMeasurements:
             record = {self._clean(batch): {"sums": written(_sums(clean, sequences, self.metrics)), "counts": counts}}
             for (number, method), scores in zip(part, ablated, strict=True):
                 sums = self.sums[method.name][:, number, places] = _sums(scores, sequences, self.metrics)
-                record[self._piece(batch, number, method)] = {"sums": written(sums)}
+                record[self._unit_name(batch, number, method)] = {"sums": written(sums)}
                 self.taken += len(sequences)
             self._ledger.add(" ".join(list(record)[1:]), record)  # one line for all: each line waits for the disk
             self._there |= record
@@ -237,7 +237,7 @@ class HeadMeasurements:
         values = constant_values(method, self.statistics, selection, self.bins)
         return clean_passes.constant_replacements(selection, values, self.model)
 
-    def _piece(self, batch: int, number: int, method: Method) -> str:
+    def _unit_name(self, batch: int, number: int, method: Method) -> str:
         layer, head = self.heads[number]
         return self._clean(batch).removesuffix("clean") + f"head {layer}.{head} {method.name}"
 

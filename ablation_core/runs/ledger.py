@@ -106,7 +106,7 @@ def find_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
             first, *lines = path.read_bytes().split(b"\n")
             header = json.loads(first)
             if header["version"] == VERSION and header["run"]["model"]["fingerprint"] == model_fingerprint:
-                done = dict(filter(None, map(_piece, lines[:-1])))
+                done = dict(filter(None, map(_record_of, lines[:-1])))
                 runs += [KeptRun(path, header["run"], done)] if done else []
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue
@@ -127,7 +127,7 @@ def _digest(name: str, record: dict) -> str:
     return hashlib.sha256(json.dumps([name, record]).encode()).hexdigest()[:16]
 
 
-def _piece(line: bytes) -> tuple[str, dict] | None:
+def _record_of(line: bytes) -> tuple[str, dict] | None:
     """A line's unit and record; None where it is damaged. Lines without a digest are of an earlier version."""
     try:
         kept = json.loads(line)
@@ -147,7 +147,7 @@ def _read(path: Path, header: str) -> dict[str, dict]:
         return {}
     if first != header.encode():
         raise StatisticsError(f"{path} is damaged, or another run's: its first line is not as expected. Move it away.")
-    units = [_piece(line) if line.endswith(b"\n") else None for line in lines]
+    units = [_record_of(line) if line.endswith(b"\n") else None for line in lines]
     if None in units:
         write_atomic(path, first + b"".join(line for line, unit in zip(lines, units, strict=True) if unit))
     if damaged := sum(unit is None and line.endswith(b"\n") for line, unit in zip(lines, units, strict=True)):
