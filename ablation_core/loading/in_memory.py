@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.loading.checkpoint import plain_flags
-from ablation_core.loading.length import longest_input
+from ablation_core.loading.door.length import longest_input
+from ablation_core.loading.door.verification import verify
 from ablation_core.loading.pixels import channels_of, image_size, processor_reader
-from ablation_core.loading.verification import verify
+from ablation_core.loading.text_classifiers import check_head, class_names, padding_of, settle_padding
 from ablation_core.loading.wrapping import ImageReader, attach_tokenizer, wrap_timm, wrap_transformers
+from ablation_core.models.architectures import row_for
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.structure import is_headless, known_architecture, modality_of
 
@@ -137,12 +139,17 @@ def _transformers(
             f"A {type(original).__name__} has no head that predicts; give the model with its head, such as one of "
             f"AutoModelForCausalLM."
         )
-    row = row if row is not None and row.modality == modality else None
+    if modality == "text-classification":
+        check_head(ref, config)
+    named = padding_of(config)
     reader = _image_reader(ref, twin, image_processor, labels) if modality == "vision" else None
-    model = wrap_transformers(ref, twin, family, modality, row, reader)
+    model, _ = wrap_transformers(ref, twin, family, modality, row_for(row, modality), reader)
     if modality != "vision":
         if tokenizer is not None:
             attach_tokenizer(model, tokenizer)
+        if modality == "text-classification":
+            settle_padding(model, named)
+            model.labels = _checked_labels(labels or class_names(config), config.num_labels)
         model.max_length = longest_input(model)
     verify(model)
     if modality == "vision" and image_processor is None:
@@ -179,7 +186,7 @@ def _no_processor(_image: Image.Image) -> Tensor:
 
 def _timm(twin: Any, image_processor: Any, labels: Sequence[str] | None) -> LoadedModel:
     name = (getattr(twin, "pretrained_cfg", None) or {}).get("architecture") or type(twin).__name__
-    model = wrap_timm(f"in memory: {name}", twin)
+    model, _ = wrap_timm(f"in memory: {name}", twin)
     if image_processor is not None:
         model.to_pixels = image_processor
     if labels:
