@@ -300,7 +300,7 @@ def _one(row: Any, number: int) -> Any:
     elif isinstance(row, tuple | list) and len(row) == 2 and _is_image(row[0]):
         return _Labelled(*row)
     elif isinstance(row, tuple | list) and len(row) == 2 and isinstance(row[0], str):
-        return _LabelledText(*row, paired=True)
+        return _LabelledText(row[0], row[1], paired=True)
     elif isinstance(row, torch.Tensor | np.ndarray | list | tuple):
         ids = torch.as_tensor(row) if len(row) and not isinstance(row[0], str) else None
         if ids is not None and ids.ndim == 1 and not ids.is_floating_point():
@@ -404,7 +404,7 @@ def _tokenised(row: Any) -> Iterator[Body]:
 
     ids, masks, labels = (rows(name) for name in ("input_ids", "attention_mask", "labels"))
     names = [name for name in _CLASS_COLUMNS if row.get(name) is not None]
-    classes = np.ravel(row[names[0]]) if names else []  # one per row, where the labels are classes and not tokens
+    classes: Any = np.ravel(row[names[0]]) if names else []  # one per row, where the labels are classes and not tokens
     for number, one in enumerate(ids or []):
         kept = [bool(flag) for flag in masks[number]] if masks else [True] * len(one)
         whole = [int(token) for token, keep in zip(one, kept, strict=True) if keep]

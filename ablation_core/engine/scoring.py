@@ -99,7 +99,7 @@ def _chunks(
     if model.predicts_class:
         # What is embedded is of no matter, as the blocks hand on what they are given: one image is enough. A text's
         # head looks for its last token in the input.
-        given = first_row(clean_pass.batch).inputs if model.modality == "vision" else inputs
+        given = first_row(clean_pass.batch).inputs if model.modality == "vision" and model.one_image else inputs
         yield slice(None), lambda output: _logits(model, given, [*clean_pass.outputs[:-1], output])
         return
     rows, length = scored.shape

@@ -22,6 +22,7 @@ def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
     Raises:
         ModelError: it is neither.
     """
+    ref = split_classes(ref)[0]
     if ref in bundled.NAMES:
         return bundled.FOLDER / ref
     if ref in PACKAGED:
@@ -38,6 +39,12 @@ def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
         f"There is no model {ref!r}. Name a bundled model ({', '.join(bundled.NAMES)}), {', '.join(PACKAGED)}, "
         f"a folder, a Hugging Face id such as openai-community/gpt2, or timm/<name>."
     )
+
+
+def split_classes(ref: str) -> tuple[str, str | None]:
+    """`FOLDER#cat,dog` in its parts; a `#` that is part of an existing folder's name stays there."""
+    place, hash_, classes = ref.partition("#")
+    return (place, classes) if hash_ and not os.path.isdir(ref) else (ref, None)
 
 
 def _snapshot(folder: Path) -> Path:

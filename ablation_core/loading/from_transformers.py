@@ -12,6 +12,7 @@ from ablation_core.loading.pixels import image_reader
 from ablation_core.loading.text_classifiers import check_head, padding_of, settle_padding
 from ablation_core.loading.wanted import Wanted
 from ablation_core.loading.wrapping import attach_tokenizer, wrap_transformers
+from ablation_core.loading.zero_shot import check_class_texts, is_zero_shot, zero_shot
 from ablation_core.models.architectures import row_for
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
@@ -50,13 +51,22 @@ def load_transformers(
     plain_flags(config)
     family = config.model_type
     row = known_architecture(family, getattr(config, "is_encoder_decoder", False))
-    modality = (adapter.modality if adapter else None) or modality_of(config.architectures or [], family)
+    by_texts = is_zero_shot(config.architectures or [])
+    check_class_texts(ref, by_texts, wanted.classes)
+    modality: Modality | None = "vision" if by_texts else None
+    modality = modality or (adapter.modality if adapter else None) or modality_of(config.architectures or [], family)
     if modality == "text-classification":
         if adapter is not None and adapter.classes not in (None, config.num_labels):
             config.num_labels = adapter.classes
         check_head(ref, config)
     check_library(ref, config)
     module = _read(ref, source, config, modality, options, wanted, adapter)
+    if wanted.classes is not None:
+        from transformers import AutoTokenizer
+
+        with tokenizer_faults(ref):
+            tokenizer = AutoTokenizer.from_pretrained(source, **reading)
+        module = zero_shot(ref, module, tokenizer, wanted.classes)
     if adapter is not None:
         module, ref = merge_adapter(adapter, module), adapter.ref
     module.eval().requires_grad_(False)
@@ -94,6 +104,7 @@ def _read(
         AutoModelForImageClassification,
         AutoModelForMaskedLM,
         AutoModelForSequenceClassification,
+        AutoModelForZeroShotImageClassification,
     )
 
     loaders: dict[Modality, Any] = {
@@ -103,17 +114,35 @@ def _read(
         "text-classification": AutoModelForSequenceClassification,
     }
     options = options | {"trust_remote_code": False, "output_loading_info": True}
-    module, read = loaders[modality].from_pretrained(source, config=config, dtype=wanted.dtype, **options)
+    loader = AutoModelForZeroShotImageClassification if wanted.classes is not None else loaders[modality]
+    if type(config) not in loader._model_mapping:  # a part of a larger family, which is saved by a class of its own
+        loader = _saved_class(config) or loader
+    module, read = loader.from_pretrained(source, config=config, dtype=wanted.dtype, **options)
     brought = adapter.whole if adapter else {}
     read["missing_keys"] = set(read["missing_keys"]) - set(brought)
     check_keys(ref, _TASKS[modality], read)
-    has_head = not config.architectures or not all(is_headless(name) for name in config.architectures)
+    has_head = (
+        wanted.classes is not None
+        or not config.architectures
+        or not all(is_headless(name) for name in config.architectures)
+    )
     if not (has_head or (adapter is not None and (adapter.classes or "lm_head.weight" in brought))):
         raise ModelError(
             f"{ref} was saved as {', '.join(config.architectures)}, without a head that predicts: one made of its "
             f"embeddings would be measured in its place. Save the model together with its head."
         )
     return module
+
+
+def _saved_class(config: Any) -> Any:
+    """transformers' own class of the name that a model was saved by, where it is made from such a configuration."""
+    import transformers
+
+    for name in config.architectures or ():
+        found = getattr(transformers, name, None)
+        if isinstance(getattr(found, "config_class", None), type) and isinstance(config, found.config_class):
+            return found
+    return None
 
 
 def _add_tokenizer(model: LoadedModel, source: str, options: dict[str, Any], adapter: Adapter | None) -> None:

@@ -23,6 +23,7 @@ from ablation_core.loading.door.verification import verify
 from ablation_core.loading.pixels import channels_of, image_size, processor_reader
 from ablation_core.loading.text_classifiers import check_head, class_names, padding_of, settle_padding
 from ablation_core.loading.wrapping import ImageReader, attach_tokenizer, wrap_timm, wrap_transformers
+from ablation_core.loading.zero_shot import ClassTexts, check_class_texts, is_zero_shot, zero_shot
 from ablation_core.models.architectures import row_for
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.structure import is_headless, known_architecture, modality_of
@@ -133,8 +134,16 @@ def _transformers(
     plain_flags(config)
     family = config.model_type
     row = known_architecture(family, getattr(config, "is_encoder_decoder", False))
-    modality = modality_of([type(original).__name__], family)
-    if is_headless(type(original).__name__):
+    by_texts = is_zero_shot([type(original).__name__])
+    if by_texts:
+        check_class_texts(ref, True, ClassTexts.of(labels) if labels else None)
+        if tokenizer is None:
+            raise ModelError(
+                "Class texts are read by the model's tokenizer: load_model(module, tokenizer=…, labels=[…])."
+            )
+        twin = zero_shot(ref, twin, tokenizer, ClassTexts.of(labels or ()))
+    modality = "vision" if by_texts else modality_of([type(original).__name__], family)
+    if is_headless(type(original).__name__) and not by_texts:
         raise ModelError(
             f"A {type(original).__name__} has no head that predicts; give the model with its head, such as one of "
             f"AutoModelForCausalLM."

@@ -14,13 +14,14 @@ import torch
 
 from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.loading.adapters import Adapter, is_adapter, read_adapter
-from ablation_core.loading.folders import check_files, find_folder, folder_options, is_timm_folder
+from ablation_core.loading.folders import check_files, find_folder, folder_options, is_timm_folder, split_classes
 from ablation_core.loading.from_timm import load_timm_folder, load_timm_from_hub
 from ablation_core.loading.from_transformers import load_transformers
 from ablation_core.loading.hub import find_on_hub
 from ablation_core.loading.in_memory import load_from_memory
 from ablation_core.loading.memory import check_fits, weight_bytes
 from ablation_core.loading.wanted import Notify, Wanted
+from ablation_core.loading.zero_shot import ClassTexts, check_class_texts
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.storage import CACHE
 
@@ -50,6 +51,7 @@ def load_model(
 
         load_model("opt-mini")
         load_model(module, tokenizer=tokenizer)  # used where it is, and left as it was
+        load_model("openai/clip-vit-base-patch32#cat,dog")  # images by class texts
 
     Args:
         ref: a bundled or fetched model's name, a folder, a Hugging Face id, or `timm/<name>`; or a transformers or timm
@@ -61,7 +63,8 @@ def load_model(
         split_memory: bytes of memory that a split model may fill before the disk is used; by default what is free.
         tokenizer: of a language model in memory; without one, data has to be given as ids of tokens.
         image_processor: of an image classifier in memory: transformers' processor, or a function from an image to pixels.
-        labels: the classes' names of a classifier of images or texts in memory; by default its configuration's.
+        labels: the classes' names of a classifier of images or texts in memory; by default its configuration's. Of a
+            model that compares images with texts, the classes' texts.
         notify: is told in a few words what takes a while: `notify=print`.
 
     Raises:
@@ -80,7 +83,9 @@ def load_model(
     precision = _dtype(dtype, target)
     try:
         with _ONE_AT_A_TIME:
-            wanted = Wanted(target, precision, cache_dir, _placement(target, split_memory), notify)
+            classes = split_classes(ref)[1]
+            texts = None if classes is None else ClassTexts.parse(classes)
+            wanted = Wanted(target, precision, cache_dir, _placement(target, split_memory), notify, texts)
             model = _load(ref, wanted)
         if target is not None and target.type == "cpu":
             _own_weights(model.module)
@@ -97,6 +102,8 @@ def _load(ref: str, wanted: Wanted, adapter: Adapter | None = None) -> LoadedMod
         if ref.startswith(("timm/", "hf-hub:")):
             return load_timm_from_hub(ref, wanted)
         return _load_from_hub(ref, wanted, adapter)
+    if wanted.classes is not None and is_timm_folder(folder):
+        check_class_texts(ref, False, wanted.classes)
     if adapter is None and is_adapter(folder):
         base, adapter = read_adapter(ref, folder)
         try:
@@ -137,7 +144,7 @@ def _placement(device: torch.device | None, split_memory: int | None) -> dict[st
 
 
 def _load_from_hub(ref: str, wanted: Wanted, adapter: Adapter | None = None) -> LoadedModel:
-    found = find_on_hub(ref)
+    found = find_on_hub(split_classes(ref)[0])
     if wanted.device is not None:
         check_fits(ref, found.weight_bytes(wanted.dtype), wanted.device, wanted.dtype)
     options = {"revision": found.revision, "local_files_only": found.offline} | wanted.placement

@@ -12,6 +12,8 @@ from ablation_core.storage import CACHE
 if TYPE_CHECKING:
     import torch
 
+    from ablation_core.loading.zero_shot import ClassTexts
+
 Notify = Callable[[str], object]
 
 
@@ -24,6 +26,7 @@ class Wanted:
         placement: transformers' options for that.
         cache_dir: where fetched models lie, and where it is remembered that a model passed the checks at the door.
         notify: is told in a few words what takes a while.
+        classes: what images are compared with, for models that have no classes of their own.
     """
 
     device: torch.device | None
@@ -31,3 +34,4 @@ class Wanted:
     cache_dir: Path = CACHE
     placement: dict[str, Any] = field(default_factory=dict)
     notify: Notify = lambda words: None
+    classes: ClassTexts | None = None

@@ -59,6 +59,8 @@ class LoadedModel:
         special_positions: how many first positions hold no part of the input (class token, registers), as seen when it
             ran; None where that was not tried.
         resumes: whether a pass may begin at any block; not where later blocks read what earlier ones left elsewhere.
+        one_image: whether what follows some blocks needs no more than one image of a batch, as it goes by the blocks' outputs
+            alone; not where it asks the input for its size.
         lock: hold it while hooks are on; several sessions may share the model.
         shortcuts: each layer's way past its attention, if it has one; found at the first clean pass (`shortcuts.py`).
         special_tokens: what its tokenizer puts before and after a text; found when first asked for (`tokenizer.py`).
@@ -85,6 +87,7 @@ class LoadedModel:
     _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
     special_positions: int | None = None
     resumes: bool = True
+    one_image: bool = True
 
     @property
     def family(self) -> str:

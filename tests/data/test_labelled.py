@@ -63,8 +63,8 @@ def test_a_label_is_a_name_or_a_number(model_names: Any, data_names: Any, label:
 @pytest.mark.parametrize(
     ("model_names", "data_names", "label", "words"),
     [
-        (NAMES, (), "great", "'great' .row 3. is none of the model's 3 classes: bad, good, odd"),
-        (NAMES, (), 3, "3 .row 3. is none of"),
+        (NAMES, (), "great", "no class 'great' .row 3.; its 3 classes are bad, good, odd"),
+        (NAMES, (), 3, "no class 3 .row 3."),
         (NAMES, (), [0, 1], "is a list; a class is one name or one number"),
         (NAMES, (), {"a": 1}, "is a dict"),
         (("1", "2", "3"), (), 1, "may be the class called 1 .number 0. or class number 1"),
@@ -145,7 +145,7 @@ def test_an_unknown_label_names_its_row(model: LoadedModel, tmp_path: Path) -> N
     path = tmp_path / "r.csv"
     path.write_text("text,label\nFine.,good\nFine.,good\nWhat,superb\n")
     with pytest.raises(
-        DataError, match=r"'superb' \(row 2 of the evaluation part of .*r.csv\) is none of the model's 3"
+        DataError, match=r"no class 'superb' \(row 2 of the evaluation part of .*r.csv\); its 3 classes"
     ):
         load_data(f"csv:{path}", model)
 

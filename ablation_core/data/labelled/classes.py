@@ -105,7 +105,7 @@ class ClassLabels:
     def _unknown(self, label: Any, where: str) -> DataError:
         shown = repr(label if len(str(label)) <= 60 else f"{str(label)[:57]}…")
         return DataError(
-            f"The label {shown}{_of(where)} is none of the model's {len(self.model)} classes: {_listed(self.model)}. Write "
+            f"The model has no class {shown}{_of(where)}; its {len(self.model)} classes are {_listed(self.model)}. Write "
             f"labels as these names, or as numbers from 0."
         )
 

@@ -43,7 +43,7 @@ class Checked:
         mixers: of those blocks, what they have instead; empty for others.
         heads: of each block.
         blocks_at, projection_at: the paths, as `Architecture` has them.
-        special_positions, resumes, max_length: as `LoadedModel` has them.
+        special_positions, resumes, one_image, max_length: as `LoadedModel` has them.
     """
 
     blocks: list[str]
@@ -54,12 +54,13 @@ class Checked:
     projection_at: str
     special_positions: int | None
     resumes: bool
+    one_image: bool
     max_length: int | None
 
 
 _SCHEMA = {
     "blocks": [str], "projections": [(str, type(None))], "mixers": [str], "heads": [int], "blocks_at": str,
-    "projection_at": str, "special_positions": NUMBER_OR_NULL, "resumes": bool, "max_length": NUMBER_OR_NULL,
+    "projection_at": str, "special_positions": NUMBER_OR_NULL, "resumes": bool, "one_image": bool, "max_length": NUMBER_OR_NULL,
 }  # fmt: skip
 
 
@@ -113,6 +114,7 @@ class DoorMemory:
             model.architecture.projection,
             model.special_positions,
             model.resumes,
+            model.one_image,
             model.max_length,
         )
         try:
@@ -157,11 +159,8 @@ def pass_door(model: LoadedModel, memory: DoorMemory | None, known: Checked | No
         ModelError: it is not what it seems.
     """
     if known is not None:
-        model.special_positions, model.resumes, model.max_length = (
-            known.special_positions,
-            known.resumes,
-            known.max_length,
-        )
+        model.special_positions, model.max_length = known.special_positions, known.max_length
+        model.resumes, model.one_image = known.resumes, known.one_image
         model.shortcuts = None if known.resumes else [None] * model.num_layers
     else:
         if model.modality != "vision":
