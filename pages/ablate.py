@@ -37,7 +37,7 @@ _COLUMNS = {
 
 view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
-classes = len(view.model.labels) if view.model.modality == "vision" else None
+classes = view.model.classes if view.model.predicts_class else None
 metrics = [
     name
     for name, metric in METRICS.items()
@@ -139,9 +139,13 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
         points=is_points(row.change_format),
         alt=f"{row.change_title} by method with 95 % intervals.",
     )
-    images = view.model.modality == "vision"
-    counted, unit = result.data["predictions"], "images" if images else "sequences"
-    sample = f"{counted:,} images" if images else f"{counted:,} predictions in {result.data['sequences']:,} sequences"
+    unit = {"vision": "images", "text-classification": "texts"}.get(view.model.modality, "sequences")
+    counted = result.data["predictions"]
+    sample = (
+        f"{counted:,} {unit}"
+        if view.model.predicts_class
+        else f"{counted:,} predictions in {result.data['sequences']:,} sequences"
+    )
     notes = [f"{sample} of {result.data['ref']}", f"95 % intervals, paired, resampling whole {unit}"]
     if banded and floor is not None:
         notes.append(f"grey bands: noise floor, {floor_words(floor.sets)}")

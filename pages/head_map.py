@@ -113,7 +113,7 @@ def begin_words(mine: SweepResult | None) -> str | None:
     if not left:
         return None
     heads = f"{left} head{'s' * (left != 1)}"
-    unit = "images" if model.modality == "vision" else "predictions"
+    unit = {"vision": "images", "text-classification": "texts"}.get(model.modality, "predictions")
     return f"Continue: {heads} left" if mine else f"Measure {heads} × {words} on {data.predictions:,} {unit}"
 
 
