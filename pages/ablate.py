@@ -15,6 +15,7 @@ from ablation_core.selection import Selection
 from ablation_core.stats.intervals import Interval
 from ablation_core.ui import ablation_job, export_row, page
 from ablation_core.ui.run_controls import watched
+from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
 from ablation_core.ui.widgets import as_tables, dark_page, draw, single_choice
@@ -256,6 +257,7 @@ def measured_part() -> None:
 
 
 measured_part()
+show_interactions(view, request.data)
 st.divider()
 show_affected_tokens(view, progress)
 st.divider()

@@ -56,6 +56,7 @@ def add_measured(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(METHODS)}, or all that need no learning; repeatable (default peak)",
         metavar="NAME",
     )
+    parser.add_argument("--save", metavar="NAME", help="keep the result under this name (see saved)")
     parser.add_argument("--bins", type=int, default=100, help="bins of the peak (default %(default)s)")
     parser.add_argument(
         "--statistics", help="a statistics file, or the data that they were made from (default: those of --data)"
