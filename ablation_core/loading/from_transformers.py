@@ -139,8 +139,9 @@ def _saved_class(config: Any) -> Any:
     import transformers
 
     for name in config.architectures or ():
-        found = getattr(transformers, name, None)
-        if isinstance(getattr(found, "config_class", None), type) and isinstance(config, found.config_class):
+        found: Any = getattr(transformers, name, None)
+        made_from = getattr(found, "config_class", None)
+        if isinstance(made_from, type) and isinstance(config, made_from):
             return found
     return None
 

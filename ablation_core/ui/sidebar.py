@@ -44,16 +44,15 @@ _MODALITY_WORDS = {
 }
 
 
-DATA_KINDS: dict[
-    Modality, tuple[str, tuple[str, ...]]
-] = {  # the box of data that goes with a kind of model, and what it lists
+# the box of data that goes with a kind of model, and what it lists
+DATA_KINDS: dict[Modality, tuple[str, tuple[str, ...]]] = {
     "causal": ("text", TEXT_NAMES),
     "masked": ("text", TEXT_NAMES),
     "vision": ("images", IMAGE_NAMES),
     "text-classification": ("labelled", ()),
 }
 _RECORDS = ("csv", "jsonl", "parquet")
-_UPLOADED = {"text": ("text", *_RECORDS), "images": ("images",), "labelled": _RECORDS}
+UPLOADED = {"text": ("text", *_RECORDS), "images": ("images",), "labelled": _RECORDS}
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tu
     """The statistics of the chosen data, its reference, and whether the statistics are whole."""
     allowed = access.ACCESS
     kind, listed = DATA_KINDS[info.modality]
-    uploaded = {reference(one): one.name for one in list_uploads() if one.kind in _UPLOADED[kind]}
+    uploaded = {reference(one): one.name for one in list_uploads() if one.kind in UPLOADED[kind]}
     names = allowed.offered_data(kind, (*listed, *uploaded))
     usual = DEFAULT_DATA.get(info.modality)
     typed = (
