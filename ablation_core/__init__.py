@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ablation_core.report.sentences import comparison, verdict
     from ablation_core.runs.adaptive import AdaptiveResult
     from ablation_core.runs.pruning_result import CurveResult
-    from ablation_core.runs.sweep import SweepResult
+    from ablation_core.runs.sweep_result import SweepResult
     from ablation_core.runs.whole_runs import curve, sweep
     from ablation_core.selection import ModelShape, Selection
     from ablation_core.stats.intervals import Interval
@@ -69,7 +69,7 @@ _HOMES = {  # name → the module that has it
     "NoiseFloor": "experiments.noise_floor",
     "Selection": "selection",
     "Statistics": "activations.statistics",
-    "SweepResult": "runs.sweep",
+    "SweepResult": "runs.sweep_result",
     "ablate": "experiments.ablation",
     "as_statistics": "activations.files",
     "attention_pattern": "heads.attention",

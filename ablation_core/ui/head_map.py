@@ -10,7 +10,7 @@ from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import estimate_sentence
 from ablation_core.report.sentences import floor_words
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.ui.widgets import dark_page, page_link
 
 LARGEST = 20  # neurons listed
