@@ -82,9 +82,20 @@ class SweepResult(Presented):
         """The heads whose change is significant at 5 % false discoveries over the map."""
         return {head for head, q in self.adjusted(method, metric).items() if q is not None and q <= FALSE_DISCOVERIES}
 
-    def floor(self, method: str, metric: str) -> tuple[float, float, int] | None:
-        """The least and the greatest change among the random sets, and how many there are; None without any."""
-        sets = [rows[method] for name, rows in self.rows.items() if name.startswith("random ") and method in rows]
+    def floor(self, method: str, metric: str, layer: int | None = None) -> tuple[float, float, int] | None:
+        """The least and the greatest change among the random sets, and how many there are; None without any.
+
+        Args:
+            layer: of this layer's sets only (`random_head` takes the layers in turn).
+        """
+        layers = sorted({int(head.split(".")[0]) for head in self.wanted})
+        sets = [
+            rows[method]
+            for name, rows in self.rows.items()
+            if name.startswith("random ")
+            and method in rows
+            and layer in (None, layers[int(name.removeprefix("random ")) % len(layers)])
+        ]
         values = [_number(row["change"][metric]["mean"]) for row in sets if metric in row["change"]]
         return (float(np.min(values)), float(np.max(values)), len(values)) if values else None
 

@@ -36,7 +36,8 @@ def show_head(result: SweepResult, head: str, term: str, method: str, metric: st
     else:
         st.caption("Not measured yet.")
     here = st.query_params.to_dict()
-    page_link("app.py", f"Distributions of {term}", here | {"neuron": term})
+    page_link("app.py", f"Head {head} at a glance", here | {"select": head})
+    page_link("pages/distributions.py", f"Distributions of {term}", here | {"neuron": term})
     page_link("pages/ablate.py", f"Ablate {term}", here | {"select": term})
 
 

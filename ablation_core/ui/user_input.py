@@ -52,7 +52,7 @@ def show_user_input(view: View, later: bool = False) -> None:
             st.caption(note)
         if not view.selection.chosen:
             st.caption("No neurons are selected, so before and after are identical.")
-        kept, run = _kept_answers(view, own), partial(_own_run, view, own)
+        kept, run = kept_answers(view, own), partial(own_run, view, own)
         if later and kept.answer is None and _TYPED not in st.session_state and view.info.modality != "vision":
             st.caption("Answered once the results above are measured; change the prompt to have it answered now.")
             return
@@ -74,7 +74,7 @@ class _Answers:
     losses: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
 
 
-def _kept_answers(view: View, own: user_input.UserInput) -> _Answers:
+def kept_answers(view: View, own: user_input.UserInput) -> _Answers:
     """The answers so far, found by what decides them; no model is kept with them."""
     kept = shared_answers()
     methods = tuple(method.name for method in ablation_job.compared_methods(view, own.data))
@@ -89,7 +89,7 @@ def _kept_answers(view: View, own: user_input.UserInput) -> _Answers:
     return kept.keep(key, kept.get(key) or _Answers())
 
 
-def _own_run(view: View, own: user_input.UserInput) -> UserInputRun:
+def own_run(view: View, own: user_input.UserInput) -> UserInputRun:
     methods = (
         tuple(m for m in ablation_job.compared_methods(view, own.data) if not m.learned)
         if view.selection.chosen
