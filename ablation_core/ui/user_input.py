@@ -22,14 +22,11 @@ from ablation_core.report.numbers import number
 from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 from ablation_core.server.turns import in_turns
 from ablation_core.ui import ablation_job, page
+from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.shared import SEED, shared_answers, shared_data
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.widgets import draw
 
-PROMPTS = {
-    "causal": "The return statement may only occur inside a function",
-    "masked": "The return statement may only occur ___ a function definition.",
-}
 _TYPED = "a prompt was typed"
 _SHOWN = 6
 LIGHT_BORDER, DARK_BORDER = 0.6, 0.3  # brightness from which and up to which a border counts as light, as dark
@@ -102,7 +99,7 @@ def _prompt(view: View) -> user_input.UserInput:
     masked = view.model.modality == "masked"
     text = st.text_area(
         "Prompt",
-        value=PROMPTS[view.model.modality],
+        value=PROMPTS[view.model.modality][0],
         key="gaps" if masked else "prompt",
         bind="query-params",
         on_change=lambda: st.session_state.update({_TYPED: True}),

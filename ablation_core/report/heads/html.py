@@ -24,12 +24,12 @@ Guesses = Sequence[tuple[str, float]]  # token or class, its probability
 def value_legend(values: Sequence[tuple[str, float]]) -> str:
     """Each marked value with its line and its figure."""
     parts = "".join(
-        f'<span style="margin-right:.7em;white-space:nowrap"><span style="display:inline-block;width:18px;'
+        f'<span style="margin-right:.55em;white-space:nowrap"><span style="display:inline-block;width:14px;'
         f'vertical-align:middle;border-top:3px {_STYLES.get(kind, "solid")} {mark_of(kind).color}"></span> '
-        f"{kind} {number(value, '.3g')}</span>"
+        f"{kind} {number(value, '.2g')}</span>"
         for kind, value in values
     )
-    return f'<div style="font-size:.78rem">{parts}</div>'
+    return f'<div style="font-size:.76rem">{parts}</div>'
 
 
 def before_after(before: Guesses, after: Guesses, without: str, method: str) -> str:

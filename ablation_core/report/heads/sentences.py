@@ -28,6 +28,8 @@ def head_verdict(head: str, frame: pd.DataFrame) -> str:
     rows = frame[shown]
     if not len(rows):
         return f"**Head {head}**: without it the model's losses are NaN or infinite, so there is no change to report."
+    if (rows["low"] == rows["high"]).all():  # as `change_frame` draws a change without an interval
+        return f"**Head {head}**: without it the loss changes by {_range(rows)}; too few sequences for an interval: raise Predictions."
     significant = (rows["low"] > 0) | (rows["high"] < 0)
     beyond = ~((rows["mean"] >= rows["floor_low"]) & (rows["mean"] <= rows["floor_high"]))
     worse, better = (rows[significant & beyond & (sign * rows["mean"] > 0)] for sign in (1, -1))

@@ -54,7 +54,7 @@ def show_answer(glance: Glance) -> None:
             st.markdown(
                 head_verdict(glance.name, frame) if len(frame) else f"**Head {glance.name}** is being measured …"
             )
-            st.caption(as_markdown(" ".join(filter(None, (right, source)))))
+            st.caption(" ".join(filter(None, (right, source))))
         with slot("figures"):
             methods_column, values_column = st.columns([6, 5], gap="medium")
             with methods_column:
@@ -106,7 +106,7 @@ def _figures(glance: Glance) -> tuple[pd.DataFrame, str, str]:
         return (
             frame,
             _right(before, after, view.method),
-            _sample(own.result.data["predictions"], view.data_ref, view.info.modality),
+            as_markdown(f"{own.result.data['predictions']:,} {glance.unit} of {view.data_ref}."),
         )
     if known is None:
         return pd.DataFrame(), "", ""
@@ -142,10 +142,6 @@ def _right(before: float | None, after: dict[str, float], method: str) -> str:
     return f"First guess right: {before:.1%} → {after[method]:.1%} ({method})."
 
 
-def _sample(predictions: int, ref: str, modality: str) -> str:
-    return f"{predictions:,} {'images' if modality == 'vision' else 'predictions'} of {ref}."
-
-
 def _show_methods(glance: Glance, frame: pd.DataFrame) -> None:
     st.markdown("**What changes without it**")
     if not len(frame):
@@ -160,7 +156,7 @@ def _show_methods(glance: Glance, frame: pd.DataFrame) -> None:
         alt=f"{METRIC.change_heading} without head {glance.name} by method, with 95 % intervals: "
         + ", ".join(f"{row.kind} {number(row.mean, '+.3f')}" for row in frame.itertuples()),
     )
-    st.caption("95 % intervals; grey: random neurons of its layer." if banded else "95 % intervals.")
+    st.caption("95 % intervals; grey: random neurons" if banded else "95 % intervals")
 
 
 def _show_values(glance: Glance) -> None:

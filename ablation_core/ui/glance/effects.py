@@ -12,7 +12,7 @@ def effects_of(glance: Glance) -> tuple[dict[str, float], str]:
     view, known = glance.view, glance.known
     if known is not None:
         method, data = known.method(view.method), known.sweep.description["data"]
-        words = f"Change of loss by {method}, measured on {data['predictions']:,} predictions of {as_markdown(data['ref'])}."
+        words = f"Change of loss by {method}, measured on {data['predictions']:,} {glance.unit} of {as_markdown(data['ref'])}."
         return known.sweep.changes(method, "loss"), words
     found = estimated_map(glance)
     if found is None or not found.estimates:

@@ -1,16 +1,16 @@
-"""Prompts to click, for the kinds of models that come with the project."""
+"""Prompts to click, for the kinds of models that come with the project; the first of each is answered without a click."""
 
 PROMPTS = {
     "causal": (
+        "Open the file for reading; close the file after",
+        "The key must be a string and the value must be a",
+        "Return True if x is greater than y, otherwise return",
         "The return statement may only occur inside a function",
-        "Return the number of items in the",
-        "Raises a ValueError if the",
-        "The default value is",
     ),
     "masked": (
+        "This method returns ___ if the object is empty.",
         "The return statement may only occur ___ a function definition.",
-        "Return the number of ___ in the list.",
-        "If the file does not ___, an error is raised.",
-        "The default value is ___.",
+        "The first argument is the name of the ___ to open.",
+        "Raise a ___ if the key is not found.",
     ),
 }

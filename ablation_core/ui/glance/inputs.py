@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
+from ablation_core.ui.glance.computed import computed
 from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.shared import shared_data
@@ -15,13 +16,14 @@ from ablation_core.ui.shared import shared_data
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ablation_core.data.dataset import Data
+    from ablation_core.data.dataset import Batch, Data
     from ablation_core.data.user_input import UserInput
+    from ablation_core.models.loaded import LoadedModel
 
 KEYS = {"causal": "prompt", "masked": "gaps"}  # as on the Ablate page, which keeps what is typed here
 IMAGE = "example image"  # the key of the chosen image's number
 _MOST = 6  # images to choose from
-_LOOKED_AT = 64  # images of the data from which they are taken
+_LOOKED_AT = 48  # images of the data from which they are taken
 
 
 def evaluation_data(glance: Glance) -> Data:
@@ -55,16 +57,34 @@ def chosen_image(glance: Glance) -> int:
 
 
 def example_images(glance: Glance) -> dict[int, str]:
-    """The first image of each of a few classes: its number in the data → its class."""
+    """Images of different classes, where one can be found those that the model barely gets right: number → class.
+
+    What barely holds is what an ablation changes first.
+    """
     from ablation_core.experiments.per_prediction import class_name
 
-    data, names = evaluation_data(glance), dict[int, str]()
-    targets = data.rows(list(range(min(_LOOKED_AT, data.sequences)))).targets.tolist()
-    for number, target in enumerate(targets):
-        name = class_name(glance.view.model, target)
+    model, data = glance.view.model, evaluation_data(glance)
+    numbers = list(range(min(_LOOKED_AT, data.sequences)))
+    targets = data.rows(numbers).targets.tolist()
+    shares = computed(
+        glance, ("shares", data.fingerprint), "Looking for images", lambda: _right_shares(model, data.rows(numbers))
+    )
+    names = dict[int, str]()
+    for number in sorted(numbers, key=lambda one: (shares[one] < 0.5, shares[one])):
+        name = class_name(model, targets[number])
         if name not in names.values() and len(names) < _MOST:
             names[number] = name
     return names
+
+
+def _right_shares(model: LoadedModel, batch: Batch) -> np.ndarray:
+    """The probability of each image's own class."""
+    from ablation_core.engine import forward, scoring
+
+    clean_pass = forward.record(model, batch)
+    (found,) = scoring.log_probabilities(model, clean_pass, [clean_pass.outputs[-1]])
+    shares: np.ndarray = found.exp().gather(1, batch.targets[:, None].cpu())[:, 0].numpy()
+    return shares
 
 
 def picture(glance: Glance, number: int) -> Image.Image:

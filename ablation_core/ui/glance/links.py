@@ -20,7 +20,10 @@ def show_deeper(glance: Glance) -> None:
     name = glance.name
     here = st.query_params.to_dict() | {"select": name}
     with st.container(horizontal=True, key="deeper"):
-        page_link("pages/ablate.py", f"Ablate {name}: every metric and token", here)
-        page_link("pages/distributions.py", "All its neurons", here | {"neuron": name})
-        page_link("pages/head_map.py", "Head map: all heads, all methods", here | {"head": name})
-        page_link("pages/pruning_curves.py", "Pruning curves", here)
+        for path, label, more in (
+            ("pages/ablate.py", f"Ablate {name}: every metric, every token", {}),
+            ("pages/distributions.py", "All its neurons", {"neuron": name}),
+            ("pages/head_map.py", "All heads, all methods", {"head": name}),
+            ("pages/pruning_curves.py", "Removing more and more", {}),
+        ):
+            page_link(path, f"{label} →", here | more, icon=None)

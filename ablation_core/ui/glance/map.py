@@ -24,7 +24,7 @@ def show_map(glance: Glance, selected: str) -> None:
     Args:
         selected: the sidebar's whole selection.
     """
-    known, unit = glance.known, "images" if glance.view.info.modality == "vision" else "predictions"
+    known, unit = glance.known, glance.unit
     if known is not None:
         method, data = known.method(glance.view.method), known.sweep.description["data"]
         _draw_map(glance, known.sweep, method, {}, known.path.name)

@@ -85,6 +85,7 @@ def _choose_image(glance: Glance) -> None:
             key=inputs.IMAGE,
             format_func=lambda number: names[number],
             required=True,
+            wrap=True,
             label_visibility="collapsed",
         )
     number = inputs.chosen_image(glance)

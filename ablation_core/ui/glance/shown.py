@@ -16,12 +16,14 @@ from ablation_core.ui.sidebar import View
 SLOTS = {"map": 372, "verdict": 78, "figures": 264, "prompt": 210}
 _NARROW = 640  # pixels of the window's width below which columns stand one below the other
 _STYLE = f"""<style>
-.stMainBlockContainer {{padding-left: 2.2rem; padding-right: 2.2rem; padding-top: 2.6rem}}
+.stMainBlockContainer {{padding-left: 2.2rem; padding-right: 2.2rem; padding-top: 2.1rem}}
 {"".join(f".st-key-slot-{name} {{min-height: {height}px}}" for name, height in SLOTS.items())}
 .stMainBlockContainer h2 {{font-size: 1.45rem; padding: 0}}
 [class*="st-key-slot-"], [class*="st-key-slot-"] [data-testid="stVerticalBlock"] {{gap: 0.35rem}}
+[class*="st-key-slot-"] [data-testid="stMarkdownContainer"] {{margin-bottom: 0}}
 [class*="st-key-slot-"] p {{margin-bottom: 0}}
-@media (max-width: {_NARROW}px) {{.stMainBlockContainer {{padding-left: 1rem; padding-right: 1rem}}}}
+.st-key-deeper a {{text-decoration: underline; text-underline-offset: 3px}}
+@media (max-width: {_NARROW}px) {{.stMainBlockContainer {{padding: 3.6rem 1rem 1rem}}}}
 </style>"""
 
 
@@ -41,6 +43,11 @@ class Glance:
     neuron: int | None
     known: KnownEffects | None
     picked: bool = True
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "images" if self.view.info.modality == "vision" else "predictions"
 
     @property
     def name(self) -> str:
