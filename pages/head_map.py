@@ -21,12 +21,15 @@ from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.head_map import show_agreement, show_estimates, show_head
 from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
+from ablation_core.ui.together.comparison import show_comparison
 from ablation_core.ui.widgets import dark_page
 
 ADAPTIVE = (
     "Tests all heads at planned interim looks and stops each as soon as it is significant or unlikely to become so. "
     "Faster, with wider intervals; for the loss only."
 )
+
+COMPARE = "Which heads matter on one data set and not on another: the difference of every head's effect."
 
 view = page.open_page("Head map", "🗺️")
 model, shape = view.model, view.model.shape
@@ -39,6 +42,9 @@ def pick_head() -> None:
 
 
 st.header("Effect of removing each head", anchor=False)
+if st.toggle("Compare two data sets", key="compare", bind="query-params", help=COMPARE):
+    show_comparison(view)
+    st.stop()
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 measure_column, adaptive_column = st.columns([3, 2], gap="large", vertical_alignment="center")
@@ -114,7 +120,7 @@ def begin_words(mine: SweepResult | None) -> str | None:
     if not left:
         return None
     heads = f"{left} head{'s' * (left != 1)}"
-    unit = "images" if model.modality == "vision" else "predictions"
+    unit = {"vision": "images", "text-classification": "texts"}.get(model.modality, "predictions")
     return f"Continue: {heads} left" if mine else f"Measure {heads} × {words} on {data.predictions:,} {unit}"
 
 

@@ -99,7 +99,11 @@ def effect_map(
                 alt.Tooltip("high:Q", title="to", format=form),
                 alt.Tooltip("q:Q", title="q over the map", format=".3f"),
                 alt.Tooltip("state:N", title="is"),
-                alt.Tooltip("estimate:Q", title="instant estimate", format=form),
+                *(
+                    [alt.Tooltip("estimate:Q", title="instant estimate", format=form)]
+                    if frame["estimate"].notna().any()
+                    else []
+                ),
             ],
         )
         .add_params(pick)

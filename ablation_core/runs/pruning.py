@@ -89,7 +89,7 @@ def pruned(shape: ModelShape, percent: int, seed: int, whole_heads: bool = False
 
 def describe_curve(model: LoadedModel, data: Data, statistics: Statistics | None, bins: int, whole_heads: bool) -> dict:
     """What decides a curve's numbers, and so its ledger; `classes` is among how many answers the model chooses."""
-    classes = len(model.labels) if model.modality == "vision" else model.vocabulary
+    classes = model.classes
     decided = {"bins": bins, "whole_heads": whole_heads, "classes": classes}
     return describe_run(model, data, statistics) | decided
 

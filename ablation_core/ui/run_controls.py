@@ -174,7 +174,12 @@ def watched_run(own: Path) -> Callable[[Callable[[], None]], Callable[[], None]]
 
 
 def controls(
-    own: Path, name: str, steps: Callable[[], Generator[Any]], begin: str | None, lock: FairLock | None = None
+    own: Path,
+    name: str,
+    steps: Callable[[], Generator[Any]],
+    begin: str | None,
+    lock: FairLock | None = None,
+    saves: bool = True,
 ) -> None:
     """The progress of the view's own run with a Stop button or, where something is left to do, a button that starts it.
 
@@ -182,18 +187,20 @@ def controls(
         name: the run's name, for readers.
         begin: the label of that button; None where nothing is left.
         lock: that of the model, where this server runs it.
+        saves: whether it saves what it finishes.
     """
     for key in _under_way(own):
         if key != str(own):
             _show_progress(key)
     if str(own) in _under_way(own):
         _show_progress(str(own))
-    elif begin is not None and not access.ACCESS.keeps_runs:
+    elif begin is not None and saves and not access.ACCESS.keeps_runs:
         st.caption("This server saves nothing, so long runs are not offered; earlier results are shown.")
     elif begin is not None:
         st.button(
             begin, key=f"start {own.name}", type="primary", on_click=_start, args=(own, name, steps, lock),
-            help="It continues while you look at other pages, and can be stopped: finished units are saved.",
+            help="It continues while you look at other pages, and can be stopped"
+            + (": finished units are saved." if saves else "."),
         )  # fmt: skip
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(as_markdown(refused), icon="⚠️")
@@ -249,6 +256,10 @@ def _under_way(own: Path | None = None) -> list[str]:
     mine = st.session_state.get(_MINE)
     here = None if own is None else str(own)
     return [key for key in dict.fromkeys((mine, here)) if key and _running(key) is not None]
+
+
+def is_running(own: Path) -> bool:
+    return _running(own) is not None
 
 
 def _running(own: Path | str) -> Job | None:

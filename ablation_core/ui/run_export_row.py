@@ -86,6 +86,7 @@ def sweep_exports(
         drawn,
         tables,
         export.run_provenance(described),
+        keeps=(result, "pages/head_map.py") if result.rows else None,
     ).with_report(
         what, list(map(_plain, findings)), lambda: {title: make() for title, make in list(tables.items())[:3]}
     )
@@ -123,6 +124,7 @@ def curve_exports(result: CurveResult, metric: str) -> ExportContent:
         drawn,
         tables,
         export.run_provenance(described),
+        keeps=(result, "pages/pruning_curves.py") if result.points else None,
     ).with_report(what, findings, lambda: {title: make() for title, make in list(tables.items())[:3]})
 
 

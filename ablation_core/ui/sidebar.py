@@ -21,7 +21,7 @@ from ablation_core.data.uploads import list_uploads, reference
 from ablation_core.errors import AblationError, DataError, as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods.registry import METHODS
-from ablation_core.models.info import ModelInfo
+from ablation_core.models.info import Modality, ModelInfo, predicts_class
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
 from ablation_core.ui import statistics_job
@@ -37,7 +37,24 @@ T = TypeVar("T")
 _SWITCHED = "model switched"
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
-_MODALITY_WORDS = {"causal": "Causal language model", "masked": "Masked language model", "vision": "Vision transformer"}
+_MODALITY_WORDS = {
+    "causal": "Causal language model",
+    "masked": "Masked language model",
+    "vision": "Vision transformer",
+    "text-classification": "Text classifier",
+}
+
+
+DATA_KINDS: dict[
+    Modality, tuple[str, tuple[str, ...]]
+] = {  # the box of data that goes with a kind of model, and what it lists
+    "causal": ("text", TEXT_NAMES),
+    "masked": ("text", TEXT_NAMES),
+    "vision": ("images", IMAGE_NAMES),
+    "text-classification": ("labelled", ()),
+}
+_RECORDS = ("csv", "jsonl", "parquet")
+_UPLOADED = {"text": ("text", *_RECORDS), "images": ("images",), "labelled": _RECORDS}
 
 
 @dataclass(frozen=True)
@@ -82,9 +99,9 @@ def read_view(runs_model: bool, main: DeltaGenerator) -> View:
         _carry_selection_over(info)
     statistics, data_ref, whole = _choose_data(info, not runs_model, main)
     predictions = st.select_slider(
-        "Images" if info.modality == "vision" else "Predictions",
+        {"vision": "Images", "text-classification": "Texts"}.get(info.modality, "Predictions"),
         PREDICTIONS,
-        value=1000 if info.modality == "vision" else 2000,
+        value=1000 if predicts_class(info.modality) else 2000,
         key="predictions",
         bind="query-params",
         help="How many are scored with and without the ablation. More give narrower intervals and take longer.",
@@ -157,22 +174,31 @@ def _choose_model(runs_model: bool, main: DeltaGenerator) -> ModelInfo:
 def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tuple[Statistics, str, bool]:
     """The statistics of the chosen data, its reference, and whether the statistics are whole."""
     allowed = access.ACCESS
-    kind, listed = ("images", IMAGE_NAMES) if info.modality == "vision" else ("text", TEXT_NAMES)
-    uploaded = {reference(one): one.name for one in list_uploads() if one.kind == kind}
+    kind, listed = DATA_KINDS[info.modality]
+    uploaded = {reference(one): one.name for one in list_uploads() if one.kind in _UPLOADED[kind]}
     names = allowed.offered_data(kind, (*listed, *uploaded))
-    usual = DEFAULT_DATA[info.modality]
+    usual = DEFAULT_DATA.get(info.modality)
+    typed = (
+        "csv: and a file's path" if kind == "labelled" else "text: and a file's path, or images: and a folder's path"
+    )
     ref = st.selectbox(
         "Data",
         names,
-        index=names.index(usual) if usual in names else 0,
+        index=names.index(usual) if usual in names else 0 if names else None,
         key=kind,
         bind="query-params",
         accept_new_options=not allowed.shared,
+        placeholder="csv:FILE#TEXT,LABEL" if kind == "labelled" else None,
         help="What is predicted: the data that this server offers."
         if allowed.shared
-        else "What is predicted. To use your own, type text: and a file's path, or images: and a folder's path.",
+        else f"What is predicted. To use your own, type {typed}.",
     )
-    assert ref is not None
+    if ref is None:
+        main.info(
+            "A text classifier is measured on texts with a label. Type csv:FILE#TEXT,LABEL (or jsonl:, parquet:, hf:) as "
+            "Data, or upload a CSV, JSONL or Parquet file on the page Models and data."
+        )
+        st.stop()
     if ref in uploaded:
         st.caption(f"Your upload: {as_markdown(uploaded[ref])}")
 

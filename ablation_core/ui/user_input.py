@@ -40,7 +40,8 @@ def show_user_input(view: View, later: bool = False) -> None:
     Args:
         later: whether the page is still measuring: the example prompt is then answered afterwards.
     """
-    st.subheader("Your own image" if view.model.modality == "vision" else "Your own prompt", anchor=False)
+    own_words = {"vision": "Your own image", "text-classification": "Your own text"}
+    st.subheader(own_words.get(view.model.modality, "Your own prompt"), anchor=False)
     with page.show_errors():
         own = _image(view) if view.model.modality == "vision" else _prompt(view)
         if own is None:
@@ -96,19 +97,22 @@ def own_run(view: View, own: user_input.UserInput) -> UserInputRun:
 
 
 def _prompt(view: View) -> user_input.UserInput:
-    masked = view.model.modality == "masked"
+    masked, classified = view.model.modality == "masked", view.model.predicts_class
     text = st.text_area(
-        "Prompt",
+        "Text" if classified else "Prompt",
         value=PROMPTS[view.model.modality][0],
-        key="gaps" if masked else "prompt",
+        key="gaps" if masked else "own text" if classified else "prompt",
         bind="query-params",
         on_change=lambda: st.session_state.update({_TYPED: True}),
         height=90,
         help="Write ___ (three underscores) where a word is to be filled in."
         if masked
+        else f"Its class before and after. Classes: {_classes(view)}."
+        if classified
         else "The model continues from here: its next-token predictions and its own continuation.",
     )
-    return user_input.prompt(view.model, text or "", view.data_ref)
+    read = user_input.text if classified else user_input.prompt
+    return read(view.model, text or "", view.data_ref)
 
 
 def _image(view: View) -> user_input.UserInput | None:
@@ -162,7 +166,7 @@ def _classes(view: View) -> str:
 def _probabilities(view: View, own: user_input.UserInput, answer: Answer) -> None:
     """For each predicted position, the most probable tokens or classes before the ablation and by each method."""
     for place in range(min(len(answer.before), 4)):
-        if view.model.modality != "vision":
+        if not view.model.predicts_class:
             gap = f"gap {place + 1}" if len(answer.before) > 1 else "the gap"
             st.markdown(
                 "**What comes next**, most probable first"

@@ -17,6 +17,11 @@ from ablation_core.report.chart_cache import chart_spec
 DISTRIBUTIONS_ONLY = {"neuron", "list", "odd", "shown", "density", "log", "beside"}
 
 
+def sentence_markdown(sentence: str) -> str:
+    """A sentence of ours with names in it that people chose: bold stays, everything else is shown as it is."""
+    return "**".join(as_markdown(part) for part in sentence.split("**"))
+
+
 def dark_page() -> bool:
     """Whether the page is drawn in the dark theme."""
     return st.context.theme.type == "dark"

@@ -140,6 +140,18 @@ def single_heads_frame(result: InteractionResult) -> pd.DataFrame:
     )
 
 
+def interaction_predictions_frame(result: InteractionResult) -> pd.DataFrame:
+    """One row per prediction: its sequence, and the change of its loss without each set of heads.
+
+    Raises:
+        ReportError: the result was not measured here, and has means alone.
+    """
+    if result.changes is None:
+        raise ReportError("This result holds means only; measure it again to have the figures of every prediction.")
+    names = {name: name if name == "sequence" else f"change of loss without {name}" for name in result.changes}
+    return pd.DataFrame({names[name]: values for name, values in result.changes.items()})
+
+
 def head_scores_frame(found: HeadDescription) -> pd.DataFrame:
     """One row per score of what kind of head it is, with its spread over sequences and percentile among all heads."""
     document = found.to_dict()

@@ -13,4 +13,9 @@ PROMPTS = {
         "The first argument is the name of the ___ to open.",
         "Raise a ___ if the key is not found.",
     ),
+    "text-classification": (
+        "This is a good example of how it should be done.",
+        "Nothing about this works as it should.",
+        "It arrived late, but it was worth the wait.",
+    ),
 }

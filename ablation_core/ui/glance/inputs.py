@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ablation_core.data.user_input import UserInput
     from ablation_core.models.loaded import LoadedModel
 
-KEYS = {"causal": "prompt", "masked": "gaps"}  # as on the Ablate page, which keeps what is typed here
+# As on the Ablate page, which keeps what is typed here:
+KEYS = {"causal": "prompt", "masked": "gaps", "text-classification": "own text"}
 IMAGE = "example image"  # the key of the chosen image's number
 _MOST = 6  # images to choose from
 _LOOKED_AT = 48  # images of the data from which they are taken

@@ -47,7 +47,7 @@ class Glance:
     @property
     def unit(self) -> str:
         """What is counted."""
-        return "images" if self.view.info.modality == "vision" else "predictions"
+        return {"vision": "images", "text-classification": "texts"}.get(self.view.info.modality, "predictions")
 
     @property
     def name(self) -> str:
