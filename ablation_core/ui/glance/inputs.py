@@ -44,7 +44,8 @@ def chosen_input(glance: Glance) -> UserInput:
     view, modality = glance.view, glance.view.info.modality
     if modality != "vision":
         text = st.session_state.get(KEYS[modality])
-        return user_input.prompt(view.model, PROMPTS[modality][0] if text is None else text, view.data_ref)
+        read = user_input.text if modality == "text-classification" else user_input.prompt
+        return read(view.model, PROMPTS[modality][0] if text is None else text, view.data_ref)
     content = io.BytesIO()
     picture(glance, chosen_image(glance)).save(content, "PNG")
     return user_input.image(view.model, content.getvalue(), view.data_ref)

@@ -17,6 +17,7 @@ from ablation_core.ui.shared import is_loaded
 GUESSES = 5
 EVERY = 0.7  # seconds between two looks at whether the model is loaded
 _EXAMPLE = "example prompt"
+_WORDS = {"vision": "An image", "text-classification": "A text"}
 
 
 def show_prompt(glance: Glance) -> None:
@@ -29,7 +30,7 @@ def show_prompt(glance: Glance) -> None:
         with slot("prompt"):
             asked_column, answer_column = st.columns([2, 3], gap="medium")
             with asked_column:
-                st.markdown("**An image, before and after**" if vision else "**A prompt, before and after**")
+                st.markdown(f"**{_WORDS.get(glance.view.info.modality, 'A prompt')}, before and after**")
                 if vision and ready:
                     _choose_image(glance)
                 elif not vision:
