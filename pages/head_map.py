@@ -12,7 +12,8 @@ from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.runs.ledger import run_path
-from ablation_core.runs.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
+from ablation_core.runs.sweep import SweepSpec, describe_sweep
+from ablation_core.runs.sweep_result import SweepResult, empty_sweep, kept_sweeps
 from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock

@@ -12,6 +12,7 @@ from ablation_core.engine.metrics import Metric
 from ablation_core.report.charts import DARK_INK, GREY, LIGHT_INK, ink, mark_of
 from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import STATES
+from ablation_core.selection import Head
 
 HARM, HELP = "#dd6315", "#2f86c9"
 FADED = {HARM: "rgba(221,99,21,0.03)", HELP: "rgba(47,134,201,0.03)"}  # to nothing, on white as on black
@@ -31,7 +32,13 @@ def _in_points(frame: pd.DataFrame, form: str, *columns: str) -> tuple[pd.DataFr
 
 
 def effect_map(
-    frame: pd.DataFrame, title: str, metric: Metric, layers: int, heads: int, dark: bool = False
+    frame: pd.DataFrame,
+    title: str,
+    metric: Metric,
+    layers: int,
+    heads: int,
+    dark: bool = False,
+    start: Head | None = None,
 ) -> alt.LayerChart:
     """Every head's change, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
@@ -43,6 +50,8 @@ def effect_map(
         frame: as `run_frames.map_frame` makes it.
         metric: what is drawn; changes for the worse are orange.
         dark: whether it is drawn on a dark page.
+        start: the head outlined at first; then the browser moves the outline to a clicked head by itself, and the chart
+            stays as it is. None where the outline is the frame's.
     """
     frame, form = _in_points(frame, metric.cell_format, "value", "low", "high", "estimate")
     most = max(frame["value"].abs().max(), 1e-12) if len(frame) else 1.0
@@ -64,7 +73,10 @@ def effect_map(
             axis=alt.Axis(domain=False, ticks=False, labelOverlap=True),
         ),
     )
-    pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle=False)
+    first: dict[str, Any] = (
+        {} if start is None else {"value": [{"layer": start[0], "head": start[1]}], "clear": False, "empty": False}
+    )
+    pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle=False, **first)
     cells = (
         base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808090", strokeWidth=1)
         .encode(
@@ -96,7 +108,7 @@ def effect_map(
         )
         .add_params(pick)
     )
-    outline = base.transform_filter("datum.picked").mark_rect(
+    outline = base.transform_filter("datum.picked" if start is None else pick).mark_rect(
         fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
     )
     strong = f"abs(datum.value) >= {0.65 * most}"

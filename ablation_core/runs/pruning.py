@@ -22,7 +22,8 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs, results_so_far
+from ablation_core.runs.records import Rows, kept_baseline, kept_rows, kept_runs, results_so_far
+from ablation_core.runs.units import WorkUnit
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.storage import matches_schema
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import streamlit as st
-from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.charts import mark_of
@@ -15,12 +14,14 @@ from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
 from ablation_core.ui.run_controls import show_mine
 from ablation_core.ui.sidebar import View, read_view
+from ablation_core.ui.widgets import DISTRIBUTIONS_ONLY, page_link
 
 if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
 
 PAGES = {
-    "app.py": "Distributions",
+    "app.py": "One head",
+    "pages/distributions.py": "Distributions",
     "pages/ablate.py": "Ablate",
     "pages/head_map.py": "Head map",
     "pages/pruning_curves.py": "Pruning curves",
@@ -28,6 +29,11 @@ PAGES = {
     "pages/models_and_data.py": "Models and data",
     "pages/learn.py": "Learn",
 }
+
+
+def asks_for_distributions(parameters: Iterable[str]) -> bool:
+    """Whether these names of an address' parameters are of the Distributions page."""
+    return not DISTRIBUTIONS_ONLY.isdisjoint(parameters)
 
 
 # The dark theme's accent is light, so that it can be read as text: what is written on it must be dark.
@@ -82,10 +88,9 @@ def open_frame(title: str, icon: str) -> None:
     st.html(_HISTORY, unsafe_allow_javascript=True)
     with st.sidebar:
         st.markdown("### Ablation Explorer")
-        with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
-            here = st.query_params.to_dict()
-            for path, label in PAGES.items():
-                st.page_link(path, label=label, query_params=here)
+        here = st.query_params.to_dict()
+        for path, label in PAGES.items():
+            page_link(path, label, here, icon=None)
         show_mine(title)
 
 

@@ -17,7 +17,7 @@ from ablation_core.report.run_sentences import (
     sweep_sentence,
 )
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.server import access
 from ablation_core.ui.export_row import Chart, ExportContent
 

@@ -25,6 +25,7 @@ from ablation_core.models.info import Modality, ModelInfo, predicts_class
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
 from ablation_core.ui import statistics_job
+from ablation_core.ui.glance.known import known_effects
 from ablation_core.ui.shared import find_shared_statistics, is_loaded, known_model_info, shared_model, shared_statistics
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def read_view(runs_model: bool, main: DeltaGenerator) -> View:
         bind="query-params",
         help="How many are scored with and without the ablation. More give narrower intervals and take longer.",
     )
-    selection = _choose_selection(info, statistics, main)
+    selection = _choose_selection(info, data_ref, statistics, main)
     offered_methods = {name: row for name, row in METHODS.items() if info.modality in row.modalities}
     method = st.selectbox(
         "Method",
@@ -214,10 +215,11 @@ def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tu
     return _last_usable(kind, f"{kind} of {info.ref}", ref, read, main)
 
 
-def _choose_selection(info: ModelInfo, statistics: Statistics, main: DeltaGenerator) -> Selection:
+def _choose_selection(info: ModelInfo, data_ref: str, statistics: Statistics, main: DeltaGenerator) -> Selection:
+    usual = str(_usual_head(info, data_ref, statistics))
     text = st.text_input(
         "Ablated heads and neurons",
-        value=str(_oddest_head(info, statistics)),
+        value=usual,
         key="select",
         bind="query-params",
         help=as_markdown(
@@ -228,7 +230,7 @@ def _choose_selection(info: ModelInfo, statistics: Statistics, main: DeltaGenera
     name = f"selection in {info.ref}"
     selection = _last_usable(
         "select", name, text or "", lambda typed: Selection.parse(typed, info.shape), main,
-        usual=str(_oddest_head(info, statistics)),
+        usual=usual,
     )  # fmt: skip
     _chips(selection)
     return selection
@@ -338,11 +340,14 @@ def _chips(selection: Selection) -> None:
     )
 
 
-def _oddest_head(model: ModelInfo, statistics: Statistics) -> Selection:
-    """The head whose neurons' peaks are farthest from their means: something to look at first."""
+def _usual_head(info: ModelInfo, data_ref: str, statistics: Statistics) -> Selection:
+    """The head that matters most in a saved sweep; without one, that whose neurons' peaks are farthest from their means."""
+    known = known_effects(info, data_ref)
+    if known is not None and (strongest := known.strongest_head) is not None:
+        return Selection.of_heads([strongest], info.shape)
     distance = abs(peak_distance(statistics, min(100, statistics.bins))).mean(axis=-1)
     layer, head = divmod(int(distance.argmax()), distance.shape[1])
-    return Selection.of_heads([(layer, head)], model.shape)
+    return Selection.of_heads([(layer, head)], info.shape)
 
 
 def _statistics_or_offer(info: ModelInfo, data_ref: str, partial_too: bool) -> tuple[Statistics, bool]:

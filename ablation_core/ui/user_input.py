@@ -22,15 +22,11 @@ from ablation_core.report.numbers import number
 from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 from ablation_core.server.turns import in_turns
 from ablation_core.ui import ablation_job, page
+from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.shared import SEED, shared_answers, shared_data
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.widgets import draw
 
-PROMPTS = {
-    "causal": "The return statement may only occur inside a function",
-    "masked": "The return statement may only occur ___ a function definition.",
-    "text-classification": "This is a good example of how it should be done.",
-}
 _TYPED = "a prompt was typed"
 _SHOWN = 6
 LIGHT_BORDER, DARK_BORDER = 0.6, 0.3  # brightness from which and up to which a border counts as light, as dark
@@ -54,7 +50,7 @@ def show_user_input(view: View, later: bool = False) -> None:
             st.caption(note)
         if not view.selection.chosen:
             st.caption("No neurons are selected, so before and after are identical.")
-        kept, run = _kept_answers(view, own), partial(_own_run, view, own)
+        kept, run = kept_answers(view, own), partial(own_run, view, own)
         if later and kept.answer is None and _TYPED not in st.session_state and view.info.modality != "vision":
             st.caption("Answered once the results above are measured; change the prompt to have it answered now.")
             return
@@ -76,7 +72,7 @@ class _Answers:
     losses: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
 
 
-def _kept_answers(view: View, own: user_input.UserInput) -> _Answers:
+def kept_answers(view: View, own: user_input.UserInput) -> _Answers:
     """The answers so far, found by what decides them; no model is kept with them."""
     kept = shared_answers()
     methods = tuple(method.name for method in ablation_job.compared_methods(view, own.data))
@@ -91,7 +87,7 @@ def _kept_answers(view: View, own: user_input.UserInput) -> _Answers:
     return kept.keep(key, kept.get(key) or _Answers())
 
 
-def _own_run(view: View, own: user_input.UserInput) -> UserInputRun:
+def own_run(view: View, own: user_input.UserInput) -> UserInputRun:
     methods = (
         tuple(m for m in ablation_job.compared_methods(view, own.data) if not m.learned)
         if view.selection.chosen
@@ -104,7 +100,7 @@ def _prompt(view: View) -> user_input.UserInput:
     masked, classified = view.model.modality == "masked", view.model.predicts_class
     text = st.text_area(
         "Text" if classified else "Prompt",
-        value=PROMPTS[view.model.modality],
+        value=PROMPTS[view.model.modality][0],
         key="gaps" if masked else "own text" if classified else "prompt",
         bind="query-params",
         on_change=lambda: st.session_state.update({_TYPED: True}),

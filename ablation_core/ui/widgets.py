@@ -13,6 +13,9 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.chart_cache import chart_spec
 
+# What an address names only on the Distributions page. That opened first once: an address that names no page leads there.
+DISTRIBUTIONS_ONLY = {"neuron", "list", "odd", "shown", "density", "log", "beside"}
+
 
 def sentence_markdown(sentence: str) -> str:
     """A sentence of ours with names in it that people chose: bold stays, everything else is shown as it is."""
@@ -31,16 +34,20 @@ def draw(
     key: str | None = None,
     on_pick: Callable[[], Any] | None = None,
     variant: Hashable = (),
+    height: int | None = None,
     **fixed: Hashable,
 ) -> None:
     """Draw `make(*frames, **fixed)`.
 
     Args:
+        height: in pixels, in place of the chart's own.
         alt: the alternative text.
         on_pick: called when a mark is clicked; the chart has a selection called `pick`, kept under `key`.
         variant: see `chart_cache.chart_spec`.
     """
     spec = chart_spec(make, *frames, variant=variant, **fixed)
+    if height is not None:
+        spec |= {"height": height}
     if on_pick is None:
         st.vega_lite_chart(spec=spec, alt=alt, key=key)
     else:
@@ -71,6 +78,8 @@ def single_choice(
 
 def page_link(page: str, label: str, params: dict[str, str], icon: str | None = "➡️") -> None:
     """A link that opens a page with these parameters in its address."""
+    if page == "app.py":
+        params = {name: value for name, value in params.items() if name not in DISTRIBUTIONS_ONLY}
     with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
         st.page_link(page, label=label, icon=icon, query_params=params)
 
