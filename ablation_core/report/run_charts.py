@@ -16,7 +16,7 @@ from ablation_core.report.run_frames import STATES
 from ablation_core.selection import Head
 
 
-def _faded(colour: str) -> str:
+def faded(colour: str) -> str:
     """The colour to nothing, on white as on black."""
     return f"rgba({', '.join(str(int(colour[place : place + 2], 16)) for place in (1, 3, 5))}, 0.03)"
 
@@ -65,7 +65,7 @@ def effect_map(
     most = deepest(frame, factor)
     below, above = (HELP, HARM) if metric.worse > 0 else (HARM, HELP)
     domain = [0, most] if metric.divergence else [-most, -1e-9 * most, 1e-9 * most, most]
-    colours = [_faded(above), above] if metric.divergence else [below, _faded(below), _faded(above), above]
+    colours = [faded(above), above] if metric.divergence else [below, faded(below), faded(above), above]
     places = {"layer": list(range(layers)), "head": list(range(heads))}
     base = base.encode(
         x=alt.X(
@@ -169,7 +169,7 @@ def agreement_matrix(frame: pd.DataFrame, methods: Sequence[str], dark: bool = F
         .encode(
             color=alt.Color(
                 "rho:Q",
-                scale=alt.Scale(domain=[-1, -1e-9, 1e-9, 1], range=[DISAGREE, _faded(DISAGREE), _faded(AGREE), AGREE]),
+                scale=alt.Scale(domain=[-1, -1e-9, 1e-9, 1], range=[DISAGREE, faded(DISAGREE), faded(AGREE), AGREE]),
                 legend=None,
             ),
             tooltip=[

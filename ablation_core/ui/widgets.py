@@ -1,6 +1,6 @@
 """Small parts that many pages use: charts, single choices, links, files, and actions that end in one sentence."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from typing import Any
@@ -112,7 +112,7 @@ def single_choice(
     return chosen or default
 
 
-def page_link(page: str, label: str, params: dict[str, str], icon: str | None = "➡️") -> None:
+def page_link(page: str, label: str, params: Mapping[str, str | list[str]], icon: str | None = "➡️") -> None:
     """A link that opens a page with these parameters in its address."""
     if page == "app.py":
         params = {name: value for name, value in params.items() if name not in DISTRIBUTIONS_ONLY}

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ablation_core.report.charts import BARS, mark_of
+from ablation_core.report.charts import BARS, HARM, HELP, mark_of
 from ablation_core.report.numbers import number
-from ablation_core.report.run_charts import HARM, HELP
 
 if TYPE_CHECKING:
     from PIL import Image

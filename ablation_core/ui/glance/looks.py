@@ -125,4 +125,4 @@ def _show_patches(glance: Glance, weights: np.ndarray, number: int) -> None:
         if not first
         else f" {row[:first].sum():.0%} of the attention goes to CLS{' and registers' if first > 1 else ''}."
     )
-    st.caption(f"Orange: where it looks. Hover over a patch for its weight.{to_others}")
+    st.caption(f"Purple: where it looks. Hover over a patch for its weight.{to_others}")

@@ -131,7 +131,7 @@ def _show(found: ComparisonResult) -> None:
             comparison_chart(found, "map", metric, dark=dark_page()), alt=f"Map of the differences. {sentence}"
         )
         st.caption(
-            "**Bold**: significant (FDR 5 %). Orange: the larger change is on the second. Square-root colour scale."
+            "**Bold**: significant (FDR 5 %). Red: the larger change is on the second. Square-root colour scale."
         )
     with scatter_column:
         st.markdown("**One data set against the other**")
