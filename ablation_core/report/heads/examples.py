@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ablation_core.report.charts import BARS
+from ablation_core.report.charts import BARS, CURVE
 from ablation_core.report.numbers import number
 
 if TYPE_CHECKING:
