@@ -23,15 +23,8 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.units import (
-    Rows,
-    WorkUnit,
-    describe_work,
-    kept_baseline,
-    kept_rows,
-    kept_runs,
-    results_so_far,
-)
+from ablation_core.runs.records import Rows, kept_baseline, kept_rows, kept_runs, results_so_far
+from ablation_core.runs.units import WorkUnit, describe_work
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.storage import matches_schema
 
@@ -106,8 +99,7 @@ def describe_curve(
     positions: Positions = EVERYWHERE,
 ) -> dict:
     """What decides a curve's numbers, and so its ledger; `classes` is among how many answers the model chooses."""
-    classes = len(model.labels) if model.modality == "vision" else model.vocabulary
-    decided = {"whole_heads": whole_heads, "classes": classes}
+    decided = {"whole_heads": whole_heads, "classes": model.classes}
     return describe_work(model, data, statistics, bins, positions) | decided
 
 

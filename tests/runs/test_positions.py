@@ -18,7 +18,7 @@ from ablation_core.experiments.provenance import describe_run
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.ledger import run_path
-from ablation_core.runs.position_map import PositionMapSpec, kept_position_map
+from ablation_core.runs.maps.position_map import PositionMapSpec, kept_position_map
 from ablation_core.runs.pruning import pruned
 from ablation_core.selection import Selection
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ablation_core.cli.measured import load_measured, progress_bar
+from ablation_core.cli.measured import load_measured, progress_bar, save_named
 from ablation_core.cli.options import add_backend, add_measured, add_positions, chosen_backend, chosen_positions
 from ablation_core.errors import DataError, EngineError
 from ablation_core.progress import in_per_cent
@@ -41,7 +41,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
         raise EngineError("--adaptive decides as it goes what to measure next, on this machine; leave --engine out.")
     backend = chosen_backend(parsed)
     from ablation_core.cli.text import format_adaptive, format_position_map, format_sweep
-    from ablation_core.runs.position_map import position_map
+    from ablation_core.runs.maps.position_map import position_map
     from ablation_core.runs.whole_runs import sweep
 
     model, data, methods, statistics = load_measured(parsed)
@@ -77,6 +77,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
                 cache=parsed.cache_dir,
                 progress=in_per_cent(progress),
             )
+        save_named(parsed, found)
         return found.to_dict(), format_adaptive(found)
     with progress_bar("sweep", "%") as progress:
         result = sweep(
@@ -91,4 +92,5 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
             backend=backend,
             progress=in_per_cent(progress),
         )
+    save_named(parsed, result)
     return result.to_dict(), format_sweep(result)

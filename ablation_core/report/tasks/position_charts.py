@@ -9,7 +9,7 @@ from ablation_core.engine.metrics import METRICS, Metric, main_metric
 from ablation_core.errors import ReportError
 from ablation_core.report.run_charts import Axis, effect_cells
 from ablation_core.report.run_frames import STATES
-from ablation_core.runs.position_map import Cell, PositionMapResult
+from ablation_core.runs.maps.position_map import Cell, PositionMapResult
 
 _MOST_LABELLED = 16  # positions beside each other whose numbers can be read
 
@@ -30,9 +30,9 @@ def position_frame(result: PositionMapResult, method: str, metric: str, picked: 
                 "value": value,
             }
             | {name: math.nan if span[name] is None else span[name] for name in ("low", "high")}
-            | {"q": adjusted.get(cell), "state": STATES[cell not in significant]}
+            | {"q": adjusted.get(cell), "state": STATES[cell not in significant], "estimate": math.nan}
         )
-    columns = ["row", "position", "sequences", "picked", "value", "low", "high", "q", "state"]
+    columns = ["row", "position", "sequences", "picked", "value", "low", "high", "q", "state", "estimate"]
     return pd.DataFrame(rows, columns=columns).dropna(subset="value")
 
 
@@ -71,7 +71,7 @@ def picked_chart(result: PositionMapResult, metric: str | None = None, method: s
 def position_table(result: PositionMapResult) -> pd.DataFrame:
     """One row per measured cell, method and metric, with its interval and q; what `to_frame()` gives."""
     parts = [
-        position_frame(result, method, metric).drop(columns="picked").assign(method=method, metric=metric)
+        position_frame(result, method, metric).drop(columns=["picked", "estimate"]).assign(method=method, metric=metric)
         for method in result.methods
         for metric in result.metrics
     ]

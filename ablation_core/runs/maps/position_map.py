@@ -28,16 +28,9 @@ from ablation_core.presentation import Presented
 from ablation_core.progress import ShareProgress, reporting_share
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.sweep import SweepResult
-from ablation_core.runs.units import (
-    WorkUnit,
-    describe_work,
-    kept_baseline,
-    kept_rows,
-    kept_runs,
-    results_so_far,
-    tested_alike,
-)
+from ablation_core.runs.records import kept_baseline, kept_rows, kept_runs, results_so_far, tested_alike
+from ablation_core.runs.sweep_result import SweepResult
+from ablation_core.runs.units import WorkUnit, describe_work
 from ablation_core.selection import Selection
 from ablation_core.storage import CACHE
 
