@@ -9,9 +9,8 @@ import pandas as pd
 from ablation_core.experiments.prediction_scores import PredictionScores
 from ablation_core.experiments.results import AblationResult
 from ablation_core.experiments.task_prompts import AskedPrompt
-from ablation_core.report.charts import GREY, ink
+from ablation_core.report.charts import GREY, HARM, HELP, ink
 from ablation_core.report.numbers import number
-from ablation_core.report.run_charts import HARM, HELP
 
 
 def prompt_frame(prompts: Sequence[AskedPrompt], scored: PredictionScores, method: str | None = None) -> pd.DataFrame:
@@ -68,7 +67,7 @@ def help_sentence(frame: pd.DataFrame, head: str, method: str) -> str:
 
 
 def prompt_changes(frame: pd.DataFrame, title: str, dark: bool = False) -> alt.LayerChart:
-    """A bar per prompt, sorted: how far its logit difference changes without the head; orange where the head helps.
+    """A bar per prompt, sorted: how far its logit difference changes without the head; red where the head helps.
 
     Args:
         frame: as `prompt_frame` makes it, with changes.
