@@ -10,8 +10,9 @@ from itertools import combinations
 from pathlib import Path
 
 from ablation_core import find_statistics, load_data, load_model, load_statistics, sweep
+from ablation_core.methods import registry
 from ablation_core.methods.registry import usable_methods
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.stats.correlation import rank_agreement
 from ablation_core.storage import CACHE
@@ -101,7 +102,8 @@ def main() -> None:
     results = {}
     for seed in parsed.seeds:
         data = load_data(f"task:{parsed.task}", model, predictions=parsed.prompts, seed=seed)
-        names = [name for name in usable_methods(data, model.modality) if name in METHODS]
+        usable = [name for name in usable_methods(data, model.modality) if name in METHODS]
+        names = [name for name in usable if statistics is not None or not registry.METHODS[name].needs_statistics]
         results[seed] = sweep(
             model, data, names, statistics=statistics, positions=parsed.positions, cache=parsed.cache_dir, progress=True
         )

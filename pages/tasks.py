@@ -41,7 +41,6 @@ def pick_head() -> None:
 
 
 chosen = choice.choose_task()
-choice.upload_pairs()
 with page.show_errors():
     data = shared_data(model, chosen.ref, chosen.prompts, "evaluation")
     chosen.positions.check(data.longest, data.is_task)
@@ -155,3 +154,4 @@ def show_run() -> None:
 
 
 show_run()
+choice.upload_pairs()

@@ -80,7 +80,7 @@ def test_what_has_no_tasks_says_so(folder: Path) -> None:
     at = opened(model="vit-mini", method="mean")
     assert not at.exception and "Choose a language model" in text_of(at)
     at = opened(task="task:ioi")
-    assert not at.exception and "names" in at.error[0].value
+    assert not at.exception and "needs at least 4 words" in at.error[0].value
 
 
 def test_pairs_are_kept_and_asked(opt_mini: LoadedModel, tmp_path: Path) -> None:

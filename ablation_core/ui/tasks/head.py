@@ -38,9 +38,18 @@ from ablation_core.ui.widgets import dark_page, page_link
 _SHOWN = {
     "P(right)": st.column_config.NumberColumn(format="percent"),
     "P(wrong)": st.column_config.NumberColumn(format="percent"),
-    "logit difference": st.column_config.NumberColumn("logit difference, nats", format="%+.2f"),
-    "change": st.column_config.NumberColumn("change without the head, nats", format="%+.2f"),
+    "logit difference": st.column_config.NumberColumn("logit diff., nats", format="%+.2f"),
+    "change": st.column_config.NumberColumn("change, nats", format="%+.2f"),
 }
+_ORDER = (
+    "right",
+    "P(right)",
+    "wrong",
+    "P(wrong)",
+    "logit difference",
+    "change",
+    "prompt",
+)  # the prompt takes most room
 
 
 def answered(view: View, data: Data, head: str, positions: Positions) -> tuple[AblationResult, list[AskedPrompt]]:
@@ -144,8 +153,8 @@ def show_prompts(frame: pd.DataFrame, head: str, method: str) -> None:
         st.caption("One bar per prompt. Red: the head helps there, since the right answer loses without it.")
     with table_column:
         st.dataframe(
-            frame.sort_values("change", kind="stable"), column_config=_SHOWN, hide_index=True, width="stretch",
-            height=280, row_height=28,
+            frame.sort_values("change", kind="stable"), column_config=_SHOWN, column_order=_ORDER, hide_index=True,
+            width="stretch", height=280, row_height=28,
         )  # fmt: skip
 
 
