@@ -148,8 +148,8 @@ class AblationRun:
         where = None if self.spec.positions.everywhere else self.spec.positions.mask(clean_pass.batch)
         replacements = self.replacements(method, self.data.numbers(number), number, clean_pass.batch)
         replacements = gauge.watched(replacements, where)
-        start = self.spec.positions.first(clean_pass.batch)
-        outputs = clean_passes.ablated_outputs(self.model, clean_pass, replacements, start)
+        starts = self.spec.positions.firsts(clean_pass.batch)
+        outputs = clean_passes.ablated_outputs(self.model, clean_pass, replacements, starts)
         gauge.compare(clean_pass.outputs, outputs, where)
         return outputs[-1]
 
