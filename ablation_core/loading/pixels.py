@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from ablation_core.errors import ModelError, first_line
+from ablation_core.loading.checkpoint import class_names
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -66,7 +67,7 @@ def processor_reader(
         fitted = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
         return processor(fitted, return_tensors="pt", do_resize=False, do_center_crop=False)["pixel_values"][0]
 
-    return to_pixels, tuple(config.id2label[index] for index in range(config.num_labels))
+    return to_pixels, class_names(config)
 
 
 def _fixed_shape(processor: Any, mode: str) -> tuple[int, ...] | None:
