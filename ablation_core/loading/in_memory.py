@@ -20,6 +20,7 @@ from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.loading.checkpoint import class_names, plain_flags
 from ablation_core.loading.door.length import longest_input
 from ablation_core.loading.door.verification import verify
+from ablation_core.loading.packed_patches import read_pixels
 from ablation_core.loading.pixels import channels_of, image_size, processor_reader
 from ablation_core.loading.text_classifiers import check_head, padding_of, settle_padding
 from ablation_core.loading.wrapping import ImageReader, attach_tokenizer, wrap_timm, wrap_transformers
@@ -134,6 +135,7 @@ def _transformers(
     plain_flags(config)
     family = config.model_type
     row = known_architecture(family, getattr(config, "is_encoder_decoder", False))
+    read_pixels(twin, family)
     by_texts = is_zero_shot([type(original).__name__])
     if by_texts:
         check_class_texts(ref, True, ClassTexts.of(labels) if labels else None)

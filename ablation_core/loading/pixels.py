@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ablation_core.errors import ModelError, first_line
 from ablation_core.loading.checkpoint import class_names
+from ablation_core.loading.packed_patches import patch_reader
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -55,6 +56,8 @@ def processor_reader(
     """As `image_reader`, of a processor that is there."""
     config: Any = module.config
     mode = image_mode(ref, channels_of(module))
+    if by_patches := patch_reader(processor, mode):
+        return by_patches, class_names(config)
     size = image_size(config)
     fixed = _fixed_shape(processor, mode)
     as_it_is = size is None or (fixed is not None and (fixed[1:] == size or _reads(module, fixed)))

@@ -241,8 +241,8 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
         inner = getattr(base, name, None)
         if inner is not None and hasattr(inner, "to_dict"):
             values[name] = {key: value for key, value in common(sizes).items() if key in vars(inner)}
-            own = overrides(inner.model_type, sizes)
-            values[name] = {key: value for key, value in (values[name] | own).items() if value is not None}
+            own = values[name] | overrides(inner.model_type, sizes)
+            values[name] = {key: value for key, value in own.items() if value is not None}
     for name, value in overrides(family, sizes).items():
         if value is None:
             values.pop(name, None)
