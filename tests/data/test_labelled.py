@@ -193,3 +193,11 @@ def test_texts_without_labels_are_refused(model: LoadedModel) -> None:
     causal = load_model("opt-mini")
     with pytest.raises(DataError, match="is no text classifier"):
         load_data(ROWS, causal)
+
+
+def test_special_tokens_that_a_text_spells_are_letters(model: LoadedModel) -> None:
+    data = load_data([("A </s> b.", "good"), ("<s>A b.", "bad")], model)
+    ids = [row[mask.bool()].tolist() for row, mask in zip(*next(iter(data)).inputs.values(), strict=True)]
+    begin, end = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
+    assert [(row.count(begin), row.count(end), row[0], row[-1]) for row in ids] == [(1, 1, begin, end)] * 2
+    assert "read as the letters" in " ".join(data.notes)
