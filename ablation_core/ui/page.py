@@ -33,7 +33,7 @@ PAGES = {
 # The dark theme's accent is light, so that it can be read as text: what is written on it must be dark.
 _STYLE = """<style>
 .stMainBlockContainer {padding-top: 3rem; padding-bottom: 2rem}
-@media (prefers-color-scheme: dark) {button[data-testid="stBaseButton-primary"] p {color: #11161c}}
+@media (prefers-color-scheme: dark) {button[data-testid="stBaseButton-primary"] p, [data-baseweb="tag"] * {color: #11161c}}
 </style>"""
 
 

@@ -82,6 +82,7 @@ PRESENTATIONS = {
         {"differences": side_by_side.differences_frame},
         side_by_side.differences_chart,
         side_by_side.differences_sentences,
+        readable=side_by_side.differences_table,
     ),
     "NeuronSummary": Presentation({"values": tables.summary_frame}, pictures.summary_chart, words.summary_sentences),
     "Statistics": Presentation(
