@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablation_core.report.frames import result_frame
 from ablation_core.report.html import result_table
-from ablation_core.report.present import comparisons, pictures, side_by_side, tables, words
+from ablation_core.report.present import comparisons, interactions, pictures, side_by_side, tables, words
 
 Frame = Callable[[Any], pd.DataFrame]
 
@@ -66,6 +66,7 @@ PRESENTATIONS = {
         },
         pictures.interaction_chart,
         words.interaction_sentences,
+        readable=interactions.pairs_table,
     ),
     "ComparisonResult": Presentation(
         {"heads": comparisons.comparison_frame},
