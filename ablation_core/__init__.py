@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ablation_core.runs.compare import compare
     from ablation_core.runs.comparison_result import ComparisonResult
     from ablation_core.runs.pruning_result import CurveResult
-    from ablation_core.runs.sweep import SweepResult
+    from ablation_core.runs.sweep_result import SweepResult
     from ablation_core.runs.whole_runs import curve, sweep
     from ablation_core.saved.results import load_result, save_result
     from ablation_core.saved.side_by_side import compare_results
@@ -73,7 +73,7 @@ _HOMES = {  # name → the module that has it
     "NoiseFloor": "experiments.noise_floor",
     "Selection": "selection",
     "Statistics": "activations.statistics",
-    "SweepResult": "runs.sweep",
+    "SweepResult": "runs.sweep_result",
     "ablate": "experiments.ablation",
     "as_statistics": "activations.files",
     "attention_pattern": "heads.attention",

@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["mean", "zero"])
     parser.add_argument("--passes", type=int, nargs="+", default=[7, 70])
     parser.add_argument(
-        "--pairs", type=int, default=300, help="how many are ablated, drawn at random (default %(default)s)"
+        "--pairs", type=int, default=150, help="how many are ablated, drawn at random (default %(default)s)"
     )
     parsed = parser.parse_args()
     keep_freed_memory()

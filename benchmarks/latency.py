@@ -86,7 +86,7 @@ def open_first(browser: Browser, model: str, figures: Figures) -> None:
 
 def distributions(page: Page, address: str, model: str, run: int, figures: Figures) -> None:
     """A clicked neuron, the bins slider, the log switch, a clicked head."""
-    page.goto(f"{address}/?model={model}&neuron=1.{run % 6}")
+    page.goto(f"{address}/distributions?model={model}&neuron=1.{run % 6}")
     page.wait_for_function(_WHOLE)
     rest(page)
     cell = page.locator(_CHARTS).nth(1).locator(".mark-rect path").nth(5 + run)

@@ -13,7 +13,7 @@ from ablation_core.activations.files import (
     missing_statistics,
     other_statistics,
 )
-from ablation_core.data.references import DEFAULT_DATA, STATISTICS_PREDICTIONS, Split, is_task
+from ablation_core.data.references import STATISTICS_PREDICTIONS, Split, is_task, usual_data
 from ablation_core.errors import StatisticsError
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.progress import Progress, reporting
@@ -32,7 +32,7 @@ def load_named(parsed: argparse.Namespace, split: Split) -> "tuple[LoadedModel, 
     """The model and a part of the data that the command line names."""
     from ablation_core.loading.load import load_model
 
-    model = load_model(parsed.model, parsed.device, parsed.dtype, parsed.cache_dir)
+    model = load_model(parsed.model, parsed.device, parsed.dtype, parsed.cache_dir, notify=_said)
     return model, load_part(parsed, model, parsed.data, split)
 
 
@@ -44,7 +44,7 @@ def load_part(parsed: argparse.Namespace, model: "LoadedModel", ref: str | None,
     if ref and is_task(ref):
         usual = PROMPTS
     data = load_data(
-        ref or DEFAULT_DATA[model.modality],
+        ref or usual_data(model.ref, model.modality),
         model,
         predictions=usual if parsed.predictions is None else parsed.predictions,
         seq_len=parsed.seq_len,
@@ -100,6 +100,12 @@ def load_measured(parsed: argparse.Namespace) -> "tuple[LoadedModel, Data, list[
             f"The method {needing[0]} needs activation statistics. {missing_statistics(model, data.ref, parsed.cache_dir)}"
         )
     return model, data, methods, statistics
+
+
+def _said(words: str) -> None:
+    """Where a person looks on, what takes a while is said."""
+    if sys.stderr.isatty():
+        print(words, file=sys.stderr)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ablation_core.runs.comparison_result import ComparisonResult
 from ablation_core.runs.paper import Part
 from ablation_core.runs.pruning import PERCENTS
 from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.stats.intervals import Interval
 
 MOST_HEADS = 10  # shown for each method; all are in the JSON document

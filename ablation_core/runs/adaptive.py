@@ -26,7 +26,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.runs.adaptive_batches import HeadMeasurements, Wanted
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.sweep import SweepResult, every_head
+from ablation_core.runs.sweep_result import SweepResult, every_head
 from ablation_core.selection import Head
 from ablation_core.stats.intervals import Interval, MeanTest
 from ablation_core.stats.regression_estimator import RegressionEstimator

@@ -28,7 +28,7 @@ from ablation_core.methods.registry import METHODS, Method, constant_values
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.batch_records import fits_batch, read, written
 from ablation_core.runs.ledger import Ledger
-from ablation_core.runs.sweep import every_head
+from ablation_core.runs.sweep_result import every_head
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.intervals import sequence_sums
 from ablation_core.stats.regression_estimator import drawing_order

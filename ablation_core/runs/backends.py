@@ -14,7 +14,8 @@ from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec, step_together
 from ablation_core.methods.registry import Method
 from ablation_core.runs.ledger import Ledger
-from ablation_core.runs.units import WorkUnit, kept_rows, record_of
+from ablation_core.runs.records import kept_rows
+from ablation_core.runs.units import WorkUnit, record_of
 
 TOGETHER = 9  # units that share what a recording has no room for
 

@@ -10,9 +10,9 @@ import pandas as pd
 
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.interactions import InteractionResult, PairInteraction
-from ablation_core.report.charts import DARK_INK, LIGHT_INK, ink
+from ablation_core.report.charts import DARK_INK, HARM, HELP, LIGHT_INK, ink
 from ablation_core.report.numbers import amount, interval_text
-from ablation_core.report.run_charts import FADED, HARM, HELP
+from ablation_core.report.run_charts import faded
 from ablation_core.stats.intervals import Interval
 
 FORM = METRICS["loss"].cell_format
@@ -63,7 +63,7 @@ def pairs_table(result: InteractionResult) -> pd.DataFrame:
 
 
 def interaction_matrix(result: InteractionResult, dark: bool = False) -> alt.LayerChart:
-    """Every two heads' interaction, orange where it is above 0; on the diagonal each head's single change, not coloured."""
+    """Every two heads' interaction, red where it is above 0; on the diagonal each head's single change, not coloured."""
     frame, heads = matrix_frame(result), list(result.singles)
     coloured = frame.loc[~frame["alone"], "value"].abs()
     most = max(float(coloured.max()), 1e-12) if coloured.notna().any() else 1.0
@@ -79,7 +79,7 @@ def interaction_matrix(result: InteractionResult, dark: bool = False) -> alt.Lay
         alt.Tooltip("is:N"),
     ]
     scale = alt.Scale(
-        type="sqrt", domain=[-most, -1e-9 * most, 1e-9 * most, most], range=[HELP, FADED[HELP], FADED[HARM], HARM]
+        type="sqrt", domain=[-most, -1e-9 * most, 1e-9 * most, most], range=[HELP, faded(HELP), faded(HARM), HARM]
     )
     legend = alt.Legend(
         title="interaction, nats per prediction", orient="top", gradientLength=220, titleLimit=300, tickCount=3

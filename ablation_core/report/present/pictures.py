@@ -24,7 +24,7 @@ from ablation_core.report.present.tables import floor_frame, pairs_frame, summar
 from ablation_core.report.run_sentences import curve_levels
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.selection import ModelShape, Selection
 
 UNIT = "activation"
