@@ -81,15 +81,35 @@ def _open(title: str, icon: str) -> None:
         if st.query_params.get(name) == old and name not in st.session_state:
             st.session_state[name] = new
     prepare_process()
-    st.html(_STYLE)
-    st.html(_SCRIPT, unsafe_allow_javascript=True)
+    _keep_settings()
+    st.html(_STYLE + _SCRIPT, unsafe_allow_javascript=True)  # style alone would only apply once the page is drawn
     with st.sidebar:
         st.markdown("### Ablation Explorer")
         with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
-            here = {name: st.query_params.get_all(name) for name in st.query_params}
             for path, label in PAGES.items():
-                st.page_link(path, label=label, query_params=here)
+                st.page_link(path, label=label)
         show_mine(title)
+
+
+# Of all pages; the address has them, too.
+_SETTINGS = (
+    "model", "text", "images", "predictions", "select", "method", "bins", "metric", "methods", "every", "adaptive", "seeds",
+    "step", "whole", "head", "neuron", "prompt", "gaps", "projector",
+)  # fmt: skip
+
+
+def _keep_settings() -> None:
+    """Settings stay as they are on the way through pages that do not have them; what the address says goes before.
+
+    Streamlit forgets a widget that a page does not draw, and a link with the present settings in its address made it forget
+    all of them.
+    """
+    kept, state = st.session_state.setdefault("settings", {}), st.session_state
+    for name in _SETTINGS:
+        if name in state:
+            kept[name] = state[name]
+        elif name in kept and name not in st.query_params:
+            state[name] = kept[name]
 
 
 def _show_views(main: DeltaGenerator) -> None:

@@ -14,6 +14,8 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.chart_cache import chart_spec
 
+_INKS = {False: "#48525e", True: "#b4bfca"}  # of axes and legends, on a light and a dark page
+
 
 def dark_page() -> bool:
     """Whether the page is drawn in the dark theme."""
@@ -39,6 +41,8 @@ def draw(
         variant: see `chart_cache.chart_spec`.
     """
     spec = chart_spec(make, *frames, variant=variant, **fixed)
+    ink = {"labelColor": _INKS[dark_page()], "titleColor": _INKS[dark_page()]}
+    spec["config"] = spec.get("config", {}) | {"axis": ink, "legend": ink}  # Streamlit's own greys are too pale to read
     if st.session_state.get("projector"):
         spec = _larger(spec)
     if on_pick is None:
