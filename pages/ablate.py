@@ -17,6 +17,7 @@ from ablation_core.selection import Selection
 from ablation_core.stats.intervals import Interval
 from ablation_core.ui import ablation_job, export_row, page
 from ablation_core.ui.run_controls import watched
+from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
 from ablation_core.ui.widgets import as_tables, dark_page, draw, newly_clicked, single_choice
@@ -40,7 +41,7 @@ _COLUMNS = {
 _SHOWN = "figures shown last"
 view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
-classes = len(view.model.labels) if view.model.modality == "vision" else None
+classes = view.model.classes if view.model.predicts_class else None
 metrics = [
     name
     for name, metric in METRICS.items()
@@ -158,9 +159,13 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
         key="changes",
         alt="The change by each method with its 95 % interval.",
     )
-    images = view.model.modality == "vision"
-    counted, unit = result.data["predictions"], "images" if images else "sequences"
-    sample = f"{counted:,} images" if images else f"{counted:,} predictions in {result.data['sequences']:,} sequences"
+    unit = {"vision": "images", "text-classification": "texts"}.get(view.model.modality, "sequences")
+    counted = result.data["predictions"]
+    sample = (
+        f"{counted:,} {unit}"
+        if view.model.predicts_class
+        else f"{counted:,} predictions in {result.data['sequences']:,} sequences"
+    )
     notes = [f"{sample} of {named(result.data['ref'])}", f"95 % intervals, paired, resampling whole {unit}"]
     if banded and floor is not None:
         notes.append(f"grey bands: noise floor, {floor_words(floor.sets)}")
@@ -303,6 +308,7 @@ def measured_part() -> None:
 
 
 measured_part()
+show_interactions(view, request.data)
 st.divider()
 show_affected_tokens(view, progress)
 st.divider()

@@ -12,7 +12,8 @@ from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.runs.ledger import run_path
-from ablation_core.runs.sweep import SweepResult, SweepSpec, describe_sweep, empty_sweep, kept_sweeps
+from ablation_core.runs.sweep import SweepSpec, describe_sweep
+from ablation_core.runs.sweep_result import SweepResult, empty_sweep, kept_sweeps
 from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
@@ -20,12 +21,15 @@ from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.head_map import show_agreement, show_estimates, show_head
 from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
+from ablation_core.ui.together.comparison import show_comparison
 from ablation_core.ui.widgets import dark_page, draw, newly_clicked
 
 ADAPTIVE = (
     "Tests all heads at planned interim looks and stops each as soon as it is significant or unlikely to become so. "
     "Faster, with wider intervals; for the loss only."
 )
+
+COMPARE = "Which heads matter on one data set and not on another: the difference of every head's effect."
 
 view = page.open_page("Head map", "🗺️")
 model, shape = view.model, view.model.shape
@@ -38,6 +42,9 @@ def pick_head() -> None:
 
 
 st.header("Effect of removing each head", anchor=False)
+if st.toggle("Compare two data sets", key="compare", bind="query-params", help=COMPARE):
+    show_comparison(view)
+    st.stop()
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 with st.container(key="settings"):
@@ -127,7 +134,7 @@ def begin_words(mine: SweepResult | None) -> str | None:
     if not left:
         return None
     heads = f"{left} head{'s' * (left != 1)}"
-    unit = "images" if model.modality == "vision" else "predictions"
+    unit = {"vision": "images", "text-classification": "texts"}.get(model.modality, "predictions")
     return f"Continue: {heads} left" if mine else f"Measure {heads} × {words} on {data.predictions:,} {unit}"
 
 

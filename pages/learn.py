@@ -92,7 +92,7 @@ def real_neuron() -> None:
     with st.expander("Its values as a table"):
         st.table(parts.values(reading))
     page_link(
-        "app.py",
+        "pages/distributions.py",
         f"Open neuron {example.name} on the Distributions page",
         query(example.name.split(":")[0], "mean", model) | {"neuron": example.name},
     )

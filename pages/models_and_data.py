@@ -63,7 +63,7 @@ def show_models() -> None:
         "machine. Code that comes with a model is never executed.",
     ).strip()
     if ref:
-        page_link("app.py", f"Open {ref} on the Distributions page", {"model": ref})
+        page_link("app.py", f"Open {ref}", {"model": ref})
 
 
 def fetch(name: str) -> str:

@@ -115,7 +115,7 @@ def show_run() -> None:
     kept = kept_of_this_kind()
     mine, result = kept.get(own), kept.get(shown)
     left = wanted - (measured(mine)[0] if mine else 0)
-    unit = "images" if model.modality == "vision" else "predictions"
+    unit = {"vision": "images", "text-classification": "texts"}.get(model.modality, "predictions")
     begin = f"Continue: {left} points left" if mine else f"Measure {left} points on {data.predictions:,} {unit}"
     run_controls.controls(
         own,

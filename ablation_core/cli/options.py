@@ -23,16 +23,23 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         help="data reference, such as text:FILE, jsonl:FILE#COLUMN, csv:, parquet:, folder:, hf:ID, images:FOLDER (default: "
-        "python-docs, or fashion-mnist)",
+        "python-docs, or fashion-mnist); for text classifiers csv:FILE#TEXT,LABEL",
     )
     parser.add_argument("--predictions", type=int, help="how many are scored (default 2000), or counted by stats")
-    parser.add_argument("--seq-len", type=int, default=128, help="tokens per window (default %(default)s)")
+    parser.add_argument(
+        "--seq-len",
+        type=int,
+        default=128,
+        help="tokens per window, or read of each labelled text (default %(default)s)",
+    )
     parser.add_argument(
         "--documents",
         action="store_true",
         help="each document begins a window of its own, padded; else they are packed",
     )
-    parser.add_argument("--batch-size", type=int, help="sequences at once (default: 8 windows or 64 images)")
+    parser.add_argument(
+        "--batch-size", type=int, help="sequences at once (default: 8 windows, 16 labelled texts, 64 images)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, …, or split (default %(default)s)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default %(default)s)")
@@ -49,6 +56,7 @@ def add_measured(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(METHODS)}, or all that need no learning; repeatable (default peak)",
         metavar="NAME",
     )
+    parser.add_argument("--save", metavar="NAME", help="keep the result under this name (see saved)")
     parser.add_argument("--bins", type=int, default=100, help="bins of the peak (default %(default)s)")
     parser.add_argument(
         "--statistics", help="a statistics file, or the data that they were made from (default: those of --data)"

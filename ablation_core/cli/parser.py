@@ -18,7 +18,9 @@ COMMANDS = {  # in the order in which help lists them; each is a module of `comm
     "estimate": "estimate every head's and neuron's effect at once",
     "interact": "ablate several heads alone, in pairs and together",
     "sweep": "ablate every head, one at a time",
+    "compare": "compare every head's effect on two data sets, or in two models",
     "curve": "ablate more and more random neurons",
+    "saved": "list, show, compare, export and import results that are kept under a name",
     "reproduce": "run the paper's experiment, or print its plan",
     "serve": "offer models, statistics and ablations to agents",
 }

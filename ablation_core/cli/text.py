@@ -11,10 +11,11 @@ from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.results import AblationResult, Performance
 from ablation_core.report.sentences import format_interval
 from ablation_core.runs.adaptive import AdaptiveResult
+from ablation_core.runs.comparison_result import ComparisonResult
 from ablation_core.runs.paper import Part
 from ablation_core.runs.pruning import PERCENTS
 from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.stats.intervals import Interval
 
 MOST_HEADS = 10  # shown for each method; all are in the JSON document
@@ -232,4 +233,33 @@ def format_interactions(result: InteractionResult) -> str:
     for pair in result.pairs:
         q = "" if pair.q is None else f"  q = {pair.q:.3f}"
         lines.append(f"{' and '.join(pair.pair):>16}  {format_interval(pair.interaction)}{q}  {pair.verdict}")
+    return "\n".join(lines)
+
+
+def format_comparison(result: ComparisonResult) -> str:
+    """The heads whose change differs between the two sides, the greatest difference first."""
+    one, other = result.names
+    data = " and ".join(
+        dict.fromkeys(f"{side['data']['predictions']:,} predictions of {side['data']['ref']}" for side in result.sides)
+    )
+    found = sorted(
+        (head for head in result.heads if head.significant()), key=lambda head: -abs(head.difference["loss"].mean)
+    )
+    tested = [head for head in result.heads if head.q.get("loss") is not None]
+    models = " and ".join(dict.fromkeys(side["model"]["ref"] for side in result.sides))
+    lines = [
+        f"{models} on {data}: change of loss without each head by {result.method}, in nats per prediction, 95 % intervals",
+        f"{len(found)} of {len(result.heads)} heads change {one} and {other} by significantly different amounts (FDR 5 %)"
+        if tested
+        else "no test was possible over so few sequences; raise --predictions, or shorten --seq-len.",
+    ]
+    for head in found[:MOST_HEADS]:
+        changes = (f"{side['loss'].mean:+.5f}" for side in head.changes)
+        lines.append(f"  {head.head:>6}  {' → '.join(changes)}   difference {format_interval(head.difference['loss'])}")
+    if (more := len(found) - MOST_HEADS) > 0:
+        lines.append(f"  {more} more: --json")
+    rho = result.agreement("loss")
+    if math.isfinite(rho.mean):
+        span = "" if rho.low is None else f" [{rho.low:.2f}, {rho.high:.2f}]"
+        lines.append(f"rank agreement of the two: {rho.mean:.2f}{span}")
     return "\n".join(lines)

@@ -32,7 +32,8 @@ from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.pruning import CurveSpec, curve_steps
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult, SweepSpec, sweep_steps
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.storage import CACHE
 
 _LOOK = 0.5  # seconds to wait for a line before the caller is asked whether to go on

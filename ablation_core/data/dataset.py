@@ -9,7 +9,7 @@ counted in `seq_len`.
 * masked: a chosen token. In each window 15 % of the ordinary tokens are chosen (at least one); of these 80 % are
   replaced by the mask, 10 % by a random ordinary token, 10 % are left. The draw depends on the seed and the window's
   number alone, so that every method sees the same;
-* vision: an image's class. The seed picks which images of the part are used, and their order.
+* vision: an image's class, and in text classification a text's. The seed picks which of the part are used, and their order.
 
 The last sequence is scored only as far as is needed for exactly the number of predictions asked for.
 """
@@ -35,13 +35,14 @@ from ablation_core.data.windows import (
     Reading,
     make_windows,
     stacked,
+    stacked_targets,
 )
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import check_known, special_tokens
+from ablation_core.models.tokenizer import check_known, padding_id, special_tokens
 from ablation_core.models.tokenizer import ordinary_tokens as ordinary_tokens
 
-DEFAULT_BATCH = {"causal": 8, "masked": 8, "vision": 64}
+DEFAULT_BATCH = {"causal": 8, "masked": 8, "vision": 64, "text-classification": 16}
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,8 @@ def text_data(
         return None
     longest = max(window.length for window in windows)
     length = longest if documents is not False or seq_len is None else seq_len
-    ids, labels, masks = map(torch.from_numpy, stacked(windows, length, _filler(model)))
+    ids, masks = map(torch.from_numpy, stacked(windows, length, padding_id(model)))
+    labels = torch.from_numpy(stacked_targets(windows, length))
     check_known(model, int(ids.max()))
 
     def rows(chosen: Sequence[int]) -> Batch:
@@ -226,16 +228,6 @@ def text_data(
         documents=documents,
         made_for=reader_key(model),
         given=given,
-    )
-
-
-def _filler(model: LoadedModel) -> int:
-    """What stands in padded places: never attended to, never scored."""
-    tokenizer = model.tokenizer
-    return (
-        next((number for number in (tokenizer.pad_token_id, tokenizer.eos_token_id) if number is not None), 0)
-        if tokenizer
-        else 0
     )
 
 

@@ -56,15 +56,41 @@ def read_rows(ref: str, split: str) -> Iterator[dict]:
     Raises:
         DataError: there is no such data set, it cannot be reached or read.
     """
+    yield from read_labelled(ref, split)[0]
+
+
+def read_labelled(ref: str, split: str) -> tuple[Iterator[dict], dict[str, tuple[str, ...]]]:
+    """The rows of the part, and of each column that numbers classes the names that the data set gives them.
+
+    Raises:
+        DataError: as `read_rows`.
+    """
     wanted = parse(ref)
     try:
         parts = _open(wanted)
-        yield from _part(parts, split)
-    except (DataError, GeneratorExit):
-        raise
     except ModuleNotFoundError as error:
         raise missing_library(error) from error
-    except Exception as error:  # the library and its HTTP client raise many kinds of their own
+    except Exception as error:
+        raise DataError(_sentence(wanted, error)) from error
+    return _guarded(wanted, _part(parts, split)), class_names(next(iter(parts.values())))
+
+
+def class_names(dataset: Any) -> dict[str, tuple[str, ...]]:
+    """Of a data set of the library: each column of numbered classes, and their names."""
+    features = getattr(dataset, "features", None) or {}
+    return {
+        name: tuple(map(str, feature.names))
+        for name, feature in features.items()
+        if type(feature).__name__ == "ClassLabel" and feature.names
+    }
+
+
+def _guarded(wanted: HubDataset, rows: Iterator[dict]) -> Iterator[dict]:
+    try:
+        yield from rows
+    except (DataError, GeneratorExit):
+        raise
+    except Exception as error:
         raise DataError(_sentence(wanted, error)) from error
 
 

@@ -3,6 +3,7 @@
     load_data(["A text.", "Another one."], model)
     load_data(torch.randint(5, 4096, (20, 64)), model)  # one row per sequence, scored as they are
     load_data([(image, 3), (other, "dog")], vision_model)
+    load_data([("Good.", "positive"), ("Bad.", 0)], text_classifier)
 
 What is given is looked at row by row and only as far as it is needed, then kept: a loader that shuffles gives the same rows
 at every iteration here. All of it is used, in the order given; with `split` every other row.
@@ -22,13 +23,19 @@ from torch import Tensor
 
 from ablation_core.data import hub_datasets
 from ablation_core.data.dataset import Data, Item, check_window, image_data, text_data
-from ablation_core.data.images import ImageItem, eight_bit, match_class
+from ablation_core.data.images import ImageItem, eight_bit
+from ablation_core.data.labelled.classes import ClassLabels, is_missing
+from ablation_core.data.labelled.rows import LabelledText
+from ablation_core.data.labelled.texts import labelled_data, needs_labels, readable, window_of
 from ablation_core.data.text_files import plain_line_ends
-from ablation_core.data.windows import IGNORED, Body, Reading, document_bodies, given_bodies, packed_documents
+from ablation_core.data.windows import IGNORED, Body, Reading, Window, document_bodies, given_bodies, packed_documents
 from ablation_core.errors import AblationError, DataError, first_line
 from ablation_core.models.loaded import LoadedModel
 
-EXPECTED = "texts, a tensor of token ids (one row per sequence), pairs of an image and its class, a DataLoader or a data set of these"
+EXPECTED = (
+    "texts, a tensor of token ids (one row per sequence), pairs of an image (or a text) and its class, a DataLoader or a data "
+    "set of these"
+)
 _TEXT_COLUMNS = ("text", "content", "sentence")
 _IMAGE_COLUMNS, _CLASS_COLUMNS = ("image", "img", "pixel_values", "pixels"), ("label", "labels", "fine_label", "class")
 
@@ -75,6 +82,13 @@ def load_given(
         raise DataError(f"The data given is empty{f' in its {split} part' if split else ''}; expected {EXPECTED}.")
     everything = _guarded(chain([first], rows))
     part = split or "all"
+    if model.modality == "text-classification":
+        return _labelled(everything, given, model, predictions, seq_len, batch_size, seed, part)
+    if isinstance(first, _LabelledText):
+        if first.paired:
+            raise DataError(f"Pairs of a text and its class were given, but {model.ref} is no text classifier.")
+        everything = (row.text if isinstance(row, _LabelledText) else row for row in everything)
+        first = first.text
     if isinstance(first, str):
         if model.modality == "vision":
             raise DataError(f"{model.ref} reads images, but texts were given; give pairs of an image and its class.")
@@ -85,26 +99,74 @@ def load_given(
         return _ids(everything, given, model, predictions, batch_size, seed, part)
     if model.modality != "vision":
         raise DataError(f"{model.ref} reads text, but images were given; give {EXPECTED}.")
-    items = [_item(row, model) for row in islice(everything, max(2, predictions))]
+    classes = ClassLabels(model.labels, _class_names(given))
+    items = [_item(row, classes) for row in islice(everything, max(2, predictions))]
+    notes = [said] if (said := classes.note()) else []
     digest = hashlib.sha256(b"".join(item.digest() for item in items)).hexdigest()[:16]
     ref = f"in memory: {len(items):,} images"
-    return image_data(ref, model, items, predictions, batch_size, seed, part, (), digest, given)
+    return image_data(ref, model, items, predictions, batch_size, seed, part, notes, digest, given)
 
 
 def load_hub_images(ref: str, model: LoadedModel, predictions: int, batch_size: int, seed: int, split: str) -> Data:
     """The images of a data set of the `datasets` library."""
-    rows = (_from_mapping(row) for row in hub_datasets.read_rows(ref, split))
+    records, names = hub_datasets.read_labelled(ref, split)
+    rows = (_from_mapping(row) for row in records)
     pairs = list(islice((row for some in rows for row in some), max(2, predictions)))
     if not pairs or not isinstance(pairs[0], _Labelled):
         raise DataError(f"{model.ref} reads images, but {ref} has no image and label columns.")
-    items = [_item(row, model) for row in pairs]
-    return image_data(ref, model, items, predictions, batch_size, seed, split, (), hub_datasets.source_digest(ref))
+    classes = ClassLabels(model.labels, next((names[one] for one in _CLASS_COLUMNS if one in names), ()))
+    items = [_item(row, classes) for row in pairs]
+    notes = [said] if (said := classes.note()) else []
+    return image_data(ref, model, items, predictions, batch_size, seed, split, notes, hub_datasets.source_digest(ref))
+
+
+def _class_names(given: Any) -> tuple[str, ...]:
+    """What a data set of the `datasets` library calls the classes that it numbers; nothing for other data."""
+    names = hub_datasets.class_names(given) if type(given).__module__.startswith("datasets.") else {}
+    return next((names[one] for one in _CLASS_COLUMNS if one in names), ())
 
 
 @dataclass(frozen=True, eq=False)
 class _Labelled:
     image: Any
     label: Any
+
+
+@dataclass(frozen=True, eq=False)
+class _LabelledText:
+    text: str
+    label: Any
+    paired: bool = False  # given as a pair, so that its second part is no column that may be left out
+
+
+def _labelled(
+    rows: Iterator[Any],
+    given: Any,
+    model: LoadedModel,
+    predictions: int,
+    seq_len: int,
+    batch_size: int,
+    seed: int,
+    split: str,
+) -> Data:
+    """Texts, or ids of tokens, with their classes."""
+    reading, seq_len = Reading(), readable(model, seq_len)
+    classes = ClassLabels(model.labels, _class_names(given))
+    windows: list[Window] = []
+    for number, row in enumerate(islice(rows, max(2, predictions))):
+        label = row.label if isinstance(row, _LabelledText | Body) else None
+        if label is None or is_missing(label):
+            raise DataError(needs_labels(model, f"row {number} of the data given has none"))
+        target = classes(label, f"row {number}")
+        if isinstance(row, Body):
+            one: Any = replace(_unpadded(row, model), label=target)
+        else:
+            one = LabelledText(plain_line_ends(row.text, "it")[0], target)
+        windows.append(window_of(one, model, seq_len, reading))
+    if said := classes.note():
+        reading.notes.append(said)
+    data = labelled_data("in memory", model, windows, predictions, batch_size, seed, split, reading, "", given)
+    return _named(data, f"{len(windows):,} labelled texts", data.fingerprint.encode())
 
 
 def _texts(
@@ -210,7 +272,7 @@ def _rows(given: Any) -> Iterator[Any]:
         yield from _from_mapping(given)
     elif isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], torch.Tensor | np.ndarray):
         yield from _batch(given)
-    elif type(given).__module__.startswith("pandas.") and hasattr(given, "columns"):
+    elif type(given).__module__.split(".")[0] == "pandas" and hasattr(given, "columns"):
         yield from (row for record in given.to_dict("records") for row in _from_mapping(record))
     elif isinstance(given, Iterable) or hasattr(given, "__getitem__"):
         for number, row in enumerate(_each(given)):
@@ -237,6 +299,8 @@ def _one(row: Any, number: int) -> Any:
             return made[0]
     elif isinstance(row, tuple | list) and len(row) == 2 and _is_image(row[0]):
         return _Labelled(*row)
+    elif isinstance(row, tuple | list) and len(row) == 2 and isinstance(row[0], str):
+        return _LabelledText(row[0], row[1], paired=True)
     elif isinstance(row, torch.Tensor | np.ndarray | list | tuple):
         ids = torch.as_tensor(row) if len(row) and not isinstance(row[0], str) else None
         if ids is not None and ids.ndim == 1 and not ids.is_floating_point():
@@ -266,9 +330,11 @@ def _batch(batch: Any) -> Iterator[Any]:
         ) > 2:
             yield from (_Labelled(image, label) for image, label in zip(inputs, labels, strict=True))
         elif isinstance(inputs, torch.Tensor | np.ndarray) and np.ndim(inputs) == 2:
-            yield from _array(torch.as_tensor(inputs))
+            labels = list(labels) if np.ndim(labels) == 1 and len(labels) == len(inputs) else [None] * len(inputs)
+            yield from map(_with_label, _array(torch.as_tensor(inputs)), labels)
         elif len(inputs) and isinstance(inputs[0], str):
-            yield from inputs
+            labels = labels if len(labels) == len(inputs) else [None] * len(inputs)
+            yield from map(_LabelledText, inputs, labels)
         else:
             yield from (_Labelled(image, label) for image, label in zip(inputs, labels, strict=True))
     elif isinstance(batch, tuple | list) and len(batch) == 1:
@@ -308,6 +374,11 @@ def _from_mapping(row: Any) -> Iterator[Any]:
         return
     text = next((name for name in _TEXT_COLUMNS if name in keys), None)
     text = text or (keys[0] if len(keys) == 1 else None)
+    if text is not None and label:
+        several = isinstance(row[text], list | tuple)
+        texts, labels = (row[text], row[label]) if several else ([row[text]], [row[label]])
+        yield from map(_LabelledText, texts, labels)
+        return
     if text is None:
         raise DataError(
             f"The rows given have the columns {', '.join(map(str, keys))}; expected text, input_ids, or image and label."
@@ -332,13 +403,15 @@ def _tokenised(row: Any) -> Iterator[Body]:
         )
 
     ids, masks, labels = (rows(name) for name in ("input_ids", "attention_mask", "labels"))
+    names = [name for name in _CLASS_COLUMNS if row.get(name) is not None]
+    classes: Any = np.ravel(row[names[0]]) if names else []  # one per row, where the labels are classes and not tokens
     for number, one in enumerate(ids or []):
         kept = [bool(flag) for flag in masks[number]] if masks else [True] * len(one)
         whole = [int(token) for token, keep in zip(one, kept, strict=True) if keep]
         wanted = None
         if labels and np.shape(labels[number]) == np.shape(one):
             wanted = [int(label) for label, keep in zip(labels[number], kept, strict=True) if keep]
-        yield Body(whole, targets=wanted)
+        yield Body(whole, targets=wanted, label=classes[number] if len(classes) == len(ids or []) else None)
 
 
 def _unpadded(row: Any, model: LoadedModel) -> Body:
@@ -356,10 +429,14 @@ def _unpadded(row: Any, model: LoadedModel) -> Body:
         targets = targets[first:end]
         if model.modality == "causal":
             targets = [*targets[1:], IGNORED]
-    return Body(ids[first:end], targets=targets)
+    return Body(ids[first:end], targets=targets, label=row.label)
 
 
-def _item(row: Any, model: LoadedModel) -> Item:
+def _with_label(row: Body, label: Any) -> Body:
+    return replace(row, label=label)
+
+
+def _item(row: Any, classes: ClassLabels) -> Item:
     """An image with its class, as the model takes it.
 
     Raises:
@@ -367,7 +444,7 @@ def _item(row: Any, model: LoadedModel) -> Item:
     """
     if not isinstance(row, _Labelled):
         raise DataError(f"The data given mixes images with a {type(row).__name__}.")
-    target = _class(row.label, model)
+    target = classes(row.label)
     image = row.image
     if isinstance(image, str | Path):
         return ImageItem(Path(image), target)
@@ -389,18 +466,3 @@ def _item(row: Any, model: LoadedModel) -> Item:
             "Images are given as PIL images, as arrays of 8-bit values, or as float pixels of (channels, height, width)."
         )
     return ImageItem(np.ascontiguousarray(array.squeeze(-1).numpy() if array.shape[-1] == 1 else array.numpy()), target)
-
-
-def _class(label: Any, model: LoadedModel) -> int:
-    if isinstance(label, str):
-        found = match_class(label, model.labels)
-        if found is None:
-            raise DataError(f"The model has no class {label!r}; it has {', '.join(model.labels[:8])}, ….")
-        return found
-    try:
-        number = int(label)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"A class is a number or a name, not a {type(label).__name__}.") from error
-    if not 0 <= number < (len(model.labels) or number + 1):
-        raise DataError(f"The model has no class {number}; its {len(model.labels)} classes go from 0.")
-    return number

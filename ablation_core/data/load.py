@@ -8,6 +8,7 @@ import numpy as np
 from ablation_core.data.dataset import DEFAULT_BATCH, Data, check_window, checked_seed, image_data, text_data
 from ablation_core.data.images import find_images
 from ablation_core.data.in_memory import load_given, load_hub_images
+from ablation_core.data.labelled.texts import load_labelled, needs_labels
 from ablation_core.data.references import (
     Split,
     is_images,
@@ -40,12 +41,13 @@ def load_data(
         load_data("task:ioi", model, predictions=100)
         load_data(["A text.", "Another one."], model, documents=True)
         load_data([(image, "cat"), (other, "dog")], vision_model)
+        load_data("csv:reviews.csv#body,stars", text_classifier)
 
     Args:
         ref: a reference; or what is in memory already: texts, ids of tokens (a tensor, one row per sequence), pairs of an image
-            and its class, a DataLoader, a data set of the `datasets` library.
-        seq_len: tokens a window, special tokens included; text only.
-        batch_size: sequences run at once (default 8 windows or 64 images); changes no result beyond float rounding.
+            (or a text) and its class, a DataLoader, a data set of the `datasets` library.
+        seq_len: tokens per window, special tokens included; of labelled texts, the most that are read of each.
+        batch_size: sequences run at once (default 8 windows, 16 labelled texts or 64 images); changes no result beyond float rounding.
         split: `evaluation` (the default) or `statistics`, disjoint parts of the data set. Of data in memory all is taken
             unless a part is asked for: then every other row.
         documents: each document begins a window of its own, padded; else texts are packed.
@@ -69,10 +71,14 @@ def load_data(
     if not isinstance(ref, str):
         return load_given(ref, model, predictions, seq_len, size, seed, split, documents)
     part: Split = split or "evaluation"
+    if is_task(ref) and model.modality == "text-classification":
+        raise DataError(needs_labels(model, f"{ref} is a task for language models"))
     if is_task(ref):
         return load_task(ref, model, predictions, batch_size, seed, part)
     if not is_text(ref) and not is_images(ref):
         raise unknown_data(ref)
+    if model.modality == "text-classification":
+        return load_labelled(ref, model, predictions, seq_len, size, seed, part)
     if ref.startswith("hf:") and model.modality == "vision":
         return load_hub_images(ref, model, predictions, size, seed, part)
     if is_images(ref) != (model.modality == "vision"):

@@ -109,7 +109,7 @@ class Positions:
         def mask(z: Tensor) -> Tensor:
             rows, length = z.shape[:2]
             real = batch.inputs.get("attention_mask")
-            if real is None or batch.targets.ndim == 1:
+            if real is None:
                 real = torch.ones(1, length, dtype=torch.long)
             elif len(real) != rows:
                 raise DataError("This model looks at parts of its input one by one; positions cannot be named in it.")

@@ -7,6 +7,7 @@ are found and opened in `images`.
 | `python-code` | source files of the standard library, in a fixed shuffled order | every other file | the rest |
 | `text:PATH` | a UTF-8 file, perhaps gzipped | its first half, cut at a line | its second half |
 | `jsonl:PATH#column`, `csv:`, `parquet:` | one text a row, in a column (default `text`) | every other row | the rest |
+| the same with `#text,label` | labelled texts, for text classifiers | every other row | the rest |
 | `folder:PATH` | a folder of .txt files | every other file | the rest |
 | `hf:ID/CONFIG#column`, `hf:FOLDER#column` | a data set of the `datasets` library | its validation or test part, else every other row | its training part, else the rest |
 | `fashion-mnist` | 3,000 test images that come with the project | the first 2,000 | the last 1,000 |
@@ -26,14 +27,20 @@ from ablation_core.data import hub_datasets, tables
 from ablation_core.data.text_files import decode_text as decode_text
 from ablation_core.data.text_files import read_bytes, read_text_file
 from ablation_core.errors import DataError
+from ablation_core.models.info import Modality
 
 Split = Literal["evaluation", "statistics"]
 SPLITS: tuple[Split, ...] = ("evaluation", "statistics")
 TEXT_NAMES = ("python-docs", "python-code")
 IMAGE_NAMES = ("fashion-mnist", "fashion-mnist:full")
 TEXT_KINDS = ("text", *tables.KINDS, "hf")
-DEFAULT_DATA = {"causal": "python-docs", "masked": "python-docs", "vision": "fashion-mnist"}
-STATISTICS_PREDICTIONS = {"causal": 20_000, "masked": 4_000, "vision": 1_000}  # some 20,000 to 50,000 positions
+DEFAULT_DATA: dict[Modality, str] = {"causal": "python-docs", "masked": "python-docs", "vision": "fashion-mnist"}
+STATISTICS_PREDICTIONS: dict[Modality, int] = {
+    "causal": 20_000,
+    "masked": 4_000,
+    "vision": 1_000,
+    "text-classification": 1_000,
+}  # some 20,000 to 50,000 positions
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 FORMS = ("text:FILE", "jsonl:FILE#COLUMN", "csv:FILE#COLUMN", "parquet:FILE#COLUMN", "folder:FOLDER", "hf:ID")
 
@@ -41,9 +48,28 @@ _PIECE = 20_000  # characters tokenised at a time, so that a large file costs on
 _BETWEEN = "\n\n"  # what stands between two documents that are packed
 
 
+def usual_data(model: str, modality: Modality) -> str:
+    """What a model is measured on where no data is named.
+
+    Raises:
+        DataError: there is none for its kind.
+    """
+    if modality not in DEFAULT_DATA:
+        raise DataError(
+            f"{model} is a text classifier, and no labelled texts come with the project: name some, as in --data "
+            f"csv:FILE#TEXT,LABEL (or jsonl:, parquet:, hf:)."
+        )
+    return DEFAULT_DATA[modality]
+
+
 def is_text(ref: str) -> bool:
     """Whether a reference names texts; a data set of `hf:` may hold images as well."""
     return ref in TEXT_NAMES or (ref.partition(":")[0] in TEXT_KINDS and ":" in ref)
+
+
+def is_labelled(ref: str) -> bool:
+    """Whether a reference may name texts with a label each."""
+    return ref.partition(":")[0] in ("jsonl", "csv", "parquet", "hf") and ":" in ref
 
 
 def is_task(ref: str) -> bool:

@@ -55,11 +55,12 @@ def read_rows(table: Table, notes: list[str]) -> Iterator[str]:
     Raises:
         DataError: the file is missing or damaged, or has no such column of texts.
     """
-    readers = {"jsonl": _json_lines, "csv": _csv, "parquet": _parquet, "folder": _folder}
+    readers = {"jsonl": _json_lines, "csv": _csv, "parquet": _parquet}
     empty, crlf, found = 0, False, False
     try:
         with _faults(table.path):
-            for value in readers[table.kind](table, notes):
+            rows = _folder(table, notes) if table.kind == "folder" else readers[table.kind](table, (table.column,))
+            for (value,) in rows:
                 if value is None or value == "":
                     empty += 1
                     continue
@@ -78,6 +79,39 @@ def read_rows(table: Table, notes: list[str]) -> Iterator[str]:
             notes.append(f"Line ends (CR LF) in {table.path} were read as LF.")
         if empty:
             notes.append(f"{empty:,} rows of {table.path} without a text were left out.")
+
+
+def read_records(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    """Several columns' values, row by row, in the file's order.
+
+    Raises:
+        DataError: the file is missing or damaged, or lacks one of them.
+    """
+    readers = {"jsonl": _json_lines, "csv": _csv, "parquet": _parquet}
+    if table.kind not in readers:
+        raise DataError(f"{table.path} has no columns; labelled texts are read from jsonl:, csv:, parquet: or hf:.")
+    with _faults(table.path):
+        yield from readers[table.kind](table, columns)
+
+
+def column_names(table: Table) -> list[str]:
+    """The columns that a file of records has; of JSON Lines, the first line's fields.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    if table.kind not in ("jsonl", "csv", "parquet"):
+        raise DataError(f"{table.path} has no columns; labelled texts are read from jsonl:, csv:, parquet: or hf:.")
+    path = _file(table, "a file of records")
+    with _faults(path):
+        if table.kind == "csv":
+            return _csv_form(path)[0]
+        if table.kind == "jsonl":
+            return list(next(_whole_rows(table.kind, path), {}))
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(path) as file:
+            return list(file.schema_arrow.names)
 
 
 def text_columns(kind: str, path: Path, rows: int) -> dict[str, int]:
@@ -148,7 +182,7 @@ def _file(table: Table, what: str) -> Path:
     return path
 
 
-def _json_lines(table: Table, notes: list[str]) -> Iterator[Any]:
+def _json_lines(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     path = _file(table, "a JSON Lines file")
     with _open(path) as file:
         number = 0
@@ -157,9 +191,8 @@ def _json_lines(table: Table, notes: list[str]) -> Iterator[Any]:
             if not line.strip():
                 continue
             row = _record(line, path, number)
-            if table.column not in row:
-                raise _no_column(table, row)
-            yield row[table.column]
+            _check_columns(table, columns, row)
+            yield tuple(row[name] for name in columns)
 
 
 def _record(line: str, path: Path, number: int) -> dict:
@@ -182,23 +215,16 @@ def _separator(head: str) -> str:
     return "\t" if "\t" in head else ";" if head.count(";") > head.count(",") else ","
 
 
-def _csv(table: Table, notes: list[str]) -> Iterator[Any]:
+def _csv(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     import pandas
 
     path = _file(table, "a CSV file")
-    with _open(path) as file:
-        head = file.readline(_MOST_LINE)
-    if not head.strip():
-        raise DataError(f"{path} is empty; its first line has to name the columns.")
-    separator = _separator(head)
-    packed: Any = "gzip" if _is_gzip(path) else None
-    columns = list(pandas.read_csv(path, sep=separator, nrows=0, compression=packed, encoding="utf-8-sig").columns)
-    if table.column not in columns:
-        raise _no_column(table, columns)
+    names, separator, packed = _csv_form(path)
+    _check_columns(table, columns, names)
     reader = pandas.read_csv(
         path,
         sep=separator,
-        usecols=[table.column],
+        usecols=list(columns),
         dtype=str,
         keep_default_na=False,
         chunksize=_ROWS_AT_ONCE,
@@ -207,25 +233,38 @@ def _csv(table: Table, notes: list[str]) -> Iterator[Any]:
     )
     with reader:
         for part in reader:
-            yield from part[table.column]
+            yield from zip(*(part[name] for name in columns), strict=True)
 
 
-def _parquet(table: Table, notes: list[str]) -> Iterator[Any]:
+def _csv_form(path: Path) -> tuple[list[str], str, Any]:
+    """A table's columns, what stands between them, and how it is packed."""
+    import pandas
+
+    with _open(path) as file:
+        head = file.readline(_MOST_LINE)
+    if not head.strip():
+        raise DataError(f"{path} is empty; its first line has to name the columns.")
+    separator = _separator(head)
+    packed: Any = "gzip" if _is_gzip(path) else None
+    names = pandas.read_csv(path, sep=separator, nrows=0, compression=packed, encoding="utf-8-sig").columns
+    return list(names), separator, packed
+
+
+def _parquet(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     from pyarrow import parquet
 
     path = _file(table, "a Parquet file")
     with parquet.ParquetFile(path) as file:
-        if table.column not in (names := file.schema_arrow.names):
-            raise _no_column(table, names)
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[table.column]):
-            yield from batch.column(0).to_pylist()
+        _check_columns(table, columns, file.schema_arrow.names)
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+            yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
 
 
-def _folder(table: Table, notes: list[str]) -> Iterator[Any]:
+def _folder(table: Table, notes: list[str]) -> Iterator[tuple[str]]:
     if table.column != DEFAULT_COLUMN:
         raise DataError(f"A folder of text files has no columns; write folder:{table.path}.")
     for path in folder_files(table.path):
-        yield read_text_file(path, notes)
+        yield (read_text_file(path, notes),)
 
 
 def folder_files(folder: Path) -> list[Path]:
@@ -244,11 +283,14 @@ def folder_files(folder: Path) -> list[Path]:
     return files
 
 
-def _no_column(table: Table, columns: Any) -> DataError:
-    names = ", ".join(map(str, list(columns)[:12]))
-    return DataError(
-        f"{table.path} has no column {table.column!r}; it has {names}. Write {table.kind}:{table.path}#COLUMN."
-    )
+def _check_columns(table: Table, columns: tuple[str, ...], names: Any) -> None:
+    """Refuse a file that lacks a column."""
+    for column in columns:
+        if column not in names:
+            shown = ", ".join(map(str, list(names)[:12]))
+            raise DataError(
+                f"{table.path} has no column {column!r}; it has {shown}. Write {table.kind}:{table.path}#COLUMN."
+            )
 
 
 def _is_gzip(path: Path) -> bool:

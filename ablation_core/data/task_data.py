@@ -167,6 +167,7 @@ def _rows(model: LoadedModel, prompt: str | tuple[int, ...], pair: Pair, name: s
     made = []
     for answer in (pair.right, pair.wrong):
         start, tokens = _answer(model, prompt, answer, name)
+        start = start[len(before) :] if before and start[: len(before)] == before else start  # once is enough
         made.append(([*before, *start], tokens))
     (right_start, right), (wrong_start, wrong) = made
     if right == wrong and right_start == wrong_start:

@@ -19,7 +19,7 @@ from ablation_core.data.images import eight_bit, opened_image
 from ablation_core.data.load import load_data
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import check_known, encode
+from ablation_core.models.tokenizer import check_known, encode_plain, padding_id, whole_text
 
 NEW_TOKENS = 20
 MOST_TOKENS = 256
@@ -53,16 +53,12 @@ def prompt(model: LoadedModel, text: str, data_ref: str, new_tokens: int = NEW_T
     Raises:
         DataError: nothing is written there, it is too long for the model, or a masked model has nothing to fill in.
     """
-    before, after = special_tokens(model)
     masked = model.modality == "masked"
     if not text.strip():
         raise DataError("Nothing is written there yet: type a few words.")
     if masked:
         text = _GAP.sub(lambda _: model.tokenizer.mask_token, text)
-    tokens = encode(model, text)
-    if before and tokens[: len(before)] == before:  # the text brings what begins it; once is enough
-        tokens = tokens[len(before) :]
-    ids = torch.tensor([[*before, *tokens, *after]], dtype=torch.long)
+    ids = torch.tensor([whole_text(model, text)], dtype=torch.long)
     check_known(model, int(ids.max()) if ids.numel() else 0)
     most = min(MOST_TOKENS, (model.max_length or MOST_TOKENS) - (0 if masked else new_tokens))
     if ids.shape[1] > most:
@@ -76,6 +72,46 @@ def prompt(model: LoadedModel, text: str, data_ref: str, new_tokens: int = NEW_T
     asked[:, -1] = 0  # any token: only the distribution is looked at
     following = torch.cat([ids[:, 1:], torch.full((1, 1), IGNORED)], dim=1)
     return UserInput(_among_sources(model, ids, following, data_ref, new_tokens), Batch(text_inputs(ids), asked))
+
+
+def text(model: LoadedModel, typed: str, data_ref: str) -> UserInput:
+    """A typed text for a text classifier.
+
+    Args:
+        data_ref: where sources come from.
+
+    Raises:
+        DataError: nothing is written there, or it is too long for the model.
+    """
+    if not typed.strip():
+        raise DataError("Nothing is written there yet: type a text.")
+    before, after = special_tokens(model)
+    tokens, spelled = encode_plain(model, typed)
+    ids = torch.tensor([[*before, *tokens, *after]], dtype=torch.long)
+    check_known(model, int(ids.max()) if ids.numel() else 0)
+    most = min(MOST_TOKENS, model.max_length or MOST_TOKENS)
+    if not ids.numel() or ids.shape[1] > most:
+        raise DataError(f"That is {ids.shape[1]:,} tokens; {model.ref} takes 1 to {most} here. Change its length.")
+    others = load_data(data_ref, model, predictions=2, seq_len=most)
+    length, filler = max(ids.shape[1], others.length), padding_id(model)
+
+    def filled(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        missing = length - inputs["input_ids"].shape[1]
+        pad = torch.nn.functional.pad
+        return {
+            "input_ids": pad(inputs["input_ids"], (0, missing), value=filler),
+            "attention_mask": pad(inputs["attention_mask"], (0, missing)),
+        }
+
+    def rows(numbers: Sequence[int]) -> Batch:
+        parts = [filled(text_inputs(ids) if n == 0 else others.rows([n - 1]).inputs) for n in numbers]
+        inputs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return Batch(inputs, torch.zeros(len(parts), dtype=torch.long))
+
+    fingerprint = hashlib.sha256(ids.numpy().tobytes()).hexdigest()[:16]
+    data = replace(_own_data(others, fingerprint, 1, rows), seq_len=length)
+    notes = ("Special tokens that it spells were read as the letters they are written with.",) if spelled else ()
+    return UserInput(data, Batch(text_inputs(ids), torch.zeros(1, dtype=torch.long)), notes)
 
 
 def image(model: LoadedModel, content: bytes, data_ref: str) -> UserInput:

@@ -6,8 +6,9 @@ no window holds two of them, so that nothing attends from one to another.
 **Given**: rows of tokens as they are, padded on the right where they differ in length.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,12 +30,14 @@ class Reading:
         spelled: whether a text spelled special tokens.
         doubled: whether a text began with the token that begins each window anyway.
         special: how many positions hold special tokens inside a text, and so are no targets.
+        cut: how many texts were too long for a window of their own, and lost their ends.
     """
 
     notes: list[str] = field(default_factory=list)
     spelled: bool = False
     doubled: bool = False
     special: int = 0
+    cut: int = 0
 
     def sentences(self) -> tuple[str, ...]:
         said = list(dict.fromkeys(self.notes))
@@ -49,7 +52,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Window:
-    """A row of tokens, its targets, and how many of them are not padding."""
+    """A row of tokens, its targets (or its one class), and how many tokens there are."""
 
     ids: np.ndarray
     targets: np.ndarray
@@ -64,6 +67,7 @@ class Body:
     before: int = 0
     after: int = 0
     targets: list[int] | None = None  # given ones, at the logits' positions
+    label: Any = None  # the class of the whole, where one is given
 
 
 def packed_bodies(texts: Iterable[str], model: LoadedModel, seq_len: int, reading: Reading) -> Iterator[Body]:
@@ -149,18 +153,26 @@ def make_windows(
     return windows, sequences, predictions - missing
 
 
-def stacked(windows: list[Window], length: int, filler: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids, targets and attention mask of equal length, padded on the right; int64 (windows, length)."""
+def stacked(windows: Sequence[Window], length: int, filler: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and attention mask of equal length, padded on the right; int64 (windows, length)."""
     ids = np.full((len(windows), length), filler, dtype=np.int64)
-    targets = np.full_like(ids, IGNORED)
     mask = np.zeros_like(ids)
     for row, window in enumerate(windows):
-        ids[row, : window.length], targets[row, : window.length], mask[row, : window.length] = (
-            window.ids,
-            window.targets,
-            1,
-        )
-    return ids, targets, mask
+        ids[row, : window.length], mask[row, : window.length] = window.ids, 1
+    return ids, mask
+
+
+def stacked_targets(windows: Sequence[Window], length: int) -> np.ndarray:
+    """The windows' targets, as `stacked` has their ids."""
+    targets = np.full((len(windows), length), IGNORED, dtype=np.int64)
+    for row, window in enumerate(windows):
+        targets[row, : window.length] = window.targets
+    return targets
+
+
+def plain_tokens(model: LoadedModel, text: str, reading: Reading) -> list[int]:
+    """A whole text's tokens, without those that the tokenizer puts around it; none of them special."""
+    return _tokens(model, text, reading, first=True)
 
 
 def _tokens(model: LoadedModel, text: str, reading: Reading, first: bool) -> list[int]:

@@ -151,7 +151,8 @@ def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int,
     z = clean_pass.z_values.get(first) if model.resumes else None
     shortcut = model.shortcuts[first] if model.shortcuts else None
     # Images behind their embedding come from the blocks alone, so that one is enough to embed.
-    batch = first_row(clean_pass.batch) if first and model.modality == "vision" else clean_pass.batch
+    one = bool(first) and model.modality == "vision" and model.one_image
+    batch = first_row(clean_pass.batch) if one else clean_pass.batch
     with (
         model.lock,
         skip_blocks(model, clean_pass.outputs[:first]),

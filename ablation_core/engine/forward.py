@@ -91,6 +91,8 @@ def options(model: LoadedModel) -> dict[str, bool]:
 
 def model_options(module: torch.nn.Module, modality: str) -> dict[str, bool]:
     """What a model is told beside its inputs: that no later pass will need keys and values again."""
+    if modality == "text-classification":  # a name of its own: encoders hand other options on to where none is known
+        return {"use_cache": False} if "use_cache" in inspect.signature(type(module).forward).parameters else {}
     return {"use_cache": False} if modality == "causal" and _takes_cache(type(module).forward) else {}
 
 

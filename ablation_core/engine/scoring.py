@@ -1,6 +1,7 @@
 """From the last block's output to scores: logits for scored predictions only, some windows at a time.
 
-What stands behind the blocks works on single positions, so scored positions are packed together and sent through it.
+What stands behind a language model's blocks works on single positions, so scored positions are packed together and sent
+through it. A classifier's head reads whole sequences, and gets them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -91,14 +92,15 @@ def _chunks(
 ) -> Iterator[tuple[slice, Callable[[Any], Tensor]]]:
     """Runs of scored predictions, each with a function from a last-block output to the model's logits.
 
-    Images are few enough to go through at once. Of text, scored positions are packed into windows, so that the model's
+    Classified images and texts are few enough to go through at once. Of language, scored positions are packed into windows, so that the model's
     own code behind its blocks sees the shapes it is used to.
     """
     inputs = clean_pass.batch.inputs
-    if model.modality == "vision":
-        # What is embedded is of no matter, as the blocks hand on what they are given: one image is enough.
-        one = first_row(clean_pass.batch).inputs
-        yield slice(None), lambda output: _logits(model, one, [*clean_pass.outputs[:-1], output])
+    if model.predicts_class:
+        # What is embedded is of no matter, as the blocks hand on what they are given: one image is enough. A text's
+        # head looks for its last token in the input.
+        given = first_row(clean_pass.batch).inputs if model.modality == "vision" and model.one_image else inputs
+        yield slice(None), lambda output: _logits(model, given, [*clean_pass.outputs[:-1], output])
         return
     rows, length = scored.shape
     length = max(1, min(length, LOGIT_VALUES // model.vocabulary))

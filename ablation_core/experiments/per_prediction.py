@@ -31,7 +31,7 @@ class PredictionEffects:
 
     Attributes:
         sequence: the number of its window or image.
-        position: where in the window the predicted token stands; 0 for images.
+        position: where in the window the predicted token stands; 0 for classes.
         target: the token's id, or the image's class.
         before, after: loss in nats without and with the ablation.
     """
@@ -101,7 +101,7 @@ def predict(
             default all that are scored, sequence after sequence in the order given.
     """
     batch = run.data.rows(sequences)
-    if positions is not None and run.model.modality != "vision":
+    if positions is not None and not run.model.predicts_class:
         places = torch.tensor([position - int(run.model.modality == "causal") for position in positions])[:, None]
         only = torch.full_like(batch.targets, IGNORED).scatter(1, places, batch.targets.gather(1, places))
         batch = Batch(batch.inputs, only)
@@ -150,7 +150,7 @@ def token_texts(model: LoadedModel, ids: Sequence[int]) -> list[str]:
 
 def class_name(model: LoadedModel, number: int) -> str:
     """A token as it is written alone, in quotation marks, or a class by its name."""
-    if model.modality == "vision":
+    if model.predicts_class:
         return model.labels[number] if number < len(model.labels) else str(number)
     return "“" + _alone(model, int(number)).replace("\n", "⏎") + "”"
 

@@ -56,6 +56,8 @@ def _windows(model: LoadedModel, data: Data) -> str:
         return "images"
     if data.seq_len is None:
         return "prompts"
+    if model.modality == "text-classification":
+        return "texts"
     return {True: "documents", False: "packed", None: "given"}[data.documents]
 
 

@@ -91,7 +91,7 @@ class Score:
     label: str
     definition: str
     of: Function
-    modalities: tuple[Modality, ...] = ("causal", "masked", "vision")
+    modalities: tuple[Modality, ...] = ("causal", "masked", "text-classification", "vision")
     repeated: bool = False
     unit: str = ""
 
@@ -135,7 +135,7 @@ def _distance(weights: Tensor, seen: Seen) -> Tensor:
     return _on_pattern(weights, seen.distances) / weights[..., -patches:, -patches:].sum((-2, -1))
 
 
-_TEXT: tuple[Modality, ...] = ("causal", "masked")
+_TEXT: tuple[Modality, ...] = ("causal", "masked", "text-classification")
 _ROWS = (
     Score("previous_token", "Previous token", "mean attention to the position before", _previous, _TEXT),
     Score(

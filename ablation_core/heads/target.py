@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ablation_core.data.dataset import Batch, special_tokens
+from ablation_core.data.dataset import Batch
 from ablation_core.data.user_input import text_inputs
 from ablation_core.errors import DataError, SelectionError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import check_known, encode
+from ablation_core.models.tokenizer import check_known, whole_text
 from ablation_core.selection import ModelShape, Selection
 
 OwnInput = str | Image.Image | Tensor | Batch
@@ -77,8 +77,7 @@ def one_input(model: LoadedModel, own: OwnInput) -> Batch:
     if isinstance(own, str):
         if not own.strip():
             raise DataError("The text is empty; give a few words.")
-        before, after = special_tokens(model)
-        ids = torch.tensor([[*before, *encode(model, own), *after]], dtype=torch.long)
+        ids = torch.tensor([whole_text(model, own)], dtype=torch.long)
     elif isinstance(own, Tensor) and own.dtype == torch.long and own.ndim in (1, 2) and own.numel():
         ids = own.reshape(-1, own.shape[-1])
     else:
@@ -86,4 +85,6 @@ def one_input(model: LoadedModel, own: OwnInput) -> Batch:
     if model.max_length is not None and ids.shape[1] > model.max_length:
         raise DataError(f"That is {ids.shape[1]:,} tokens; {model.ref} reads at most {model.max_length:,}. Shorten it.")
     check_known(model, int(ids.max()))
+    if model.predicts_class:
+        return Batch(text_inputs(ids), torch.zeros(len(ids), dtype=torch.long))
     return Batch(text_inputs(ids), torch.full_like(ids, -100))

@@ -82,7 +82,7 @@ def writes(
 
     Args:
         data: the mean over its predictions; or
-        own: a text, an image, ids or a batch of one sequence: at one position of it (of an image: all of it).
+        own: a text, an image, ids or a batch of one sequence: at one position of it (of what is classified: all of it).
         position: counted from 0, or from the end.
 
     Raises:
@@ -132,10 +132,10 @@ def _logits(model: LoadedModel, clean_pass: CleanPass, replaced: Any, sums: bool
 
 
 def _at(model: LoadedModel, batch: Batch, position: int) -> Batch:
-    """The batch with one prediction, at this position; an image's is its class."""
+    """The batch with one prediction, at this position; a classifier's is its class."""
     if len(batch.targets) != 1:
         raise DataError(f"What is written is shown for one input at a time, not for {len(batch.targets)}.")
-    if model.modality == "vision":
+    if model.predicts_class:
         return batch
     length = batch.targets.shape[1]
     if not -length <= position < length:
@@ -148,7 +148,7 @@ def _at(model: LoadedModel, batch: Batch, position: int) -> Batch:
 def _ends(model: LoadedModel, logits: np.ndarray, count: int) -> Writes:
     order = np.argsort(-logits, kind="stable")
     known = len(logits) if model.tokenizer is None else min(len(logits), len(model.tokenizer))
-    order = order[order < known] if model.modality != "vision" else order
+    order = order if model.predicts_class else order[order < known]
 
     def named(numbers: np.ndarray) -> tuple[Written, ...]:
         return tuple(Written(int(one), _name(model, int(one)), float(logits[one])) for one in numbers)
@@ -157,6 +157,6 @@ def _ends(model: LoadedModel, logits: np.ndarray, count: int) -> Writes:
 
 
 def _name(model: LoadedModel, number: int) -> str:
-    if model.modality != "vision" and model.tokenizer is None:
+    if not model.predicts_class and model.tokenizer is None:
         return str(number)
     return class_name(model, number)

@@ -23,8 +23,8 @@ _PLAIN = {
     "gradient_checkpointing": False,
 }
 _OTHER_HEAD = re.compile(
-    r"^(score|classifier|qa_outputs|v_head|value_head|reward_head|regression_head|classification_head|summary|"
-    r"multiple_choice_head|sequence_summary|logits_proj|linear|embedding_projection)\."
+    r"^(?!lm_head)(\w*(head|score|classifier)\w*|qa_outputs|summary|sequence_summary|logits_proj|linear|"
+    r"embedding_projection)\."
 )
 # Buffers that older releases saved, and that today's make by themselves.
 _MADE = re.compile(

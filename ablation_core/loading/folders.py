@@ -22,6 +22,7 @@ def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
     Raises:
         ModelError: it is neither.
     """
+    ref = split_classes(ref)[0]
     if ref in bundled.NAMES:
         return bundled.FOLDER / ref
     if ref in PACKAGED:
@@ -30,7 +31,7 @@ def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
             raise ModelError(f"{ref} has not been fetched yet: run 'python -m ablation_core get {ref}' first.")
         return folder
     if ref and os.path.isdir(ref):  # also false where the text is no possible path
-        return Path(ref)
+        return _snapshot(Path(ref))
     owner, slash, name = ref.partition("/")
     if ref.startswith("hf-hub:") or (slash and owner and name and "/" not in name and not ref.startswith((".", "~"))):
         return None
@@ -38,6 +39,23 @@ def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
         f"There is no model {ref!r}. Name a bundled model ({', '.join(bundled.NAMES)}), {', '.join(PACKAGED)}, "
         f"a folder, a Hugging Face id such as openai-community/gpt2, or timm/<name>."
     )
+
+
+def split_classes(ref: str) -> tuple[str, str | None]:
+    """`FOLDER#cat,dog` in its parts; a `#` that is part of an existing folder's name stays there."""
+    place, hash_, classes = ref.partition("#")
+    return (place, classes) if hash_ and not os.path.isdir(ref) else (ref, None)
+
+
+def _snapshot(folder: Path) -> Path:
+    """The folder itself; of a model's whole folder in the hub's cache, the snapshot that `main` names, or the only one."""
+    if (folder / "config.json").exists() or not (folder / "snapshots").is_dir():
+        return folder
+    there = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+    named = folder / "refs" / "main"
+    commit = named.read_text().strip() if named.is_file() else ""
+    chosen = [path for path in there if path.name == commit] or (there if len(there) == 1 else [])
+    return chosen[0] if chosen else folder
 
 
 def folder_state(ref: str) -> str:
@@ -58,11 +76,9 @@ def folder_state(ref: str) -> str:
 def check_files(ref: str, folder: Path) -> None:
     """Refuse a folder that is not a model's, or whose files lead out of it."""
     if not (folder / "config.json").is_file() and not any(folder.glob("*.gguf")):
-        raise ModelError(f"The folder {ref} has no config.json: it is not a saved model.")
-    roots = [folder.resolve(), *_hub_blobs(folder)]
-    for path in folder.rglob("*"):
-        if not any(path.resolve().is_relative_to(root) for root in roots):
-            raise ModelError(f"{path} leads out of the model's folder; links are not followed. Copy the file instead.")
+        raise ModelError(f"The folder {ref} has no config.json: it is not a saved model.{_inside(folder)}")
+    if outside := leads_out(folder):
+        raise ModelError(f"{outside} leads out of the model's folder; links are not followed. Copy the file instead.")
     if (folder / "adapter_config.json").exists():
         raise ModelError(
             f"The folder {ref} holds an adapter, which names another model to load; merge them and save that."
@@ -76,9 +92,23 @@ def check_files(ref: str, folder: Path) -> None:
                 raise ModelError(f"{index} names {name!r}, which is not a file of its own folder.")
 
 
+def _inside(folder: Path) -> str:
+    """Where a model lies instead: folders of sentence-transformers, pipelines and trainers' checkpoints hold one further in."""
+    found = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    return f" There is one in its folder {', '.join(found[:4])}: name that." if found else ""
+
+
+def leads_out(folder: Path) -> Path | None:
+    """A file that is a link out of its folder; links into the blobs of the hub's own cache are none."""
+    roots = [folder.resolve(), *_hub_blobs(folder)]
+    return next(
+        (path for path in folder.rglob("*") if not any(path.resolve().is_relative_to(root) for root in roots)), None
+    )
+
+
 def _hub_blobs(folder: Path) -> list[Path]:
     """Where the files of a folder in the hub's own cache lie: `blobs` beside `snapshots`, each file a link into it."""
-    whole = folder.absolute()
+    whole = folder.resolve()
     blobs = whole.parent.parent / "blobs"
     return [blobs.resolve()] if whole.parent.name == "snapshots" and blobs.is_dir() and not blobs.is_symlink() else []
 

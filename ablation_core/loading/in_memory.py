@@ -18,10 +18,13 @@ from torch import Tensor, nn
 
 from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.loading.checkpoint import plain_flags
-from ablation_core.loading.length import longest_input
+from ablation_core.loading.door.length import longest_input
+from ablation_core.loading.door.verification import verify
 from ablation_core.loading.pixels import channels_of, image_size, processor_reader
-from ablation_core.loading.verification import verify
+from ablation_core.loading.text_classifiers import check_head, class_names, padding_of, settle_padding
 from ablation_core.loading.wrapping import ImageReader, attach_tokenizer, wrap_timm, wrap_transformers
+from ablation_core.loading.zero_shot import ClassTexts, check_class_texts, is_zero_shot, zero_shot
+from ablation_core.models.architectures import row_for
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.structure import is_headless, known_architecture, modality_of
 
@@ -131,18 +134,31 @@ def _transformers(
     plain_flags(config)
     family = config.model_type
     row = known_architecture(family, getattr(config, "is_encoder_decoder", False))
-    modality = modality_of([type(original).__name__], family)
-    if is_headless(type(original).__name__):
+    by_texts = is_zero_shot([type(original).__name__])
+    if by_texts:
+        check_class_texts(ref, True, ClassTexts.of(labels) if labels else None)
+        if tokenizer is None:
+            raise ModelError(
+                "Class texts are read by the model's tokenizer: load_model(module, tokenizer=…, labels=[…])."
+            )
+        twin = zero_shot(ref, twin, tokenizer, ClassTexts.of(labels or ()))
+    modality = "vision" if by_texts else modality_of([type(original).__name__], family)
+    if is_headless(type(original).__name__) and not by_texts:
         raise ModelError(
             f"A {type(original).__name__} has no head that predicts; give the model with its head, such as one of "
             f"AutoModelForCausalLM."
         )
-    row = row if row is not None and row.modality == modality else None
+    if modality == "text-classification":
+        check_head(ref, config)
+    named = padding_of(config)
     reader = _image_reader(ref, twin, image_processor, labels) if modality == "vision" else None
-    model = wrap_transformers(ref, twin, family, modality, row, reader)
+    model, _ = wrap_transformers(ref, twin, family, modality, row_for(row, modality), reader)
     if modality != "vision":
         if tokenizer is not None:
             attach_tokenizer(model, tokenizer)
+        if modality == "text-classification":
+            settle_padding(model, named)
+            model.labels = _checked_labels(labels or class_names(config), config.num_labels)
         model.max_length = longest_input(model)
     verify(model)
     if modality == "vision" and image_processor is None:
@@ -179,7 +195,7 @@ def _no_processor(_image: Image.Image) -> Tensor:
 
 def _timm(twin: Any, image_processor: Any, labels: Sequence[str] | None) -> LoadedModel:
     name = (getattr(twin, "pretrained_cfg", None) or {}).get("architecture") or type(twin).__name__
-    model = wrap_timm(f"in memory: {name}", twin)
+    model, _ = wrap_timm(f"in memory: {name}", twin)
     if image_processor is not None:
         model.to_pixels = image_processor
     if labels:

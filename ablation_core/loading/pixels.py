@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
@@ -29,8 +30,8 @@ def image_reader(
 ) -> tuple[Callable[[Image.Image], Tensor], tuple[str, ...]]:
     """A function from an image to (channels, height, width), as the model's own processor makes it; and its classes.
 
-    A processor that keeps an image's shape would give each its own: then the image's middle is cut to the model's shape
-    and scaled first.
+    A processor that gives images of one shape is taken at its word where the model can read that shape. One that keeps an
+    image's own would give each another: then the image's middle is cut to the model's shape and scaled first.
 
     Raises:
         ModelError: there is no processor, or the model reads no such images.
@@ -54,16 +55,39 @@ def processor_reader(
     config: Any = module.config
     mode = image_mode(ref, channels_of(module))
     size = image_size(config)
+    fixed = _fixed_shape(processor, mode)
+    as_it_is = size is None or (fixed is not None and (fixed[1:] == size or _reads(module, fixed)))
 
     def to_pixels(image: Image.Image) -> Tensor:
         image = image.convert(mode)
         pixels = processor(image, return_tensors="pt")["pixel_values"][0]
-        if size is None or tuple(pixels.shape[-2:]) == size:
+        if as_it_is or size is None or tuple(pixels.shape[-2:]) == size:
             return pixels
         fitted = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
         return processor(fitted, return_tensors="pt", do_resize=False, do_center_crop=False)["pixel_values"][0]
 
     return to_pixels, tuple(config.id2label[index] for index in range(config.num_labels))
+
+
+def _fixed_shape(processor: Any, mode: str) -> tuple[int, ...] | None:
+    """The shape of a processor's pixels, (channels, height, width), where a wide and a tall image get the same one."""
+    shapes = {
+        tuple(processor(Image.new(mode, sides), return_tensors="pt")["pixel_values"][0].shape)
+        for sides in ((90, 60), (60, 90))
+    }
+    shape = shapes.pop()
+    return shape if not shapes and len(shape) == 3 else None
+
+
+@torch.inference_mode()
+def _reads(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether the model runs on pixels of a shape that is not its configuration's, as those that interpolate positions."""
+    weight = next(module.parameters())
+    try:
+        module(pixel_values=torch.zeros(1, *shape, device=weight.device, dtype=weight.dtype))
+    except (RuntimeError, ValueError, AssertionError):
+        return False
+    return True
 
 
 def channels_of(module: nn.Module) -> int:

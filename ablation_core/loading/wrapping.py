@@ -8,8 +8,10 @@ from PIL import Image
 
 from ablation_core.engine.forward import model_options
 from ablation_core.errors import ModelError
+from ablation_core.loading.door.remembered import Checked, rebuilt
+from ablation_core.loading.door.verification import noise_images, tiny_inputs
 from ablation_core.loading.pixels import channels_of, image_mode
-from ablation_core.loading.verification import noise_images, tiny_inputs
+from ablation_core.loading.text_classifiers import class_names, prepare_padding
 from ablation_core.models.architectures import Architecture
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
@@ -20,20 +22,38 @@ ImageReader = tuple[Callable[[Image.Image], torch.Tensor], tuple[str, ...]]
 
 
 def wrap_transformers(
-    ref: str, module: Any, family: str, modality: Modality, row: Architecture | None, reader: ImageReader | None
-) -> LoadedModel:
+    ref: str,
+    module: Any,
+    family: str,
+    modality: Modality,
+    row: Architecture | None,
+    reader: ImageReader | None,
+    known: Checked | None = None,
+) -> tuple[LoadedModel, bool]:
     """A `LoadedModel` of a transformers module that can be run, still without a tokenizer and not yet verified.
 
     Args:
         reader: for image classifiers, how they read images, and the names of their classes.
+        known: what is remembered of it, so that it need not be looked at again.
+
+    Returns:
+        The model, and whether what is remembered was used.
     """
-    inputs = tiny_inputs(module) if reader is None else _one_image(module, reader[0], "pixel_values")
-    extra = model_options(module, modality)
-    found = find_structure(module, family, modality, row, inputs, lambda batch: module(**batch, **extra))
+    if modality == "text-classification":
+        prepare_padding(module.config)
+    remembered = rebuilt(known, module, family, modality, row) if known else None
+    if remembered is None:
+        inputs = tiny_inputs(module) if reader is None else _one_image(module, reader[0], "pixel_values")
+        extra = model_options(module, modality)
+        found = find_structure(module, family, modality, row, inputs, lambda batch: module(**batch, **extra))
+    else:
+        found = remembered
     model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
     if reader is not None:
         model.to_pixels, model.labels = reader
-    return model
+    if modality == "text-classification":
+        model.labels = class_names(module.config)
+    return model, remembered is not None
 
 
 def _one_image(module: torch.nn.Module, to_pixels: Any, name: str) -> dict[str, torch.Tensor]:
@@ -57,8 +77,11 @@ def attach_tokenizer(model: LoadedModel, tokenizer: Any) -> None:
         model.tokenizer.decode(encode(model, "A text, to try it.", special=True))
 
 
-def wrap_timm(ref: str, module: Any) -> LoadedModel:
-    """A `LoadedModel` of a timm module that can be run, not yet verified; it says itself how images are prepared."""
+def wrap_timm(ref: str, module: Any, known: Checked | None = None) -> tuple[LoadedModel, bool]:
+    """A `LoadedModel` of a timm module that can be run, not yet verified; it says itself how images are prepared.
+
+    Args, Returns: as `wrap_transformers`.
+    """
     from timm.data import create_transform, resolve_model_data_config
 
     family = type(module).__name__
@@ -76,8 +99,12 @@ def wrap_timm(ref: str, module: Any) -> LoadedModel:
     def to_pixels(image: Image.Image) -> torch.Tensor:
         return transform(image.convert(mode))
 
-    inputs = _one_image(module, to_pixels, "x")
-    found = find_structure(module, family, "vision", row, inputs, lambda batch: module(**batch))
+    remembered = rebuilt(known, module, family, "vision", row) if known else None
+    if remembered is None:
+        inputs = _one_image(module, to_pixels, "x")
+        found = find_structure(module, family, "vision", row, inputs, lambda batch: module(**batch))
+    else:
+        found = remembered
     model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
     model.to_pixels, model.labels = to_pixels, tuple(names)
-    return model
+    return model, remembered is not None

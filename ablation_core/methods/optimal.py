@@ -23,7 +23,7 @@ from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
-TRAINING_PREDICTIONS = {"causal": 8000, "masked": 2000, "vision": 1000}
+TRAINING_PREDICTIONS = {"causal": 8000, "masked": 2000, "vision": 1000, "text-classification": 1000}
 PASSES = 3  # over the training part, at most; more would fit what is peculiar to it
 _STEP = 0.1  # of a neuron's standard deviation, at first; it falls to a tenth of that
 _GAIN, _SHARE = 1e-4, 0.02  # a pass that gains less, in nats or as a share of the harm that is left, is the last

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Constant = Callable[[Statistics, int], np.ndarray | np.float32]
 Source = Callable[["LoadedModel", "Data", Sequence[int], int], "Batch"]
 
-TEXT: tuple[Modality, ...] = ("causal", "masked")
+LANGUAGE: tuple[Modality, ...] = ("causal", "masked")
+TEXT: tuple[Modality, ...] = (*LANGUAGE, "text-classification")
 ANY: tuple[Modality, ...] = (*TEXT, "vision")
 
 
@@ -126,7 +127,7 @@ METHODS = {
             "Every selected neuron takes the activation it has at the same position of the counterfactual prompt.",
             source=_source("counterfactual_prompts"),
             counterfactual=True,
-            modalities=TEXT,
+            modalities=LANGUAGE,
         ),
         Method(
             "resample-dataset",
@@ -135,7 +136,9 @@ METHODS = {
         ),
         _from_one_input("resample-characters", "one text of random characters", _source("random_characters"), TEXT),
         _from_one_input("resample-tokens", "one text of random tokens", _source("random_tokens"), TEXT),
-        _from_one_input("resample-generated", "one text that the model itself wrote", _source("generated_text"), TEXT),
+        _from_one_input(
+            "resample-generated", "one text that the model itself wrote", _source("generated_text"), LANGUAGE
+        ),
         _from_one_input("resample-pixels", "one image of random pixels", _source("random_pixels"), ("vision",)),
         Method(
             "optimal",

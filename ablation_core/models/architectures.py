@@ -7,7 +7,7 @@ module list. `structure.py` looks for the same places in families that have no r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ablation_core.errors import ModelError
@@ -101,7 +101,12 @@ REFUSED = {
     **dict.fromkeys(("t5", "mt5", "umt5", "longt5"), "it is an encoder-decoder, and its layers do not form one row"),
 }
 
-_MODALITY_WORDS = {"causal": "causal LM", "masked": "masked LM", "vision": "image classifier"}
+_MODALITY_WORDS = {
+    "causal": "causal LM",
+    "masked": "masked LM",
+    "vision": "image classifier",
+    "text-classification": "text classifier",
+}
 _REAL_MODELS = {
     "opt": "opt-mini",
     "roberta": "roberta-mini",
@@ -123,6 +128,15 @@ def family_table() -> list[dict[str, str]]:
         }
         for row in ARCHITECTURES.values()
     ]
+
+
+def row_for(row: Architecture | None, modality: Modality) -> Architecture | None:
+    """A family's row for what a model predicts: a classifier of texts has the blocks of its language model; else None."""
+    if row is None or row.modality == modality:
+        return row
+    if modality == "text-classification" and row.modality in ("causal", "masked"):
+        return replace(row, modality=modality)
+    return None
 
 
 def find_modules(root: nn.Module, path: str) -> list[Any]:

@@ -5,7 +5,12 @@ from typing import Literal
 
 from ablation_core.selection import ModelShape
 
-Modality = Literal["causal", "masked", "vision"]
+Modality = Literal["causal", "masked", "vision", "text-classification"]
+
+
+def predicts_class(modality: Modality) -> bool:
+    """Whether a model of this kind makes one prediction per input, a class, and not one per token."""
+    return modality in ("vision", "text-classification")
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class ModelInfo:
         verified: whether the conformance test runs its family.
         fingerprint: a digest of every weight.
         dtype: the weights' type.
-        left_out: how many positions at the start of each sequence statistics leave out: 1 where the first holds BOS, CLS
+        excluded_positions: how many positions at the start of each sequence statistics leave out: 1 where the first holds BOS, CLS
             or the like.
     """
 

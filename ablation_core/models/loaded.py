@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ablation_core.errors import ModelError
 from ablation_core.models.architectures import Architecture, find_projections, find_shape, input_width
-from ablation_core.models.info import Modality, ModelInfo
+from ablation_core.models.info import Modality, ModelInfo, predicts_class
 from ablation_core.selection import ModelShape
 
 
@@ -54,11 +54,13 @@ class LoadedModel:
         blocks, projections: the transformer blocks, and the attention output projection of each.
         tokenizer: for text models.
         to_pixels: for vision models, a PIL image → float (channels, height, width), normalised.
-        labels: for vision models, the name of each class.
+        labels: for classifiers of images or texts, the name of each class.
         max_length: for text models, the longest input it has positions for.
         special_positions: how many first positions hold no part of the input (class token, registers), as seen when it
             ran; None where that was not tried.
         resumes: whether a pass may begin at any block; not where later blocks read what earlier ones left elsewhere.
+        one_image: whether what follows some blocks needs no more than one image of a batch, as it goes by the blocks' outputs
+            alone; not where it asks the input for its size.
         lock: hold it while hooks are on; several sessions may share the model.
         shortcuts: each layer's way past its attention, if it has one; found at the first clean pass (`shortcuts.py`).
         special_tokens: what its tokenizer puts before and after a text; found when first asked for (`tokenizer.py`).
@@ -85,6 +87,7 @@ class LoadedModel:
     _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
     special_positions: int | None = None
     resumes: bool = True
+    one_image: bool = True
 
     @property
     def family(self) -> str:
@@ -93,6 +96,11 @@ class LoadedModel:
     @property
     def modality(self) -> Modality:
         return self.architecture.modality
+
+    @property
+    def predicts_class(self) -> bool:
+        """Whether it makes one prediction per input, a class, and not one per token."""
+        return predicts_class(self.modality)
 
     @property
     def verified(self) -> bool:
@@ -123,6 +131,11 @@ class LoadedModel:
         """How many tokens a language model chooses from."""
         config = self.config
         return int((config.get_text_config() if hasattr(config, "get_text_config") else config).vocab_size)
+
+    @property
+    def classes(self) -> int:
+        """How many classes or tokens a prediction chooses from."""
+        return len(self.labels) if self.predicts_class else self.vocabulary
 
     @property
     def num_layers(self) -> int:
@@ -170,18 +183,24 @@ class LoadedModel:
             return self._known[1]
         sums = weight_sums(self.module)
         if self._known is None or self._known[0] != sums:
-            self._known = sums, self._digest()
+            self._known = sums, weights_digest(self.module)
             self.shortcuts = None  # they hold for the weights that they were tried with
         return self._known[1]
 
-    def _digest(self) -> str:
-        digest = hashlib.sha256()
-        for name, module in sorted(self.module.named_modules()):
-            with _weights_here(module):
-                for key, tensor in sorted(_own_weights(module).items()):
-                    digest.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+    def know_fingerprint(self, digest: str) -> None:
+        """Take the digest of the weights as they are now, made elsewhere (`weights_digest`)."""
+        self._known = weight_sums(self.module), digest
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A digest of every weight of a module: its name, shape, type and bytes."""
+    digest = hashlib.sha256()
+    for name, part in sorted(module.named_modules()):
+        with _weights_here(part):
+            for key, tensor in sorted(_own_weights(part).items()):
+                digest.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()

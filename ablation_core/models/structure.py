@@ -27,6 +27,7 @@ _SUFFIXES: tuple[tuple[str, Modality], ...] = (
     ("LMHeadModel", "causal"),
     ("ForMaskedLM", "masked"),
     ("ForPreTraining", "masked"),
+    ("ForSequenceClassification", "text-classification"),
     ("ForImageClassification", "vision"),
     ("ForImageClassificationWithTeacher", "vision"),
 )
@@ -86,12 +87,12 @@ def modality_of(class_names: list[str], family: str) -> Modality:
     if class_names:
         raise ModelError(
             f"This {family} model was saved as {', '.join(class_names)}, which is neither a causal or masked language "
-            f"model nor an image classifier: measured as one of them, it would be measured with a head that it was not "
+            f"model nor a classifier of texts or images: measured as one of them, it would be measured with a head that it was not "
             f"saved with. Save the model together with its predicting head."
         )
     raise ModelError(
         f"The family {family} is not known, and its configuration (no class named) does "
-        f"not say that it is a causal or masked language model or an image classifier. {supported()}"
+        f"not say that it is a causal or masked language model or a classifier of texts or images. {supported()}"
     )
 
 

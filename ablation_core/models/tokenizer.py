@@ -71,7 +71,7 @@ def spelled_ids(model: LoadedModel) -> frozenset[int]:
 
 
 def special_tokens(model: LoadedModel) -> tuple[list[int], list[int]]:
-    """The ids that the model's tokenizer puts before and after a text; none after it for causal models.
+    """The ids that the model's tokenizer puts before and after a text; none after it for causal language models.
 
     Found with texts of its own alphabet, whatever that is: some tokenizers make no token of the letter a.
 
@@ -82,6 +82,20 @@ def special_tokens(model: LoadedModel) -> tuple[list[int], list[int]]:
         model.special_tokens = _around(model)
     before, after = model.special_tokens
     return list(before), [] if model.modality == "causal" else list(after)
+
+
+def whole_text(model: LoadedModel, text: str) -> list[int]:
+    """A text's tokens with those that belong around it; what begins it is not doubled where the text spells it.
+
+    Special tokens that a text spells are read as such here, as a person writes them on purpose.
+    """
+    before, after = special_tokens(model)
+    tokens = encode(model, text)
+    if before and tokens[: len(before)] == before:
+        tokens = tokens[len(before) :]
+    if after and tokens[-len(after) :] == after:
+        tokens = tokens[: -len(after)]
+    return [*before, *tokens, *after]
 
 
 def _around(model: LoadedModel) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -110,6 +124,14 @@ def _probe_texts(model: LoadedModel) -> Iterator[str]:
         special = set(model.tokenizer.all_special_ids)
         for number in [id for id in range(len(model.tokenizer)) if id not in special][:_MOST_PROBES]:
             yield model.tokenizer.decode([number])
+
+
+def padding_id(model: LoadedModel) -> int:
+    """What fills up rows: never attended to, never scored. A text classifier's head finds a text's end by its own."""
+    named = [getattr(model.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id")]
+    if model.modality == "text-classification":
+        named = [getattr(model.config, "pad_token_id", None), *named]
+    return next((int(number) for number in named if number is not None), 0)
 
 
 def ordinary_tokens(model: LoadedModel) -> np.ndarray:

@@ -100,7 +100,7 @@ def span_of(*values: Sequence[float], factor: float = 1.0, least: float = 0.0) -
         factor: what the values are multiplied by before they are drawn.
         least: what is not small, however small the others are.
     """
-    drawn = factor * np.concatenate([np.asarray(one, dtype=float) for one in values] or [[]])
+    drawn = factor * np.concatenate([np.asarray(one, dtype=float) for one in values] or [np.empty(0)])
     drawn = drawn[np.isfinite(drawn)]
     sizes = np.abs(drawn[drawn != 0])
     usual = max(np.quantile(sizes, 0.75), least) if len(sizes) else 0.0

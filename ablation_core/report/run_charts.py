@@ -4,6 +4,7 @@ Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are tho
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -12,9 +13,10 @@ from ablation_core.engine.metrics import Metric
 from ablation_core.report.charts import CURVE, GREY, HARM, HELP, OUTLIER, cell_ink, ink, mark_of, span_of, spanned
 from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import STATES
+from ablation_core.selection import Head
 
 
-def _faded(colour: str) -> str:
+def faded(colour: str) -> str:
     """The colour to nothing, on white as on black."""
     return f"rgba({', '.join(str(int(colour[place : place + 2], 16)) for place in (1, 3, 5))}, 0.03)"
 
@@ -38,7 +40,13 @@ def deepest(frame: pd.DataFrame, factor: float = 1.0) -> float:
 
 
 def effect_map(
-    frame: pd.DataFrame, title: str, metric: Metric, layers: int, heads: int, dark: bool = False
+    frame: pd.DataFrame,
+    title: str,
+    metric: Metric,
+    layers: int,
+    heads: int,
+    dark: bool = False,
+    start: Head | None = None,
 ) -> alt.LayerChart:
     """Every head's change, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
@@ -50,12 +58,14 @@ def effect_map(
         frame: as `run_frames.map_frame` makes it.
         metric: what is drawn; changes for the worse are red.
         dark: whether it is drawn on a dark page.
+        start: the head outlined at first; then the browser moves the outline to a clicked head by itself, and the chart
+            stays as it is. None where the outline is the frame's.
     """
     base, form, factor = _in_points(alt.Chart(frame), metric.cell_format, "value", "low", "high", "estimate")
     most = deepest(frame, factor)
     below, above = (HELP, HARM) if metric.worse > 0 else (HARM, HELP)
     domain = [0, most] if metric.divergence else [-most, -1e-9 * most, 1e-9 * most, most]
-    colours = [_faded(above), above] if metric.divergence else [below, _faded(below), _faded(above), above]
+    colours = [faded(above), above] if metric.divergence else [below, faded(below), faded(above), above]
     places = {"layer": list(range(layers)), "head": list(range(heads))}
     base = base.encode(
         x=alt.X(
@@ -71,7 +81,10 @@ def effect_map(
             axis=alt.Axis(domain=False, ticks=False, labelOverlap=True),
         ),
     )
-    pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle="true", clear=False)
+    first: dict[str, Any] = {"toggle": "true"}
+    if start is not None:
+        first = {"value": [{"layer": start[0], "head": start[1]}], "toggle": False, "empty": False}
+    pick = alt.selection_point(name="pick", fields=["layer", "head"], clear=False, **first)
     cells = (
         base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808090", strokeWidth=1)
         .encode(
@@ -94,12 +107,16 @@ def effect_map(
                 alt.Tooltip("high:Q", title="to", format=form),
                 alt.Tooltip("q:Q", title="q over the map", format=".3f"),
                 alt.Tooltip("state:N", title="is"),
-                alt.Tooltip("estimate:Q", title="instant estimate", format=form),
+                *(
+                    [alt.Tooltip("estimate:Q", title="instant estimate", format=form)]
+                    if frame["estimate"].notna().any()
+                    else []
+                ),
             ],
         )
         .add_params(pick)
     )
-    outline = base.transform_filter("datum.picked").mark_rect(
+    outline = base.transform_filter("datum.picked" if start is None else pick).mark_rect(
         fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
     )
     share = f"sqrt(min(abs(datum.value) / {most}, 1))"
@@ -152,7 +169,7 @@ def agreement_matrix(frame: pd.DataFrame, methods: Sequence[str], dark: bool = F
         .encode(
             color=alt.Color(
                 "rho:Q",
-                scale=alt.Scale(domain=[-1, -1e-9, 1e-9, 1], range=[DISAGREE, _faded(DISAGREE), _faded(AGREE), AGREE]),
+                scale=alt.Scale(domain=[-1, -1e-9, 1e-9, 1], range=[DISAGREE, faded(DISAGREE), faded(AGREE), AGREE]),
                 legend=None,
             ),
             tooltip=[

@@ -8,7 +8,7 @@ from ablation_core.engine.metrics import METRICS
 from ablation_core.report.numbers import amount, number, span_text
 from ablation_core.report.run_frames import HeadEstimates, significant_heads
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.stats.correlation import rank_agreement
 
 

@@ -2,7 +2,7 @@
 
 First one pass forwards and one back over all sequences estimate what every head does in each. Then heads are run: all
 of them on a sixteenth of the sequences, those still open on an eighth, and so on; the estimates carry what was measured
-over to the other sequences (`regression`). `looks` has the rule, and why it stays valid. Sequences come in a random
+over to the other sequences (`stats/regression_estimator.py`). `stats/sequential.py` has the rule, and why it stays valid. Sequences come in a random
 order, drawn once by the seed; those in which much happens, by the estimates, tend to come first, and count for less.
 
 A model that cannot be differentiated has no estimates; its heads take as many more predictions.
@@ -26,7 +26,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.runs.adaptive_batches import HeadMeasurements, Wanted
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.sweep import SweepResult, every_head
+from ablation_core.runs.sweep_result import SweepResult, every_head
 from ablation_core.selection import Head
 from ablation_core.stats.intervals import Interval, MeanTest
 from ablation_core.stats.regression_estimator import RegressionEstimator

@@ -28,7 +28,7 @@ from ablation_core.methods.registry import METHODS, Method, constant_values
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.batch_records import fits_batch, read, written
 from ablation_core.runs.ledger import Ledger
-from ablation_core.runs.sweep import every_head
+from ablation_core.runs.sweep_result import every_head
 from ablation_core.selection import Head, Selection
 from ablation_core.stats.intervals import sequence_sums
 from ablation_core.stats.regression_estimator import drawing_order
@@ -162,7 +162,7 @@ class HeadMeasurements:
             missing = []
             for number, methods in group:
                 for method in methods:
-                    name = self._piece(batch, number, method)
+                    name = self._unit_name(batch, number, method)
                     if name in self._there and self._clean(batch) in self._there:
                         self.sums[method.name][:, number, places] = read(self._there[name]["sums"])
                         self.taken += sum(self._there[self._clean(batch)]["counts"])
@@ -223,7 +223,7 @@ class HeadMeasurements:
             record = {self._clean(batch): {"sums": written(_sums(clean, sequences, self.metrics)), "counts": counts}}
             for (number, method), scores in zip(part, ablated, strict=True):
                 sums = self.sums[method.name][:, number, places] = _sums(scores, sequences, self.metrics)
-                record[self._piece(batch, number, method)] = {"sums": written(sums)}
+                record[self._unit_name(batch, number, method)] = {"sums": written(sums)}
                 self.taken += len(sequences)
             self._ledger.add(" ".join(list(record)[1:]), record)  # one line for all: each line waits for the disk
             self._there |= record
@@ -237,7 +237,7 @@ class HeadMeasurements:
         values = constant_values(method, self.statistics, selection, self.bins)
         return clean_passes.constant_replacements(selection, values, self.model)
 
-    def _piece(self, batch: int, number: int, method: Method) -> str:
+    def _unit_name(self, batch: int, number: int, method: Method) -> str:
         layer, head = self.heads[number]
         return self._clean(batch).removesuffix("clean") + f"head {layer}.{head} {method.name}"
 

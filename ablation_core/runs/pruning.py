@@ -22,7 +22,8 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs, results_so_far
+from ablation_core.runs.records import Rows, kept_baseline, kept_rows, kept_runs, results_so_far
+from ablation_core.runs.units import WorkUnit
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.storage import matches_schema
 
@@ -88,7 +89,7 @@ def pruned(shape: ModelShape, percent: int, seed: int, whole_heads: bool = False
 
 def describe_curve(model: LoadedModel, data: Data, statistics: Statistics | None, bins: int, whole_heads: bool) -> dict:
     """What decides a curve's numbers, and so its ledger; `classes` is among how many answers the model chooses."""
-    classes = len(model.labels) if model.modality == "vision" else model.vocabulary
+    classes = model.classes
     decided = {"bins": bins, "whole_heads": whole_heads, "classes": classes}
     return describe_run(model, data, statistics) | decided
 

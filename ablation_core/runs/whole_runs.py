@@ -19,7 +19,8 @@ from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, finish_ada
 from ablation_core.runs.backends import LOCAL, Backend
 from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, finish_curve
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import RANDOM_SETS, SweepResult, SweepSpec, finish_sweep
+from ablation_core.runs.sweep import RANDOM_SETS, SweepSpec, finish_sweep
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.selection import Head, Selection
 from ablation_core.storage import CACHE
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablation_core import bundled
-from ablation_core.data.references import is_images, is_text
+from ablation_core.data.references import is_images, is_labelled, is_text
 from ablation_core.errors import DataError, ModelError
 from ablation_core.storage import CACHE, PUBLISHED
 
 DATA = ("python-docs", "python-code", "fashion-mnist")
 MOST_PREDICTIONS = 20_000  # as many as statistics take
+_KINDS = {"text": "text", "images": "images", "labelled": "labelled texts"}
 _OFF = ("", "0", "no", "off", "false")
 
 
@@ -41,17 +42,17 @@ class Access:
         return self.models if self.shared else usual
 
     def offered_data(self, kind: str, usual: tuple[str, ...]) -> tuple[str, ...]:
-        """What a box of data lists, of the kind `text` or `images`.
+        """What a box of data lists, of the kind `text`, `images` or `labelled` (texts).
 
         Raises:
             DataError: nothing of that kind is offered.
         """
         if not self.shared:
             return usual
-        fits = {"text": is_text, "images": is_images}[kind]
+        fits = {"text": is_text, "images": is_images, "labelled": is_labelled}[kind]
         offered = tuple(ref for ref in self.data if fits(ref))
         if not offered:
-            raise DataError(f"This server offers no {kind} to measure on; choose another model.")
+            raise DataError(f"This server offers no {_KINDS[kind]} to measure on; choose another model.")
         return offered
 
     def check_model(self, ref: str) -> str:
@@ -96,7 +97,7 @@ class Access:
     def refusals(self, address: Mapping[str, str]) -> list[str]:
         """A sentence for each reference in a page's address that is not offered."""
         sentences = []
-        for name in ("model", "text", "images", "beside"):
+        for name in ("model", "text", "images", "labelled", "beside", "with"):
             check = self.check_model if name == "model" else self.check_data
             try:
                 if name in address:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ablation_core import bundled
-from ablation_core.data.references import DEFAULT_DATA
+from ablation_core.data.references import usual_data
 from ablation_core.errors import DataError, SelectionError
 from ablation_core.server.access import MOST_PREDICTIONS, Access
 from ablation_core.server.turns import FairLock
@@ -192,7 +192,7 @@ class Tools:
             yield self._model
 
     def _data_ref(self, model: "LoadedModel", ref: str | None) -> str:
-        return self._access.check_data(ref or DEFAULT_DATA[model.modality])
+        return self._access.check_data(ref or usual_data(model.ref, model.modality))
 
     def _measured(
         self, model: "LoadedModel", ref: str | None, predictions: int, seed: int

@@ -18,7 +18,8 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult, SweepSpec, every_head
+from ablation_core.runs.sweep import SweepSpec
+from ablation_core.runs.sweep_result import SweepResult, every_head
 from ablation_core.selection import Head
 from ablation_core.server.lru import LRU
 

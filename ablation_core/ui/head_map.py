@@ -10,7 +10,7 @@ from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import estimate_sentence
 from ablation_core.report.sentences import floor_words
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.ui.widgets import dark_page, draw, newly_clicked, page_link
 
 LARGEST = 20  # neurons listed
@@ -43,7 +43,8 @@ def show_head(result: SweepResult, head: str, term: str, method: str, metric: st
     else:
         st.caption("Not measured yet.")
     here = st.query_params.to_dict()
-    page_link("app.py", f"Distributions of {term}", here | {"neuron": term})
+    page_link("app.py", f"Head {head} at a glance", here | {"select": head})
+    page_link("pages/distributions.py", f"Distributions of {term}", here | {"neuron": term})
     page_link("pages/ablate.py", f"Ablate {term}", here | {"select": term})
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from ablation_core.activations.neuron_summary import NeuronSummary, summarise_neuron
 from ablation_core.activations.statistics import Statistics
-from ablation_core.data.references import IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
+from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.data.uploads import named
 from ablation_core.errors import as_markdown
 from ablation_core.report import charts, distribution_charts, distribution_frames, frames
@@ -22,7 +22,7 @@ from ablation_core.ui.shared import (
     shared_positions,
     shared_statistics,
 )
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar import DATA_KINDS, View
 from ablation_core.ui.widgets import dark_page, draw, single_choice
 
 SHOWN = ("histogram", "two data sets", "by position")
@@ -83,11 +83,11 @@ def _histogram(
 
 
 def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
-    kind, listed = ("images", IMAGE_NAMES) if view.info.modality == "vision" else ("text", TEXT_NAMES)
+    kind, listed = DATA_KINDS[view.info.modality]
     allowed = access.ACCESS
     others = [name for name in allowed.offered_data(kind, listed) if name != view.data_ref]
     if not others:
-        st.caption("This server offers no other data to compare with.")
+        st.caption("There is no other data to compare with here.")
         return pd.DataFrame()
     other_ref = st.selectbox(
         "Compare with", others, key="beside", bind="query-params", accept_new_options=not allowed.shared,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
-from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.charts import mark_of
@@ -17,7 +16,7 @@ from ablation_core.server.turns import turn
 from ablation_core.ui.learn.strip import show_strip
 from ablation_core.ui.run_controls import show_mine
 from ablation_core.ui.sidebar import View, read_view
-from ablation_core.ui.widgets import copy_buttons
+from ablation_core.ui.widgets import DISTRIBUTIONS_ONLY, copy_buttons, page_link
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -25,13 +24,20 @@ if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
 
 PAGES = {
-    "app.py": "Distributions",
+    "app.py": "One head",
+    "pages/distributions.py": "Distributions",
     "pages/ablate.py": "Ablate",
     "pages/head_map.py": "Head map",
     "pages/pruning_curves.py": "Pruning curves",
+    "pages/saved.py": "Saved results",
     "pages/models_and_data.py": "Models and data",
     "pages/learn.py": "Learn",
 }
+
+
+def asks_for_distributions(parameters: Iterable[str]) -> bool:
+    """Whether these names of an address' parameters are of the Distributions page."""
+    return not DISTRIBUTIONS_ONLY.isdisjoint(parameters)
 
 
 _FOLDER = Path(__file__).parent
@@ -85,16 +91,15 @@ def _open(title: str, icon: str) -> None:
     st.html(_STYLE + _SCRIPT, unsafe_allow_javascript=True)  # style alone would only apply once the page is drawn
     with st.sidebar:
         st.markdown("### Ablation Explorer")
-        with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
-            for path, label in PAGES.items():
-                st.page_link(path, label=label)
+        for path, label in PAGES.items():
+            page_link(path, label, {}, icon=None)
         show_mine(title)
 
 
 # Of all pages; the address has them, too.
 _SETTINGS = (
     "model", "text", "images", "predictions", "select", "method", "bins", "metric", "methods", "every", "adaptive", "seeds",
-    "step", "whole", "head", "neuron", "prompt", "gaps", "projector",
+    "step", "whole", "head", "neuron", "prompt", "gaps", "one", "other", "compare", "with", "results", "projector",
 )  # fmt: skip
 
 

@@ -187,13 +187,13 @@ def watched(
 
     Args:
         is_out_of_date: whether the whole page has to be drawn again, as when the job has ended.
-        every: seconds between two looks; None where nothing is running.
+        every: seconds between two checks; None where nothing is running.
     """
 
     def decorate(draw: Callable[[], None]) -> Callable[[], None]:
         def drawn() -> None:
             if is_out_of_date():
-                st.rerun()  # only a whole run of the page changes how often it looks
+                st.rerun()  # only a whole run of the page changes how often it checks
             draw()
 
         return st.fragment(drawn, run_every=every)
@@ -213,6 +213,7 @@ def controls(
     steps: Callable[[], Generator[Any]],
     begin: str | None,
     lock: FairLock | None = None,
+    saves: bool = True,
     aside: bool = False,
 ) -> None:
     """The progress of the view's own run with a Stop button or, where something is left to do, a button that starts it.
@@ -221,6 +222,7 @@ def controls(
         name: the run's name, for readers.
         begin: the label of that button; None where nothing is left.
         lock: that of the model, where this server runs it.
+        saves: whether it saves what it finishes.
         aside: whether something is shown already, so that starting is not the main thing to do.
     """
     for key in _under_way(own):
@@ -228,12 +230,13 @@ def controls(
             _show_progress(key)
     if str(own) in _under_way(own):
         _show_progress(str(own))
-    elif begin is not None and not access.ACCESS.keeps_runs:
+    elif begin is not None and saves and not access.ACCESS.keeps_runs:
         st.caption("This server saves nothing, so long runs are not offered; earlier results are shown.")
     elif begin is not None:
         st.button(
             begin, key=f"start {own.name}", type="secondary" if aside else "primary", on_click=_start, args=(own, name, steps, lock),
-            help="It continues while you look at other pages, and can be stopped: finished units are saved.",
+            help="It continues while you look at other pages, and can be stopped"
+            + (": finished units are saved." if saves else "."),
         )  # fmt: skip
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(as_markdown(refused), icon="⚠️")
@@ -289,6 +292,10 @@ def _under_way(own: Path | None = None) -> list[str]:
     mine = st.session_state.get(_MINE)
     here = None if own is None else str(own)
     return [key for key in dict.fromkeys((mine, here)) if key and _running(key) is not None]
+
+
+def is_running(own: Path) -> bool:
+    return _running(own) is not None
 
 
 def _running(own: Path | str) -> Job | None:

@@ -18,7 +18,7 @@ from ablation_core.report.run_sentences import (
     sweep_sentence,
 )
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.server import access
 from ablation_core.ui.export_row import Chart, ExportContent
 
@@ -87,6 +87,7 @@ def sweep_exports(
         drawn,
         tables,
         export.run_provenance(described),
+        keeps=(result, "pages/head_map.py") if result.rows else None,
     ).with_report(
         what, list(map(_plain, findings)), lambda: {title: make() for title, make in list(tables.items())[:3]}
     )
@@ -124,6 +125,7 @@ def curve_exports(result: CurveResult, metric: str) -> ExportContent:
         drawn,
         tables,
         export.run_provenance(described),
+        keeps=(result, "pages/pruning_curves.py") if result.points else None,
     ).with_report(what, findings, lambda: {title: make() for title, make in list(tables.items())[:3]})
 
 

@@ -22,10 +22,11 @@ from ablation_core.data.uploads import list_uploads, named, reference
 from ablation_core.errors import AblationError, DataError, as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.methods.registry import METHODS, USUAL
-from ablation_core.models.info import ModelInfo
+from ablation_core.models.info import Modality, ModelInfo, predicts_class
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
 from ablation_core.ui import statistics_job
+from ablation_core.ui.glance.known import known_effects
 from ablation_core.ui.shared import find_shared_statistics, is_loaded, known_model_info, shared_model, shared_statistics
 
 if TYPE_CHECKING:
@@ -38,7 +39,23 @@ _SWITCHED = "model switched"
 _REMEMBERED = 20  # selections that can be undone
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
-_MODALITY_WORDS = {"causal": "Causal language model", "masked": "Masked language model", "vision": "Vision transformer"}
+_MODALITY_WORDS = {
+    "causal": "Causal language model",
+    "masked": "Masked language model",
+    "vision": "Vision transformer",
+    "text-classification": "Text classifier",
+}
+
+
+# the box of data that goes with a kind of model, and what it lists
+DATA_KINDS: dict[Modality, tuple[str, tuple[str, ...]]] = {
+    "causal": ("text", TEXT_NAMES),
+    "masked": ("text", TEXT_NAMES),
+    "vision": ("images", IMAGE_NAMES),
+    "text-classification": ("labelled", ()),
+}
+_RECORDS = ("csv", "jsonl", "parquet")
+UPLOADED = {"text": ("text", *_RECORDS), "images": ("images",), "labelled": _RECORDS}
 
 
 @dataclass(frozen=True)
@@ -83,14 +100,14 @@ def read_view(runs_model: bool, main: DeltaGenerator) -> View:
         _carry_selection_over(info)
     statistics, data_ref, whole = _choose_data(info, not runs_model, main)
     predictions = st.select_slider(
-        "Images" if info.modality == "vision" else "Predictions",
+        {"vision": "Images", "text-classification": "Texts"}.get(info.modality, "Predictions"),
         PREDICTIONS,
-        value=1000 if info.modality == "vision" else 2000,
+        value=1000 if predicts_class(info.modality) else 2000,
         key="predictions",
         bind="query-params",
         help="How many are scored with and without the ablation. More give narrower intervals and take longer.",
     )
-    selection = _choose_selection(info, statistics, main)
+    selection = _choose_selection(info, data_ref, statistics, main)
     usual_first = sorted(METHODS, key=lambda name: name not in USUAL)
     offered_methods = {name: METHODS[name] for name in usual_first if info.modality in METHODS[name].modalities}
     method = st.selectbox(
@@ -159,24 +176,33 @@ def _choose_model(runs_model: bool, main: DeltaGenerator) -> ModelInfo:
 def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tuple[Statistics, str, bool]:
     """The statistics of the chosen data, its reference, and whether the statistics are whole."""
     allowed = access.ACCESS
-    kind, listed = ("images", IMAGE_NAMES) if info.modality == "vision" else ("text", TEXT_NAMES)
-    uploaded = {reference(one): one.name for one in list_uploads() if (one.kind == "images") == (kind == "images")}
+    kind, listed = DATA_KINDS[info.modality]
+    uploaded = {reference(one): one.name for one in list_uploads() if one.kind in UPLOADED[kind]}
     doubles = [name for name, count in Counter(uploaded.values()).items() if count > 1]
     names = allowed.offered_data(kind, (*listed, *uploaded))
-    usual = DEFAULT_DATA[info.modality]
+    usual = DEFAULT_DATA.get(info.modality)
+    typed = (
+        "csv: and a file's path" if kind == "labelled" else "text: and a file's path, or images: and a folder's path"
+    )
     ref = st.selectbox(
         "Data",
         names,
-        index=names.index(usual) if usual in names else 0,
+        index=names.index(usual) if usual in names else 0 if names else None,
         key=kind,
         bind="query-params",
         format_func=lambda ref: ref if uploaded.get(ref, ref) in doubles else uploaded.get(ref, ref),
         accept_new_options=not allowed.shared,
+        placeholder="csv:FILE#TEXT,LABEL" if kind == "labelled" else None,
         help="What is predicted: the data that this server offers."
         if allowed.shared
-        else "What is predicted. To use your own, type text: and a file's path, or images: and a folder's path.",
+        else f"What is predicted. To use your own, type {typed}.",
     )
-    assert ref is not None
+    if ref is None:
+        main.info(
+            "A text classifier is measured on texts with a label. Type csv:FILE#TEXT,LABEL (or jsonl:, parquet:, hf:) as "
+            "Data, or upload a CSV, JSONL or Parquet file on the page Models and data."
+        )
+        st.stop()
 
     def read(ref: str) -> tuple[Statistics, str, bool]:
         allowed.check_data(ref)
@@ -192,10 +218,11 @@ def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tu
     return _last_usable(kind, f"{kind} of {info.ref}", ref, read, main)
 
 
-def _choose_selection(info: ModelInfo, statistics: Statistics, main: DeltaGenerator) -> Selection:
+def _choose_selection(info: ModelInfo, data_ref: str, statistics: Statistics, main: DeltaGenerator) -> Selection:
+    usual = str(_usual_head(info, data_ref, statistics))
     text = st.text_input(
         "Ablated heads and neurons",
-        value=str(_oddest_head(info, statistics)),
+        value=usual,
         key="select",
         bind="query-params",
         help=as_markdown(
@@ -206,7 +233,7 @@ def _choose_selection(info: ModelInfo, statistics: Statistics, main: DeltaGenera
     name = f"selection in {info.ref}"
     selection = _last_usable(
         "select", name, text or "", lambda typed: Selection.parse(typed, info.shape), main,
-        usual=str(_oddest_head(info, statistics)),
+        usual=usual,
     )  # fmt: skip
     _chips(selection)
     _undo(selection, info)
@@ -334,11 +361,14 @@ def _chips(selection: Selection) -> None:
     )
 
 
-def _oddest_head(model: ModelInfo, statistics: Statistics) -> Selection:
-    """The head whose neurons' peaks are farthest from their means: something to look at first."""
+def _usual_head(info: ModelInfo, data_ref: str, statistics: Statistics) -> Selection:
+    """The head that matters most in a saved sweep; without one, that whose neurons' peaks are farthest from their means."""
+    known = known_effects(info, data_ref)
+    if known is not None and (strongest := known.strongest_head) is not None:
+        return Selection.of_heads([strongest], info.shape)
     distance = abs(peak_distance(statistics, min(100, statistics.bins))).mean(axis=-1)
     layer, head = divmod(int(distance.argmax()), distance.shape[1])
-    return Selection.of_heads([(layer, head)], model.shape)
+    return Selection.of_heads([(layer, head)], info.shape)
 
 
 def _statistics_or_offer(info: ModelInfo, data_ref: str, partial_too: bool) -> tuple[Statistics, bool]:

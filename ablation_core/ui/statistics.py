@@ -68,7 +68,7 @@ def one_entry(name: str, entry: CacheEntry) -> None:
     made = entry.provenance
     with st.container(horizontal=True):
         kind = "images" if made["data"].startswith(("images:", *IMAGE_NAMES)) else "text"
-        page_link("app.py", "Show its distributions", {"model": made["model"], kind: made["data"]})
+        page_link("pages/distributions.py", "Show its distributions", {"model": made["model"], kind: made["data"]})
         st.download_button(
             "Export", entry.path.read_bytes, entry.path.name, "application/octet-stream", on_click="ignore",
             key="export", help="The file itself (safetensors): import it on another machine.",

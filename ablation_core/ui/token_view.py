@@ -1,4 +1,4 @@
-"""Most affected tokens: the text shaded token by token, or the images, the largest increase in loss first."""
+"""Most affected tokens: the text shaded token by token, or the images or labelled texts, the largest increase in loss first."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.shared import SEED, shared_data
 from ablation_core.ui.sidebar import View
 
-WINDOWS, IMAGES, TOKENS = 2, 12, 15
+WINDOWS, IMAGES, TEXTS, TOKENS = 2, 12, 20, 15
 ORDERS = ("largest increase first", "largest decrease first", "in order")
 _CONTEXT = 8
 
@@ -28,12 +28,10 @@ _CONTEXT = 8
 def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
     """The effect of the view's method on each prediction, a page of sequences at a time."""
     effect = outcome.effects.get(view.method)
-    images = view.model.modality == "vision"
-    st.subheader("Most affected images" if images else "Most affected tokens", anchor=False)
+    what = {"vision": "images", "text-classification": "texts"}.get(view.model.modality, "tokens")
+    st.subheader(f"Most affected {what}", anchor=False)
     if not outcome.measured:
-        st.caption(
-            f"Shown once all predictions are measured: each {'image' if images else 'token'} by its change of loss."
-        )
+        st.caption(f"Shown once all predictions are measured: each {what[:-1]} by its change of loss.")
         return
     if effect is None or not view.selection.chosen:
         st.caption("No neurons are ablated." if effect else f"{view.method} was not measured here.")
@@ -44,7 +42,6 @@ def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
         run = AblationRun(view.model, data, spec, view.statistics, learned=outcome.learned)
         _by_token(run, effect)
         worse, better = (int((sign * effect.change > 0).sum()) for sign in (1, -1))
-        what = "images" if images else "tokens"
         st.markdown(
             f"With **{view.method}**, the loss rises on {worse:,} of {len(effect.change):,} predicted {what} and falls on "
             f"{better:,}. The most affected 10 % account for {_tenth(effect):.0%} of the total increase."
@@ -53,23 +50,26 @@ def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
         row = next((row for row in results if row.method == view.method), None)
         if row is not None and row.change["loss"].low is not None and not row.change["loss"].shows_effect:
             st.caption("Little happens here: the mean change of loss is not significant.")
-        numbers, means = _paged(effect, IMAGES if images else WINDOWS, what)
-        if images:
+        numbers, means = _paged(effect, {"images": IMAGES, "texts": TEXTS}.get(what, WINDOWS), what)
+        if what == "images":
             _images(run, effect, numbers)
+        elif what == "texts":
+            _texts(run, effect, numbers)
         else:
             _text(run, effect, numbers, means)
 
 
 def _by_token(run: AblationRun, effect: PredictionEffects) -> None:
     """Which tokens, or classes of images, lose most in sum."""
-    images = run.model.modality == "vision"
+    classes = run.model.predicts_class
+    unit = {"vision": "images", "text-classification": "texts"}.get(run.model.modality, "predictions")
     harms = harm_by_token(effect, lambda one: in_words(class_name(run.model, one)))
-    sentence = as_markdown(harm_sentence(harms, "images" if images else "predictions"))
-    st.markdown(f"**By {'class' if images else 'token'}.** Most harmed in sum: {sentence}")
-    unit = "images" if images else "predictions"
+    st.markdown(
+        f"**By {'class' if classes else 'token'}.** Most harmed in sum: {as_markdown(harm_sentence(harms, unit))}"
+    )
     rows = [
         {
-            "class" if images else "token": harm.token,
+            "class" if classes else "token": harm.token,
             unit: harm.predictions,
             "mean change, nats": harm.mean,
             "sum, nats": harm.total,
@@ -81,7 +81,7 @@ def _by_token(run: AblationRun, effect: PredictionEffects) -> None:
     if rows:
         numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in ("mean change, nats", "sum, nats")}
         share = {"share of all harm": st.column_config.NumberColumn(format="percent")}
-        with st.expander(f"The most harmed {'classes' if images else 'tokens'}"):
+        with st.expander(f"The most harmed {'classes' if classes else 'tokens'}"):
             st.dataframe(rows, column_config=numbers | share, hide_index=True, width="stretch", row_height=28)
             st.caption("Harm: the changes of loss, summed over the tokens whose sum is above 0.")
 
@@ -95,7 +95,7 @@ def _tenth(effect: PredictionEffects) -> float:
 def _paged(effect: PredictionEffects, size: int, what: str) -> tuple[np.ndarray, np.ndarray]:
     """The sequences on the chosen page, with their mean changes."""
     order_column, page_column = st.columns([4, 1], vertical_alignment="bottom")
-    name = "Images" if what == "images" else "Windows of text"
+    name = {"images": "Images", "texts": "Texts"}.get(what, "Windows of text")
     order = order_column.segmented_control(
         name, ORDERS, default=ORDERS[0], key="effect order", required=True,
         help="Sorted by the mean change of loss per window of text, or by the image's change.",
@@ -216,6 +216,33 @@ def _images(run: AblationRun, effect: PredictionEffects, numbers: np.ndarray) ->
     st.caption(
         "Each image as the model receives it: its class, then the most probable class before → after with its probability "
         "(✓ right, ✗ wrong), and the change of its loss."
+    )
+
+
+def _texts(run: AblationRun, effect: PredictionEffects, numbers: np.ndarray) -> None:
+    """Whole texts: a row each."""
+    predicted = _predict(run, numbers)
+    rows = []
+    for row, number in enumerate(numbers.tolist()):
+        index = int(effect.of_sequence(number)[0])
+        inputs = run.data.rows([number]).inputs
+        ids = inputs["input_ids"][0][inputs["attention_mask"][0].bool()].tolist()
+        rows.append(
+            {
+                "text": run.model.tokenizer.decode(ids, skip_special_tokens=True),
+                "class": class_name(run.model, int(effect.target[index])),
+                "class before": class_name(run.model, int(predicted.before[row, 0])),
+                "class after": class_name(run.model, int(predicted.after[row, 0])),
+                "probability before": float(predicted.target_before[row]),
+                "probability after": float(predicted.target_after[row]),
+                "change, nats": float(effect.change[index]),
+            }
+        )
+    columns = {name: st.column_config.NumberColumn(format="percent") for name in rows[0] if name.startswith("prob")}
+    columns["change, nats"] = st.column_config.NumberColumn(format="%.3f")
+    st.dataframe(pd.DataFrame(rows), column_config=columns, hide_index=True, width="stretch")
+    st.caption(
+        "Each text with its class, the most probable class before and after, and the probability of its own class."
     )
 
 

@@ -22,22 +22,11 @@ from ablation_core.report.numbers import number
 from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 from ablation_core.server.turns import in_turns
 from ablation_core.ui import ablation_job, page
+from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.shared import SEED, shared_answers, shared_data
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.widgets import draw
 
-PROMPTS = {
-    "causal": (
-        "The return statement may only occur inside a function",
-        "If the file does not exist, an exception is",
-        "The list is sorted, and the first item of the list is",
-    ),
-    "masked": (
-        "The return statement may only occur ___ a function definition.",
-        "If the file does not exist, an exception ___ raised.",
-        "The first item of the list has the index ___.",
-    ),
-}
 _LOOKED_AT = 200  # of the data's images, for an example of each class
 _TYPED = "a prompt was typed"
 _SHOWN = 6
@@ -52,7 +41,8 @@ def show_user_input(view: View, later: bool = False) -> None:
     Args:
         later: whether the page is still measuring: the example prompt is then answered afterwards.
     """
-    st.subheader("Your own image" if view.model.modality == "vision" else "Your own prompt", anchor=False)
+    own_words = {"vision": "Your own image", "text-classification": "Your own text"}
+    st.subheader(own_words.get(view.model.modality, "Your own prompt"), anchor=False)
     with page.show_errors():
         own = _image(view) if view.model.modality == "vision" else _prompt(view)
         if own is None:
@@ -61,7 +51,7 @@ def show_user_input(view: View, later: bool = False) -> None:
             st.caption(note)
         if not view.selection.chosen:
             st.caption("No neurons are selected, so before and after are identical.")
-        kept, run = _kept_answers(view, own), partial(_own_run, view, own)
+        kept, run = kept_answers(view, own), partial(own_run, view, own)
         if later and kept.answer is None and _TYPED not in st.session_state and view.info.modality != "vision":
             st.caption("Answered once the results above are measured; change the prompt to have it answered now.")
             return
@@ -83,7 +73,7 @@ class _Answers:
     losses: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
 
 
-def _kept_answers(view: View, own: user_input.UserInput) -> _Answers:
+def kept_answers(view: View, own: user_input.UserInput) -> _Answers:
     """The answers so far, found by what decides them; no model is kept with them."""
     kept = shared_answers()
     methods = tuple(method.name for method in ablation_job.compared_methods(view, own.data))
@@ -98,7 +88,7 @@ def _kept_answers(view: View, own: user_input.UserInput) -> _Answers:
     return kept.keep(key, kept.get(key) or _Answers())
 
 
-def _own_run(view: View, own: user_input.UserInput) -> UserInputRun:
+def own_run(view: View, own: user_input.UserInput) -> UserInputRun:
     methods = (
         tuple(m for m in ablation_job.compared_methods(view, own.data) if not m.learned)
         if view.selection.chosen
@@ -108,15 +98,15 @@ def _own_run(view: View, own: user_input.UserInput) -> UserInputRun:
 
 
 def _prompt(view: View) -> user_input.UserInput:
-    masked = view.model.modality == "masked"
-    key = "gaps" if masked else "prompt"
+    masked, classified = view.model.modality == "masked", view.model.predicts_class
+    key = "gaps" if masked else "own text" if classified else "prompt"
 
     def take_example() -> None:
         if chosen := st.session_state["example prompt"]:
             st.session_state.update({key: chosen, _TYPED: True})
 
     text = st.text_area(
-        "Prompt",
+        "Text" if classified else "Prompt",
         value=PROMPTS[view.model.modality][0],
         key=key,
         bind="query-params",
@@ -124,6 +114,8 @@ def _prompt(view: View) -> user_input.UserInput:
         height=90,
         help="Write ___ (three underscores) where a word is to be filled in."
         if masked
+        else f"Its class before and after. Classes: {_classes(view)}."
+        if classified
         else "The model continues from here: its next-token predictions and its own continuation.",
     )
     st.pills(
@@ -133,7 +125,8 @@ def _prompt(view: View) -> user_input.UserInput:
         on_change=take_example,
         help="Click one to try it.",
     )
-    return user_input.prompt(view.model, text or "", view.data_ref)
+    read = user_input.text if classified else user_input.prompt
+    return read(view.model, text or "", view.data_ref)
 
 
 def _image(view: View) -> user_input.UserInput | None:
@@ -208,7 +201,7 @@ def _classes(view: View) -> str:
 def _probabilities(view: View, own: user_input.UserInput, answer: Answer) -> None:
     """For each predicted position, the most probable tokens or classes before the ablation and by each method."""
     for place in range(min(len(answer.before), 4)):
-        if view.model.modality != "vision":
+        if not view.model.predicts_class:
             gap = f"gap {place + 1}" if len(answer.before) > 1 else "the gap"
             st.markdown(
                 "**What comes next**, most probable first"

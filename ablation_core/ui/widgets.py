@@ -1,6 +1,6 @@
 """Small parts that many pages use: charts, single choices, links, files, and actions that end in one sentence."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from typing import Any
@@ -15,6 +15,13 @@ from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.chart_cache import chart_spec
 
 _INKS = {False: "#48525e", True: "#b4bfca"}  # of axes and legends, on a light and a dark page
+# What an address names only on the Distributions page. That opened first once: an address that names no page leads there.
+DISTRIBUTIONS_ONLY = {"neuron", "list", "odd", "shown", "density", "log", "beside"}
+
+
+def sentence_markdown(sentence: str) -> str:
+    """A sentence of ours with names in it that people chose: bold stays, everything else is shown as it is."""
+    return "**".join(as_markdown(part) for part in sentence.split("**"))
 
 
 def dark_page() -> bool:
@@ -29,6 +36,7 @@ def draw(
     key: str | None = None,
     on_pick: Callable[[], Any] | None = None,
     variant: Hashable = (),
+    height: int | None = None,
     **fixed: Hashable,
 ) -> None:
     """Draw `make(*frames, **fixed)` in a slot of its height, so that what stands below does not move when it appears.
@@ -36,6 +44,7 @@ def draw(
     While key, structure and alternative text stay, the browser only exchanges the data of a chart and never draws it anew.
 
     Args:
+        height: in pixels, in place of the chart's own.
         alt: the alternative text.
         on_pick: called when a mark is clicked; the chart has a selection called `pick`, kept under `key`.
         variant: see `chart_cache.chart_spec`.
@@ -43,6 +52,8 @@ def draw(
     spec = chart_spec(make, *frames, variant=variant, **fixed)
     ink = {"labelColor": _INKS[dark_page()], "titleColor": _INKS[dark_page()]}
     spec["config"] = spec.get("config", {}) | {"axis": ink, "legend": ink}  # Streamlit's own greys are too pale to read
+    if height is not None:
+        spec |= {"height": height}
     if st.session_state.get("projector"):
         spec = _larger(spec)
     if on_pick is None:
@@ -104,8 +115,10 @@ def single_choice(
     return chosen or default
 
 
-def page_link(page: str, label: str, params: dict[str, str], icon: str | None = "➡️") -> None:
+def page_link(page: str, label: str, params: Mapping[str, str | list[str]], icon: str | None = "➡️") -> None:
     """A link that opens a page with these parameters in its address."""
+    if page == "app.py":
+        params = {name: value for name, value in params.items() if name not in DISTRIBUTIONS_ONLY}
     with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
         st.page_link(page, label=label, icon=icon, query_params=params)
 

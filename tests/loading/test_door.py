@@ -35,7 +35,7 @@ def saved(folder: Path, class_name: str, config: transformers.PretrainedConfig, 
 @pytest.mark.parametrize(
     ("class_name", "config", "words"),
     [
-        ("GPT2ForSequenceClassification", transformers.GPT2Config(**tiny.GPT | {"vocab_size": 4096}), "saved as GPT2ForSequence"),
+        ("GPT2ForTokenClassification", transformers.GPT2Config(**tiny.GPT | {"vocab_size": 4096}), "saved as GPT2ForToken"),
         ("GPT2Model", transformers.GPT2Config(**tiny.GPT | {"vocab_size": 4096}), "without a head that predicts"),
         ("RobertaForCausalLM", transformers.RobertaConfig(**TEXT), "later token changes.*is_decoder"),
         ("BertForMaskedLM", transformers.BertConfig(**TEXT, is_decoder=True), "sees one side only"),

@@ -144,12 +144,24 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
         "layer_types": mixed("sliding_attention", sizes), "global_head_dim": 2 * sizes.head_dim, "num_kv_shared_layers": 0,
         "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY,
     }  # fmt: skip
-    swin = {"window_size": 4, "embed_dim": 16, "hidden_size": None}
+    swin = {"window_size": 4, "embed_dim": 16, "hidden_size": None, "patch_size": 2}
+    stages = dict.fromkeys(
+        (
+            "depths",
+            "num_heads",
+            "hidden_size",
+            "patch_size",
+            "embed_dim",
+            "num_attention_heads",
+            "num_hidden_layers",
+            "image_size",
+        )
+    )
     for_family: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("deepseek_v2", "deepseek_v3", "minicpm3", "glm4_moe_lite", "youtu", "sarvam_mla", "mistral4", "axk1"), latent(sizes)),
         **dict.fromkeys(("deepseek_v32", "glm_moe_dsa", "axk2", "hy_v4"), latent(sizes) | {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 64}),
         **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"), linear),
-        "longcat_flash": latent(sizes) | {"num_layers": 2, "expert_ffn_hidden_size": 32, "zero_expert_num": 1, "moe_topk": 2, "num_hidden_layers": None},
+        "longcat_flash": latent(sizes) | {"head_dim": 8, "num_layers": 2, "expert_ffn_hidden_size": 32, "zero_expert_num": 1, "moe_topk": 2, "num_hidden_layers": None},
         "minimax": {"layer_types": mixed("linear_attention", sizes), "block_size": 16},
         "bailing_hybrid": latent(sizes) | {"head_dim": sizes.head_dim, "layer_types": mixed("linear_attention", sizes)},
         "kimi_linear": latent(sizes) | {"layer_types": mixed("linear_attention", sizes), "linear_head_dim": 8, "linear_num_heads": 4},
@@ -172,12 +184,16 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
                          "intermediate_size": 64, "laurel_rank": 8},
         "gemma4_text": gemma4, "gemma4_unified_text": gemma4,
         **dict.fromkeys(("swin", "donut-swin"), swin),
+        **dict.fromkeys(("segformer", "pvt", "pvt_v2", "cvt", "levit"), stages),
+        "timm_wrapper": {"architecture": "vit_tiny_patch16_224", "model_args": {"img_size": 32, "patch_size": 8, "depth": 2}},
+        "luke": {"entity_vocab_size": 10, "entity_emb_size": 8},
+        "neomme": {"layer_types": mixed("sliding_attention", sizes)},
         "hiera": {"embed_dim": 16, "image_size": [64, 64], "depths": [1, 2, 1, 1], "num_heads": [1, 2, 4, 8], "num_layers": None,
                   "num_hidden_layers": None, "patch_size": None, "num_attention_heads": None},
         "gpt_neo": {"attention_types": [[["global"], sizes.layers]], "num_layers": sizes.layers},
         "gptj": {"rotary_dim": 4},
         "codegen": {"rotary_dim": 4, "n_head": 4, "n_embd": 48},
-        "stablelm": {"partial_rotary_factor": 0.5},
+        "stablelm": {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}},
         "openai-gpt": {"n_positions": 256},
         "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
         "dbrx": {"d_model": sizes.width, "attn_config": None},
@@ -216,6 +232,8 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
         inner = getattr(base, name, None)
         if inner is not None and hasattr(inner, "to_dict"):
             values[name] = {key: value for key, value in common(sizes).items() if key in vars(inner)}
+            own = overrides(inner.model_type, sizes)
+            values[name] = {key: value for key, value in (values[name] | own).items() if value is not None}
     for name, value in overrides(family, sizes).items():
         if value is None:
             values.pop(name, None)

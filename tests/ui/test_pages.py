@@ -1,4 +1,4 @@
-"""Both pages with each bundled model, through Streamlit's own test harness; and what bad input shows."""
+"""Distributions and Ablate with each bundled model, through Streamlit's own test harness; and what bad input shows."""
 
 import io
 import json
@@ -21,8 +21,7 @@ MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 
 def opened(page: str, **params: str) -> AppTest:
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=300)
-    if page == "ablate":
-        at.switch_page("pages/ablate.py")
+    at.switch_page(f"pages/{page}.py")
     for name, value in params.items():
         at.query_params[name] = value
     return at.run()

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ablation_core.cli.measured import load_measured, progress_bar
+from ablation_core.cli.measured import load_measured, progress_bar, save_named
 from ablation_core.cli.options import add_backend, add_measured, chosen_backend
 from ablation_core.errors import DataError, EngineError
 from ablation_core.progress import in_per_cent
@@ -46,6 +46,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
                 cache=parsed.cache_dir,
                 progress=in_per_cent(progress),
             )
+        save_named(parsed, found)
         return found.to_dict(), format_adaptive(found)
     with progress_bar("sweep", "%") as progress:
         result = sweep(
@@ -58,4 +59,5 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
             backend=backend,
             progress=in_per_cent(progress),
         )
+    save_named(parsed, result)
     return result.to_dict(), format_sweep(result)

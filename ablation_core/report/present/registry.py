@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablation_core.report.frames import result_frame
 from ablation_core.report.html import result_table
-from ablation_core.report.present import pictures, tables, words
+from ablation_core.report.present import comparisons, pictures, side_by_side, tables, words
 
 Frame = Callable[[Any], pd.DataFrame]
 
@@ -59,11 +59,30 @@ PRESENTATIONS = {
     ),
     "NoiseFloor": Presentation({"bands": tables.floor_frame}, pictures.floor_chart, words.floor_sentences),
     "InteractionResult": Presentation(
-        {"pairs": tables.pairs_frame, "heads": tables.single_heads_frame},
+        {
+            "pairs": tables.pairs_frame,
+            "heads": tables.single_heads_frame,
+            "predictions": tables.interaction_predictions_frame,
+        },
         pictures.interaction_chart,
         words.interaction_sentences,
     ),
-    "HeadDescription": Presentation({"scores": tables.head_scores_frame}, pictures.head_chart, words.head_sentences),
+    "ComparisonResult": Presentation(
+        {"heads": comparisons.comparison_frame},
+        comparisons.comparison_chart,
+        comparisons.comparison_sentences,
+        readable=comparisons.differing_frame,
+    ),
+    "HeadDescription": Presentation(
+        {"scores": tables.head_scores_frame, "predictions": lambda found: tables.prediction_frame(found.total_effect)},
+        pictures.head_chart,
+        words.head_sentences,
+    ),
+    "SavedComparison": Presentation(
+        {"differences": side_by_side.differences_frame},
+        side_by_side.differences_chart,
+        side_by_side.differences_sentences,
+    ),
     "NeuronSummary": Presentation({"values": tables.summary_frame}, pictures.summary_chart, words.summary_sentences),
     "Statistics": Presentation(
         {"neurons": tables.statistics_frame}, pictures.statistics_chart, words.statistics_sentences

@@ -19,7 +19,7 @@ from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 
 _DEFAULT_BINS = 100  # of the peak
 
@@ -138,6 +138,18 @@ def single_heads_frame(result: InteractionResult) -> pd.DataFrame:
             for row in result.to_dict()["singles"]
         ]
     )
+
+
+def interaction_predictions_frame(result: InteractionResult) -> pd.DataFrame:
+    """One row per prediction: its sequence, and the change of its loss without each set of heads.
+
+    Raises:
+        ReportError: the result was not measured here, and has means alone.
+    """
+    if result.changes is None:
+        raise ReportError("This result holds means only; measure it again to have the figures of every prediction.")
+    names = {name: name if name == "sequence" else f"change of loss without {name}" for name in result.changes}
+    return pd.DataFrame({names[name]: values for name, values in result.changes.items()})
 
 
 def head_scores_frame(found: HeadDescription) -> pd.DataFrame:

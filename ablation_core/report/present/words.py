@@ -19,7 +19,7 @@ from ablation_core.report.run_sentences import adaptive_sentence, curve_sentence
 from ablation_core.report.sentences import comparison, floor_words, verdict
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 
 _CHANGE = METRICS["loss"].change_format
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ablation_core.engine.forward import options
-from ablation_core.loading.verification import tiny_inputs
+from ablation_core.loading.door.verification import tiny_inputs
 from ablation_core.models.loaded import LoadedModel
 
 _NAMES = (

@@ -1,0 +1,1 @@
+"""What is tried on a model before it is used, and remembered of it."""
