@@ -16,7 +16,7 @@ from ablation_core.server.turns import turn
 from ablation_core.ui.learn.strip import show_strip
 from ablation_core.ui.run_controls import show_mine
 from ablation_core.ui.sidebar import View, read_view
-from ablation_core.ui.widgets import DISTRIBUTIONS_ONLY, copy_buttons, page_link
+from ablation_core.ui.widgets import BROUGHT, DISTRIBUTIONS_ONLY, copy_buttons, page_link
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -104,17 +104,28 @@ _SETTINGS = (
 
 
 def _keep_settings() -> None:
-    """Settings stay as they are on the way through pages that do not have them; what the address says goes before.
+    """Settings stay as they are on the way to pages that do not have them, and take what a link brings.
 
-    Streamlit forgets a widget that a page does not draw, and a link with the present settings in its address made it forget
-    all of them.
+    On a change of page Streamlit drops from the address what is bound to the page that is left; see `widgets.page_link`.
     """
     kept, state = st.session_state.setdefault("settings", {}), st.session_state
     for name in _SETTINGS:
+        if brought := st.query_params.get_all(BROUGHT + name):
+            del st.query_params[BROUGHT + name]
+            state[name] = _read(name, brought)
         if name in state:
             kept[name] = state[name]
         elif name in kept and name not in st.query_params:
             state[name] = kept[name]
+
+
+def _read(name: str, values: list[str]) -> str | int | bool | list[str]:
+    """A setting from an address, as its widget has it."""
+    if name == "methods":
+        return values
+    if values[-1] in ("true", "false"):
+        return values[-1] == "true"
+    return int(values[-1]) if name in ("predictions", "bins", "step") else values[-1]
 
 
 def _show_views(main: DeltaGenerator) -> None:
