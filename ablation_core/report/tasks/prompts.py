@@ -68,7 +68,7 @@ def help_sentence(frame: pd.DataFrame, head: str, method: str) -> str:
 
 
 def prompt_changes(frame: pd.DataFrame, title: str, dark: bool = False) -> alt.LayerChart:
-    """A bar per prompt, sorted: how far its logit difference changes without the head; orange where the head helps.
+    """A bar per prompt, sorted: how far its logit difference changes without the head; red where the head helps.
 
     Args:
         frame: as `prompt_frame` makes it, with changes.
