@@ -7,14 +7,13 @@
     print(ablate(model, data, "3.2 5.0:1-4", method=["mean", "peak"], statistics="python-docs"))
 
 The names here are what scripts use. Everything else is in rooms, each of which imports only from those before it:
-selection, presentation, progress, stats, models, bundled, data, engine, loading, activations, methods, experiments, heads, runs, cluster,
+selection, presentation, progress, stats, models, bundled, data, engine, loading, activations, methods, experiments, heads, runs, saved, cluster,
 training, report, server, ui, cli.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
 # What stands under TYPE_CHECKING are the names of `_HOMES`, for editors and type checkers:
 if TYPE_CHECKING:
     from ablation_core.activations.collect import compute_statistics
@@ -41,9 +40,14 @@ if TYPE_CHECKING:
     from ablation_core.report.neurons import describe_neurons
     from ablation_core.report.sentences import comparison, verdict
     from ablation_core.runs.adaptive import AdaptiveResult
+    from ablation_core.runs.compare import compare
+    from ablation_core.runs.comparison_result import ComparisonResult
+    from ablation_core.runs.maps.position_map import PositionMapResult, position_map
     from ablation_core.runs.pruning_result import CurveResult
-    from ablation_core.runs.sweep import SweepResult
+    from ablation_core.runs.sweep_result import SweepResult
     from ablation_core.runs.whole_runs import curve, sweep
+    from ablation_core.saved.results import load_result, save_result
+    from ablation_core.saved.side_by_side import compare_results
     from ablation_core.selection import ModelShape, Selection
     from ablation_core.stats.intervals import Interval
 
@@ -56,6 +60,7 @@ _HOMES = {  # name → the module that has it
     "AblationSpec": "experiments.ablation",
     "AdaptiveResult": "runs.adaptive",
     "Batch": "data.dataset",
+    "ComparisonResult": "runs.comparison_result",
     "CurveResult": "runs.pruning_result",
     "Data": "data.dataset",
     "DirectEffects": "heads.direct",
@@ -67,12 +72,15 @@ _HOMES = {  # name → the module that has it
     "ModelShape": "selection",
     "NeuronSummary": "activations.neuron_summary",
     "NoiseFloor": "experiments.noise_floor",
+    "PositionMapResult": "runs.maps.position_map",
     "Selection": "selection",
     "Statistics": "activations.statistics",
-    "SweepResult": "runs.sweep",
+    "SweepResult": "runs.sweep_result",
     "ablate": "experiments.ablation",
     "as_statistics": "activations.files",
     "attention_pattern": "heads.attention",
+    "compare": "runs.compare",
+    "compare_results": "saved.side_by_side",
     "comparison": "report.sentences",
     "compute_statistics": "activations.collect",
     "curve": "runs.whole_runs",
@@ -86,8 +94,11 @@ _HOMES = {  # name → the module that has it
     "interact": "experiments.interactions",
     "load_data": "data.load",
     "load_model": "loading.load",
+    "load_result": "saved.results",
     "load_statistics": "activations.files",
     "noise_floor": "experiments.noise_floor",
+    "position_map": "runs.maps.position_map",
+    "save_result": "saved.results",
     "save_statistics": "activations.files",
     "summarise_neuron": "activations.neuron_summary",
     "sweep": "runs.whole_runs",
@@ -102,6 +113,7 @@ __all__ = [
     "AblationSpec",
     "AdaptiveResult",
     "Batch",
+    "ComparisonResult",
     "CurveResult",
     "Data",
     "DirectEffects",
@@ -113,12 +125,15 @@ __all__ = [
     "ModelShape",
     "NeuronSummary",
     "NoiseFloor",
+    "PositionMapResult",
     "Selection",
     "Statistics",
     "SweepResult",
     "ablate",
     "as_statistics",
     "attention_pattern",
+    "compare",
+    "compare_results",
     "comparison",
     "compute_statistics",
     "curve",
@@ -132,8 +147,11 @@ __all__ = [
     "interact",
     "load_data",
     "load_model",
+    "load_result",
     "load_statistics",
     "noise_floor",
+    "position_map",
+    "save_result",
     "save_statistics",
     "summarise_neuron",
     "sweep",

@@ -15,7 +15,8 @@ from ablation_core.activations.files import find_statistics
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.methods.registry import choose_methods
 from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
-from ablation_core.runs.sweep import SweepSpec, every_head, finish_sweep
+from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.runs.sweep_result import every_head
 from ablation_core.runtime import keep_freed_memory
 from benchmarks.measure import machine, seconds, write
 

@@ -25,6 +25,7 @@ from ablation_core.experiments.provenance import describe_run
 from ablation_core.methods.registry import choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runtime import keep_freed_memory
+from benchmarks.measure import FOLDER
 
 METHODS = ("zero", "mean", "median", "peak")
 VARIANTS: dict[str, Callable[[MethodEstimate, str], np.ndarray]] = {
@@ -93,7 +94,7 @@ def main() -> None:
     model = load_model(parsed.model)
     data = load_data(DEFAULT_DATA[model.modality], model, parsed.predictions)
     statistics = load_statistics(find_statistics(model, data.ref).path, model)
-    path = Path(__file__).with_name(f"estimate-{parsed.model}.json")
+    path = FOLDER / f"estimate-{parsed.model}.json"
     run = describe_run(model, data, statistics)
     kept = json.loads(path.read_text()) if path.exists() else {}
     if kept.get("run") != run:

@@ -1,6 +1,6 @@
 """What head scores and examples cost, in plain eager passes over the same data.
 
-    python -m benchmarks.heads  # leaves benchmarks/heads.json
+    python -m benchmarks.heads  # leaves benchmarks/results/heads.json
 
 Everything is timed in one process, in turns, by processor time; a ratio is the median over the turns.
 """
@@ -10,13 +10,13 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from ablation_core import head_scores, load_data, load_model
 from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.heads.examples import LayerValues
+from benchmarks.measure import FOLDER
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -65,7 +65,7 @@ def main() -> None:
     parsed = parser.parse_args()
     rows = [measure(ref, parsed.predictions, parsed.turns) for ref in parsed.models]
     text = json.dumps({"passes": rows}, indent=2)
-    Path(__file__).with_suffix(".json").write_text(text + "\n")
+    (FOLDER / "heads.json").write_text(text + "\n")
     print(text)
 
 

@@ -35,7 +35,8 @@ from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, finish_ada
 from ablation_core.runs.ledger import KeptRun, find_runs
 from ablation_core.runs.pruning import CurveSpec, finish_curve
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult, SweepSpec, every_head, finish_sweep
+from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.runs.sweep_result import SweepResult, every_head
 
 BY = (METHODS["mean"], METHODS["peak"])
 _BATCH = 2  # small, so that there are many moments between two writes

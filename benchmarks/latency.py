@@ -24,6 +24,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page
 
 from benchmarks.browser import SETTLED, chromium, served
+from benchmarks.measure import FOLDER
 
 WITHIN = {"first picture, fresh server": 3000, "neuron clicked": 300, "bins moved": 300, "head ablated": 1000}
 _DRAWN = "() => document.querySelector('[data-testid=stVegaLiteChart] .mark-rect path, [data-testid=stVegaLiteChart] canvas')"
@@ -85,7 +86,7 @@ def open_first(browser: Browser, model: str, figures: Figures) -> None:
 
 def distributions(page: Page, address: str, model: str, run: int, figures: Figures) -> None:
     """A clicked neuron, the bins slider, the log switch, a clicked head."""
-    page.goto(f"{address}/?model={model}&neuron=1.{run % 6}")
+    page.goto(f"{address}/distributions?model={model}&neuron=1.{run % 6}")
     page.wait_for_function(_WHOLE)
     rest(page)
     cell = page.locator(_CHARTS).nth(1).locator(".mark-rect path").nth(5 + run)
@@ -146,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="opt-mini,roberta-mini,vit-mini")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--out", type=Path, default=FOLDER / "latency.json")
     parsed = parser.parse_args()
     figures = measure(parsed.models.split(","), parsed.runs)
     document = {

@@ -1,4 +1,4 @@
-"""What the engine's benchmarks share: a clock, the machine's state, and the file of results beside each script."""
+"""What the engine's benchmarks share: a clock, the machine's state, and the folder of results."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "results"
 
 
 def seconds(act: Callable[[], object]) -> float:
@@ -40,7 +40,7 @@ def machine() -> dict:
 
 
 def write(name: str, document: dict) -> None:
-    """Print the document and keep it beside the script."""
+    """Print the document and keep it in benchmarks/results/."""
     text = json.dumps(document, indent=2)
     (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     print(text)

@@ -273,7 +273,7 @@ if __name__ == "__main__":
     parser.add_argument("--install", action="store_true", help="make the libraries' environments and end")
     parser.add_argument("--only", nargs="+", default=[*RACING, "vision"], choices=[*RACING, "vision"])
     parser.add_argument("--environments", type=Path, default=HERE.parents[1], help="where env-nnsight and so on lie")
-    parser.add_argument("--output", type=Path, default=HERE / "peers.json")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "peers.json")
     chosen = parser.parse_args()
     SIZE, THREADS = QUICK if chosen.quick else WHOLE, chosen.threads
     if chosen.layers:  # evenly spread, around the middle one

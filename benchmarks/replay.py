@@ -18,7 +18,7 @@ from ablation_core.experiments.provenance import describe_run
 from ablation_core.methods.registry import choose_methods
 from ablation_core.runs.adaptive_batches import HeadMeasurements
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.sweep import every_head
+from ablation_core.runs.sweep_result import every_head
 from ablation_core.runtime import keep_freed_memory
 from ablation_core.stats.regression_estimator import RegressionEstimator, drawing_order
 from ablation_core.stats.sequential import GroupSequentialTest, at_once, plan_interim_looks, significant

@@ -14,7 +14,8 @@ from playwright.sync_api import Page
 from benchmarks.browser import SETTLED, chromium, served
 
 VIEWS = {  # name → address and height
-    "distributions": ("/?model=opt-mini", 1120),
+    "one-head": ("/?model=opt-mini", 900),
+    "distributions": ("/distributions?model=opt-mini", 1120),
     "ablate": ("/ablate?model=opt-mini&select=1.3", 1000),
     "head-map": ("/head_map?model=opt-mini", 1500),
     "pruning-curves": ("/pruning_curves?model=opt-mini", 1200),

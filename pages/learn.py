@@ -10,6 +10,7 @@ from ablation_core.ui import page
 from ablation_core.ui.learn import parts
 from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
+from ablation_core.ui.learn.strip import PARAMETER
 from ablation_core.ui.learn.toy import PRESETS, RANGE, Toy
 from ablation_core.ui.sidebar import BINS
 from ablation_core.ui.widgets import page_link, single_choice
@@ -91,7 +92,7 @@ def real_neuron() -> None:
     with st.expander("Its values as a table"):
         st.table(parts.values(reading))
     page_link(
-        "app.py",
+        "pages/distributions.py",
         f"Open neuron {example.name} on the Distributions page",
         query(example.name.split(":")[0], "mean", model) | {"neuron": example.name},
     )
@@ -102,7 +103,7 @@ def guided(number: int, experiment: Experiment) -> None:
     st.subheader(f"Experiment {number}: {experiment.title}", anchor=False)
     st.markdown(experiment.task)
     for label, (select, method) in experiment.links.items():
-        page_link("pages/ablate.py", label, query(select, method))
+        page_link("pages/ablate.py", label, query(select, method) | {PARAMETER: str(number)})
     st.markdown(f"**Question.** {experiment.question}")
     with st.expander(f"Answer to experiment {number}"):
         st.markdown(experiment.answer_text)

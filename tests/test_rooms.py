@@ -27,6 +27,7 @@ ORDER = (  # each imports from those before it only
     "experiments",
     "heads",
     "runs",
+    "saved",
     "cluster",
     "training",
     "report",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ablation_core.activations.statistics import Statistics
     from ablation_core.data.dataset import Data
     from ablation_core.models.loaded import LoadedModel
+    from ablation_core.presentation import Presented
 
 PREDICTIONS = 2000
 PROMPTS = 200  # of a task
@@ -29,15 +30,21 @@ PROMPTS = 200  # of a task
 
 def load_named(parsed: argparse.Namespace, split: Split) -> "tuple[LoadedModel, Data]":
     """The model and a part of the data that the command line names."""
-    from ablation_core.data.load import load_data
     from ablation_core.loading.load import load_model
 
     model = load_model(parsed.model, parsed.device, parsed.dtype, parsed.cache_dir, notify=_said)
+    return model, load_part(parsed, model, parsed.data, split)
+
+
+def load_part(parsed: argparse.Namespace, model: "LoadedModel", ref: str | None, split: Split) -> "Data":
+    """A part of a data set, as the command line's options say."""
+    from ablation_core.data.load import load_data
+
     usual = STATISTICS_PREDICTIONS[model.modality] if split == "statistics" else PREDICTIONS
-    if parsed.data and is_task(parsed.data):
+    if ref and is_task(ref):
         usual = PROMPTS
     data = load_data(
-        parsed.data or usual_data(model.ref, model.modality),
+        ref or usual_data(model.ref, model.modality),
         model,
         predictions=usual if parsed.predictions is None else parsed.predictions,
         seq_len=parsed.seq_len,
@@ -48,13 +55,35 @@ def load_named(parsed: argparse.Namespace, split: Split) -> "tuple[LoadedModel, 
     )
     for note in data.notes:
         print(note, file=sys.stderr)
-    return model, data
+    return data
+
+
+def check_save(parsed: argparse.Namespace) -> None:
+    """Find out before a long run whether its result can be kept under the name that --save gives.
+
+    Raises:
+        ReportError: the name is taken, or cannot be one.
+    """
+    if parsed.save is not None:
+        from ablation_core.saved.shelves import FolderShelf, check_free
+
+        check_free(FolderShelf(parsed.cache_dir), parsed.save)
+
+
+def save_named(parsed: argparse.Namespace, result: "Presented") -> None:
+    """Keep a result under the name that --save gives."""
+    if parsed.save is not None:
+        from ablation_core.saved.results import save_result
+
+        save_result(result, parsed.save, cache=parsed.cache_dir)
+        print(f"saved as {parsed.save.strip()}", file=sys.stderr)
 
 
 def load_measured(parsed: argparse.Namespace) -> "tuple[LoadedModel, Data, list[Method], Statistics | None]":
     """The same with the methods, and the statistics that are named or fit the data."""
     from ablation_core.activations.statistics import not_finite_sentence
 
+    check_save(parsed)
     model, data = load_named(parsed, "evaluation")
     if parsed.statistics is not None:
         statistics = as_statistics(parsed.statistics, model, parsed.cache_dir)

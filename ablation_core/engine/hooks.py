@@ -16,6 +16,20 @@ Replace = Callable[[Tensor], Tensor]
 
 
 @contextmanager
+def hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]], *, before: bool = False) -> Iterator[None]:
+    """Call each module's hook whenever the module has run, with (module, inputs, output).
+
+    Args:
+        before: call it when the module is about to run instead, with (module, inputs).
+    """
+    with ExitStack() as stack:
+        for module, hook in hooks:
+            put_in = module.register_forward_pre_hook if before else module.register_forward_hook
+            stack.callback(put_in(hook).remove)
+        yield
+
+
+@contextmanager
 def capture_z(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
     """Collect the z of these layers: layer → (batch, position, heads * head_dim), the latest forward pass's."""
     captured: dict[int, Tensor] = {}
@@ -32,12 +46,7 @@ def capture_z(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[int, T
 
         return hook
 
-    with ExitStack() as stack:
-        for layer in layers:
-            if model.shape.heads[layer]:
-                stack.callback(model.projections[layer].register_forward_pre_hook(keep(layer)).remove)
-            else:  # no heads, so z is zero values wide
-                stack.callback(model.blocks[layer].register_forward_hook(keep_none(layer)).remove)
+    with _at_z(model, layers, keep, keep_none):
         yield captured
 
 
@@ -63,13 +72,21 @@ def join_z(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
 
         return hook
 
-    with ExitStack() as stack:
-        for layer, projection in enumerate(model.projections):
-            if model.shape.heads[layer]:
-                stack.callback(projection.register_forward_pre_hook(join(layer)).remove)
-            else:
-                stack.callback(model.blocks[layer].register_forward_hook(join_none(layer)).remove)
+    with _at_z(model, range(model.num_layers), join, join_none):
         yield joined
+
+
+@contextmanager
+def _at_z(
+    model: LoadedModel, layers: Iterable[int], at: Callable[[int], Any], without: Callable[[int], Any]
+) -> Iterator[None]:
+    """Each layer's hook before its projection or, where it has no heads (z is zero values wide), behind its block."""
+    layers = list(layers)
+    heads = model.shape.heads
+    reading = [(model.projections[layer], at(layer)) for layer in layers if heads[layer]]
+    headless = [(model.blocks[layer], without(layer)) for layer in layers if not heads[layer]]
+    with hooked(reading, before=True), hooked(headless):
+        yield
 
 
 @contextmanager
@@ -79,9 +96,8 @@ def replace_z(model: LoadedModel, replacements: Mapping[int, Replace]) -> Iterat
     def swap(replace: Replace) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
         return lambda _module, inputs: (replace(inputs[0]), *inputs[1:])
 
-    with ExitStack() as stack:
-        for layer, replace in replacements.items():
-            stack.callback(model.projections[layer].register_forward_pre_hook(swap(replace)).remove)
+    swaps = [(model.projections[layer], swap(replace)) for layer, replace in replacements.items()]
+    with hooked(swaps, before=True):
         yield
 
 
@@ -89,10 +105,11 @@ def replace_z(model: LoadedModel, replacements: Mapping[int, Replace]) -> Iterat
 def record_outputs(blocks: Iterable[nn.Module]) -> Iterator[list[Any]]:
     """Collect the blocks' outputs, in whatever form the family gives them, in the order in which they run."""
     outputs: list[Any] = []
-    with ExitStack() as stack:
-        for block in blocks:
-            hook = block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-            stack.callback(hook.remove)
+
+    def keep(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        outputs.append(output)
+
+    with hooked((block, keep) for block in blocks):
         yield outputs
 
 

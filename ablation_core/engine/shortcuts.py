@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablation_core.engine.hooks import forward_replaced, hidden_of, record_outputs
+from ablation_core.engine.hooks import forward_replaced, hidden_of, hooked, record_outputs
 from ablation_core.models.loaded import LoadedModel
 
 
@@ -55,11 +55,7 @@ def find_shortcuts(model: LoadedModel, run: Callable[[], None]) -> list[Shortcut
     watches = [_Watch(block, projection) for block, projection in zip(model.blocks, model.projections, strict=True)]
     try:
         with torch.inference_mode(False), torch.no_grad():
-            with ExitStack() as stack:
-                for watch in watches:
-                    for handle in watch.hooks():
-                        stack.callback(handle.remove)
-                outputs = stack.enter_context(record_outputs(model.blocks))
+            with hooked(hook for watch in watches for hook in watch.hooks()), record_outputs(model.blocks) as outputs:
                 run()
             found = [watch.found() for watch in watches]
             with ExitStack() as stack:
@@ -91,10 +87,9 @@ class _Watch:
         self._shortcuts: list[Shortcut] = []
         self._runs: list[nn.Module] = []
 
-    def hooks(self) -> Iterator[Any]:
-        """Put in the hooks, and give their handles."""
-        for module in (self.projection, *self._around, *self._beside):
-            yield module.register_forward_hook(self._ran)
+    def hooks(self) -> Iterator[tuple[nn.Module, Callable[..., None]]]:
+        """The modules to look at, each with the hook that does."""
+        return ((module, self._ran) for module in (self.projection, *self._around, *self._beside))
 
     def _ran(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self._runs.append(module)
@@ -149,7 +144,5 @@ def _compared(blocks: list[nn.Module], outputs: list[Any]) -> Iterator[list[bool
         same.append(torch.equal(hidden_of(output), hidden_of(expected)))
         return (hidden_of(expected), *output[1:]) if isinstance(output, tuple | list) else expected
 
-    with ExitStack() as stack:
-        for block in blocks:
-            stack.callback(block.register_forward_hook(compare).remove)
+    with hooked((block, compare) for block in blocks):
         yield same

@@ -16,8 +16,8 @@ An ablation of a set is run like any other; clean passes are shared, so that k h
 per method.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,8 @@ class InteractionResult(Presented):
         singles: head → the change of ablating it alone.
         joint: the change of ablating all of them.
         excess: that minus the sum of the single changes.
+        changes: every set's change of loss on each prediction, float64 (predictions,), and the number of each
+            prediction's `sequence`; in no document, and None where a result was not measured here.
     """
 
     description: dict
@@ -86,6 +88,7 @@ class InteractionResult(Presented):
     pairs: tuple[PairInteraction, ...]
     joint: Interval
     excess: Interval
+    changes: Mapping[str, np.ndarray] | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core interact --json`; null stands for what is not a number."""
@@ -246,6 +249,7 @@ class InteractionRun:
             found,
             next(tests).interval,
             next(tests).interval,
+            {"sequence": sequences} | {" ".join(part): change for part, change in changes.items()},
         )
 
 

@@ -30,7 +30,11 @@ class Answer:
 
 
 class UserInputRun:
-    """An input with the ablations of a selection by several methods."""
+    """An input with the ablations of a selection by several methods.
+
+    Attributes:
+        replacements: method name → layer → what z is replaced with.
+    """
 
     def __init__(
         self, model: LoadedModel, own: UserInput, spec: AblationSpec, statistics: Statistics | None = None
@@ -41,7 +45,7 @@ class UserInputRun:
         """
         self.model, self.own, self.spec = model, own, spec
         self.run = AblationRun(model, own.data, spec, statistics)
-        self._replacements = {method.name: self._fitting(method) for method in spec.methods}
+        self.replacements = {method.name: self._fitting(method) for method in spec.methods}
 
     def _fitting(self, method: Method) -> dict[int, hooks.Replace]:
         """The method's replacements for an input of any length up to the sources'."""
@@ -62,10 +66,10 @@ class UserInputRun:
     def answer(self) -> Answer:
         """What the model predicts at the places asked for."""
         clean_pass = forward.record(self.model, self.own.asked)
-        outputs = [clean_passes.ablated_output(self.model, clean_pass, swaps) for swaps in self._replacements.values()]
+        outputs = [clean_passes.ablated_output(self.model, clean_pass, swaps) for swaps in self.replacements.values()]
         before, *after = scoring.log_probabilities(self.model, clean_pass, [clean_pass.outputs[-1], *outputs])
         shares = [log_probs.exp().numpy() for log_probs in after]
-        return Answer(before.exp().numpy(), dict(zip(self._replacements, shares, strict=True)))
+        return Answer(before.exp().numpy(), dict(zip(self.replacements, shares, strict=True)))
 
     def losses(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Of a prompt's own tokens the loss in nats, before and by each method; float64 (tokens but the first,)."""
@@ -78,8 +82,8 @@ class UserInputRun:
         The clean model and every ablated one are a row each of one batch. Every forward goes over the whole text, with
         the same replacement at each of its positions. A row that has ended itself grows no more.
         """
-        names = ["clean", *(name for name, swaps in self._replacements.items() if swaps)]
-        swaps = _stacked([{}, *(self._replacements[name] for name in names[1:])])
+        names = ["clean", *(name for name, swaps in self.replacements.items() if swaps)]
+        swaps = _stacked([{}, *(self.replacements[name] for name in names[1:])])
         ids = self.own.asked.inputs["input_ids"].to(self.model.device).repeat(len(names), 1)
         start, ends = ids.shape[1], self._ends()
         written: dict[str, list[int]] = {name: [] for name in names}

@@ -10,13 +10,14 @@ What was seen counts only if weights times values are the z that the output proj
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ablation_core.engine.hooks import hooked
 from ablation_core.errors import ModelError
 from ablation_core.models.loaded import LoadedModel
 
@@ -44,13 +45,10 @@ def observe_attention(
     Raises (in the block, while the model runs):
         ModelError: weights times values are not the layer's own z, or its heads do not look over the whole sequence.
     """
-    seen = _Seen(eager=checked)
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.callback(model.blocks[layer].register_forward_pre_hook(lambda *_: seen.start()).remove)
-            hook = _hand_over(model, layer, rows, seen, use, checked)
-            stack.callback(model.projections[layer].register_forward_pre_hook(hook).remove)
-        stack.enter_context(seen)
+    seen, layers = _Seen(eager=checked), list(layers)
+    starts = [(model.blocks[layer], lambda *_: seen.start()) for layer in layers]
+    ends = [(model.projections[layer], _hand_over(model, layer, rows, seen, use, checked)) for layer in layers]
+    with hooked([*starts, *ends], before=True), seen:
         yield
 
 

@@ -7,7 +7,7 @@ affine once its norms are frozen. Where one fails (post-norm families, a predict
 soft cap on the logits) there is no such sum, and a sentence says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ablation_core.data.dataset import Batch
 from ablation_core.engine.forward import CleanPass, first_row, on_device, run_blocks
-from ablation_core.engine.hooks import forward_replaced, hidden_of, record_outputs
+from ablation_core.engine.hooks import forward_replaced, hidden_of, hooked, record_outputs
 from ablation_core.engine.scoring import logits_from
 from ablation_core.errors import ModelError
 from ablation_core.models.loaded import LoadedModel
@@ -168,14 +168,15 @@ def _only_residuals(model: LoadedModel) -> Iterator[list[Tensor]]:
             return tuple(one.detach() if isinstance(one, Tensor) else one for one in output)
         return output.detach() if isinstance(output, Tensor) else output
 
-    with ExitStack() as stack:
-        for block in model.blocks:
-            for module in block.modules():
-                scaling = "layerscale" in type(module).__name__.lower()
-                if module in projections:
-                    stack.callback(module.register_forward_hook(begin).remove)
-                elif not any(module.children()) and next(module.parameters(), None) is not None and not scaling:
-                    stack.callback(module.register_forward_hook(end).remove)
+    hooks: list[tuple[nn.Module, Callable[..., Any]]] = []
+    for block in model.blocks:
+        for module in block.modules():
+            scaling = "layerscale" in type(module).__name__.lower()
+            if module in projections:
+                hooks.append((module, begin))
+            elif not any(module.children()) and next(module.parameters(), None) is not None and not scaling:
+                hooks.append((module, end))
+    with hooked(hooks):
         yield written
 
 

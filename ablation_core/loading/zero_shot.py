@@ -67,6 +67,8 @@ class ZeroShotClassifier(nn.Module):
         embedded: float (classes, width), of length 1.
     """
 
+    class_texts: Tensor
+
     def __init__(self, whole: Any, embedded: Tensor, names: Sequence[str]) -> None:
         super().__init__()
         self.config = whole.config

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ablation_core.engine.metrics import METRICS
 from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 
 HeadEstimates = dict[str, tuple[float, float]]  # head → estimated change and its standard error
 

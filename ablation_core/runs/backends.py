@@ -1,4 +1,4 @@
-"""What measures the pieces of a long run: an engine takes tasks and yields what becomes of them, in any order.
+"""What measures the units of a long run: an engine takes tasks and yields what becomes of them, in any order.
 
 The local engine runs them in this process. Another may run them elsewhere, as long as each is measured by
 `measure_together`: then its numbers are the local engine's.
@@ -14,14 +14,15 @@ from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec, step_together
 from ablation_core.methods.registry import Method
 from ablation_core.runs.ledger import Ledger
-from ablation_core.runs.units import WorkUnit, kept_rows, record_of
+from ablation_core.runs.records import kept_rows
+from ablation_core.runs.units import WorkUnit, record_of
 
-TOGETHER = 9  # pieces that share what a recording has no room for
+TOGETHER = 9  # units that share what a recording has no room for
 
 
 @dataclass(frozen=True)
 class Task:
-    """A piece with the methods by which it is still to be measured."""
+    """A unit with the methods by which it is still to be measured."""
 
     unit: WorkUnit
     methods: tuple[Method, ...]
@@ -87,7 +88,8 @@ def measure_together(
 
 
 def _begun(task: Task, bins: int, statistics: Statistics | None, clean_cache: CleanPassCache) -> AblationRun:
-    spec = AblationSpec(task.unit.selection, task.methods, bins, clean_cache.data.seed)
+    unit, seed = task.unit, clean_cache.data.seed
+    spec = AblationSpec(unit.selection, task.methods, bins, seed, unit.positions)
     return AblationRun(clean_cache.model, clean_cache.data, spec, statistics, clean_cache)
 
 
@@ -108,8 +110,8 @@ def measure_units(
 ) -> Iterator[float]:
     """Measure what is missing; yields the share of the work that is done, at first what the ledger has, then often.
 
-    A piece is in the ledger before the share that counts it is yielded. Ending the iteration anywhere loses at most the
-    pieces under way.
+    A unit is in the ledger before the share that counts it is yielded. Ending the iteration anywhere loses at most the
+    units under way.
     """
     there, tasks = kept_rows(ledger.done), []
     for unit in units:

@@ -1,7 +1,7 @@
-"""A file of finished pieces of a long run: each is kept as soon as it is computed, so that a run can be ended anywhere.
+"""A file of finished work units of a long run: each is kept as soon as it is computed, so that a run can be ended anywhere.
 
-One JSON line a piece with its digest, behind a first line that says what the run is. A line cut short by a crash is
-dropped when the file is opened again, and so is a damaged one: its piece is measured again. Floats are written so that
+One JSON line per unit with its digest, behind a first line that says what the run is. A line cut short by a crash is
+dropped when the file is opened again, and so is a damaged one: its unit is measured again. Floats are written so that
 they read back as they were.
 """
 
@@ -22,13 +22,13 @@ VERSION = 2  # raised whenever the same run would give other numbers
 
 
 class Ledger:
-    """The pieces of one run that are done: name → record. `add` writes through to the disk."""
+    """The units of one run that are done: name → record. `add` writes through to the disk."""
 
     def __init__(self, path: Path, done: dict[str, dict]) -> None:
         self.path, self.done = path, done
 
     def add(self, name: str, record: dict) -> None:
-        """Keep a finished piece.
+        """Keep a finished unit.
 
         Raises:
             StatisticsError: it cannot be written.
@@ -85,7 +85,7 @@ def open_ledger(folder: Path, kind: str, run: dict) -> Iterator[Ledger]:
 
 @dataclass(frozen=True)
 class KeptRun:
-    """What is left of a run in the cache folder: what it was, and its finished pieces."""
+    """What is left of a run in the cache folder: what it was, and its finished units."""
 
     path: Path
     run: dict
@@ -93,7 +93,7 @@ class KeptRun:
 
 
 def find_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
-    """The runs of this kind and model that have any piece; nothing is locked or changed, what is damaged is left out.
+    """The runs of this kind and model that have any unit; nothing is locked or changed, what is damaged is left out.
 
     With the usual cache folder come those published with the project, but for runs that it has gone on with itself.
     """
@@ -106,7 +106,7 @@ def find_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
             first, *lines = path.read_bytes().split(b"\n")
             header = json.loads(first)
             if header["version"] == VERSION and header["run"]["model"]["fingerprint"] == model_fingerprint:
-                done = dict(filter(None, map(_piece, lines[:-1])))
+                done = dict(filter(None, map(_record_of, lines[:-1])))
                 runs += [KeptRun(path, header["run"], done)] if done else []
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue
@@ -127,8 +127,8 @@ def _digest(name: str, record: dict) -> str:
     return hashlib.sha256(json.dumps([name, record]).encode()).hexdigest()[:16]
 
 
-def _piece(line: bytes) -> tuple[str, dict] | None:
-    """A line's piece and record; None where it is damaged. Lines without a digest are of an earlier version."""
+def _record_of(line: bytes) -> tuple[str, dict] | None:
+    """A line's unit and record; None where it is damaged. Lines without a digest are of an earlier version."""
     try:
         kept = json.loads(line)
         name, record = kept["piece"], kept["record"]
@@ -139,7 +139,7 @@ def _piece(line: bytes) -> tuple[str, dict] | None:
 
 
 def _read(path: Path, header: str) -> dict[str, dict]:
-    """The finished pieces; what a crash cut short, or damage made unreadable, is removed from the file."""
+    """The finished units; what a crash cut short, or damage made unreadable, is removed from the file."""
     data = path.read_bytes() if path.exists() else b""
     first, *lines = data.splitlines(keepends=True) or [b""]
     if not first.endswith(b"\n"):
@@ -147,7 +147,7 @@ def _read(path: Path, header: str) -> dict[str, dict]:
         return {}
     if first != header.encode():
         raise StatisticsError(f"{path} is damaged, or another run's: its first line is not as expected. Move it away.")
-    units = [_piece(line) if line.endswith(b"\n") else None for line in lines]
+    units = [_record_of(line) if line.endswith(b"\n") else None for line in lines]
     if None in units:
         write_atomic(path, first + b"".join(line for line, unit in zip(lines, units, strict=True) if unit))
     if damaged := sum(unit is None and line.endswith(b"\n") for line, unit in zip(lines, units, strict=True)):

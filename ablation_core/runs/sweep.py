@@ -5,31 +5,25 @@ where it stopped and ends with the same numbers. Beside the heads stand random s
 has: what their ablation does is the noise floor.
 """
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
-from itertools import combinations
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.noise_floor import random_head
-from ablation_core.experiments.provenance import describe_made, describe_run
+from ablation_core.experiments.provenance import describe_made
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.presentation import Presented
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.units import Rows, WorkUnit, kept_baseline, kept_rows, kept_runs, results_so_far, tested_alike
+from ablation_core.runs.records import results_so_far, tested_alike
+from ablation_core.runs.sweep_result import SweepResult, every_head, head_name, result_of
+from ablation_core.runs.units import WorkUnit, describe_work
 from ablation_core.selection import Head, Selection
-from ablation_core.stats.correlation import rank_agreement
-from ablation_core.stats.sequential import FALSE_DISCOVERIES, adjusted
-from ablation_core.storage import as_number
 
 RANDOM_SETS = 24
 
@@ -41,132 +35,14 @@ class SweepSpec:
     Attributes:
         heads: these only, measured in this order; by default all, by layer and head. The numbers do not depend on it.
         random_sets: how many random sets of neurons make the noise floor, taken from the layers in turn.
+        positions: where in each sequence heads and random sets are ablated.
     """
 
     methods: tuple[Method, ...]
     bins: int = DEFAULT_BINS
     heads: tuple[Head, ...] | None = None
     random_sets: int = RANDOM_SETS
-
-
-@dataclass(frozen=True)
-class SweepResult(Presented):
-    """A sweep after any number of finished heads.
-
-    Attributes:
-        description: the model, the data, the statistics, `bins` and the names of the methods.
-        rows: head or random set → method → its row, as in the document of `ablate`, with the `p_values` of its changes
-            (`intervals.py`).
-        wanted: the heads of the whole map, also those not measured yet.
-        share: of the work that was asked for, how much is done.
-        provenance: when, where and by which versions it was finished; empty where it was found in the cache folder.
-    """
-
-    description: dict
-    baseline: dict | None
-    rows: Rows
-    wanted: tuple[str, ...]
-    share: float = 1.0
-    provenance: dict = field(default_factory=dict)
-
-    @property
-    def methods(self) -> list[str]:
-        return self.description["methods"]
-
-    @cached_property
-    def heads(self) -> tuple[str, ...]:
-        """Those measured by every method."""
-        return tuple(head for head in self.wanted if all(name in self.rows.get(head, {}) for name in self.methods))
-
-    @cached_property
-    def metrics(self) -> list[str]:
-        """Those that every row has; all, where there is none yet."""
-        rows = [row["change"] for methods in self.rows.values() for row in methods.values()]
-        return [name for name in METRICS if all(name in row for row in rows)]
-
-    def changes(self, method: str, metric: str) -> dict[str, float]:
-        """Measured head → mean change; NaN where the ablated model gave no numbers. Nothing of a row without the metric."""
-        rows = {head: self.rows[head][method] for head in self.wanted if method in self.rows.get(head, {})}
-        return {head: _number(row["change"][metric]["mean"]) for head, row in rows.items() if metric in row["change"]}
-
-    def adjusted(self, method: str, metric: str) -> dict[str, float | None]:
-        """Measured head → q: its p-value after Benjamini and Hochberg (1995) over the whole map.
-
-        Heads that are not measured yet count as showing nothing, so that what is significant early stays so.
-        """
-        heads = list(self.changes(method, metric))
-        p = [self.rows[head][method]["p_values"].get(metric) for head in heads]
-        filled = [1.0 if value is None else value for value in p] + [1.0] * (len(self.wanted) - len(heads))
-        q = adjusted(np.array(filled))
-        return {head: None if value is None else float(a) for head, value, a in zip(heads, p, q, strict=False)}
-
-    def significant(self, method: str, metric: str) -> set[str]:
-        """The heads whose change is significant at 5 % false discoveries over the map."""
-        return {head for head, q in self.adjusted(method, metric).items() if q is not None and q <= FALSE_DISCOVERIES}
-
-    def floor(self, method: str, metric: str) -> tuple[float, float, int] | None:
-        """The least and the greatest change among the random sets, and how many there are; None without any."""
-        sets = [rows[method] for name, rows in self.rows.items() if name.startswith("random ") and method in rows]
-        values = [_number(row["change"][metric]["mean"]) for row in sets if metric in row["change"]]
-        return (float(np.min(values)), float(np.max(values)), len(values)) if values else None
-
-    def agreement(self, metric: str) -> list[dict]:
-        """Spearman's rank correlation between every two methods, over the heads that both have measured."""
-        pairs = []
-        for one, other in combinations(self.methods, 2):
-            a, b = self.changes(one, metric), self.changes(other, metric)
-            both = [head for head in a if head in b]
-            rho = rank_agreement([a[head] for head in both], [b[head] for head in both])
-            bounds = {name: as_number(value) for name, value in asdict(rho).items()}
-            pairs.append({"methods": [one, other], "heads": len(both), "spearman": bounds})
-        return pairs
-
-    def to_dict(self) -> dict:
-        """The JSON document of `python -m ablation_core sweep --json`.
-
-        For each method of each head: its performance, its changes with intervals, `p` (of the change of loss being 0,
-        `intervals.py`), `q` (p after Benjamini and Hochberg over the heads of the method) and
-        `told_from_no_effect`, which is whether q is at most 5 %. Then the noise floor (the range of changes among random
-        sets of one head's size) and the rank agreement between methods.
-        """
-        adjusted = {method: self.adjusted(method, "loss") for method in self.methods}
-        significant = {method: self.significant(method, "loss") for method in self.methods}
-
-        def row(head: str, method: str) -> dict:
-            kept = self.rows[head][method]
-            tested = {"p": kept["p_values"]["loss"], "q": adjusted[method][head]}
-            return kept | tested | {"told_from_no_effect": head in significant[method]}
-
-        floors = {
-            method: {metric: floor for metric in self.metrics if (floor := self.floor(method, metric)) is not None}
-            for method in self.methods
-        }
-        return self.description | {
-            "provenance": self.provenance,
-            "baseline": self.baseline,
-            "heads_wanted": len(self.wanted),
-            "heads": [{"head": head, "results": [row(head, method) for method in self.methods]} for head in self.heads],
-            "noise_floor": [
-                {"method": method, "sets": floor["loss"][2]}
-                | {metric: {"low": as_number(span[0]), "high": as_number(span[1])} for metric, span in floor.items()}
-                for method, floor in floors.items()
-                if floor
-            ],
-            "agreement": {metric: self.agreement(metric) for metric in self.metrics},
-        }
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def every_head(model: LoadedModel) -> list[Head]:
-    return [(layer, head) for layer, count in enumerate(model.shape.heads) for head in range(count)]
-
-
-def describe_sweep(model: LoadedModel, data: Data, statistics: Statistics | None, bins: int) -> dict:
-    """What decides a sweep's numbers, and so its ledger."""
-    return describe_run(model, data, statistics) | {"bins": bins}
+    positions: Positions = EVERYWHERE
 
 
 def sweep_steps(
@@ -188,23 +64,24 @@ def sweep_steps(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    description = describe_sweep(model, data, statistics, spec.bins)
-    clean_cache = clean_cache or CleanPassCache(model, data)
+    spec.positions.check(data.longest or data.seq_len, data.is_task)
+    description = describe_work(model, data, statistics, spec.bins, spec.positions)
+    clean_cache = clean_cache or CleanPassCache(model, data, keys_values=not spec.positions.everywhere)
     heads = tuple(every_head(model)) if spec.heads is None else spec.heads
     units = _interleaved(
-        [WorkUnit(_name(head), Selection.of_heads([head], model.shape)) for head in heads],
+        [WorkUnit(head_name(head), Selection.of_heads([head], model.shape), spec.positions) for head in heads],
         [
-            WorkUnit(f"random {number}", random_head(model.shape, number, data.seed))
+            WorkUnit(f"random {number}", random_head(model.shape, number, data.seed), spec.positions)
             for number in range(spec.random_sets if heads else 0)
         ],
     )
-    wanted = tuple(map(_name, sorted(heads)))
+    wanted = tuple(map(head_name, sorted(heads)))
     with open_ledger(folder, "sweep", description) as ledger:
         ledger.done = tested_alike(ledger.done)
         names = [method.name for method in spec.methods]
         made = describe_made(model, data)
         shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine)
-        so_far = results_so_far(shares, ledger.done, lambda done: _result(description, names, done, wanted))
+        so_far = results_so_far(shares, ledger.done, lambda done: result_of(description, names, done, wanted))
         for result, share in so_far:
             yield replace(result, share=share, provenance=made)
 
@@ -222,33 +99,6 @@ def finish_sweep(
     for result in sweep_steps(model, data, spec, statistics, folder, engine=engine):
         progress(result.share)
     return result
-
-
-def kept_sweeps(model: LoadedModel, folder: Path, methods: list[str] | None = None) -> dict[Path, SweepResult]:
-    """What sweeps of this model have left in the cache folder, by their files: the one with the most predictions first.
-
-    Args:
-        methods: names of these only; by default all that any head has.
-    """
-    heads, kept = tuple(map(_name, every_head(model))), []
-    for run in kept_runs(folder, "sweep", model.fingerprint):
-        if done := tested_alike(run.done):
-            names = methods or sorted({method for rows in kept_rows(done).values() for method in rows})
-            kept.append((run.path, _result(run.run, names, done, heads)))
-    return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].rows))))
-
-
-def empty_sweep(model: LoadedModel, description: dict, methods: list[str]) -> SweepResult:
-    """A sweep before its first head."""
-    return _result(description, methods, {}, tuple(map(_name, every_head(model))))
-
-
-def _result(description: dict, methods: list[str], done: Mapping[str, dict], wanted: tuple[str, ...]) -> SweepResult:
-    return SweepResult(description | {"methods": methods}, kept_baseline(done), kept_rows(done), wanted)
-
-
-def _name(head: Head) -> str:
-    return f"{head[0]}.{head[1]}"
 
 
 def _interleaved(heads: list[WorkUnit], sets: list[WorkUnit]) -> list[WorkUnit]:

@@ -97,7 +97,7 @@ class Access:
     def refusals(self, address: Mapping[str, str]) -> list[str]:
         """A sentence for each reference in a page's address that is not offered."""
         sentences = []
-        for name in ("model", "text", "images", "labelled", "beside"):
+        for name in ("model", "text", "images", "labelled", "beside", "with"):
             check = self.check_model if name == "model" else self.check_data
             try:
                 if name in address:

@@ -1,6 +1,6 @@
 """GroupSequentialTest at a map of changes several times on the way, without being misled by it. Knows numbers only.
 
-**The looks** are fixed before the data are seen: after 1/16, 1/8, 1/4, 1/2, 3/4 and all of the sequences.
+**The interim looks** are fixed before the data are seen: after 1/16, 1/8, 1/4, 1/2, 3/4 and all of the sequences.
 
 **Told from no effect.** A change that is looked at K times has K chances to look like an effect. Each look therefore
 spends its own share of the error (alpha spending, Lan and DeMets 1983; the shares here by Bonferroni's inequality,

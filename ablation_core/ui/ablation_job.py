@@ -40,7 +40,7 @@ from ablation_core.ui.sidebar import View
 SLOW_WEIGHTS = 30_000_000  # a model with more is estimated first and run one window at a time
 PROMPT = 2.0  # seconds that a page waits for the methods' results before it draws what stands below
 FLOOR_PROMPT = 0.0  # seconds that it waits for the noise floor as well
-EVERY = 0.7  # seconds between two looks after that
+EVERY = 0.7  # seconds between two checks after that
 _PULSE = 0.1  # seconds between two movements of the progress bar before that
 _BETWEEN = 0.35  # seconds between two partial results: their intervals take some of the time
 _MINE, _STOPPED = "my ablation", "stopped ablation"

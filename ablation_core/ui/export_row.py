@@ -15,13 +15,17 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.activations.neuron_summary import summarise_neuron
+from ablation_core.data.uploads import named
 from ablation_core.engine.metrics import Metric, metrics_in
+from ablation_core.presentation import Presented
 from ablation_core.report import charts, code, export, frames
 from ablation_core.report.html import Picture, Report, result_table, to_html
 from ablation_core.report.numbers import is_points
 from ablation_core.report.sentences import comparison, verdict
 from ablation_core.server import access
 from ablation_core.ui.sidebar import View
+from ablation_core.ui.together.keep import keep_popover
+from ablation_core.ui.widgets import copy_buttons
 
 if TYPE_CHECKING:
     from ablation_core.ui.ablation_job import AblationProgress
@@ -49,6 +53,7 @@ class ExportContent:
         name: the beginning of every file's name.
         charts, tables: by title; frames are made when asked for.
         report: makes the HTML page; None where a page has none.
+        keeps: the result that can be kept under a name, and the path of the page that shows it again.
     """
 
     name: str
@@ -58,6 +63,7 @@ class ExportContent:
     tables: dict[str, Callable[[], pd.DataFrame]]
     provenance: dict
     report: Callable[[], str] | None = None
+    keeps: tuple[Presented, str] | None = None
 
     def with_report(self, title: str, findings: Sequence[str], tables: Callable[[], dict[str, pd.DataFrame]]) -> Self:
         """The same with a report of these sentences and tables, and all charts."""
@@ -75,11 +81,10 @@ def row(content: ExportContent) -> None:
     st.divider()
     st.markdown("**Export**")
     with st.container(horizontal=True):
-        with st.popover("Copy as Python", help="A script that prints the numbers of this page."):
-            st.caption("Run it in the project's folder. It prints the numbers of this page as JSON.")
+        copy_buttons({"Copy as Python": content.script, "Copy as command": content.command})
+        with st.popover("Show the code", help="A script and a command line that print the numbers of this page."):
+            st.caption("Run them in the project's folder; the script prints JSON, and so does the command with --json.")
             st.code(content.script, language="python", wrap_lines=True)
-        with st.popover("Copy as command", help="A command line that prints the numbers of this page."):
-            st.caption("Run it in the project's folder; add --json to print every digit.")
             st.code(content.command, language="bash", wrap_lines=True)
         with st.popover("Charts", help="Every chart of this page as a PNG or SVG file."):
             for title, chart in content.charts.items():
@@ -88,6 +93,8 @@ def row(content: ExportContent) -> None:
             for title, frame in content.tables.items():
                 files = {"CSV": _table(export.to_csv, frame, content), "JSON": _table(export.to_json, frame, content)}
                 _downloads(content, title, files)
+        if content.keeps:
+            keep_popover(*content.keeps, suggested=content.name)
         if content.report:
             st.download_button(
                 "Report",
@@ -133,7 +140,7 @@ def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
     """The exports of the Ablate page, once something is measured."""
     result, floor = outcome.result, outcome.floor
     assert result is not None
-    title = f"{result.model['ref']} without {result.select or 'any neurons'}, on {result.data['ref']}"
+    title = f"{result.model['ref']} without {result.select or 'any neurons'}, on {named(result.data['ref'])}"
 
     def changes(metric: Metric) -> alt.LayerChart:
         frame = frames.change_frame(result, metric.name, view.method, floor)
@@ -157,7 +164,8 @@ def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
         "Replacement values": lambda: frames.replaced_frame(view.statistics, view.selection, view.bins),
     }
     name = export.file_name("ablation", result.model["ref"], result.select, ending="").rstrip(".")
-    return ExportContent(name, script, command, drawn, tables, provenance).with_report(
+    keeps = (result, "pages/ablate.py")
+    return ExportContent(name, script, command, drawn, tables, provenance, keeps=keeps).with_report(
         title,
         [verdict(result, view.method, floor), comparison(result)],
         lambda: {"All methods, on the same predictions": result_table(result)},

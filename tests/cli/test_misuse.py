@@ -13,7 +13,7 @@ from ablation_core.data.positions import Positions
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.code import ablation_command
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.runs.whole_runs import sweep
 
 DESCRIBED = {

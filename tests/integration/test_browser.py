@@ -40,8 +40,8 @@ def settled(page) -> str:
 def test_a_first_visit_shows_something_and_leads_on(page, address: str) -> None:
     page.goto(address)
     page.wait_for_selector('[data-testid="stVegaLiteChart"] .mark-rect path')
-    assert re.search(r"Neuron \d\.\d:\d+", settled(page)), "a neuron is shown without a click"
-    page.get_by_role("link", name="Ablate").click()
+    page.wait_for_function("() => /Head \\d\\.\\d/.test(document.body.innerText)")  # a head is shown without a click
+    page.get_by_role("link", name="Ablate", exact=True).click()
     page.wait_for_function("() => document.body.innerText.includes('random sets of as many neurons')")
     assert "2,000 predictions" in settled(page)
     assert page.locator('[data-testid="stException"]').count() == 0
@@ -72,7 +72,7 @@ def test_the_link_opens_the_same_view_afresh(page, address: str) -> None:
 
 
 def test_a_clicked_neuron_is_shown_large(page, address: str) -> None:
-    page.goto(f"{address}/?model=opt-mini&neuron=2.3")
+    page.goto(f"{address}/distributions?model=opt-mini&neuron=2.3")
     before = re.search(r"Neuron (2\.3:\d+)", settled(page))[1]
     cells = page.locator('[data-testid="stVegaLiteChart"]').nth(1).locator(".mark-rect path")
     cells.nth(9).click(force=True)
@@ -81,7 +81,7 @@ def test_a_clicked_neuron_is_shown_large(page, address: str) -> None:
 
 
 def test_the_address_carries_a_neuron_clicked_within_the_fragment(page, address: str) -> None:
-    page.goto(f"{address}/?model=opt-mini&neuron=1.3")
+    page.goto(f"{address}/distributions?model=opt-mini&neuron=1.3")
     settled(page)
     before = page.locator('[data-testid="stMain"] h3').first.inner_text()
     page.locator('[data-testid="stVegaLiteChart"]').nth(1).locator(".mark-rect path").nth(11).click(force=True)

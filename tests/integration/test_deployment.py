@@ -221,10 +221,10 @@ def test_pages_reach_models_data_and_statistics_through_the_one_room_that_checks
 
 
 def test_the_data_set_beside_is_one_that_is_offered(shared: Access, monkeypatch: pytest.MonkeyPatch) -> None:
-    at = opened("app.py", shown="two data sets")
+    at = opened("pages/distributions.py", shown="two data sets")
     assert not at.exception and "no other data" in said(at)
     monkeypatch.setattr(access, "ACCESS", Access(True, OFFERED.models, ("python-docs", "python-code")))
-    at = opened("app.py", shown="two data sets")
+    at = opened("pages/distributions.py", shown="two data sets")
     assert at.selectbox(key="beside").options == ["python-code"]
     assert not at.selectbox(key="beside").proto.accept_new_options and not at.error
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -221,7 +222,9 @@ def _as_nobody(act: Callable[[], list[str]], folder: Path) -> list[str]:
     """What a process answers that has become a user who may read the folder but not write there."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    for parent in folder.parents[:2]:  # pytest's own, which are closed to other users
+    for parent in folder.parents:  # pytest's own, which are closed to other users
+        if parent == Path(tempfile.gettempdir()):
+            break
         parent.chmod(0o755)
     context = multiprocessing.get_context("fork")
     answers = context.Queue()

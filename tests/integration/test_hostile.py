@@ -436,7 +436,8 @@ def test_any_address_of_every_page_opens_it_or_says_a_sentence(page: str, parame
 @pytest.mark.parametrize(
     ("page", "key"),
     [
-        ("app.py", "list"), ("app.py", "odd"), ("app.py", "shown"), ("app.py", "model"), ("app.py", "text"),
+        ("pages/distributions.py", "list"), ("pages/distributions.py", "odd"), ("pages/distributions.py", "shown"),
+        ("app.py", "list"), ("app.py", "prompt"), ("app.py", "model"), ("app.py", "text"),
         ("pages/ablate.py", "metric"), ("pages/ablate.py", "method"), ("pages/head_map.py", "metric"),
         ("pages/head_map.py", "methods"), ("pages/pruning_curves.py", "metric"), ("pages/pruning_curves.py", "methods"),
         ("pages/learn.py", "kind"),

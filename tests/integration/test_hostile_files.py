@@ -30,7 +30,7 @@ from ablation_core.models.tokenizer import encode, tokenizer_faults
 from ablation_core.report.frames import head_distances, neuron_frame
 from ablation_core.runs.ledger import VERSION, find_runs
 from ablation_core.runs.pruning import kept_curves
-from ablation_core.runs.sweep import kept_sweeps
+from ablation_core.runs.sweep_result import kept_sweeps
 from ablation_core.selection import ModelShape
 from ablation_core.storage import CACHE
 from ablation_core.ui.run_controls import _differences

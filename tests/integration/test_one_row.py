@@ -26,7 +26,8 @@ from ablation_core.report.html import result_table
 from ablation_core.report.run_sentences import curve_levels, sweep_sentence
 from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
 from ablation_core.runs.pruning import CurveSpec, finish_curve, kept_curves
-from ablation_core.runs.sweep import SweepSpec, finish_sweep, kept_sweeps
+from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.runs.sweep_result import kept_sweeps
 from ablation_core.selection import Selection
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ExportContent, ablation_exports

@@ -9,7 +9,18 @@ import altair as alt
 import numpy as np
 import pytest
 
-from ablation_core import ablate, curve, estimate, load_data, load_statistics, noise_floor, summarise_neuron, sweep
+from ablation_core import (
+    ablate,
+    compare,
+    compare_results,
+    curve,
+    estimate,
+    load_data,
+    load_statistics,
+    noise_floor,
+    summarise_neuron,
+    sweep,
+)
 from ablation_core.activations.files import find_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
@@ -53,6 +64,10 @@ def results(
         noise_floor(opt_mini, data, "5.2", statistics=statistics),
         interact(opt_mini, data, "5.0 5.1 4.2", statistics=statistics),
         describe_head(opt_mini, data, "5.2", ["mean"], statistics),
+        compare(
+            opt_mini, [data, load_data("python-code", opt_mini, 200, 32)], "zero", heads="5.0 5.1", cache=kept["cache"]
+        ),
+        compare_results(*(ablate(opt_mini, data, head, "zero") for head in ("5.0", "5.1"))),
         summarise_neuron(statistics, 3, 2, 5, bins=100),
         statistics,
     ]

@@ -29,7 +29,8 @@ from ablation_core.report.run_frames import map_frame
 from ablation_core.runs.ledger import find_runs, open_ledger
 from ablation_core.runs.pruning import CurveSpec, curve_steps, finish_curve, kept_curves, pruned
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult, SweepSpec, finish_sweep, kept_sweeps, sweep_steps
+from ablation_core.runs.sweep import SweepSpec, finish_sweep, sweep_steps
+from ablation_core.runs.sweep_result import SweepResult, kept_sweeps
 from ablation_core.selection import ModelShape
 from ablation_core.server.head_map import head_estimates, refined_steps
 from ablation_core.server.lru import LRU

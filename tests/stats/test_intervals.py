@@ -2,10 +2,20 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm, t, ttest_1samp, ttest_rel
+from scipy.stats import norm, t, ttest_1samp, ttest_ind, ttest_rel
 
 from ablation_core.stats import intervals
-from ablation_core.stats.intervals import FEWEST_SEQUENCES, RESAMPLES, Interval, MeanTest, mean_tests, paired_t_test
+from ablation_core.stats.intervals import (
+    FEWEST_SEQUENCES,
+    RESAMPLES,
+    Interval,
+    MeanTest,
+    difference_tests,
+    mean_tests,
+    paired_t_test,
+    sequence_sums,
+    sum_tests,
+)
 
 KINDS = ("normal", "skewed", "ties", "few", "shifted")
 
@@ -147,3 +157,79 @@ def test_draws_resolve_zero_where_many_are_zero() -> None:
     assert intervals._levels_of_zero(np.array([-1.0, 3.0])) == pytest.approx((0.25, 0.25))
     assert intervals._levels_of_zero(np.array([-1.0, 0.0])) == pytest.approx((1.0, 1.0))
     assert RESAMPLES == 2000
+
+
+def two_sample_bootstrap(one: np.ndarray, other: np.ndarray, draws: int, generator: np.random.Generator) -> tuple:
+    """The BCa interval of other's mean minus one's, written out: means of redrawn samples, jackknife, Welch's t."""
+    found = np.array(
+        [generator.choice(other, len(other)).mean() - generator.choice(one, len(one)).mean() for _ in range(draws)]
+    )
+    moves = []
+    for sample, sign in ((one, -1), (other, 1)):
+        for place in range(len(sample)):
+            without = np.delete(sample, place).mean()
+            moves.append(sign * (sample.mean() - without) * (len(sample) - 1) / len(sample))
+    moves = np.array(moves)
+    acceleration = (moves**3).sum() / (6 * (moves**2).sum() ** 1.5)
+    bias = norm.ppf((found < other.mean() - one.mean()).mean())
+    parts = [sample.var(ddof=1) / len(sample) for sample in (one, other)]
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(s) - 1) for part, s in zip(parts, (one, other), strict=True))
+    drawn = sum(sample.var() / len(sample) for sample in (one, other))
+    wide = t.ppf(0.975, freedom) * np.sqrt(sum(parts) / drawn)
+    shifted = bias + np.array([-wide, wide])
+    return tuple(np.quantile(found, norm.cdf(bias + shifted / (1 - acceleration * shifted))))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_samples_have_the_interval_of_a_bootstrap_written_out(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    one, other = generator.exponential(size=14) * (1 + seed), generator.normal(0.5 * seed, 1, 9 + 4 * seed)
+    (test,) = difference_tests((one[None], np.ones(len(one))), (other[None], np.ones(len(other))), seed)
+    low, high = two_sample_bootstrap(one, other, 6000, generator)
+    assert test.interval.mean == pytest.approx(other.mean() - one.mean())
+    assert test.interval.low == pytest.approx(low, abs=0.12 * (high - low))
+    assert test.interval.high == pytest.approx(high, abs=0.12 * (high - low))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_samples_p_and_interval_never_disagree_about_zero(kind: str) -> None:
+    generator, seen, excluded = np.random.default_rng(1 + len(kind)), 0, 0
+    for trial, (one, other) in enumerate(((5, 5), (5, 30), (12, 7), (40, 25))):
+        samples = [
+            sequence_sums(rows_of(generator, kind, 200, 3 * size), np.repeat(np.arange(size), 3))
+            for size in (one, other)
+        ]
+        for test in difference_tests(*samples, trial):
+            outside = test.interval.low > 0 or test.interval.high < 0
+            assert (test.p <= 0.05) == outside and 0 <= test.p <= 1
+            seen, excluded = seen + 1, excluded + outside
+    assert seen == 800 and 20 < excluded < 780, "both sides occur"
+
+
+def test_normal_samples_have_about_welchs_p() -> None:
+    generator, far = np.random.default_rng(5), 0
+    for trial in range(60):
+        one, other = generator.normal(0, 2, 30), generator.normal(generator.uniform(-2, 2), 1, 20)
+        (test,) = difference_tests((one[None], np.ones(30)), (other[None], np.ones(20)), trial)
+        wanted = ttest_ind(other, one, equal_var=False).pvalue
+        far += abs(np.log10(test.p) - np.log10(wanted)) > 0.4
+    assert far <= 3
+
+
+def test_the_two_samples_are_drawn_apart() -> None:
+    """Samples of one size under one seed: drawn alike, a sample minus itself would have no spread."""
+    sample = (np.random.default_rng(0).normal(size=(1, 20)), np.ones(20))
+    (test,) = difference_tests(sample, sample, 0)
+    assert test.interval.mean == 0 and test.interval.high - test.interval.low > 0.5 and test.p > 0.9
+
+
+def test_two_samples_of_whom_one_is_small_or_constant() -> None:
+    many, few = (np.arange(20.0)[None], np.ones(20)), (np.ones((1, 4)), np.ones(4))
+    (test,) = difference_tests(many, few, 0)
+    assert test.interval == Interval(1 - 9.5, None, None) and test.p is None
+    (test,) = difference_tests(many, (np.ones((1, 6)), np.ones(6)), 0)
+    (alone,) = sum_tests(1 - many[0], many[1], 0)
+    assert test.interval.low == pytest.approx(alone.interval.low, abs=0.2)
+    assert test.interval.high == pytest.approx(alone.interval.high, abs=0.2)
+    (test,) = difference_tests((np.full((1, 6), np.nan), np.ones(6)), many, 0)
+    assert np.isnan(test.interval.mean) and test.p is None

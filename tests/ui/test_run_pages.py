@@ -16,7 +16,8 @@ from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
 from ablation_core.runs.pruning import CurveSpec, finish_curve
-from ablation_core.runs.sweep import SweepSpec, finish_sweep, kept_sweeps
+from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.runs.sweep_result import kept_sweeps
 from ablation_core.selection import Selection
 from ablation_core.ui import run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs, shared_maps, shared_model

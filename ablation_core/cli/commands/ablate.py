@@ -2,7 +2,7 @@
 
 import argparse
 
-from ablation_core.cli.measured import load_measured, progress_bar
+from ablation_core.cli.measured import load_measured, progress_bar, save_named
 from ablation_core.cli.options import add_measured, add_positions, add_selection, chosen_positions
 
 
@@ -28,4 +28,5 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
             positions=chosen_positions(parsed),
             progress=progress,
         )
+    save_named(parsed, result)
     return result.to_dict(), format_result(result)

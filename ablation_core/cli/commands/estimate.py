@@ -2,7 +2,7 @@
 
 import argparse
 
-from ablation_core.cli.measured import load_measured, progress_bar
+from ablation_core.cli.measured import load_measured, progress_bar, save_named
 from ablation_core.cli.options import add_measured, add_positions, chosen_positions
 from ablation_core.errors import MethodError
 
@@ -35,6 +35,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
             passes=parsed.passes,
             progress=progress,
         )
+    save_named(parsed, result)
     document, calibration = result.to_dict(), None
     if parsed.exact:
         with progress_bar("exact", "head") as progress:

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from ablation_core.cli.measured import load_measured
+from ablation_core.cli.measured import load_measured, save_named
 from ablation_core.cli.options import add_measured
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
     model, data, _, statistics = load_measured(parsed)
     methods = asked or ["mean" if statistics is not None else "zero"]
     found = describe_head(model, data, parsed.head, methods, statistics, parsed.where, parsed.bins)
+    save_named(parsed, found)
     document = found.to_dict()
     return document, _text(found, document)
 

@@ -19,11 +19,12 @@ from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription
 from ablation_core.report import charts, frames, run_charts, run_frames
 from ablation_core.report.numbers import is_points
+from ablation_core.report.present.interactions import interaction_matrix
 from ablation_core.report.present.tables import floor_frame, pairs_frame, summary_frame
 from ablation_core.report.run_sentences import curve_levels
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.selection import ModelShape, Selection
 
 UNIT = "activation"
@@ -96,8 +97,13 @@ def floor_chart(floor: NoiseFloor, metric: str = "loss") -> alt.LayerChart:
     return alt.LayerChart(layer=[bars, zero]).properties(height=40 * len(frame) + 40)
 
 
-def interaction_chart(result: InteractionResult, most: int = 20) -> alt.LayerChart:
-    """The interaction of each pair of heads with its 95 % interval, the largest first."""
+def interaction_chart(result: InteractionResult, kind: str = "pairs", most: int = 20) -> alt.LayerChart:
+    """The interaction of each pair of heads with its 95 % interval, the largest first; or, of the kind `matrix`, all of them
+    as a matrix."""
+    if kind not in ("pairs", "matrix"):
+        raise ReportError(f"Interactions have no picture {kind!r}; choose from pairs, matrix.")
+    if kind == "matrix":
+        return interaction_matrix(result)
     frame = pairs_frame(result)
     if frame.empty:
         raise ReportError("One head alone has no interaction.")

@@ -19,7 +19,7 @@ from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepResult
+from ablation_core.runs.sweep_result import SweepResult
 
 _DEFAULT_BINS = 100  # of the peak
 
@@ -140,6 +140,18 @@ def single_heads_frame(result: InteractionResult) -> pd.DataFrame:
     )
 
 
+def interaction_predictions_frame(result: InteractionResult) -> pd.DataFrame:
+    """One row per prediction: its sequence, and the change of its loss without each set of heads.
+
+    Raises:
+        ReportError: the result was not measured here, and has means alone.
+    """
+    if result.changes is None:
+        raise ReportError("This result holds means only; measure it again to have the figures of every prediction.")
+    names = {name: name if name == "sequence" else f"change of loss without {name}" for name in result.changes}
+    return pd.DataFrame({names[name]: values for name, values in result.changes.items()})
+
+
 def head_scores_frame(found: HeadDescription) -> pd.DataFrame:
     """One row per score of what kind of head it is, with its spread over sequences and percentile among all heads."""
     document = found.to_dict()
@@ -194,6 +206,7 @@ def _flat(row: dict) -> dict[str, Any]:
         flat |= {"moved": moved["moved"], "residual": moved["norm_change"]}
     for metric, span in (row.get("change") or {}).items():
         flat |= {f"change of {metric} ({bound})": value for bound, value in span.items()}
+    flat |= {f"q of {metric}": q for metric, q in (row.get("q_values") or {}).items() if metric != "loss"}
     return flat
 
 

@@ -1,0 +1,1 @@
+"""One head's results as frames, charts, sentences and HTML."""

@@ -1,0 +1,129 @@
+"""A comparison in one call, from models and data to the result; `comparison_steps` goes step by step."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablation_core.activations.collect import compute_statistics
+from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, missing_statistics
+from ablation_core.activations.statistics import Statistics
+from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data, checked_seed
+from ablation_core.data.load import load_data
+from ablation_core.data.positions import Positions
+from ablation_core.errors import DataError, ModelError, StatisticsError
+from ablation_core.experiments.ablation import DEFAULT_BINS
+from ablation_core.loading.random_twin import random_twin
+from ablation_core.methods.registry import Method, choose_methods
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import ShareProgress, reporting_share
+from ablation_core.runs.comparison import ComparisonSpec, Side, comparison_steps
+from ablation_core.runs.comparison_result import ComparisonResult
+from ablation_core.selection import Head, Selection
+from ablation_core.storage import CACHE
+
+RANDOM = "random"  # in a second model's place: the first one's random twin
+GivenStatistics = Statistics | str | Path | None
+
+
+def compare(
+    model: LoadedModel,
+    data: Data | Sequence[Data],
+    method: str = "mean",
+    *,
+    other: LoadedModel | str | None = None,
+    statistics: GivenStatistics | Sequence[GivenStatistics] = None,
+    heads: str | Selection | Iterable[Head] | None = None,
+    bins: int = DEFAULT_BINS,
+    seed: int | None = None,
+    positions: str | Positions = "all",
+    cache: str | Path = CACHE,
+    progress: ShareProgress | bool | None = None,
+) -> ComparisonResult:
+    """Ablate each head on two data sets, or in two models, and test the difference.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from ablation_core import compare, load_data, load_model
+    >>> model = load_model("opt-mini")
+    >>> prose, code = (load_data(ref, model, predictions=700) for ref in ("python-docs", "python-code"))
+    >>> with TemporaryDirectory() as folder:  # leave `cache` out to keep what is measured
+    ...     result = compare(model, [prose, code], "zero", heads="5.0 5.1", cache=folder)
+    >>> row = result.to_dict()["heads"][0]  # nats per prediction; the difference is the second minus the first
+    >>> one, other = (change["loss"]["mean"] for change in row["changes"])
+    >>> abs(row["difference"]["loss"]["mean"] - (other - one)) < 1e-12
+    True
+
+    Args:
+        data: two data sets; or one, with `other`.
+        method: one name of `METHODS`.
+        other: a second model with the same tokenizer and shape; or "random": the model's architecture with weights drawn
+            from the seed.
+        statistics: for both sides, or a pair, each as `ablate` takes them; by default each side's own: those of its model
+            made from its data (of a random twin they are computed).
+        heads: these only, as text (`"3.2 5.*"`), pairs or a `Selection`; by default all.
+        bins: the peak's binning.
+        seed: of resampling, intervals and random weights; by default the first data's.
+        positions: where in each sequence, as `ablate` has it.
+        cache: the folder where each side's finished heads are kept.
+        progress: called with the share done; True for a bar.
+
+    Raises:
+        AblationError: one of its children, with a sentence for the user.
+    """
+    pair = (data,) if isinstance(data, Data) else tuple(data)
+    seed = checked_seed(pair[0].seed if seed is None and pair else seed or 0)
+    models = (model, *_other_model(model, other, seed))
+    if sorted((len(pair), len(models))) != [1, 2]:
+        raise DataError(
+            f"A comparison is of two data sets, or of one in two models; these are {len(pair)} and {len(models)}. In Python: "
+            f"compare(model, [prose, code]) or compare(model, prose, other=fine_tuned)."
+        )
+    (chosen,) = choose_methods([method], model.modality, pair[0])
+    choose_methods([method], model.modality, pair[-1])
+    given = tuple(statistics) if isinstance(statistics, list | tuple) else (statistics, statistics)
+    if len(given) != 2:
+        raise StatisticsError(f"Statistics are one for both sides, or two, not {len(given)}.")
+    sides = [
+        Side(one, part, _statistics(one, part, mine, chosen, Path(cache), twin=other == RANDOM and number == 1))
+        for number, (one, part, mine) in enumerate(zip((model, models[-1]), (pair[0], pair[-1]), given, strict=True))
+    ]
+    selected = None if heads is None else Selection.read(heads, model.shape).heads
+    where = Positions.parse(positions) if isinstance(positions, str) else positions
+    spec = ComparisonSpec(chosen, bins, selected, seed, where)
+    with reporting_share(progress, "comparison") as report:
+        for step in comparison_steps(sides[0], sides[1], spec, Path(cache)):
+            report(step.share)
+    assert step.result is not None  # the last one has it
+    return step.result
+
+
+def _other_model(model: LoadedModel, other: LoadedModel | str | None, seed: int) -> tuple[LoadedModel, ...]:
+    if isinstance(other, str):
+        if other != RANDOM:
+            raise ModelError(f"Give the other model as load_model returns it, or as {RANDOM!r}, not as {other!r}.")
+        return (random_twin(model, seed),)
+    return () if other is None else (other,)
+
+
+def _statistics(
+    model: LoadedModel, data: Data, given: Any, method: Method, cache: Path, twin: bool
+) -> Statistics | None:
+    """A side's statistics: those given, else its own."""
+    if not method.needs_statistics:
+        return None
+    if isinstance(given, Statistics) or (given is not None and not twin):
+        return as_statistics(given, model, cache)
+    ref = data.ref if given is None else given
+    if twin:  # nobody has statistics of it
+        if data.given is not None and given is None:
+            raise StatisticsError("Data in memory has no statistics part; name a data set as statistics.")
+        usual = STATISTICS_PREDICTIONS[model.modality]
+        part = load_data(
+            ref, model, usual, data.seq_len or 128, seed=data.seed, split="statistics", documents=bool(data.documents)
+        )
+        return compute_statistics(model, part)
+    entry = find_statistics(model, data.ref, cache, data.source)
+    if entry is None:
+        raise StatisticsError(
+            f"The method {method.name} needs activation statistics. {missing_statistics(model, data.ref, cache)}"
+        )
+    return load_statistics(entry.path, model)

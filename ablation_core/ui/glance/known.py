@@ -1,0 +1,60 @@
+"""What is known of every head before anything is measured: the saved sweep of a model and its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from ablation_core.models.info import ModelInfo
+from ablation_core.runs.sweep_result import SweepResult, kept_sweeps
+from ablation_core.selection import Head
+from ablation_core.storage import reading_places
+from ablation_core.ui import run_controls
+
+
+@dataclass(frozen=True, eq=False)
+class KnownEffects:
+    """A saved sweep and its file."""
+
+    path: Path
+    sweep: SweepResult
+
+    def method(self, wanted: str) -> str:
+        """The method that is drawn: the one wanted where it was measured, else the mean, else any."""
+        return next((name for name in (wanted, "mean") if name in self.sweep.methods), self.sweep.methods[0])
+
+    @property
+    def strongest_head(self) -> Head | None:
+        """The head that matters most whichever value replaces it: its smallest change of loss is the largest."""
+        changes = [self.sweep.changes(method, "loss") for method in self.sweep.methods]
+        heads = set.intersection(*(set(one) for one in changes)) if changes else set()
+        if not heads:
+            return None
+        # The name decides between equals, so that everyone sees the same head.
+        layer, head = max(sorted(heads), key=lambda name: min(one[name] for one in changes)).split(".")
+        return int(layer), int(head)
+
+
+def known_effects(info: ModelInfo, data_ref: str) -> KnownEffects | None:
+    """The whole sweep of this model on this data with the most predictions; None where there is none to show."""
+    return _known(info, info.fingerprint, data_ref, _files(run_controls.FOLDER), run_controls.FOLDER)
+
+
+def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """The saved sweeps as they are now."""
+    paths = (path for place in reading_places(folder) for path in (place / "runs").glob("sweep-*.jsonl"))
+    states = ((str(path), path.stat()) for path in paths)
+    return tuple(sorted((path, state.st_mtime_ns, state.st_size) for path, state in states))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _known(
+    _info: ModelInfo, fingerprint: str, data_ref: str, files: tuple[tuple[str, int, int], ...], folder: Path
+) -> KnownEffects | None:
+    for path, sweep in kept_sweeps(_info, folder).items():  # the most predictions first
+        shown = run_controls.may_be_shown(sweep.description)
+        if shown and sweep.description["data"]["ref"] == data_ref and len(sweep.heads) == len(sweep.wanted):
+            return KnownEffects(path, sweep)
+    return None

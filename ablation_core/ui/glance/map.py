@@ -1,0 +1,97 @@
+"""The map of heads on the first page: a click picks a head, and the map itself stays as it is."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from ablation_core.engine.metrics import METRICS
+from ablation_core.errors import as_markdown
+from ablation_core.report import run_charts, run_frames
+from ablation_core.report.run_frames import HeadEstimates
+from ablation_core.runs.sweep_result import SweepResult
+from ablation_core.selection import Head
+from ablation_core.ui.glance.estimated import estimated_map
+from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.widgets import dark_page
+
+_START = "first head of the glance map"  # of the session: the map's identity, its first outline, and the head on show
+METRIC = METRICS["loss"]
+
+
+def show_map(glance: Glance, selected: str) -> None:
+    """The map by a saved sweep or, where there is none, by estimates; and what it shows.
+
+    Args:
+        selected: the sidebar's whole selection.
+    """
+    known, unit = glance.known, glance.unit
+    if known is not None:
+        method, data = known.method(glance.view.method), known.sweep.description["data"]
+        _draw_map(glance, known.sweep, method, {}, known.path.name)
+        sample = as_markdown(f"{data['predictions']:,} {unit} of {data['ref']}")
+        st.caption(f"Measured on {sample}. **Bold**: significant (FDR 5 %). Click a head.")
+    elif (found := estimated_map(glance)) is not None:
+        _draw_map(glance, found.sweep, found.method, found.estimates, found.key)
+        st.caption(f"*Estimated* from gradients on {found.predictions:,} {unit}, not measured. Click a head.")
+    offer_earlier_selection(selected)
+
+
+def _draw_map(glance: Glance, sweep: SweepResult, method: str, estimates: HeadEstimates, source: str) -> None:
+    """Every head's change of loss.
+
+    The browser outlines the clicked head itself. Only a head chosen elsewhere, or other values, make another map.
+
+    Args:
+        source: what the values come from: another source is another map.
+    """
+    shape, dark = glance.view.info.shape, dark_page()
+    identity = (glance.view.info.fingerprint, source, method, dark)
+    drawn = st.session_state.get(_START)
+    start = drawn[1] if drawn and drawn[0] == identity and drawn[2] == glance.head else glance.head
+    start = start if glance.picked else None
+    st.session_state[_START] = (identity, start, glance.head)
+    key = f"glance map {' '.join(map(str, identity))} {start}"
+
+    def pick() -> None:
+        if clicked := st.session_state[key].selection.get("pick"):
+            head = int(clicked[0]["layer"]), int(clicked[0]["head"])
+            st.session_state[_START] = (identity, start, head)
+            remember_selection(glance, head)
+            st.session_state["select"] = f"{head[0]}.{head[1]}"
+
+    frame = run_frames.map_frame(sweep, method, METRIC.name, None, estimates)
+    title = f"{METRIC.change_heading}, by {method}"
+    st.altair_chart(
+        run_charts.effect_map(frame, title, METRIC, shape.layers, max(shape.heads), dark, start),
+        key=key,
+        on_select=pick,
+        selection_mode="pick",
+        alt=f"Map of {len(frame)} heads coloured by {title}. Head {glance.name} is outlined.",
+    )
+
+
+_EARLIER = "selection before a head was picked"
+
+
+def remember_selection(glance: Glance, head: Head) -> None:
+    """Keep a selection of more than the head on show, which picking another head would lose."""
+    before = st.session_state.get("select") or ""
+    if before and before != glance.name:
+        st.session_state[_EARLIER] = before
+
+
+def offer_earlier_selection(selected: str) -> None:
+    """A button that selects again what was selected before a head was picked here."""
+    earlier = st.session_state.get(_EARLIER)
+    if not earlier or earlier == selected:
+        return
+
+    def select() -> None:
+        st.session_state["select"] = st.session_state.pop(_EARLIER)
+
+    st.button(
+        f"Select {as_markdown(earlier)} again",
+        on_click=select,
+        type="tertiary",
+        help="What was selected before you picked a head here.",
+    )

@@ -1,0 +1,119 @@
+"""One input before and after, already answered, with others to click: a prompt, a text with a gap, or an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from ablation_core.errors import AblationError, as_markdown
+from ablation_core.report.heads.html import before_after
+from ablation_core.ui import page
+from ablation_core.ui.glance import inputs
+from ablation_core.ui.glance.examples import PROMPTS
+from ablation_core.ui.glance.shown import Glance, slot
+from ablation_core.ui.run_controls import watched
+from ablation_core.ui.shared import is_loaded
+
+GUESSES = 5
+EVERY = 0.7  # seconds between two looks at whether the model is loaded
+_EXAMPLE = "example prompt"
+_WORDS = {"vision": "An image", "text-classification": "A text"}
+
+
+def show_prompt(glance: Glance) -> None:
+    """The input and the most probable answers with and without the head."""
+    ready = is_loaded(glance.view.info.ref)
+    vision = glance.view.info.modality == "vision"
+
+    @watched(lambda: is_loaded(glance.view.info.ref) != ready, None if ready else EVERY)
+    def part() -> None:
+        with slot("prompt"):
+            asked_column, answer_column = st.columns([2, 3], gap="medium")
+            with asked_column:
+                st.markdown(f"**{_WORDS.get(glance.view.info.modality, 'A prompt')}, before and after**")
+                if vision and ready:
+                    _choose_image(glance)
+                elif not vision:
+                    _choose_text(glance)
+            with answer_column:
+                if not ready:
+                    st.caption("The model is being loaded; its answers follow.")
+                    return
+                try:
+                    _show_answer(glance)
+                except AblationError as error:
+                    st.error(as_markdown(error), icon="⚠️")
+
+    part()
+
+
+def _choose_text(glance: Glance) -> None:
+    modality = glance.view.info.modality
+    key, examples = inputs.KEYS[modality], PROMPTS[modality]
+
+    def take() -> None:
+        if chosen := st.session_state[_EXAMPLE]:
+            st.session_state[key] = chosen
+            st.session_state[_EXAMPLE] = None  # a button, not a state: the box may be typed in afterwards
+
+    text = st.text_input(
+        "Prompt with a gap: ___" if modality == "masked" else "Prompt",
+        value=examples[0],
+        key=key,
+        bind="query-params",
+        label_visibility="collapsed",
+        help="Write ___ (three underscores) where a word is to be filled in." if modality == "masked" else None,
+    )
+    st.pills(
+        "Other prompts",
+        [one for one in examples if one != text],
+        key=_EXAMPLE,
+        wrap=True,
+        on_change=take,
+        label_visibility="collapsed",
+        format_func=as_markdown,
+    )
+
+
+def _choose_image(glance: Glance) -> None:
+    names = inputs.example_images(glance)
+    picture_column, names_column = st.columns([1, 2])
+    with names_column:
+        st.pills(
+            "Images of the data",
+            list(names),
+            default=next(iter(names)),
+            key=inputs.IMAGE,
+            format_func=lambda number: names[number],
+            required=True,
+            wrap=True,
+            label_visibility="collapsed",
+        )
+    number = inputs.chosen_image(glance)
+    picture_column.image(inputs.picture(glance, number), caption=names[number], width="stretch")
+
+
+def _show_answer(glance: Glance) -> None:
+    from ablation_core.experiments.per_prediction import class_name
+    from ablation_core.ui.user_input import kept_answers, own_run
+
+    view, own = glance.view, inputs.chosen_input(glance)
+    kept = kept_answers(view, own)
+    if kept.answer is None:
+        with page.model_turn(view.model):
+            kept.answer = own_run(view, own).answer()
+    method = view.method if view.method in kept.answer.after else "mean"  # learned constants are not for one input
+
+    def top(shares: np.ndarray) -> list[tuple[str, float]]:
+        order = (-shares).argsort(kind="stable")[:GUESSES]
+        return [(class_name(view.model, int(one)), float(shares[one])) for one in order]
+
+    before, after = top(kept.answer.before[0]), top(kept.answer.after[method][0])
+    (first, share), (then, later) = before[0], after[0]
+    words = (
+        f"The first guess stays {first}: {share:.0%} → {later:.0%}."
+        if first == then
+        else f"The first guess changes from {first} ({share:.0%}) to {then} ({later:.0%})."
+    )
+    st.html(before_after(before, after, f"head {glance.name}", method))
+    st.caption(as_markdown(f"{words} One example, not a measurement."))

@@ -1,0 +1,80 @@
+"""The first page: one head at a glance, on all three bundled models; its cards; and the addresses that once opened Distributions."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from ablation_core.ui.page import asks_for_distributions
+from ablation_core.ui.shared import shared_ablations, shared_model
+from tests.conftest import ROOT
+from tests.ui.test_pages import charts, pages_html, text_of
+
+MODELS = ("opt-mini", "roberta-mini", "vit-mini")
+CARDS = ("looks", "scores", "examples", "writes")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> Iterator[None]:
+    """The page waits for no model: it is loaded behind it, and here before."""
+    for name in MODELS:
+        shared_model(name)
+    yield
+    for job in shared_ablations().running().values():
+        job.stop()
+        job.wait(60)
+
+
+def opened(**params: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    for name, value in params.items():
+        at.query_params[name] = value
+    return at.run()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_head_is_answered_without_a_click_and_every_card_opens(model: str) -> None:
+    at = opened(model=model, predictions="500", **dict.fromkeys(CARDS, "true"))
+    assert not at.exception and not at.error
+    assert at.header[0].value == "Take an attention head out of a model and see what it gets wrong"
+    said = text_of(at)
+    assert re.search(r"\*\*Head \d\.\d matters\*\*: without it the loss rises by", said), "a head that matters is first"
+    assert "With all heads" in pages_html(at) and "Without head" in pages_html(at) and "The first guess" in said
+    links = {link.proto.label for link in at.get("page_link")}
+    assert "New here? Three minutes" in links and any(label.startswith("Ablate ") for label in links)
+    assert ("looked at" in said) == (model != "vit-mini") and ("Hover over a patch" in said) == (model == "vit-mini")
+    assert "positions. Click a bar" in said and "Click a point to see that head" in said
+    assert ("Promotes" in pages_html(at)) == (model != "roberta-mini")
+    assert ("does not reach the end unchanged" in said) == (model == "roberta-mini"), "refused in a sentence"
+    drawn = (
+        3 + (model != "vit-mini") + 2 + (model != "roberta-mini")
+    )  # the answer's, the pattern, scatters and histogram
+    assert len(charts(at)) == drawn
+
+
+def test_a_head_picked_elsewhere_is_shown_and_cards_stay_shut() -> None:
+    at = opened(model="opt-mini", select="4.2", method="mean")
+    assert not at.exception and "**Head 4.2 hardly matters**" in text_of(at) and len(charts(at)) == 3
+    at.text_input(key="select").set_value("1.3:5 2.0").run()
+    assert not at.exception and "Head 1.3" in text_of(at) and len(charts(at)) == 3
+    assert '"title": "activation of neuron 1.3:5"' in str(charts(at)).replace("'", '"'), "the neuron asked for"
+    at.text_input(key="select").set_value("").run()
+    assert not at.exception and "**Pick a head**" in text_of(at)
+
+
+def test_another_prompt_is_answered_and_a_bad_one_refused_in_its_place() -> None:
+    at = opened(model="roberta-mini")
+    before = pages_html(at)
+    at.text_input(key="gaps").set_value("Raise a ___ if the key is not found.").run()
+    assert not at.exception and not at.error and pages_html(at) != before
+    at.text_input(key="gaps").set_value("no gap").run()
+    assert not at.exception and "three underscores" in at.error[0].value and len(charts(at)) == 3
+
+
+def test_an_address_that_once_opened_distributions_opens_it() -> None:
+    at = opened(model="opt-mini", neuron="3.1:7", density="smoothed")
+    assert not at.exception and at.header[0].value == "What values a head's neurons take"
+    assert "Neuron 3.1:7" in text_of(at) and len(charts(at)) == 3
+    assert all(asks_for_distributions({"model", name}) for name in ("list", "odd", "shown", "log", "beside"))
+    assert not asks_for_distributions({"model", "select", "method", "bins", "text", "predictions", "head", "metric"})
