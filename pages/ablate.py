@@ -265,7 +265,8 @@ def measured_part() -> None:
     words = as_markdown(str(view.selection)) or "any neurons"
     title_column.header(f"What changes without {'head ' if is_head else ''}{words}", anchor=False)
     progress_slot = progress_column.container(height=68, border=False)
-    figures_slot = st.container(key="figures")
+    figures_slot = st.container(key="figures", border=False)
+    figures_slot.html("<div></div>")  # Streamlit draws no empty container, and the slot must be there from the start
     map_column, methods_column = st.columns([2, 3], gap="large")
     with map_column:
         show_map()

@@ -12,8 +12,9 @@ from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.runs.ledger import run_path
-from ablation_core.runs.sweep import SweepSpec, describe_sweep
+from ablation_core.runs.sweep import SweepSpec
 from ablation_core.runs.sweep_result import SweepResult, empty_sweep, kept_sweeps
+from ablation_core.runs.units import describe_work
 from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
@@ -47,7 +48,8 @@ if st.toggle("Compare two data sets", key="compare", bind="query-params", help=C
     st.stop()
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
-metric_column, methods_column, more_column = st.columns([4, 6, 2], gap="large", vertical_alignment="top")
+with st.container(key="settings"):
+    metric_column, methods_column, more_column = st.columns([5, 11, 3], vertical_alignment="bottom")
 more = more_column.popover("More", help="More methods, an adaptive sweep, and where long runs are computed.")
 with more:
     adaptive = st.toggle("Adaptive", key="adaptive", bind="query-params", help=ADAPTIVE)
@@ -66,7 +68,7 @@ with methods_column:
     )
 names = [name for name in usable if name in {*methods, view.method} and not (adaptive and METHODS[name].learned)]
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins)
-described = describe_sweep(model, data, view.statistics, view.bins)
+described = describe_work(model, data, view.statistics, view.bins)
 exact = run_path(run_controls.FOLDER, "sweep", described)
 # Adaptive maps by other methods share a ledger, so that one runs at a time; each shows only its own methods.
 own = run_path(run_controls.FOLDER, "adaptive", described) if adaptive else exact
@@ -162,9 +164,10 @@ def show_run() -> None:
     neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)
     frame = run_frames.map_frame(result, view.method, metric, None, estimated)
     if frame.empty:
-        st.info(
-            "Nothing has been measured with these settings yet. The map fills as heads are finished; each is saved."
-        )
+        with st.container(height=420, border=False):  # where the map will be
+            st.info(
+                "Nothing has been measured with these settings yet. The map fills as heads are finished; each is saved."
+            )
         return
     sentence = sweep_sentence(result, view.method, metric)
     how = adaptive_sentence(result, view.method) if adaptive and result.rows else ""
