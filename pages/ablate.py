@@ -1,9 +1,11 @@
 """Ablate: what changes without the selected neurons, by every method, on the same predictions."""
 
 import math
+from contextlib import suppress
 
 import streamlit as st
 
+from ablation_core.data.uploads import named
 from ablation_core.engine.metrics import METRICS, Metric, metrics_in
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.experiments.noise_floor import NoiseFloor
@@ -18,7 +20,7 @@ from ablation_core.ui.run_controls import watched
 from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
-from ablation_core.ui.widgets import as_tables, dark_page, draw, single_choice
+from ablation_core.ui.widgets import as_tables, dark_page, draw, newly_clicked, single_choice
 
 _COLUMNS = {
     one.name: st.column_config.NumberColumn(
@@ -36,6 +38,7 @@ _COLUMNS = {
     ),
 }
 
+_SHOWN = "figures shown last"
 view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
 classes = view.model.classes if view.model.predicts_class else None
@@ -46,11 +49,17 @@ metrics = [
 ]
 
 
-def toggle_head() -> None:
-    """Add the clicked head to the selection, or remove it."""
-    if clicked := st.session_state[map_key].selection.get("pick"):
-        head = Selection.of_heads([(int(clicked[0]["layer"]), int(clicked[0]["head"]))], shape)
-        st.session_state["select"] = str(view.selection.toggled(head))
+def toggle_heads() -> None:
+    """Add the clicked heads to the selection, or remove them.
+
+    From what is typed at this moment: the page of an earlier click may not have been drawn yet.
+    """
+    selection = view.selection
+    with suppress(AblationError):
+        selection = Selection.parse(st.session_state["select"] or "", shape)
+    for clicked in newly_clicked("map"):
+        selection = selection.toggled(Selection.of_heads([(int(clicked["layer"]), int(clicked["head"]))], shape))
+    st.session_state["select"] = str(selection)
 
 
 def show_numbers(result: AblationResult, floor: NoiseFloor | None) -> None:
@@ -83,11 +92,11 @@ def show_numbers(result: AblationResult, floor: NoiseFloor | None) -> None:
 
 
 def _colour(change: Interval, metric: Metric, band: tuple[float, float] | None) -> str:
-    """Red for worse, green for better, grey for no significant effect. A divergence is never negative, so that its interval
+    """Red for worse, blue for better, grey for no significant effect. A divergence is never negative, so that its interval
     never holds 0: it counts as worse where it exceeds the noise floor."""
     if metric.divergence:
         return "red" if band is not None and change.mean > band[1] else "gray"
-    return ("red" if metric.worse * change.mean > 0 else "green") if change.shows_effect else "gray"
+    return ("red" if metric.worse * change.mean > 0 else "blue") if change.shows_effect else "gray"
 
 
 def _change(change: Interval, form: str) -> str:
@@ -104,22 +113,31 @@ def _factor(nats: float) -> float:
     return math.exp(nats) if nats < 700 else math.inf  # beyond that a float overflows
 
 
-def show_result(progress: ablation_job.AblationProgress) -> None:
+def show_result(now: ablation_job.AblationProgress) -> None:
     """The answer so far: an estimate, or what is measured and on how much."""
-    result = progress.result
+    result = now.result
     if result is None:
-        if progress.estimate:
-            show_estimate(progress.estimate)
+        if now.estimate:
+            show_estimate(now.estimate)
         else:
             st.caption("Nothing has been measured yet.")
         return
-    show_numbers(result, progress.floor)
-    st.markdown(as_markdown(f"{verdict(result, view.method, progress.floor)} {comparison(result)}"))
+    show_numbers(result, now.floor)
+    st.markdown(as_markdown(f"{verdict(result, view.method, now.floor)} {comparison(result)}"))
     if split := loss_split(result, view.method):
         st.markdown(as_markdown(split))
     done, wanted = result.data["predictions"], request.data.predictions
     if done < wanted:
         st.caption(f"So far: {done:,} of {wanted:,} predictions; intervals narrow as more are measured.")
+
+
+def with_figures(now: ablation_job.AblationProgress) -> tuple[ablation_job.AblationProgress, bool]:
+    """What there are figures of, and whether they are the last ones of this model and data, since there are no new ones yet."""
+    kept, of = st.session_state.get(_SHOWN), (view.info.fingerprint, request.data.fingerprint)
+    if now.result is None and now.estimate is None and not is_stopped and kept and kept[0] == of:
+        return kept[1], True
+    st.session_state[_SHOWN] = of, now
+    return now, False
 
 
 def show_methods(progress: ablation_job.AblationProgress) -> None:
@@ -136,9 +154,10 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
         charts.changes,
         frame,
         title=row.change_title,
-        variant=(tuple(frame["kind"]), banded),
+        variant=(tuple(frame["kind"]), banded, charts.change_span(frame, is_points(row.change_format))),
         points=is_points(row.change_format),
-        alt=f"{row.change_title} by method with 95 % intervals.",
+        key="changes",
+        alt="The change by each method with its 95 % interval.",
     )
     unit = {"vision": "images", "text-classification": "texts"}.get(view.model.modality, "sequences")
     counted = result.data["predictions"]
@@ -147,10 +166,20 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
         if view.model.predicts_class
         else f"{counted:,} predictions in {result.data['sequences']:,} sequences"
     )
-    notes = [f"{sample} of {result.data['ref']}", f"95 % intervals, paired, resampling whole {unit}"]
+    notes = [f"{sample} of {named(result.data['ref'])}", f"95 % intervals, paired, resampling whole {unit}"]
     if banded and floor is not None:
         notes.append(f"grey bands: noise floor, {floor_words(floor.sets)}")
     st.caption(as_markdown("; ".join(notes) + "."))
+    parts = frames.split_frame(result)
+    if len(parts):
+        st.markdown("**What the optimal constants explain**")
+        draw(
+            charts.loss_parts,
+            parts,
+            parts=frames.SPLIT,
+            variant=tuple(parts["kind"]),
+            alt="Each constant's increase in loss in two parts: what even the optimal constants cost, and the rest.",
+        )
     table = frames.result_frame(result)
     unused = [name for name in table if "top10" in name and "top10" not in metrics]
     st.dataframe(table.drop(columns=unused), column_config=_COLUMNS, hide_index=True, width="stretch")
@@ -172,22 +201,25 @@ def show_estimate(estimate: ablation_job.QuickEstimate) -> None:
 
 
 def show_map() -> None:
+    """Every head, the selected ones outlined; drawn before anything is measured, so that a click is seen at once."""
     st.markdown("**Click heads to add or remove them**")
     draw(
         charts.head_map,
         heads,
         title="|peak − mean| in std",
         dark=dark_page(),
+        toggles=True,
         variant=shape,
-        key=map_key,
-        on_pick=toggle_head,
-        alt=f"Map of {len(heads)} heads; the selected ones are outlined: {view.selection}.",
+        key="map",
+        on_pick=toggle_heads,
+        alt="Map of all heads by the distance between peak and mean; the selected ones are outlined.",
     )
     st.markdown("**Replacement values**")
     draw(
         charts.replaced_values,
         values,
-        variant=tuple(values["kind"].unique()),
+        variant=(tuple(values["kind"].unique()), charts.replaced_span(values)),
+        key="replacement values",
         alt="Each method's values in standard deviations from the neurons' means.",
     )
 
@@ -197,7 +229,6 @@ def chosen() -> tuple[str, bool]:
     return st.session_state.get("select") or "", bool(st.session_state.get("every"))
 
 
-map_key = f"map {view.selection}"  # a new key forgets the last click, so that the same head can be clicked again
 heads = frames.head_frame(frames.head_distances(view.statistics, view.bins), shape, set(view.selection.heads))
 values = frames.replaced_frame(view.statistics, view.selection, view.bins)
 seen, first_look = chosen(), iter((True,))
@@ -205,6 +236,8 @@ with page.show_errors():
     request = ablation_job.request_of(view)
     ablation_job.forget_failure(request)
     progress = ablation_job.progress_of(request)
+is_stopped = ablation_job.is_stopped(request)
+is_head = len(view.selection.chosen) == 1 and len(view.selection) == shape.head_dim
 
 
 def is_out_of_date() -> bool:
@@ -215,45 +248,63 @@ def is_out_of_date() -> bool:
         now = ablation_job.progress_of(request)
     except AblationError:
         return False  # shown in the part itself
-    return (now.measured, now.whole) != (progress.measured, progress.whole)
+    return now.measured != progress.measured or (looks_again and now.whole)
 
 
-title_column, progress_column = st.columns([3, 2], vertical_alignment="center")
-words = as_markdown(str(view.selection))
-is_head = len(view.selection.chosen) == 1 and len(view.selection) == shape.head_dim
-title_column.header(f"What changes without {'head ' if is_head else ''}{words or 'any neurons'}", anchor=False)
-with page.show_errors(), progress_column:
-    progress = ablation_job.wait(request)
-stopped = ablation_job.is_stopped(request)
+looks_again = not (progress.whole or is_stopped)
 
 
-@watched(is_out_of_date, None if progress.whole or stopped else ablation_job.EVERY)
+@watched(is_out_of_date, ablation_job.EVERY if looks_again else None)
 def measured_part() -> None:
-    """The figures, the map and the methods: all from the progress at one moment."""
-    try:
-        now = progress if next(first_look, False) else ablation_job.progress_of(request)
-    except AblationError as error:
-        st.error(as_markdown(error), icon="⚠️")
-        return
-    if not now.whole:
-        ablation_job.show_progress(request, now)
-    show_result(now)
-    map_column, result_column = st.columns([2, 3], gap="large")
+    """The figures, the map and the methods: all from the progress at one moment, each in a slot of its own.
+
+    The map comes first. Then the page waits for new figures while the old ones stay where they are.
+    """
+    global progress
+    title_column, progress_column = st.columns([3, 2], vertical_alignment="center")
+    words = as_markdown(str(view.selection)) or "any neurons"
+    title_column.header(f"What changes without {'head ' if is_head else ''}{words}", anchor=False)
+    progress_slot = progress_column.container(height=68, border=False)
+    figures_slot = st.container(key="figures", border=False)
+    figures_slot.html("<div></div>")  # Streamlit draws no empty container, and the slot must be there from the start
+    map_column, methods_column = st.columns([2, 3], gap="large")
     with map_column:
         show_map()
-    with result_column:
+    try:
+        with progress_slot:
+            if next(first_look, False):
+                progress = now = ablation_job.wait(request)
+            else:
+                now = ablation_job.progress_of(request)
+            if not now.whole:
+                ablation_job.show_progress(request, now)
+    except AblationError as error:
+        figures_slot.error(as_markdown(error), icon="⚠️")
+        return
+    shown, are_old = with_figures(now)
+    if are_old:
+        st.html("<style>.st-key-figures, .st-key-methods {opacity: 0.45}</style>")
+    with figures_slot:
+        show_result(shown)
+    with methods_column.container(key="methods"):
+        metric_column, every_column = st.columns([3, 2], vertical_alignment="bottom")
         single_choice(
-            st.pills, "Metric", metrics, default="loss", key="metric", help="What the chart shows for every method."
+            metric_column.pills,
+            "Metric",
+            metrics,
+            default="loss",
+            key="metric",
+            help="What the chart shows for every method.",
         )
-        st.toggle(
-            "All methods",
+        every_column.toggle(
+            "More methods",
             key="every",
             bind="query-params",
             help="Compare the other ways to find the peak and to resample, too. Run time grows with the number of methods.",
         )
         for note in request.data.notes:
             st.caption(note)
-        show_methods(now)
+        show_methods(shown)
 
 
 measured_part()
@@ -261,7 +312,7 @@ show_interactions(view, request.data)
 st.divider()
 show_affected_tokens(view, progress)
 st.divider()
-show_user_input(view, later=not (progress.measured or stopped))
+show_user_input(view, later=not (progress.measured or is_stopped))
 as_tables(
     {
         "Every head": heads[["label", "value"]].set_axis(["head", "|peak − mean| in std"], axis=1),

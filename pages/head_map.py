@@ -7,13 +7,14 @@ import streamlit as st
 
 from ablation_core.cluster.driver import Progress
 from ablation_core.engine.metrics import METRICS, metrics_of
-from ablation_core.errors import as_markdown
-from ablation_core.methods.registry import METHODS, USUAL, usable_methods
+from ablation_core.errors import AblationError, as_markdown
+from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.runs.ledger import run_path
-from ablation_core.runs.sweep import SweepSpec, describe_sweep
+from ablation_core.runs.sweep import SweepSpec
 from ablation_core.runs.sweep_result import SweepResult, empty_sweep, kept_sweeps
+from ablation_core.runs.units import describe_work
 from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
@@ -22,7 +23,7 @@ from ablation_core.ui.head_map import show_agreement, show_estimates, show_head
 from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 from ablation_core.ui.together.comparison import show_comparison
-from ablation_core.ui.widgets import dark_page
+from ablation_core.ui.widgets import dark_page, draw, newly_clicked
 
 ADAPTIVE = (
     "Tests all heads at planned interim looks and stops each as soon as it is significant or unlikely to become so. "
@@ -37,8 +38,8 @@ model, shape = view.model, view.model.shape
 
 def pick_head() -> None:
     """Show the clicked head beside the map."""
-    if clicked := st.session_state["effects"].selection.get("pick"):
-        st.session_state["head"] = f"{int(clicked[0]['layer'])}.{int(clicked[0]['head'])}"
+    if clicked := newly_clicked("effects"):
+        st.session_state["head"] = f"{int(clicked[-1]['layer'])}.{int(clicked[-1]['head'])}"
 
 
 st.header("Effect of removing each head", anchor=False)
@@ -47,33 +48,47 @@ if st.toggle("Compare two data sets", key="compare", bind="query-params", help=C
     st.stop()
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
-measure_column, adaptive_column = st.columns([3, 2], gap="large", vertical_alignment="center")
-with adaptive_column:
+with st.container(key="settings"):
+    metric_column, methods_column, more_column = st.columns([5, 11, 3], vertical_alignment="bottom")
+more = more_column.popover("More", help="More methods, an adaptive sweep, and where long runs are computed.")
+with more:
     adaptive = st.toggle("Adaptive", key="adaptive", bind="query-params", help=ADAPTIVE)
-with measure_column:
+    place = None if adaptive else run_controls.choose_place()
+with metric_column:
     drawn = ["loss"] if adaptive else [metric.name for metric in metrics_of(data)]
     metric = run_controls.choose_measure(
-        drawn, "What the colours show. Orange: the model gets worse; blue: it gets better."
+        drawn, "What the colours show. Red: the model gets worse; blue: it gets better."
     )
 usable = usable_methods(data, model.modality)
-methods = st.pills(
-    "Methods measured",
-    usable,
-    default=[name for name in USUAL if name in usable],
-    selection_mode="multi",
-    key="methods",
-    bind="query-params",
-    help="The map shows the method chosen in the sidebar; the others are measured on the same heads and compared.",
-)
+with methods_column:
+    methods = run_controls.choose_methods(
+        usable,
+        "The map shows the method chosen in the sidebar; the others are measured on the same heads and compared.",
+        more,
+    )
 names = [name for name in usable if name in {*methods, view.method} and not (adaptive and METHODS[name].learned)]
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins)
-described = describe_sweep(model, data, view.statistics, view.bins)
+described = describe_work(model, data, view.statistics, view.bins)
 exact = run_path(run_controls.FOLDER, "sweep", described)
 # Adaptive maps by other methods share a ledger, so that one runs at a time; each shows only its own methods.
 own = run_path(run_controls.FOLDER, "adaptive", described) if adaptive else exact
 store, maps, estimate_key = shared_estimates(), shared_maps(), f"estimate for {exact.name} {' '.join(names)}"
 adaptive_key = f"{own.name} {' '.join(names)}"
 title = METRICS[metric].change_heading
+
+
+def one_head(text: str) -> tuple[tuple[int, int], tuple[int, ...]] | None:
+    """The head that is typed, with the neurons of it; None, with a sentence where it is not empty, if it is not one head."""
+    try:
+        chosen = Selection.parse(text, shape).chosen
+    except AblationError as error:
+        st.error(as_markdown(error), icon="⚠️")
+        return None
+    if len(chosen) > 1:
+        st.error(
+            f"{as_markdown(text)} is {len(chosen)} heads; type one head (3.2) or one of its neurons (3.2:5).", icon="⚠️"
+        )
+    return chosen[0] if len(chosen) == 1 else None
 
 
 def kept_runs() -> dict[Path, SweepResult]:
@@ -124,7 +139,6 @@ def begin_words(mine: SweepResult | None) -> str | None:
     return f"Continue: {heads} left" if mine else f"Measure {heads} × {words} on {data.predictions:,} {unit}"
 
 
-place = None if adaptive else run_controls.choose_place()
 shown = run_controls.choose_run(own, kept_runs(), described, measured, "heads")
 estimate = store.get(estimate_key)
 if names and (estimate is None or estimate.share < 1):
@@ -139,20 +153,21 @@ def marks_caption(layers: int, heads: int) -> str:
 
 
 @run_controls.watched_run(own)
-def draw() -> None:
+def show_run() -> None:
     kept = kept_runs()
     by = f" by {', '.join(names)}" if adaptive else ""
     name = f"Head map of {model.ref}{by}{run_controls.words_of(place)}"
     lock = None if place else fair_lock(model)
-    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock)
+    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, shown != own)
     result = kept.get(shown) or empty_sweep(model, described, names)
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)
     frame = run_frames.map_frame(result, view.method, metric, None, estimated)
     if frame.empty:
-        st.info(
-            "Nothing has been measured with these settings yet. The map fills as heads are finished; each is saved."
-        )
+        with st.container(height=420, border=False):  # where the map will be
+            st.info(
+                "Nothing has been measured with these settings yet. The map fills as heads are finished; each is saved."
+            )
         return
     sentence = sweep_sentence(result, view.method, metric)
     how = adaptive_sentence(result, view.method) if adaptive and result.rows else ""
@@ -167,24 +182,29 @@ def draw() -> None:
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2; or one of its neurons: 3.2:5.",
         )
-        with page.show_errors():
-            chosen = Selection.parse(text or first, shape).chosen
-        (layer, number), picked = chosen[0] if chosen else (tuple(map(int, first.split("."))), ())
+        (layer, number), picked = one_head(text or "") or Selection.parse(first, shape).chosen[0]
         head = f"{layer}.{number}"
         term = f"{head}:{picked[0]}" if len(picked) == 1 else head
         show_head(result, head, term, view.method, metric)
     frame["picked"] = frame["label"] == head
     with map_column:
-        words = f"{title}, by {view.method}"
-        st.altair_chart(
-            run_charts.effect_map(frame, words, METRICS[metric], shape.layers, max(shape.heads), dark_page()),
+        most = run_charts.deepest(frame)
+        draw(
+            run_charts.effect_map,
+            frame,
+            title=f"{title}, by {view.method}",
+            metric=METRICS[metric],
+            layers=shape.layers,
+            heads=max(shape.heads),
+            dark=dark_page(),
+            variant=most,
             key="effects",
-            on_select=pick_head,
-            selection_mode="pick",
-            alt=f"Map of {len(frame)} heads coloured by {words}. {sentence}",
+            on_pick=pick_head,
+            alt=f"Map of all heads coloured by {title}; the one beside it is outlined.",
         )
+        beyond = "" if most == frame["value"].abs().max() else "; the largest changes exceed it"
         st.caption(
-            f"{marks_caption(shape.layers, max(shape.heads))} Square-root colour scale.  \n"
+            f"{marks_caption(shape.layers, max(shape.heads))} Square-root colour scale{beyond}.  \n"
             f"{as_markdown(shown_sentence(result.description)) if result.rows else ''}"
         )
     with st.expander("Table of all heads"):
@@ -196,4 +216,4 @@ def draw() -> None:
     export_row.row(sweep_exports(result, view.method, metric, head, estimated, neurons, adaptive))
 
 
-draw()
+show_run()

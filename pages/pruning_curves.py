@@ -7,7 +7,7 @@ import streamlit as st
 
 from ablation_core.cluster.driver import steps_at
 from ablation_core.engine.metrics import METRICS, metrics_of
-from ablation_core.methods.registry import METHODS, USUAL, usable_methods
+from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.numbers import p_text
 from ablation_core.report.run_sentences import curve_levels, curve_sentence, shown_sentence
@@ -18,7 +18,7 @@ from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.run_export_row import curve_exports
 from ablation_core.ui.shared import shared_data
-from ablation_core.ui.widgets import dark_page
+from ablation_core.ui.widgets import dark_page, draw
 
 STEPS = (5, 10, 20, 25, 50)
 
@@ -48,34 +48,35 @@ def show_tables(result: CurveResult, metric: str) -> None:
 st.header("Pruning curves: removing more and more neurons", anchor=False)
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
-metric = run_controls.choose_measure(
-    [metric.name for metric in metrics_of(data) if metric.curve], "What the curves show."
-)
-usable = usable_methods(data, model.modality)
-methods = st.pills(
-    "Methods",
-    usable,
-    default=[name for name in USUAL if name in usable],
-    selection_mode="multi",
-    key="methods",
-    bind="query-params",
-    help="One line per method; all remove the same neurons.",
-)
-row = st.columns(3, gap="large", vertical_alignment="center")
-seeds = row[0].text_input(
-    "Seeds",
-    value=" ".join(map(str, SEEDS)),
-    key="seeds",
-    bind="query-params",
-    help="Each seed fixes another random order of every layer's neurons.",
-)
-step = row[1].select_slider(
-    "Step (%)", STEPS, value=10, key="step", bind="query-params", help="How much more is removed at each point."
-)
-whole_heads = row[2].toggle(
-    "Whole heads", key="whole", bind="query-params", help="Remove whole heads of each layer instead of single neurons."
-)
-names = [name for name in usable if name in methods]
+with st.container(key="settings"):
+    metric_column, methods_column, more_column = st.columns([5, 11, 3], vertical_alignment="bottom")
+more = more_column.popover("More", help="More methods, seeds, step, whole heads, and where long runs are computed.")
+with metric_column:
+    metric = run_controls.choose_measure(
+        [metric.name for metric in metrics_of(data) if metric.curve], "What the curves show."
+    )
+with methods_column:
+    names = run_controls.choose_methods(
+        usable_methods(data, model.modality), "One line per method; all remove the same neurons.", more
+    )
+with more:
+    seeds = st.text_input(
+        "Seeds",
+        value=" ".join(map(str, SEEDS)),
+        key="seeds",
+        bind="query-params",
+        help="Each seed fixes another random order of every layer's neurons.",
+    )
+    step = st.select_slider(
+        "Step (%)", STEPS, value=10, key="step", bind="query-params", help="How much more is removed at each point."
+    )
+    whole_heads = st.toggle(
+        "Whole heads",
+        key="whole",
+        bind="query-params",
+        help="Remove whole heads of each layer instead of single neurons.",
+    )
+    place = run_controls.choose_place()
 if not names:
     st.info("Choose at least one method.")
     st.stop()
@@ -106,12 +107,11 @@ def measured(result: CurveResult) -> tuple[int, int]:
 
 
 wanted = len(names) * len(spec.seeds) * len(spec.percents)
-place = run_controls.choose_place()
 shown = run_controls.choose_run(own, kept_of_this_kind(), described, measured, "points")
 
 
 @run_controls.watched_run(own)
-def draw() -> None:
+def show_run() -> None:
     kept = kept_of_this_kind()
     mine, result = kept.get(own), kept.get(shown)
     left = wanted - (measured(mine)[0] if mine else 0)
@@ -123,6 +123,7 @@ def draw() -> None:
         lambda: steps_at(place, model, data, spec, view.statistics, run_controls.FOLDER),
         begin if left else None,
         None if place else fair_lock(model),
+        shown != own,
     )
     points = None if result is None else run_frames.point_frame(result, metric)
     if result is None or not len(points):
@@ -133,16 +134,18 @@ def draw() -> None:
     sentence, row = curve_sentence(result, metric), METRICS[metric]
     st.markdown(sentence)
     units = "heads" if whole_heads else "neurons"
-    st.altair_chart(
-        run_charts.pruning_curves(
-            run_frames.curve_frame(result, metric),
-            points,
-            row.heading,
-            row.axis_format,
-            curve_levels(result, metric),
-            dark_page(),
-        ),
-        alt=f"{row.heading} against the share of {units} removed, one line per method. {sentence}",
+    bands = run_frames.curve_frame(result, metric)
+    draw(
+        run_charts.pruning_curves,
+        bands,
+        points,
+        title=row.heading,
+        form=row.axis_format,
+        levels=tuple(curve_levels(result, metric).items()),
+        dark=dark_page(),
+        variant=(tuple(dict.fromkeys(points["kind"])), len(bands) > 0),
+        key="curves",
+        alt=f"{row.heading} against the share of {units} removed, one line per method.",
     )
     st.caption(
         f"{shown_sentence(result.description)} Lines: mean over seeds; bands: minimum to maximum; small marks: "
@@ -152,4 +155,4 @@ def draw() -> None:
     export_row.row(curve_exports(result, metric))
 
 
-draw()
+show_run()

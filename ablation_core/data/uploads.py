@@ -118,6 +118,13 @@ def reference(upload: Upload, cache: Path = CACHE) -> str:
     return f"{upload.kind}:{folder / _FILES[upload.kind]}" + (f"#{upload.column}" if upload.column else "")
 
 
+def named(ref: str, cache: Path = CACHE) -> str:
+    """A data reference as people know it: an upload by its file's name, everything else as it is."""
+    if uploads_folder(cache).name not in ref:
+        return ref
+    return next((upload.name for upload in list_uploads(cache) if reference(upload, cache) == ref), ref)
+
+
 def references(kind: str, cache: Path = CACHE) -> tuple[str, ...]:
     """The data references of all uploads of a kind, `text` or `images`."""
     return tuple(

@@ -59,6 +59,12 @@ def plain_flags(config: Any) -> None:
             plain_flags(inner)
 
 
+def class_names(config: Any) -> tuple[str, ...]:
+    """The classes as a configuration names them, in order; LABEL_0 and so on where it does not."""
+    names = getattr(config, "id2label", None) or {}
+    return tuple(str(names.get(number, f"LABEL_{number}")) for number in range(config.num_labels))
+
+
 def check_library(ref: str, config: Any) -> None:
     """Refuse a quantised model whose library is not installed.
 

@@ -4,9 +4,11 @@ Each kind of replacement value has one colour, dash and shape on every page. The
 (2008), which colour-blind readers can distinguish, shifted to a lightness that shows on white and on black.
 """
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -51,7 +53,11 @@ _OTHER_SHAPES = (_BAR, _HEXAGON, _STAR, _X, _HOURGLASS)
 BARS = "#8fa3b8"
 CURVE = "#7048b6"
 GREY = "#808792"  # rules and bands
+HARM, HELP = "#e34f45", "#5b7ce6"  # of no method, and light enough for black numbers on them (WCAG 2.1, 4.5 to 1)
 DARK_INK, LIGHT_INK = "#10151b", "#e6ebf0"
+PAGES = {False: "#ffffff", True: "#11161c"}  # what a chart stands on, by whether it is dark
+_BLUES_TURN = 0.74  # from here on, Vega's blues are dark enough for white numbers
+OUTLIER = 20  # times the size of three quarters of the values: a value that would flatten all others on a linear axis
 
 
 def mark_of(kind: str) -> Mark:
@@ -78,19 +84,88 @@ def ink(dark: bool) -> str:
     return LIGHT_INK if dark else DARK_INK
 
 
-def head_map(frame: pd.DataFrame, title: str, form: str = ".2f", dark: bool = False) -> alt.LayerChart:
+@dataclass(frozen=True)
+class Span:
+    """An axis on which an outlier flattens nothing: linear up to `bend`, logarithmic beyond, on both sides of 0."""
+
+    low: float
+    high: float
+    bend: float
+
+
+def span_of(*values: Sequence[float], factor: float = 1.0, least: float = 0.0) -> Span | None:
+    """The axis that these values need; None where a linear one shows them all.
+
+    Args:
+        factor: what the values are multiplied by before they are drawn.
+        least: what is not small, however small the others are.
+    """
+    drawn = factor * np.concatenate([np.asarray(one, dtype=float) for one in values] or [np.empty(0)])
+    drawn = drawn[np.isfinite(drawn)]
+    sizes = np.abs(drawn[drawn != 0])
+    usual = max(np.quantile(sizes, 0.75), least) if len(sizes) else 0.0
+    if not len(sizes) or sizes.max() <= OUTLIER * usual:
+        return None
+    return Span(min(1.1 * drawn.min(), 0.0), max(1.1 * drawn.max(), 0.0), float(f"{usual:.0e}"))
+
+
+def spanned(span: Span | None, title: str, linear: alt.Scale, **axis: Any) -> dict[str, Any]:
+    """Title, scale and axis of a channel whose values need this span."""
+    if span is None:
+        return {"title": title, "scale": linear, "axis": alt.Axis(**axis)}
+    scale = alt.Scale(type="symlog", constant=span.bend, domain=[span.low, span.high], nice=False)
+    powers = [10.0**k for k in range(math.floor(math.log10(span.bend)) + 1, 20)]
+    ticks = sorted({0.0, *powers, *(-power for power in powers)})
+    ticks = [tick for tick in ticks if span.low <= tick <= span.high]
+    return {
+        "title": [title, f"(logarithmic beyond ±{span.bend:g})"],
+        "scale": scale,
+        "axis": alt.Axis(values=ticks, **axis),
+    }
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of `#rrggbb` (WCAG 2.1), from 0 to 1."""
+    shades = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    light = [shade / 12.92 if shade <= 0.04045 else ((shade + 0.055) / 1.055) ** 2.4 for shade in shades]
+    return 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2]
+
+
+def blend(colour: str, share: float, dark: bool) -> str:
+    """A colour over the page that it is drawn on, that much of it."""
+    pairs = ((int(one[place : place + 2], 16) for one in (PAGES[dark], colour)) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(below + share * (above - below)):02x}" for below, above in pairs)
+
+
+def cell_ink(share: str, colour: str, dark: bool) -> str:
+    """An expression: the ink, black or white, that is read best on cells of a share of a colour.
+
+    Args:
+        share: an expression, from 0 to 1.
+    """
+    inks = ["black" if luminance(blend(colour, k / 100, dark)) > 0.179 else "white" for k in range(101)]
+    turn = next((k for k in range(101) if inks[k] != inks[0]), None)
+    return f"'{inks[0]}'" if turn is None else f"({share}) < {turn / 100} ? '{inks[0]}' : '{inks[-1]}'"
+
+
+def head_map(
+    frame: pd.DataFrame, title: str, form: str = ".2f", dark: bool = False, toggles: bool = False
+) -> alt.LayerChart:
     """All heads of a model, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
     Args:
         frame: columns layer, head, value, picked (bool), label (the tooltip's sentence).
         dark: whether the page is dark; the greatest value is then the lightest.
+        toggles: whether each click adds a head to the selection or removes it (see `ui.widgets.newly_clicked`).
     """
     layers, heads = int(frame["layer"].max()) + 1, int(frame["head"].max()) + 1
     base = alt.Chart(frame).encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, domain=False, ticks=False)),
         y=alt.Y("head:O", title="head", sort="descending", axis=alt.Axis(domain=False, ticks=False)),
     )
-    pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle=False)
+    pick = alt.selection_point(
+        name="pick", fields=["layer", "head"], toggle="true" if toggles else False, clear=not toggles
+    )
     cells = (
         base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808040", strokeWidth=1)
         .encode(
@@ -108,14 +183,14 @@ def head_map(frame: pd.DataFrame, title: str, form: str = ".2f", dark: bool = Fa
     )
     chart = alt.LayerChart(layer=[cells, outline])
     if layers * heads <= 200:
-        least, most = (DARK_INK, "white")[:: -1 if dark else 1]
-        texts = base.transform_joinaggregate(least="min(value)", most="max(value)").mark_text(
-            fontSize=11, cursor="pointer"
+        share = f"{'1 - ' if dark else ''}datum.value / datum.most"  # of the way from the palest blue to the deepest
+        texts = base.transform_joinaggregate(most="max(value)").mark_text(
+            fontSize=11,
+            cursor="pointer",
+            tooltip=None,
+            color=alt.expr(f"{share} > {_BLUES_TURN} ? 'white' : 'black'"),
         )
-        chart += texts.encode(
-            text=alt.Text("value:Q", format=form),
-            color=alt.condition("2 * datum.value > datum.least + datum.most", alt.value(most), alt.value(least)),
-        )
+        chart += texts.encode(text=alt.Text("value:Q", format=form))
     return chart.properties(height=110 + max(150, min(34 * heads, 480)))  # with legend and axis
 
 
@@ -255,7 +330,8 @@ def changes(frame: pd.DataFrame, title: str, points: bool = False) -> alt.LayerC
     base = alt.Chart(frame)
     for name in names:
         base = base.transform_calculate(**{f"{name}_shown": f"isValid(datum.{name}) ? {scale} * datum.{name} : null"})
-    x = alt.X("mean_shown:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format="~g"))
+    axis = spanned(change_span(frame, points), title, alt.Scale(zero=True), format="~g")
+    x = alt.X("mean_shown:Q", **axis)
     tooltip = [
         alt.Tooltip("kind:N", title="method"),
         *(alt.Tooltip(f"{name}_shown:Q", title=name, format=form) for name in ("mean", "low", "high")),
@@ -266,7 +342,7 @@ def changes(frame: pd.DataFrame, title: str, points: bool = False) -> alt.LayerC
         .mark_rect(color=GREY, opacity=0.22)
         .encode(
             y=y,
-            x=alt.X("floor_low_shown:Q", title=title),
+            x=alt.X("floor_low_shown:Q", **axis),
             x2="floor_high_shown:Q",
             tooltip=[
                 alt.Tooltip("kind:N", title="method"),
@@ -276,7 +352,7 @@ def changes(frame: pd.DataFrame, title: str, points: bool = False) -> alt.LayerC
         )
     )
     spans = base.mark_rule(strokeWidth=3, opacity=0.75).encode(
-        y=y, x=alt.X("low_shown:Q", title=title), x2="high_shown:Q", color=scales["color"], tooltip=tooltip
+        y=y, x=alt.X("low_shown:Q", **axis), x2="high_shown:Q", color=scales["color"], tooltip=tooltip
     )
     marks = base.mark_point(filled=True, opacity=1, strokeWidth=1).encode(
         y=y,
@@ -293,6 +369,17 @@ def changes(frame: pd.DataFrame, title: str, points: bool = False) -> alt.LayerC
     return alt.LayerChart(layer=layers).properties(height=40 * len(kinds) + 60)
 
 
+def change_span(frame: pd.DataFrame, points: bool = False) -> Span | None:
+    """The axis of `changes`, where an outlier would flatten the others."""
+    bounds = ("mean", "low", "high", "floor_low", "floor_high")
+    return span_of(*(frame[name] for name in bounds if name in frame), factor=100 if points else 1)
+
+
+def replaced_span(frame: pd.DataFrame) -> Span | None:
+    """The axis of `replaced_values`."""
+    return span_of(frame["value"], least=1.0)
+
+
 def replaced_values(frame: pd.DataFrame) -> alt.Chart:
     """Where each method's values lie in the neurons' distributions: a tick per neuron.
 
@@ -305,10 +392,36 @@ def replaced_values(frame: pd.DataFrame) -> alt.Chart:
         alt.Chart(frame)
         .mark_tick(thickness=1.5, size=26, opacity=0.55)
         .encode(
-            x=alt.X("value:Q", title="std from the neuron's mean"),
+            x=alt.X("value:Q", **spanned(replaced_span(frame), "std from the neuron's mean", alt.Scale(zero=True))),
             y=alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13)),
             color=scales["color"],
             tooltip=["name:N", alt.Tooltip("value:Q", format="+.3f")],
         )
         .properties(height=40 * len(kinds) + 60)
+    )
+
+
+def loss_parts(frame: pd.DataFrame, parts: tuple[str, str]) -> alt.Chart:
+    """Each constant's increase in loss as a bar of two parts: what even the best one costs, and what it costs beyond.
+
+    Args:
+        frame: as `frames.split_frame` makes it.
+        parts: the names of both.
+    """
+    kinds = list(dict.fromkeys(frame["kind"]))
+    return (
+        alt.Chart(frame)
+        .mark_bar(height={"band": 0.6})
+        .encode(
+            y=alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13)),
+            x=alt.X("start:Q", title="change of loss, nats per prediction"),
+            x2="end:Q",
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(domain=list(parts), range=[GREY, HARM]),
+                legend=alt.Legend(title=None, orient="top", labelLimit=300),
+            ),
+            tooltip=["kind:N", "part:N", alt.Tooltip("start:Q", format="+.4f"), alt.Tooltip("end:Q", format="+.4f")],
+        )
+        .properties(height=32 * len(kinds) + 90)
     )

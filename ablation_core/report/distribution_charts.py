@@ -89,3 +89,27 @@ def positions(frame: pd.DataFrame, unit: str) -> alt.LayerChart:
     ]
     points = base.mark_point(opacity=0, size=90).encode(y=alt.Y("mean:Q", title=unit), tooltip=tooltip)
     return alt.LayerChart(layer=[band, *lines, points]).properties(height=260)
+
+
+def patches(frame: pd.DataFrame, unit: str, dark: bool = False) -> alt.Chart:
+    """A neuron's mean at each patch of the image, as a picture.
+
+    Args:
+        frame: columns row, column, mean, low, median, high.
+        dark: whether the page is dark; the greatest value is then the lightest.
+    """
+    return (
+        alt.Chart(frame)
+        .mark_rect()
+        .encode(
+            x=alt.X("column:O", title="patch, from the left", axis=alt.Axis(labelAngle=0, domain=False, ticks=False)),
+            y=alt.Y("row:O", title="patch, from the top", axis=alt.Axis(domain=False, ticks=False)),
+            color=alt.Color(
+                "mean:Q",
+                scale=alt.Scale(scheme="blues", reverse=dark, zero=False),
+                legend=alt.Legend(title=f"mean {unit}", orient="top", gradientLength=180, titleLimit=300),
+            ),
+            tooltip=[alt.Tooltip(f"{name}:Q", format=".4f") for name in ("mean", "median", "low", "high")],
+        )
+        .properties(height=380)
+    )

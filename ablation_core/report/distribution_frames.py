@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,6 +85,18 @@ def position_frame(found: ByPosition, head: int, neuron: int) -> pd.DataFrame:
     low, median, high = found.quantiles[:, :, head, neuron]
     mean = found.mean[:, head, neuron]
     return pd.DataFrame({"position": np.arange(len(mean)), "low": low, "median": median, "high": high, "mean": mean})
+
+
+def patch_frame(positions: pd.DataFrame) -> pd.DataFrame:
+    """The positions of an image's patches with their row and column; what stands before them (CLS, registers) is left out.
+
+    Args:
+        positions: as `position_frame` makes them.
+    """
+    side = math.isqrt(len(positions))
+    patches = positions.iloc[len(positions) - side**2 :]
+    number = np.arange(side**2)
+    return patches.assign(row=number // side, column=number % side)
 
 
 def all_neurons_frame(

@@ -14,12 +14,14 @@ from ablation_core.engine.metrics import metrics_in
 from ablation_core.experiments.results import AblationResult
 from ablation_core.methods.registry import constant_values, usual_constants
 from ablation_core.report.numbers import number
+from ablation_core.report.sentences import is_constant
 from ablation_core.selection import ModelShape, Selection
 
 if TYPE_CHECKING:
     from ablation_core.experiments.noise_floor import NoiseFloor
 
 GRID_BINS = 40
+SPLIT = ("unavoidable loss", "extra loss from an unusual value")
 
 
 def head_frame(values: np.ndarray, shape: ModelShape, picked: set[tuple[int, int]]) -> pd.DataFrame:
@@ -204,3 +206,19 @@ def result_frame(result: AblationResult) -> pd.DataFrame:
         moved = {"moved": row.displacement.moved, "residual": row.displacement.norm_change}
         rows.append({"method": row.method, **row.performance.figures(), **moved, **changes})
     return pd.DataFrame(rows)
+
+
+def split_frame(result: AblationResult) -> pd.DataFrame:
+    """A row per constant method and part of its increase in loss: what even the optimal constants cost, and what it costs
+    beyond them; empty where these were not learned. Columns kind, part, start, end (nats per prediction)."""
+    rows = {row.method: row for row in result.results}
+    parts: list[dict[str, object]] = []
+    if "optimal" in rows and result.neurons:
+        least = rows["optimal"].change["loss"].mean
+        for row in result.results:
+            if row.method == "optimal" or (is_constant(row.method) and row.excess is not None):
+                parts.append({"kind": row.method, "part": SPLIT[0], "start": 0.0, "end": least})
+            if is_constant(row.method) and row.excess is not None:
+                parts.append({"kind": row.method, "part": SPLIT[1], "start": least, "end": least + row.excess.mean})
+    frame = pd.DataFrame(parts, columns=["kind", "part", "start", "end"])
+    return frame[np.isfinite(frame["end"].astype(float))]

@@ -3,32 +3,41 @@
 Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are those of `charts.mark_of`.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from ablation_core.engine.metrics import Metric
-from ablation_core.report.charts import DARK_INK, GREY, LIGHT_INK, ink, mark_of
+from ablation_core.report.charts import CURVE, GREY, HARM, HELP, OUTLIER, cell_ink, ink, mark_of, span_of, spanned
 from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import STATES
 from ablation_core.selection import Head
 
-HARM, HELP = "#dd6315", "#2f86c9"
-FADED = {HARM: "rgba(221,99,21,0.03)", HELP: "rgba(47,134,201,0.03)"}  # to nothing, on white as on black
+
+def faded(colour: str) -> str:
+    """The colour to nothing, on white as on black."""
+    return f"rgba({', '.join(str(int(colour[place : place + 2], 16)) for place in (1, 3, 5))}, 0.03)"
+
+
 MOST_LABELLED = 200  # cells with their values written in them
+AGREE, DISAGREE = CURVE, "#b08a00"
 
 
-def _ink_on(strong: str, dark: bool) -> Any:
-    """The colour of numbers on coloured cells: dark, but for pale cells of a dark page, which shows through them."""
-    return alt.condition(strong, alt.value(DARK_INK), alt.value(LIGHT_INK)) if dark else alt.value(DARK_INK)
-
-
-def _in_points(frame: pd.DataFrame, form: str, *columns: str) -> tuple[pd.DataFrame, str]:
-    """Differences of shares in percentage points, with their format; everything else as it is."""
+def _in_points(base: alt.Chart, form: str, *columns: str) -> tuple[alt.Chart, str, float]:
+    """Differences of shares in percentage points, with their format and factor; everything else as it is."""
     if not is_points(form):
-        return frame, form
-    return frame.assign(**{name: 100 * frame[name] for name in columns}), form[:-1] + "f"
+        return base, form, 1.0
+    points = {name: f"isValid(datum['{name}']) ? 100 * datum['{name}'] : null" for name in columns}
+    return base.transform_calculate(**points), form[:-1] + "f", 100.0
+
+
+def deepest(frame: pd.DataFrame, factor: float = 1.0) -> float:
+    """The change that gets the deepest colour of `effect_map`: the largest but for outliers, which get it too."""
+    sizes = factor * frame["value"].abs()
+    return max(min(sizes.max(), OUTLIER * sizes.quantile(0.75)), 1e-12) if len(frame) else 1.0
 
 
 def effect_map(
@@ -42,47 +51,78 @@ def effect_map(
 ) -> alt.LayerChart:
     """Every head's change, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
+    Args:
+        frame: as `run_frames.map_frame` makes it.
+        metric: what is drawn; changes for the worse are red.
+        dark: whether it is drawn on a dark page.
+        start: the head outlined at first; then the browser moves the outline to a clicked head by itself, and the chart
+            stays as it is. None where the outline is the frame's.
+    """
+    axes = (Axis("layer", range(layers)), Axis("head", range(heads)[::-1]))
+    first = None if start is None else {"layer": start[0], "head": start[1]}
+    return effect_cells(frame, title, metric, *axes, {"label": "head"}, layers * heads <= MOST_LABELLED, dark, first)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of a map: the column that it shows, which is also its title, and the column's values in their order."""
+
+    column: str
+    values: Sequence[int | str]
+
+
+def effect_cells(
+    frame: pd.DataFrame,
+    title: str,
+    metric: Metric,
+    x: Axis,
+    y: Axis,
+    named: Mapping[str, str],
+    labelled: bool,
+    dark: bool = False,
+    start: Mapping[str, int | str] | None = None,
+) -> alt.LayerChart:
+    """A map of changes, each a cell, clickable as the selection `pick`.
+
     The colour is the value, always, on a square-root scale, so that small changes show beside large ones. Significant
     ones are bold or, on a map too large for numbers, have a dot; estimates are italic or have a ring. (Vega drops dashes
     and, on discrete fields, opacity from rectangles.)
 
     Args:
-        frame: as `run_frames.map_frame` makes it.
-        metric: what is drawn; changes for the worse are orange.
-        dark: whether it is drawn on a dark page.
-        start: the head outlined at first; then the browser moves the outline to a clicked head by itself, and the chart
-            stays as it is. None where the outline is the frame's.
+        frame: the axes' columns, value, low, high, q, state, picked, estimate.
+        named: columns that say what a cell is, with the words for them.
+        labelled: whether there is room for numbers.
+        start: the cell outlined at first, by the axes' columns; see `effect_map`.
     """
-    frame, form = _in_points(frame, metric.cell_format, "value", "low", "high", "estimate")
-    most = max(frame["value"].abs().max(), 1e-12) if len(frame) else 1.0
+    base, form, factor = _in_points(alt.Chart(frame), metric.cell_format, "value", "low", "high", "estimate")
+    most = deepest(frame, factor)
     below, above = (HELP, HARM) if metric.worse > 0 else (HARM, HELP)
     domain = [0, most] if metric.divergence else [-most, -1e-9 * most, 1e-9 * most, most]
-    colours = [FADED[above], above] if metric.divergence else [below, FADED[below], FADED[above], above]
-    places = {"layer": list(range(layers)), "head": list(range(heads))}
-    base = alt.Chart(frame).encode(
+    colours = [faded(above), above] if metric.divergence else [below, faded(below), faded(above), above]
+    base = base.encode(
         x=alt.X(
-            "layer:O",
-            title="layer",
-            scale=alt.Scale(domain=places["layer"]),
+            f"{x.column}:O",
+            title=x.column,
+            scale=alt.Scale(domain=list(x.values)),
             axis=alt.Axis(labelAngle=0, domain=False, ticks=False, labelOverlap=True),
         ),
         y=alt.Y(
-            "head:O",
-            title="head",
-            scale=alt.Scale(domain=places["head"][::-1]),
+            f"{y.column}:O",
+            title=y.column,
+            scale=alt.Scale(domain=list(y.values)),
             axis=alt.Axis(domain=False, ticks=False, labelOverlap=True),
         ),
     )
-    first: dict[str, Any] = (
-        {} if start is None else {"value": [{"layer": start[0], "head": start[1]}], "clear": False, "empty": False}
-    )
-    pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle=False, **first)
+    first: dict[str, Any] = {"toggle": "true"}
+    if start is not None:
+        first = {"value": [dict(start)], "toggle": False, "empty": False}
+    pick = alt.selection_point(name="pick", fields=[x.column, y.column], clear=False, **first)
     cells = (
         base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808090", strokeWidth=1)
         .encode(
             color=alt.Color(
                 "value:Q",
-                scale=alt.Scale(type="sqrt", domain=domain, range=colours),
+                scale=alt.Scale(type="sqrt", domain=domain, range=colours, clamp=True),
                 legend=alt.Legend(
                     title=title,
                     orient="top",
@@ -93,7 +133,7 @@ def effect_map(
                 ),
             ),
             tooltip=[
-                alt.Tooltip("label:N", title="head"),
+                *(alt.Tooltip(f"{column}:N", title=words) for column, words in named.items()),
                 alt.Tooltip("value:Q", title=title, format=form),
                 alt.Tooltip("low:Q", title="95 % interval from", format=form),
                 alt.Tooltip("high:Q", title="to", format=form),
@@ -111,8 +151,9 @@ def effect_map(
     outline = base.transform_filter("datum.picked" if start is None else pick).mark_rect(
         fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
     )
-    strong = f"abs(datum.value) >= {0.65 * most}"
-    if layers * heads <= MOST_LABELLED:
+    share = f"sqrt(min(abs(datum.value) / {most}, 1))"
+    written = alt.expr(f"datum.value > 0 ? {cell_ink(share, above, dark)} : {cell_ink(share, below, dark)}")
+    if labelled:
         shown = base.transform_calculate(
             shown=f"format(datum.value, '{form}')"
         ).transform_calculate(
@@ -124,43 +165,43 @@ def effect_map(
             fontStyle=alt.expr(f"datum.state === '{STATES[2]}' ? 'italic' : 'normal'"),
             cursor="pointer",
             tooltip=None,
-        ).encode(text=alt.Text("shown:N"), color=_ink_on(strong, dark))
+            color=written,
+        ).encode(text=alt.Text("shown:N"))
     else:
-        marks = (
-            base.transform_filter(f"datum.state !== '{STATES[1]}'")
-            .mark_point(
-                size=12,
-                strokeWidth=1,
-                fillOpacity=alt.expr(f"datum.state === '{STATES[0]}' ? 1 : 0"),
-                filled=True,
-                strokeOpacity=1,
-                cursor="pointer",
-                tooltip=None,
-            )
-            .encode(fill=_ink_on(strong, dark), stroke=_ink_on(strong, dark))
+        marks = base.transform_filter(f"datum.state !== '{STATES[1]}'").mark_point(
+            size=12,
+            strokeWidth=1,
+            fillOpacity=alt.expr(f"datum.state === '{STATES[0]}' ? 1 : 0"),
+            filled=True,
+            strokeOpacity=1,
+            cursor="pointer",
+            tooltip=None,
+            fill=written,
+            stroke=written,
         )
     chart = alt.LayerChart(layer=[cells, outline, marks])
-    return chart.properties(height=110 + max(150, min(34 * heads, 480)))
+    return chart.properties(height=110 + max(150, min(34 * len(y.values), 480)))
 
 
-def agreement_matrix(frame: pd.DataFrame, methods: list[str], dark: bool = False) -> alt.LayerChart:
-    """The rank correlation of every two methods, clickable as the selection `pair`.
+def agreement_matrix(frame: pd.DataFrame, methods: Sequence[str], dark: bool = False) -> alt.LayerChart:
+    """The rank correlation of every two methods, clickable as the selection `pick`.
 
     Args:
         frame: columns one, other, rho, low, high, heads.
     """
+    methods = list(methods)
     axis = alt.Axis(labelAngle=-35, labelOverlap=False, domain=False, ticks=False, title=None)
     base = alt.Chart(frame).encode(
         x=alt.X("one:N", scale=alt.Scale(domain=methods), axis=axis),
         y=alt.Y("other:N", scale=alt.Scale(domain=methods), axis=alt.Axis(domain=False, ticks=False), title=None),
     )
-    pair = alt.selection_point(name="pair", fields=["one", "other"], toggle=False)
+    pick = alt.selection_point(name="pick", fields=["one", "other"], toggle="true", clear=False)
     cells = (
         base.mark_rect(cornerRadius=3, stroke="#80808090", strokeWidth=1, cursor="pointer")
         .encode(
             color=alt.Color(
                 "rho:Q",
-                scale=alt.Scale(domain=[-1, -1e-9, 1e-9, 1], range=[HARM, FADED[HARM], FADED[HELP], HELP]),
+                scale=alt.Scale(domain=[-1, -1e-9, 1e-9, 1], range=[DISAGREE, faded(DISAGREE), faded(AGREE), AGREE]),
                 legend=None,
             ),
             tooltip=[
@@ -172,10 +213,11 @@ def agreement_matrix(frame: pd.DataFrame, methods: list[str], dark: bool = False
                 alt.Tooltip("heads:Q", title="heads"),
             ],
         )
-        .add_params(pair)
+        .add_params(pick)
     )
-    texts = base.mark_text(fontSize=12, cursor="pointer", tooltip=None).encode(
-        text=alt.Text("rho:Q", format=".2f"), color=_ink_on("abs(datum.rho) > 0.85", dark)
+    written = f"datum.rho > 0 ? {cell_ink('datum.rho', AGREE, dark)} : {cell_ink('-datum.rho', DISAGREE, dark)}"
+    texts = base.mark_text(fontSize=12, cursor="pointer", tooltip=None, color=alt.expr(written)).encode(
+        text=alt.Text("rho:Q", format=".2f")
     )
     return (cells + texts).properties(height=40 * len(methods) + 90)
 
@@ -186,10 +228,12 @@ def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
     Args:
         frame: columns label, neuron, estimate, error, picked.
     """
-    frame, form = _in_points(frame, form, "estimate", "error")
-    base = alt.Chart(frame.assign(low=frame["estimate"] - frame["error"], high=frame["estimate"] + frame["error"]))
+    base, form, factor = _in_points(alt.Chart(frame), form, "estimate", "error")
+    base = base.transform_calculate(low="datum.estimate - datum.error", high="datum.estimate + datum.error")
+    span = span_of(frame["estimate"], factor=factor)
+    y = alt.Y("estimate:Q", **spanned(span, title, alt.Scale(zero=True)))
     x = alt.X("neuron:O", title="neuron", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False))
-    pick = alt.selection_point(name="pick", fields=["neuron"], toggle=False)
+    pick = alt.selection_point(name="pick", fields=["neuron"], toggle="true", clear=False)
     tooltip = [
         alt.Tooltip("label:N", title="neuron"),
         alt.Tooltip("estimate:Q", title="instant estimate", format=form),
@@ -199,7 +243,7 @@ def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
         base.mark_bar(cursor="pointer", cornerRadius=2)
         .encode(
             x=x,
-            y=alt.Y("estimate:Q", title=title),
+            y=y,
             color=alt.condition("datum.estimate > 0", alt.value(HARM), alt.value(HELP)),
             opacity=alt.condition("datum.picked", alt.value(1), alt.value(0.55)),
             tooltip=tooltip,
@@ -216,38 +260,48 @@ def pair_scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str
     Args:
         frame: columns label, x, y.
     """
-    frame, form = _in_points(frame, form, "x", "y")
-    ends = [min(frame["x"].min(), frame["y"].min()), max(frame["x"].max(), frame["y"].max())]
+    base, form, factor = _in_points(alt.Chart(frame), form, "x", "y")
+    ends = list(pair_ends(frame, factor))
     line = alt.Chart(pd.DataFrame({"x": ends, "y": ends})).mark_line(
         color=GREY, strokeDash=[4, 4], strokeWidth=1, tooltip=None
     )
-    same = alt.Scale(domain=ends, nice=True, zero=False)  # where a diagonal means equality, both axes are the same
-    x, y = alt.X("x:Q", title=f"{one}: {unit}", scale=same), alt.Y("y:Q", title=f"{other}: {unit}", scale=same)
-    points = (
-        alt.Chart(frame)
-        .mark_point(filled=True, size=60, opacity=0.75, color=HELP)
-        .encode(
-            x=x,
-            y=y,
-            tooltip=[
-                alt.Tooltip("label:N", title="head"),
-                alt.Tooltip("x:Q", title=one, format=form),
-                alt.Tooltip("y:Q", title=other, format=form),
-            ],
-        )
+    # Where a diagonal means equality, both axes are the same.
+    same, span = alt.Scale(domain=ends, nice=False, zero=False), span_of(frame["x"], frame["y"], factor=factor)
+    x = alt.X("x:Q", **spanned(span, f"{one}: {unit}", same))
+    y = alt.Y("y:Q", **spanned(span, f"{other}: {unit}", same))
+    points = base.mark_point(filled=True, size=60, opacity=0.75, color=GREY).encode(
+        x=x,
+        y=y,
+        tooltip=[
+            alt.Tooltip("label:N", title="head"),
+            alt.Tooltip("x:Q", title=one, format=form),
+            alt.Tooltip("y:Q", title=other, format=form),
+        ],
     )
     return (line.encode(x=x, y=y) + points).properties(height=300)
 
 
+def pair_ends(frame: pd.DataFrame, factor: float = 1.0) -> tuple[float, float]:
+    """Where both axes of `pair_scatter` end: a little beyond the least and the greatest value."""
+    low, high = (factor * float(frame[["x", "y"]].agg(end).agg(end)) for end in ("min", "max"))
+    room = 0.04 * ((high - low) or 1.0)
+    return low - room, high + room
+
+
 def pruning_curves(
-    bands: pd.DataFrame, points: pd.DataFrame, title: str, form: str, levels: dict[str, float], dark: bool = False
+    bands: pd.DataFrame,
+    points: pd.DataFrame,
+    title: str,
+    form: str,
+    levels: Mapping[str, float] | Sequence[tuple[str, float]],
+    dark: bool = False,
 ) -> alt.LayerChart:
     """One line per method with its band over seeds, every seed's points behind it, and levels as labelled rules.
 
     Args:
         bands: columns kind, percent, mean, low, high.
         points: columns kind, seed, percent, value.
-        levels: words → height, such as the baseline's.
+        levels: words → height, such as the baseline's; or such pairs.
     """
     kinds = list(dict.fromkeys(points["kind"]))
     marks = [mark_of(kind) for kind in kinds]
@@ -262,7 +316,7 @@ def pruning_curves(
     def y(column: str) -> alt.Y:
         return alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(format=form))
 
-    rules = pd.DataFrame([{"words": words, "value": value} for words, value in levels.items()])
+    rules = pd.DataFrame([{"words": words, "value": value} for words, value in dict(levels).items()])
     level = alt.Chart(rules).encode(y=y("value"))
     lines = level.mark_rule(color=GREY, strokeWidth=1.2, strokeDash=[6, 3], tooltip=None)
     words = level.mark_text(

@@ -3,6 +3,8 @@
 import math
 from collections import Counter
 
+from ablation_core.data.references import is_task
+from ablation_core.data.uploads import named
 from ablation_core.engine.metrics import METRICS
 from ablation_core.report.numbers import amount, number, span_text
 from ablation_core.report.run_frames import HeadEstimates, significant_heads
@@ -26,7 +28,7 @@ def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
     most_taken = "at most " if "looks_after_sequences" in result.description else ""
     text = (
         f"With {method}, **{len(significant)} of {count} heads**{so_far} have a significant effect on {what} ({rule}), on "
-        f"{most_taken}{data['predictions']:,} predictions of {data['ref']}."
+        f"{most_taken}{data['predictions']:,} predictions of {named(data['ref'])}."
     )
     most = max(changes, key=lambda head: abs(changes[head]))
     kept = result.rows[most][method]["change"][metric]
@@ -44,16 +46,17 @@ def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
 
 def shown_sentence(described: dict) -> str:
     """What a run is of: model, data, statistics, settings."""
-    data, made = described["data"], described["statistics"]
+    data, made, positions = described["data"], described["statistics"], described.get("positions", "all")
     windows = f" of {data['seq_len']} tokens" if data["seq_len"] else ""
+    units = "windows" if data["seq_len"] else "prompts" if is_task(data["ref"]) else "images"
     text = (
-        f"Shown: {described['model']['ref']} on {data['predictions']:,} predictions of {data['ref']} ({data['split']} "
-        f"part), {data['sequences']:,} {'windows' if data['seq_len'] else 'images'}{windows}, seed {data['seed']}"
-    )
+        f"Shown: {described['model']['ref']} on {data['predictions']:,} predictions of {named(data['ref'])} ({data['split']} "
+        f"part), {data['sequences']:,} {units}{windows}, seed {data['seed']}"
+    ) + (f", ablated at positions {positions}" if positions != "all" else "")
     if made is None:
         return f"{text}."
     return (
-        f"{text}; replacement values from {made['tokens']:,} positions of {made['data']} (statistics {made['digest'][:8]}), "
+        f"{text}; replacement values from {made['tokens']:,} positions of {named(made['data'])} (statistics {made['digest'][:8]}), "
         f"{described['bins']} bins for the peak."
     )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ablation_core.experiments.results import AblationResult, MethodResult
 from ablation_core.report.numbers import amount, number, span_text
 
 if TYPE_CHECKING:
+    from ablation_core.experiments.by_token import TokenHarm
     from ablation_core.experiments.noise_floor import NoiseFloor
     from ablation_core.stats.intervals import Interval
 
@@ -69,34 +71,49 @@ def comparison(result: AblationResult) -> str:
 
 
 def loss_split(result: AblationResult, method: str) -> str:
-    """How much of a method's increase in loss is lost information and how much comes from displacement, where the
-    optimal constants were learned. The split is between constants: a resampled value can cost less than any of them."""
+    """What even the optimal constants cost, where they were learned, and what the method's constants cost beyond them.
+
+    The split is between constants: a resampled value can cost less than any of them. `frames.split_frame` has it of all.
+    """
     rows = {row.method: row for row in result.results}
     optimal = rows.get("optimal")
-    if (
-        optimal is None
-        or optimal.learning is None
-        or not result.neurons
-        or not math.isfinite(optimal.change["loss"].mean)
-    ):
+    if optimal is None or optimal.learning is None or not result.neurons:
         return ""
-    learning = optimal.learning
+    if not math.isfinite(optimal.change["loss"].mean):
+        return ""
+    learning, row = optimal.learning, rows.get(method)
     settled = "converged" if learning.converged else "the loss was still falling slightly when learning ended"
     text = (
         f"Unavoidable loss: the optimal constants, learned on the statistics part starting from the {learning.start} "
         f"({settled}), still change the loss by {number(optimal.change['loss'].mean, _CHANGE)} nats per prediction."
     )
-    others = [rows[method]] if method != "optimal" and method in rows else list(rows.values())
-    parts = []
-    for row in others:
-        if is_constant(row.method) and row.excess is not None and math.isfinite(row.excess.mean):
-            span = (
-                ""
-                if row.excess.low is None or row.excess.high is None
-                else f" ({span_text(row.excess.low, row.excess.high, _CHANGE)})"
-            )
-            parts.append(f"{row.method} {number(row.excess.mean, _CHANGE)}{span}")
-    return text + (f" Extra loss from an unusual value: {'; '.join(parts)}." if parts else "")
+    extra = row.excess if row is not None and is_constant(method) else None
+    if extra is None or not math.isfinite(extra.mean):
+        return text
+    span = "" if extra.low is None or extra.high is None else f" ({span_text(extra.low, extra.high, _CHANGE)})"
+    return f"{text} Extra loss from an unusual value: {method} {number(extra.mean, _CHANGE)}{span}."
+
+
+def harm_sentence(harms: Sequence[TokenHarm], things: str = "predictions") -> str:
+    """Which tokens lose most in sum: the first with its figures, the next two behind it.
+
+    Args:
+        harms: as `by_token.harm_by_token` sorts them.
+        things: what is counted.
+    """
+    losing = [harm for harm in harms if harm.total > 0]
+    if not losing:
+        return "No token's loss rises in sum."
+    count, first = sum(harm.predictions for harm in harms), losing[0]
+    text = f"{first.token}: {first.predictions:,} of {count:,} {things}, {_each(first)}, {first.share:.0%} of all harm."
+    if others := losing[1:3]:
+        named = (f"{harm.token} ({harm.predictions:,}, {_each(harm)}, {harm.share:.0%})" for harm in others)
+        text += f" Then {' and '.join(named)}."
+    return text
+
+
+def _each(harm: TokenHarm) -> str:
+    return f"{number(harm.mean, '.2f' if harm.mean >= 0.1 else '.1g')} nats each"
 
 
 def is_constant(method: str) -> bool:

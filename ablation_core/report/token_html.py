@@ -13,25 +13,26 @@ import numpy as np
 from PIL import Image
 
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.report.charts import HARM, HELP
 from ablation_core.report.numbers import number
 
-WORSE, BETTER = (221, 74, 30), (47, 134, 201)
+WORSE, BETTER = (tuple(int(one[at : at + 2], 16) for at in (1, 3, 5)) for one in (HARM, HELP))
 _DEEPEST = 0.62
 
 
 @dataclass(frozen=True)
 class ShadedToken:
-    """A token as it is written, its change of loss in nats (None: not predicted), and a tooltip."""
+    """A token as it is written, its change of loss in nats (None: not predicted), and its details."""
 
     text: str
     change: float | None = None
-    tooltip: str = ""
+    details: str = ""
 
 
 def colour(change: float, full: float) -> str:
     """The CSS colour of a change of loss; `full` nats and more get the deepest."""
     if not np.isfinite(change):
-        return f"rgba({WORSE[0]},{WORSE[1]},{WORSE[2]},0.9)"
+        return f"rgba({WORSE[0]},{WORSE[1]},{WORSE[2]},0.75)"
     red, green, blue = WORSE if change > 0 else BETTER
     return f"rgba({red},{green},{blue},{_DEEPEST * min(1.0, abs(change) / full):.3f})"
 
@@ -43,25 +44,30 @@ def full_scale(changes: np.ndarray) -> float:
 
 
 def shaded_text(tokens: Sequence[ShadedToken], full: float) -> str:
-    """One block of text, each token in its colour with its tooltip."""
-    spans = []
+    """One block of text, each token in its colour with its details.
+
+    The details are shown by `ui/page.js`, by click and keyboard: Tab reaches the first token, and arrows the others.
+    """
+    spans, reached = [], False
     for token in tokens:
-        text = escape(token.text).replace("\n", "<span style='opacity:.45'>⏎</span>\n")
+        text = escape(token.text).replace("\n", "<span style='opacity:.7'>⏎</span>\n")
         if token.change is None:
-            spans.append(f'<span style="opacity:.6">{text}</span>')
+            spans.append(f'<span style="opacity:.7">{text}</span>')
             continue
-        tooltip = escape(token.tooltip, quote=True).replace("\n", "&#10;")
+        details, label = (escape(one, quote=True).replace("\n", "&#10;") for one in (token.details, token.text))
+        named = f'aria-label="{label}"' if token.text.strip() else 'aria-label="white space"'
         spans.append(
-            f'<span title="{tooltip}" style="background:{colour(token.change, full)};border-radius:3px;'
-            f'box-decoration-break:clone">{text}</span>'
+            f'<span role="button" tabindex="{-reached}" {named} data-details="{details}" '
+            f'style="background:{colour(token.change, full)}">{text}</span>'
         )
+        reached = True
     return (
         '<div style="font-family:monospace;font-size:.86rem;line-height:1.75;white-space:pre-wrap;'
         f'overflow-wrap:anywhere;border-left:3px solid #80808055;padding-left:.8em">{"".join(spans)}</div>'
     )
 
 
-def scale_legend(full: float) -> str:
+def scale_legend(full: float, what: str = "each token's loss; click a token for its predictions") -> str:
     """The colours with what they stand for."""
     steps = "".join(
         f'<span style="display:inline-block;width:22px;height:14px;background:{colour(share * full, full)}"></span>'
@@ -69,7 +75,7 @@ def scale_legend(full: float) -> str:
     )
     return (
         f'<div style="font-size:.82rem;opacity:.9">loss −{full:g} nats or lower &nbsp;{steps}&nbsp; +{full:g} nats or '
-        f"higher &nbsp;·&nbsp; change of each token's loss; hover over a token for its predictions</div>"
+        f"higher &nbsp;·&nbsp; change of {what}</div>"
     )
 
 

@@ -12,7 +12,7 @@ What is kept in the cache folder is each side's change by sequence, head by head
 with a third data set measures only that.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class ComparisonProgress:
     result: ComparisonResult | None = None
 
 
-def comparison_steps(one: Side, other: Side, spec: ComparisonSpec, folder: Path) -> Iterator[ComparisonProgress]:
+def comparison_steps(one: Side, other: Side, spec: ComparisonSpec, folder: Path) -> Generator[ComparisonProgress]:
     """Measure both sides, head by head; what is kept already is done at once.
 
     Raises:

@@ -15,6 +15,7 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.activations.neuron_summary import summarise_neuron
+from ablation_core.data.uploads import named
 from ablation_core.engine.metrics import Metric, metrics_in
 from ablation_core.presentation import Presented
 from ablation_core.report import charts, code, export, frames
@@ -24,6 +25,7 @@ from ablation_core.report.sentences import comparison, verdict
 from ablation_core.server import access
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.together.keep import keep_popover
+from ablation_core.ui.widgets import copy_buttons
 
 if TYPE_CHECKING:
     from ablation_core.ui.ablation_job import AblationProgress
@@ -79,11 +81,10 @@ def row(content: ExportContent) -> None:
     st.divider()
     st.markdown("**Export**")
     with st.container(horizontal=True):
-        with st.popover("Copy as Python", help="A script that prints the numbers of this page."):
-            st.caption("Run it in the project's folder. It prints the numbers of this page as JSON.")
+        copy_buttons({"Copy as Python": content.script, "Copy as command": content.command})
+        with st.popover("Show the code", help="A script and a command line that print the numbers of this page."):
+            st.caption("Run them in the project's folder; the script prints JSON, and so does the command with --json.")
             st.code(content.script, language="python", wrap_lines=True)
-        with st.popover("Copy as command", help="A command line that prints the numbers of this page."):
-            st.caption("Run it in the project's folder; add --json to print every digit.")
             st.code(content.command, language="bash", wrap_lines=True)
         with st.popover("Charts", help="Every chart of this page as a PNG or SVG file."):
             for title, chart in content.charts.items():
@@ -139,7 +140,7 @@ def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
     """The exports of the Ablate page, once something is measured."""
     result, floor = outcome.result, outcome.floor
     assert result is not None
-    title = f"{result.model['ref']} without {result.select or 'any neurons'}, on {result.data['ref']}"
+    title = f"{result.model['ref']} without {result.select or 'any neurons'}, on {named(result.data['ref'])}"
 
     def changes(metric: Metric) -> alt.LayerChart:
         frame = frames.change_frame(result, metric.name, view.method, floor)

@@ -11,7 +11,7 @@ from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import estimate_sentence
 from ablation_core.report.sentences import floor_words
 from ablation_core.runs.sweep_result import SweepResult
-from ablation_core.ui.widgets import dark_page, page_link
+from ablation_core.ui.widgets import dark_page, draw, newly_clicked, page_link
 
 LARGEST = 20  # neurons listed
 
@@ -27,18 +27,24 @@ def show_head(result: SweepResult, head: str, term: str, method: str, metric: st
     frame = run_frames.method_frame(result, head, metric, method)
     if len(frame):
         floor = result.floor(method, metric)
-        st.altair_chart(
-            charts.changes(frame, title, is_points(METRICS[metric].change_format)),
-            alt=f"{title} without head {head}, by method, with 95 % intervals.",
+        points = is_points(METRICS[metric].change_format)
+        banded = bool(frame["floor_low"].notna().any())
+        draw(
+            charts.changes,
+            frame,
+            title=title,
+            points=points,
+            variant=(tuple(frame["kind"]), banded, charts.change_span(frame, points)),
+            key="one head",
+            alt="The change by each method with its 95 % interval, without this head.",
         )
         band = f" Grey bands: noise floor, {floor_words(floor[2])} (layers in turn)." if floor else ""
         st.caption(f"95 % intervals, paired.{band}")
     else:
         st.caption("Not measured yet.")
-    here = st.query_params.to_dict()
-    page_link("app.py", f"Head {head} at a glance", here | {"select": head})
-    page_link("pages/distributions.py", f"Distributions of {term}", here | {"neuron": term})
-    page_link("pages/ablate.py", f"Ablate {term}", here | {"select": term})
+    page_link("app.py", f"Head {head} at a glance", {"select": head})
+    page_link("pages/distributions.py", f"Distributions of {term}", {"neuron": term})
+    page_link("pages/ablate.py", f"Ablate {term}", {"select": term})
 
 
 def show_estimates(
@@ -76,10 +82,7 @@ def show_estimates(
         frame = run_frames.estimate_frame(result, method, metric, estimates)
         st.markdown("**Estimate and exact change**")
         if len(frame):
-            st.altair_chart(
-                run_charts.pair_scatter(frame, "estimate", "exact", title, form),
-                alt=f"Each measured head's estimated and exact {title} by {method}. {sentence}",
-            )
+            _scatter(frame, "estimate", "exact", title, form, f"Each measured head's estimated and exact {title}.")
             st.caption("One point per head; on the dashed line the estimate equals the exact change.")
         else:
             st.caption("No exact changes to compare with yet.")
@@ -87,18 +90,20 @@ def show_estimates(
         st.markdown(f"**The neurons of head {head}, one at a time (estimated)**")
         layer, number = map(int, head.split("."))
         own = neurons[(neurons["layer"] == layer) & (neurons["head"] == number)].sort_values("neuron")
-        key = f"neurons of {head}"
 
         def pick_neuron() -> None:
-            if clicked := st.session_state[key].selection.get("pick"):
-                st.session_state["head"] = f"{head}:{int(clicked[0]['neuron'])}"
+            if clicked := newly_clicked("neurons of the head"):
+                st.session_state["head"] = f"{head}:{int(clicked[-1]['neuron'])}"
 
-        st.altair_chart(
-            run_charts.neuron_bars(own.assign(picked=own["label"] == term), title, form),
-            key=key,
-            on_select=pick_neuron,
-            selection_mode="pick",
-            alt=f"Estimated {title} without each neuron of head {head} by {method}, with standard errors.",
+        draw(
+            run_charts.neuron_bars,
+            own.assign(picked=own["label"] == term),
+            title=title,
+            form=form,
+            variant=charts.span_of(own["estimate"]),
+            key="neurons of the head",
+            on_pick=pick_neuron,
+            alt=f"Estimated {title} without each neuron of the head, with standard errors.",
         )
         st.caption("Thin lines: ± one standard error. Click a neuron to select it.")
     with st.expander(f"The {LARGEST} neurons of the model with the largest estimates"):
@@ -120,17 +125,19 @@ def show_agreement(result: SweepResult, metric: str) -> None:
         return
 
     def pick_pair() -> None:
-        if clicked := st.session_state["matrix"].selection.get("pair"):
-            st.session_state["one"], st.session_state["other"] = clicked[0]["one"], clicked[0]["other"]
+        if clicked := newly_clicked("matrix"):
+            st.session_state["one"], st.session_state["other"] = clicked[-1]["one"], clicked[-1]["other"]
 
     matrix_column, scatter_column = st.columns(2, gap="large")
     with matrix_column:
         st.markdown("**Rank correlation over the heads (Spearman's ρ)**")
-        st.altair_chart(
-            run_charts.agreement_matrix(frame, result.methods, dark_page()),
+        draw(
+            run_charts.agreement_matrix,
+            frame,
+            methods=tuple(result.methods),
+            dark=dark_page(),
             key="matrix",
-            on_select=pick_pair,
-            selection_mode="pair",
+            on_pick=pick_pair,
             alt="Matrix of rank correlations: "
             + "; ".join(
                 f"{row.one} and {row.other} {row.rho:.2f}" for row in frame.itertuples() if row.one < row.other
@@ -147,8 +154,18 @@ def show_agreement(result: SweepResult, metric: str) -> None:
             help="The method on the y axis.",
         )  # fmt: skip
         pairs = run_frames.pair_frame(result, one, other, metric)
-        st.altair_chart(
-            run_charts.pair_scatter(pairs, one, other, title, form),
-            alt=f"Each head's {title} by {one} against {other}.",
-        )
+        _scatter(pairs, one, other, title, form, f"Each head's {title} by {one} against {other}.")
         st.caption("One point per head; on the dashed line both methods change it equally.")
+
+
+def _scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str, alt: str) -> None:
+    draw(
+        run_charts.pair_scatter,
+        frame,
+        one=one,
+        other=other,
+        unit=unit,
+        form=form,
+        variant=(run_charts.pair_ends(frame), charts.span_of(frame["x"], frame["y"])),
+        alt=alt,
+    )

@@ -8,6 +8,7 @@ import streamlit as st
 from ablation_core.activations.neuron_summary import NeuronSummary, summarise_neuron
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import STATISTICS_PREDICTIONS
+from ablation_core.data.uploads import named
 from ablation_core.errors import as_markdown
 from ablation_core.report import charts, distribution_charts, distribution_frames, frames
 from ablation_core.report.distribution_frames import ODDITIES, all_neurons_frame
@@ -111,7 +112,7 @@ def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
     for ref, reading, statistics in ((view.data_ref, one, view.statistics), (other_ref, two, other)):
         values = ", ".join(f"{kind} {number(value, '.4g')}" for kind, value in reading.values.items())
         st.markdown(
-            f"**{ref}** ({statistics.provenance['tokens']:,} positions): {values}, std {reading.std:.4g}. "
+            f"**{as_markdown(named(ref))}** ({statistics.provenance['tokens']:,} positions): {values}, std {reading.std:.4g}. "
             f"{reading.sentence}"
         )
     return bars.assign(share=bars["share"].abs())
@@ -137,22 +138,37 @@ def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame
             found = shared_positions(view.model, data, layer)
     name = f"{layer}.{head}:{neuron}"
     frame = distribution_frames.position_frame(found, head, neuron)
-    skip = st.toggle(
-        "Hide the first position", value=True, key="skip first", help="Its values are often far from all others."
+    if view.info.modality == "vision":
+        draw(
+            distribution_charts.patches,
+            distribution_frames.patch_frame(frame),
+            unit=f"activation of neuron {name}",
+            dark=dark_page(),
+            key="position picture",
+            alt="The neuron's mean activation at each patch of the image.",
+        )
+    else:
+        skip = st.toggle(
+            "Hide the first position", value=True, key="skip first", help="Its values are often far from all others."
+        )
+        draw(
+            distribution_charts.positions,
+            frame.iloc[1:] if skip else frame,
+            unit=f"activation of neuron {name}",
+            key="position picture",
+            alt="The neuron by position: mean, median and the range of the middle 80 % of the sequences.",
+        )
+        page.legend(("mean", "median"))
+    shown = (
+        "the mean at each patch."
+        if view.info.modality == "vision"
+        else "mean and median at each position; band: 10 % to 90 % quantile."
     )
-    draw(
-        distribution_charts.positions,
-        frame.iloc[1:] if skip else frame,
-        unit=f"activation of neuron {name}",
-        key="position picture",
-        alt=f"Neuron {name} by position: mean, median and the range of the middle 80 % of {found.sequences} sequences.",
-    )
-    page.legend(("mean", "median"))
     first = frame.iloc[0]
     st.caption(
         as_markdown(
-            f"Over {found.sequences} sequences of {found.data} (statistics part; at most {SEQUENCES} are run): mean and "
-            f"median at each position; band: 10 % to 90 % quantile. "
+            f"Over {found.sequences} {'images' if view.info.modality == 'vision' else 'sequences'} of {named(found.data)} "
+            f"(statistics part; at most {SEQUENCES} are run): {shown} "
             f"At the first position the mean is {number(first['mean'], '.4g')}."
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -12,11 +13,14 @@ from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.charts import mark_of
 from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
+from ablation_core.ui.learn.strip import show_strip
 from ablation_core.ui.run_controls import show_mine
 from ablation_core.ui.sidebar import View, read_view
-from ablation_core.ui.widgets import DISTRIBUTIONS_ONLY, page_link
+from ablation_core.ui.widgets import BROUGHT, DISTRIBUTIONS_ONLY, copy_buttons, page_link
 
 if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
     from ablation_core.models.loaded import LoadedModel
 
 PAGES = {
@@ -36,25 +40,14 @@ def asks_for_distributions(parameters: Iterable[str]) -> bool:
     return not DISTRIBUTIONS_ONLY.isdisjoint(parameters)
 
 
-# The dark theme's accent is light, so that it can be read as text: what is written on it must be dark.
-_STYLE = """<style>
-.stMainBlockContainer {padding-top: 3rem; padding-bottom: 2rem}
-@media (prefers-color-scheme: dark) {button[data-testid="stBaseButton-primary"] p {color: #11161c}}
+_FOLDER = Path(__file__).parent
+_STYLE = f"<style>{(_FOLDER / 'page.css').read_text(encoding='utf-8')}</style>"
+_SCRIPT = f"<script>{(_FOLDER / 'page.js').read_text(encoding='utf-8')}</script>"
+# For the back row: everything larger, and the sidebar away.
+_PROJECTED = """<style>
+html {font-size: 21px}
+[data-testid="stSidebar"], [data-testid="stExpandSidebarButton"] {display: none}
 </style>"""
-
-
-# Streamlit pushes an entry into the browser's history for each setting that it writes into the address, so that a change of
-# page made three, and Back showed other settings on the same page. One entry per page: settings replace it.
-_HISTORY = """<script>
-if (!window.oneEntryPerPage) {
-  window.oneEntryPerPage = true;
-  const push = history.pushState.bind(history);
-  history.pushState = (state, title, address) => {
-    const there = new URL(address ?? location.href, location.href);
-    there.pathname === location.pathname ? history.replaceState(state, title, address) : push(state, title, address);
-  };
-}
-</script>"""
 
 
 def open_page(title: str, icon: str, runs_model: bool = True) -> View:
@@ -63,11 +56,14 @@ def open_page(title: str, icon: str, runs_model: bool = True) -> View:
     Args:
         runs_model: False for a page that shows something before the model is loaded.
     """
-    open_frame(title, icon)
+    _open(title, icon)
+    show_strip()
     messages = st.container()
     try:
         with st.sidebar:
-            return read_view(runs_model, messages)
+            view = read_view(runs_model, messages)
+            _show_views(messages)
+            return view
     except AblationError as error:
         messages.error(as_markdown(error), icon="⚠️")
         st.stop()
@@ -79,19 +75,74 @@ _OLD_VALUES = {("odd", "unsure peak"): "uncertain peak", ("odd", "second mode"):
 
 def open_frame(title: str, icon: str) -> None:
     """Set the page up, with links to the others, for a page that needs no model."""
+    _open(title, icon)
+    main = st.container()
+    with st.sidebar:
+        _show_views(main)
+
+
+def _open(title: str, icon: str) -> None:
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
     for (name, old), new in _OLD_VALUES.items():
         if st.query_params.get(name) == old and name not in st.session_state:
             st.session_state[name] = new
     prepare_process()
-    st.html(_STYLE)
-    st.html(_HISTORY, unsafe_allow_javascript=True)
+    _keep_settings()
+    st.html(_STYLE + _SCRIPT, unsafe_allow_javascript=True)  # style alone would only apply once the page is drawn
     with st.sidebar:
         st.markdown("### Ablation Explorer")
-        here = st.query_params.to_dict()
         for path, label in PAGES.items():
-            page_link(path, label, here, icon=None)
+            page_link(path, label, {}, icon=None)
         show_mine(title)
+
+
+# Of all pages; the address has them, too.
+_SETTINGS = (
+    "model", "text", "images", "predictions", "select", "method", "bins", "metric", "methods", "every", "adaptive", "seeds",
+    "step", "whole", "head", "neuron", "prompt", "gaps", "one", "other", "compare", "with", "results", "projector",
+)  # fmt: skip
+
+
+def _keep_settings() -> None:
+    """Settings stay as they are on the way to pages that do not have them, and take what a link brings.
+
+    On a change of page Streamlit drops from the address what is bound to the page that is left; see `widgets.page_link`.
+    """
+    kept, state = st.session_state.setdefault("settings", {}), st.session_state
+    for name in _SETTINGS:
+        if brought := st.query_params.get_all(BROUGHT + name):
+            del st.query_params[BROUGHT + name]
+            state[name] = _read(name, brought)
+        if name in state:
+            kept[name] = state[name]
+        elif name in kept and name not in st.query_params:
+            state[name] = kept[name]
+
+
+def _read(name: str, values: list[str]) -> str | int | bool | list[str]:
+    """A setting from an address, as its widget has it."""
+    if name == "methods":
+        return values
+    if values[-1] in ("true", "false"):
+        return values[-1] == "true"
+    return int(values[-1]) if name in ("predictions", "bins", "step") else values[-1]
+
+
+def _show_views(main: DeltaGenerator) -> None:
+    """At the foot of the sidebar: the address to copy, a larger view for a projector, and a fresh start for the next class."""
+
+    def leave() -> None:
+        st.session_state["projector"] = False
+
+    copy_buttons({"Copy link": ""})
+    st.toggle(
+        "Projector view", key="projector", bind="query-params", help="Larger text and charts, without the sidebar."
+    )
+    st.html('<a href="./" target="_self" style="color: inherit">Reset all settings</a>')
+    if st.session_state["projector"]:
+        with main:
+            st.html(_PROJECTED)
+            st.button("Leave the projector view", on_click=leave)
 
 
 @contextmanager

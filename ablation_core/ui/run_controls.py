@@ -4,21 +4,28 @@ A page draws the ledger's finished units, whoever computes them; a job only says
 stopped run, of another session or of the command line are shown at once.
 """
 
+from __future__ import annotations
+
 import os
 import uuid
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from ablation_core.data.uploads import named
 from ablation_core.errors import AblationError, as_markdown
+from ablation_core.methods.registry import USUAL
 from ablation_core.server import access
 from ablation_core.server.jobs import Job
 from ablation_core.server.turns import FairLock
 from ablation_core.storage import CACHE
 from ablation_core.ui.shared import shared_jobs
 from ablation_core.ui.widgets import single_choice
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
 
 FOLDER = CACHE
 WITH_RUNS = ("Head map", "Pruning curves")
@@ -35,6 +42,33 @@ def me() -> str:
 def choose_measure(names: Sequence[str], help: str) -> str:
     """The choice of the metric that is drawn."""
     return single_choice(st.pills, "Metric", names, default="loss", key="metric", help=help)
+
+
+def choose_methods(usable: Sequence[str], help: str, more: DeltaGenerator) -> list[str]:
+    """The choice of methods, in the registry's order: the usual ones, and the variants where they are asked for or chosen.
+
+    Args:
+        more: where the variants are asked for.
+    """
+    usual = [name for name in usable if name in USUAL]
+    there = st.session_state.get("methods") or st.query_params.get_all("methods")
+    variants = more.checkbox(
+        "More methods",
+        value=any(name in usable and name not in USUAL for name in there),
+        key="more methods",
+        help="Offer the other ways to find the peak and to resample, and optimal constants.",
+    )
+    chosen = st.pills(
+        "Methods",
+        usable if variants else usual,
+        default=usual,
+        selection_mode="multi",
+        wrap=True,
+        key="methods",
+        bind="query-params",
+        help=help,
+    )
+    return [name for name in usable if name in chosen]
 
 
 def choose_place() -> str | None:
@@ -90,7 +124,7 @@ def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any
 
     def label(path: Path) -> str:
         described = kept[path].description if path in kept else view
-        text = f"{described['data']['predictions']:,} predictions of {described['data']['ref']}, "
+        text = f"{described['data']['predictions']:,} predictions of {named(described['data']['ref'])}, "
         if path == own and _running(own) is not None:
             text += "being measured"  # the count beside the progress bar is newer than this box
         else:
@@ -180,6 +214,7 @@ def controls(
     begin: str | None,
     lock: FairLock | None = None,
     saves: bool = True,
+    aside: bool = False,
 ) -> None:
     """The progress of the view's own run with a Stop button or, where something is left to do, a button that starts it.
 
@@ -188,6 +223,7 @@ def controls(
         begin: the label of that button; None where nothing is left.
         lock: that of the model, where this server runs it.
         saves: whether it saves what it finishes.
+        aside: whether something is shown already, so that starting is not the main thing to do.
     """
     for key in _under_way(own):
         if key != str(own):
@@ -198,7 +234,7 @@ def controls(
         st.caption("This server saves nothing, so long runs are not offered; earlier results are shown.")
     elif begin is not None:
         st.button(
-            begin, key=f"start {own.name}", type="primary", on_click=_start, args=(own, name, steps, lock),
+            begin, key=f"start {own.name}", type="secondary" if aside else "primary", on_click=_start, args=(own, name, steps, lock),
             help="It continues while you look at other pages, and can be stopped"
             + (": finished units are saved." if saves else "."),
         )  # fmt: skip

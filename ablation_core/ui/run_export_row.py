@@ -5,6 +5,7 @@ from collections.abc import Callable
 import altair as alt
 import pandas as pd
 
+from ablation_core.data.uploads import named
 from ablation_core.engine.metrics import METRICS
 from ablation_core.report import charts, code, export, run_charts, run_frames
 from ablation_core.report.numbers import is_points
@@ -40,7 +41,7 @@ def sweep_exports(
     title, form = row.change_heading, row.cell_format
     layers, heads = described["model"]["layers"], described["model"]["heads"]
     most_heads = heads if isinstance(heads, int) else max(heads)
-    what = f"{described['model']['ref']} without each head by {method}, on {described['data']['ref']}"
+    what = f"{described['model']['ref']} without each head by {method}, on {named(described['data']['ref'])}"
     first = sweep_sentence(result, method, metric)
 
     def heads_frame() -> pd.DataFrame:
@@ -101,7 +102,7 @@ def curve_exports(result: CurveResult, metric: str) -> ExportContent:
     """The curves, the table at 50 and 90 %, the ranks, and every point."""
     described, title, form = result.description, METRICS[metric].heading, METRICS[metric].axis_format
     drawn_units = "heads" if described["whole_heads"] else "neurons"
-    what = f"{described['model']['ref']} with more and more {drawn_units} removed, on {described['data']['ref']}"
+    what = f"{described['model']['ref']} with more and more {drawn_units} removed, on {named(described['data']['ref'])}"
     bands, points = run_frames.curve_frame(result, metric), run_frames.point_frame(result, metric)
     sentence = curve_sentence(result, metric)
     drawn = {

@@ -6,6 +6,7 @@ view.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from ablation_core import bundled
 from ablation_core.activations.neuron_summary import peak_distance
 from ablation_core.activations.statistics import Statistics, not_finite_sentence
 from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, TEXT_NAMES, is_task
-from ablation_core.data.uploads import list_uploads, reference
+from ablation_core.data.uploads import list_uploads, named, reference
 from ablation_core.errors import AblationError, DataError, as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
-from ablation_core.methods.registry import METHODS
+from ablation_core.methods.registry import METHODS, USUAL
 from ablation_core.models.info import Modality, ModelInfo, predicts_class
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SWITCHED = "model switched"
+_REMEMBERED = 20  # selections that can be undone
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
 _MODALITY_WORDS = {
@@ -45,16 +47,15 @@ _MODALITY_WORDS = {
 }
 
 
-DATA_KINDS: dict[
-    Modality, tuple[str, tuple[str, ...]]
-] = {  # the box of data that goes with a kind of model, and what it lists
+# the box of data that goes with a kind of model, and what it lists
+DATA_KINDS: dict[Modality, tuple[str, tuple[str, ...]]] = {
     "causal": ("text", TEXT_NAMES),
     "masked": ("text", TEXT_NAMES),
     "vision": ("images", IMAGE_NAMES),
     "text-classification": ("labelled", ()),
 }
 _RECORDS = ("csv", "jsonl", "parquet")
-_UPLOADED = {"text": ("text", *_RECORDS), "images": ("images",), "labelled": _RECORDS}
+UPLOADED = {"text": ("text", *_RECORDS), "images": ("images",), "labelled": _RECORDS}
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def read_view(runs_model: bool, main: DeltaGenerator) -> View:
         help="How many are scored with and without the ablation. More give narrower intervals and take longer.",
     )
     selection = _choose_selection(info, data_ref, statistics, main)
-    offered_methods = {name: row for name, row in METHODS.items() if info.modality in row.modalities}
+    usual_first = sorted(METHODS, key=lambda name: name not in USUAL)
+    offered_methods = {name: METHODS[name] for name in usual_first if info.modality in METHODS[name].modalities}
     method = st.selectbox(
         "Method",
         list(offered_methods),
@@ -139,7 +141,7 @@ def statistics_sentence(statistics: Statistics, whole: bool) -> str:
         skipped, f"without each sequence's first {skipped} positions"
     )
     return (
-        f"Statistics{'' if whole else ' so far'}: {made['tokens']:,} positions of {made['data']} (statistics part), "
+        f"Statistics{'' if whole else ' so far'}: {made['tokens']:,} positions of {named(made['data'])} (statistics part), "
         f"{without}. Effects are measured on the evaluation part, with the ablation at every position."
     )
 
@@ -175,7 +177,8 @@ def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tu
     """The statistics of the chosen data, its reference, and whether the statistics are whole."""
     allowed = access.ACCESS
     kind, listed = DATA_KINDS[info.modality]
-    uploaded = {reference(one): one.name for one in list_uploads() if one.kind in _UPLOADED[kind]}
+    uploaded = {reference(one): one.name for one in list_uploads() if one.kind in UPLOADED[kind]}
+    doubles = [name for name, count in Counter(uploaded.values()).items() if count > 1]
     names = allowed.offered_data(kind, (*listed, *uploaded))
     usual = DEFAULT_DATA.get(info.modality)
     typed = (
@@ -187,6 +190,7 @@ def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tu
         index=names.index(usual) if usual in names else 0 if names else None,
         key=kind,
         bind="query-params",
+        format_func=lambda ref: ref if uploaded.get(ref, ref) in doubles else uploaded.get(ref, ref),
         accept_new_options=not allowed.shared,
         placeholder="csv:FILE#TEXT,LABEL" if kind == "labelled" else None,
         help="What is predicted: the data that this server offers."
@@ -199,8 +203,6 @@ def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tu
             "Data, or upload a CSV, JSONL or Parquet file on the page Models and data."
         )
         st.stop()
-    if ref in uploaded:
-        st.caption(f"Your upload: {as_markdown(uploaded[ref])}")
 
     def read(ref: str) -> tuple[Statistics, str, bool]:
         allowed.check_data(ref)
@@ -234,7 +236,25 @@ def _choose_selection(info: ModelInfo, data_ref: str, statistics: Statistics, ma
         usual=usual,
     )  # fmt: skip
     _chips(selection)
+    _undo(selection, info)
     return selection
+
+
+def _undo(selection: Selection, info: ModelInfo) -> None:
+    """A button that brings back the selection before this one."""
+    past = st.session_state.setdefault(f"selections in {info.ref}", [])
+    if not past or past[-1] != str(selection):
+        past.append(str(selection))
+        del past[:-_REMEMBERED]
+
+    def undo() -> None:
+        past.pop()
+        st.session_state["select"] = past[-1]
+
+    before = as_markdown(past[-2] or "nothing selected") if len(past) > 1 else ""
+    st.button(
+        "Undo", disabled=not before, on_click=undo, help=f"Back to: {before}." if before else "Nothing to undo yet."
+    )
 
 
 def _last_usable(

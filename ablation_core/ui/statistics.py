@@ -17,7 +17,7 @@ from ablation_core.errors import as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
 from ablation_core.server import access, inventory
 from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_model
-from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page_link, run_action
+from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page_link, run_action, show_outcome
 
 _BINNING_WORDS = {"robust": "outliers clipped", "min-max": "full range"}
 FINE = (300, FINE_BINS, 1200)
@@ -25,7 +25,7 @@ FINE = (300, FINE_BINS, 1200)
 
 def show_statistics() -> None:
     """The statistics files, and what can be done with them."""
-    st.header("Statistics", anchor=False)
+    st.subheader("Statistics", anchor=False)
     st.markdown(
         "Every neuron's distribution, mean, median and peak: computed once for a model and a data set, then saved."
     )
@@ -37,7 +37,7 @@ def show_statistics() -> None:
     rows = [
         {
             "model": entry.provenance["model"],
-            "data": entry.provenance["data"],
+            "data": uploads.named(entry.provenance["data"]),
             "positions": f"{entry.provenance['tokens']:,}",
             "size": megabytes(entry.bytes),
             "from": "bundled" if inventory.is_bundled(entry) else "computed or imported here",
@@ -49,13 +49,14 @@ def show_statistics() -> None:
     st.dataframe(rows, hide_index=True, width="stretch")
     if entries:
         names = {
-            f"{e.provenance['model']} on {e.provenance['data']}, {e.provenance['tokens']:,} positions ({e.path.stem})": e
+            f"{e.provenance['model']} on {uploads.named(e.provenance['data'])}, {e.provenance['tokens']:,} positions ({e.path.stem})": e
             for e in entries
         }
         name = st.selectbox(
             "Statistics file", list(names), key="statistics", help="To see its provenance, to export or to delete it."
         )
         one_entry(name, names[name])
+    show_outcome("delete file")
 
 
 def is_offered(entry: CacheEntry) -> bool:
@@ -83,8 +84,9 @@ def one_entry(name: str, entry: CacheEntry) -> None:
                 why="Statistics that come with the project cannot be deleted." if ours else "",
             )  # fmt: skip
     if again:
-        keep_first = made["positions_left_out"] == 0
-        run_action(partial(compute, made["model"], made["data"], made["bins"], made["binning"], keep_first))
+        settings = (made["model"], made["data"], made["bins"], made["binning"], made["positions_left_out"] == 0)
+        run_action(partial(compute, *settings), "compute again")
+    show_outcome("compute again")
     with st.expander("Provenance"):
         st.table({"value": {key: str(value) for key, value in {**made, "digest": entry.digest}.items()}})
 
@@ -104,7 +106,7 @@ def import_form() -> None:
 
 def compute_form() -> None:
     """Compute statistics, or compute them again."""
-    st.subheader("Compute", anchor=False)
+    st.subheader("Compute statistics", anchor=False)
     here = [*bundled.NAMES, *(name for name in PACKAGED if fetched_folder(name))]
     left, right = st.columns(2, gap="large")
     ref = left.selectbox("Of the model", here, key="of", accept_new_options=True, help="Any model reference.")
@@ -125,7 +127,8 @@ def compute_form() -> None:
         )  # fmt: skip
         keep_first = st.toggle("Include the first position (BOS, CLS)", help="By default it is excluded.")
     if st.button("Compute statistics", type="primary", help="Any change on this page stops it."):
-        run_action(lambda: compute(ref, data_ref, bins, binning, keep_first))
+        run_action(lambda: compute(ref, data_ref, bins, binning, keep_first), "compute")
+    show_outcome("compute")
 
 
 def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bool) -> str:

@@ -1,7 +1,5 @@
 """Most affected tokens: the text shaded token by token, or the images or labelled texts, the largest increase in loss first."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -10,9 +8,11 @@ from ablation_core.data.dataset import Data
 from ablation_core.errors import as_markdown
 from ablation_core.experiments import per_prediction
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.by_token import harm_by_token, in_words
 from ablation_core.experiments.per_prediction import Predicted, PredictionEffects, class_name
 from ablation_core.methods.registry import METHODS
 from ablation_core.report.numbers import number as signed
+from ablation_core.report.sentences import harm_sentence
 from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
 from ablation_core.ui import page as ui
 from ablation_core.ui.ablation_job import AblationProgress
@@ -40,6 +40,7 @@ def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
         data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
         spec = AblationSpec(view.selection, (METHODS[view.method],), view.bins, SEED)
         run = AblationRun(view.model, data, spec, view.statistics, learned=outcome.learned)
+        _by_token(run, effect)
         worse, better = (int((sign * effect.change > 0).sum()) for sign in (1, -1))
         st.markdown(
             f"With **{view.method}**, the loss rises on {worse:,} of {len(effect.change):,} predicted {what} and falls on "
@@ -48,9 +49,7 @@ def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
         results = outcome.result.results if outcome.result else ()
         row = next((row for row in results if row.method == view.method), None)
         if row is not None and row.change["loss"].low is not None and not row.change["loss"].shows_effect:
-            st.caption("Little happens here: on average the change of loss is not significant.")
-        if what == "tokens":
-            _by_token(run, effect)
+            st.caption("Little happens here: the mean change of loss is not significant.")
         numbers, means = _paged(effect, {"images": IMAGES, "texts": TEXTS}.get(what, WINDOWS), what)
         if what == "images":
             _images(run, effect, numbers)
@@ -61,34 +60,30 @@ def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
 
 
 def _by_token(run: AblationRun, effect: PredictionEffects) -> None:
-    """Which tokens lose most in sum."""
-    targets, place, counts = np.unique(effect.target, return_inverse=True, return_counts=True)
-    sums = np.bincount(place, weights=np.nan_to_num(effect.change))
-    total = float(np.clip(np.nan_to_num(effect.change), 0, None).sum())
+    """Which tokens, or classes of images, lose most in sum."""
+    classes = run.model.predicts_class
+    unit = {"vision": "images", "text-classification": "texts"}.get(run.model.modality, "predictions")
+    harms = harm_by_token(effect, lambda one: in_words(class_name(run.model, one)))
+    st.markdown(
+        f"**By {'class' if classes else 'token'}.** Most harmed in sum: {as_markdown(harm_sentence(harms, unit))}"
+    )
     rows = [
         {
-            "token": class_name(run.model, int(targets[one])),
-            "predictions": int(counts[one]),
-            "mean change, nats": float(sums[one] / counts[one]),
-            "sum, nats": float(sums[one]),
+            "class" if classes else "token": harm.token,
+            unit: harm.predictions,
+            "mean change, nats": harm.mean,
+            "sum, nats": harm.total,
+            "share of all harm": harm.share,
         }
-        for one in np.argsort(-sums, kind="stable")[:TOKENS]
-        if sums[one] > 0
+        for harm in harms[:TOKENS]
+        if harm.total > 0
     ]
-    if not rows:
-        return
-    first: dict[str, Any] = rows[0]
-    st.markdown(
-        "**By token:** "
-        + as_markdown(
-            f"the largest total increase is on {first['token']}: {first['predictions']:,} of {len(effect.change):,} "
-            f"predictions, {signed(first['mean change, nats'], '+.3f')} nats each on average, a sum of "
-            f"{first['sum, nats']:.1f} nats; all increases together are {total:.1f} nats."
-        )
-    )
-    numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in ("mean change, nats", "sum, nats")}
-    with st.expander("Tokens with the largest total increase in loss"):
-        st.dataframe(rows, column_config=numbers, hide_index=True, width="stretch", row_height=28)
+    if rows:
+        numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in ("mean change, nats", "sum, nats")}
+        share = {"share of all harm": st.column_config.NumberColumn(format="percent")}
+        with st.expander(f"The most harmed {'classes' if classes else 'tokens'}"):
+            st.dataframe(rows, column_config=numbers | share, hide_index=True, width="stretch", row_height=28)
+            st.caption("Harm: the changes of loss, summed over the tokens whose sum is above 0.")
 
 
 def _tenth(effect: PredictionEffects) -> float:
@@ -134,7 +129,7 @@ def _text(run: AblationRun, effect: PredictionEffects, numbers: np.ndarray, mean
             if run.model.modality == "masked":  # the window shows the mask; the hidden token is what is predicted
                 text = f"⟨{run.model.tokenizer.decode([int(effect.target[index])]).strip()}⟩"
             tokens[position] = ShadedToken(
-                text, float(effect.change[index]), _tooltip(run, effect, index, predicted, rows)
+                text, float(effect.change[index]), _details(run, effect, index, predicted, rows)
             )
         st.caption(f"Window {number + 1}: {signed(float(mean), '+.4f')} nats per prediction")
         st.html(shaded_text(tokens, full))
@@ -150,7 +145,7 @@ def _predict(run: AblationRun, sequences: np.ndarray, positions: np.ndarray | No
         return per_prediction.predict(run, run.spec.methods[0], sequences.tolist(), places)
 
 
-def _tooltip(
+def _details(
     run: AblationRun, effect: PredictionEffects, index: int, predicted: Predicted, rows: dict[int, int]
 ) -> str:
     row = rows[index]
@@ -199,7 +194,7 @@ def _worst_tokens(run: AblationRun, effect: PredictionEffects) -> None:
 
 def _images(run: AblationRun, effect: PredictionEffects, numbers: np.ndarray) -> None:
     full = full_scale(effect.change)
-    st.html(scale_legend(full).replace("each token's loss; hover over a token for its predictions", "the image's loss"))
+    st.html(scale_legend(full, "the image's loss"))
     predicted = _predict(run, numbers)
     pictures = as_seen(run.model, _pixels(run.data, numbers))
     cards = []

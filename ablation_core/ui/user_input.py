@@ -27,6 +27,7 @@ from ablation_core.ui.shared import SEED, shared_answers, shared_data
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.widgets import draw
 
+_LOOKED_AT = 200  # of the data's images, for an example of each class
 _TYPED = "a prompt was typed"
 _SHOWN = 6
 LIGHT_BORDER, DARK_BORDER = 0.6, 0.3  # brightness from which and up to which a border counts as light, as dark
@@ -98,10 +99,16 @@ def own_run(view: View, own: user_input.UserInput) -> UserInputRun:
 
 def _prompt(view: View) -> user_input.UserInput:
     masked, classified = view.model.modality == "masked", view.model.predicts_class
+    key = "gaps" if masked else "own text" if classified else "prompt"
+
+    def take_example() -> None:
+        if chosen := st.session_state["example prompt"]:
+            st.session_state.update({key: chosen, _TYPED: True})
+
     text = st.text_area(
         "Text" if classified else "Prompt",
         value=PROMPTS[view.model.modality][0],
-        key="gaps" if masked else "own text" if classified else "prompt",
+        key=key,
         bind="query-params",
         on_change=lambda: st.session_state.update({_TYPED: True}),
         height=90,
@@ -110,6 +117,13 @@ def _prompt(view: View) -> user_input.UserInput:
         else f"Its class before and after. Classes: {_classes(view)}."
         if classified
         else "The model continues from here: its next-token predictions and its own continuation.",
+    )
+    st.pills(
+        "Examples",
+        PROMPTS[view.model.modality],
+        key="example prompt",
+        on_change=take_example,
+        help="Click one to try it.",
     )
     read = user_input.text if classified else user_input.prompt
     return read(view.model, text or "", view.data_ref)
@@ -124,8 +138,7 @@ def _image(view: View) -> user_input.UserInput | None:
         help="It stays on this machine and is discarded when the page is closed.",
     )
     if file is None:
-        st.caption(f"Upload an image to see how it is classified before and after. Classes: {_classes(view)}.")
-        return None
+        return _example_image(view)
     own = user_input.image(view.model, file.getvalue(), view.data_ref)
     seen = _as_seen(view, own)
     if _border(seen) > LIGHT_BORDER and _data_border(view) < DARK_BORDER:
@@ -133,12 +146,34 @@ def _image(view: View) -> user_input.UserInput | None:
             "The model's own images have a dark border and this one a light one, so light and dark are exchanged."
         )
         if st.toggle("Invert", value=True, key="invert image", help="Exchange light and dark."):
-            content = io.BytesIO()
-            ImageOps.invert(seen).save(content, "PNG")
-            own = user_input.image(view.model, content.getvalue(), view.data_ref)
+            own = user_input.image(view.model, _png(ImageOps.invert(seen)), view.data_ref)
             seen = _as_seen(view, own)
     st.image(seen, caption="As the model receives it", width=160)
     return own
+
+
+def _example_image(view: View) -> user_input.UserInput | None:
+    """One of the data's own images, of a class that is clicked."""
+    data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
+    batch = data.rows(list(range(min(_LOOKED_AT, data.sequences))))
+    first = {int(target): place for place, target in reversed(list(enumerate(batch.targets.tolist())))}
+    names = {class_name(view.model, target): place for target, place in sorted(first.items())}
+    name = st.pills("Examples", list(names)[:12], key="example image", help="Click a class for an image of it.")
+    if name is None:
+        st.caption(
+            f"Upload an image, or click an example, to see how it is classified before and after. Classes: {_classes(view)}."
+        )
+        return None
+    (pixels,) = data.rows([names[name]]).inputs.values()
+    picture = as_seen(view.model, pixels.float().numpy())[0]
+    st.image(picture, caption="As the model receives it", width=160)
+    return user_input.image(view.model, _png(picture), view.data_ref)
+
+
+def _png(picture: Image.Image) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
 
 
 def _as_seen(view: View, own: user_input.UserInput) -> Image.Image:

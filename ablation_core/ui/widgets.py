@@ -1,7 +1,8 @@
 """Small parts that many pages use: charts, single choices, links, files, and actions that end in one sentence."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from html import escape
 from typing import Any
 
 import altair
@@ -13,6 +14,8 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.chart_cache import chart_spec
 
+BROUGHT = "to-"  # before the names of settings that a link brings from one page to another
+_INKS = {False: "#48525e", True: "#b4bfca"}  # of axes and legends, on a light and a dark page
 # What an address names only on the Distributions page. That opened first once: an address that names no page leads there.
 DISTRIBUTIONS_ONLY = {"neuron", "list", "odd", "shown", "density", "log", "beside"}
 
@@ -37,7 +40,9 @@ def draw(
     height: int | None = None,
     **fixed: Hashable,
 ) -> None:
-    """Draw `make(*frames, **fixed)`.
+    """Draw `make(*frames, **fixed)` in a slot of its height, so that what stands below does not move when it appears.
+
+    While key, structure and alternative text stay, the browser only exchanges the data of a chart and never draws it anew.
 
     Args:
         height: in pixels, in place of the chart's own.
@@ -46,12 +51,47 @@ def draw(
         variant: see `chart_cache.chart_spec`.
     """
     spec = chart_spec(make, *frames, variant=variant, **fixed)
+    ink = {"labelColor": _INKS[dark_page()], "titleColor": _INKS[dark_page()]}
+    spec["config"] = spec.get("config", {}) | {"axis": ink, "legend": ink}  # Streamlit's own greys are too pale to read
     if height is not None:
         spec |= {"height": height}
+    if st.session_state.get("projector"):
+        spec = _larger(spec)
     if on_pick is None:
-        st.vega_lite_chart(spec=spec, alt=alt, key=key)
-    else:
-        st.vega_lite_chart(spec=spec, alt=alt, key=key, on_select=on_pick, selection_mode="pick")
+        st.vega_lite_chart(spec=spec, alt=alt, key=key, height=spec["height"])
+        return
+    if key not in st.session_state:
+        st.session_state.pop(f"clicks on {key}", None)  # a chart that appears has not been clicked
+    st.vega_lite_chart(spec=spec, alt=alt, key=key, on_select=on_pick, selection_mode="pick", height=spec["height"])
+
+
+def _larger(part: Any) -> Any:
+    """A specification, or a part of one, with larger text, but for its data."""
+    if isinstance(part, list):
+        return [_larger(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    larger = {"fontSize", "labelFontSize", "titleFontSize"}
+    return {
+        key: 1.35 * value
+        if key in larger and isinstance(value, int | float)
+        else value
+        if key == "datasets"
+        else _larger(value)
+        for key, value in part.items()
+    }
+
+
+def newly_clicked(key: str) -> list[dict[str, Any]]:
+    """The marks of a chart clicked since this was last asked, the latest last.
+
+    A click toggles a mark in the chart's selection (`toggle="true"`). So each click is a change, a second one on the same
+    mark too, and of two quick ones none is lost.
+    """
+    now = [dict(one) for one in st.session_state[key].selection.get("pick", [])]
+    before = st.session_state.get(f"clicks on {key}", [])
+    st.session_state[f"clicks on {key}"] = now
+    return [one for one in before if one not in now] + [one for one in now if one not in before]
 
 
 def as_tables(tables: dict[str, pd.DataFrame], key: str) -> None:
@@ -76,22 +116,40 @@ def single_choice(
     return chosen or default
 
 
-def page_link(page: str, label: str, params: dict[str, str], icon: str | None = "➡️") -> None:
-    """A link that opens a page with these parameters in its address."""
+def page_link(page: str, label: str, params: Mapping[str, str | list[str]], icon: str | None = "➡️") -> None:
+    """A link that opens a page with these parameters in its address.
+
+    A parameter that a widget of this page is bound to would be dropped on the way: it travels under another name.
+    """
     if page == "app.py":
         params = {name: value for name, value in params.items() if name not in DISTRIBUTIONS_ONLY}
+    params = {f"{BROUGHT if name in st.session_state else ''}{name}": value for name, value in params.items()}
     with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
         st.page_link(page, label=label, icon=icon, query_params=params)
 
 
-def run_action(action: Callable[[], str]) -> None:
-    """Do something and draw the page again with the sentence it returns; an error is shown where it happened."""
+def copy_buttons(texts: dict[str, str]) -> None:
+    """Buttons that copy at once, see `page.js`: label → text; an empty one stands for the page's address."""
+    st.html(
+        '<div style="display: flex; flex-wrap: wrap; gap: 1rem">'
+        + "".join(
+            f'<button class="copy" data-copy="{escape(text, quote=True)}">{label}</button>'
+            for label, text in texts.items()
+        )
+        + "</div>",
+        width="content",
+    )
+
+
+def run_action(action: Callable[[], str], at: str) -> None:
+    """Do something and draw the page again, with the sentence it returns where `show_outcome(at)` stands; an error is shown
+    where it happened."""
     try:
         sentence = action()
     except AblationError as error:
         st.error(as_markdown(error), icon="⚠️")
         return
-    st.session_state["outcome"] = sentence
+    st.session_state[f"outcome at {at}"] = sentence
     st.rerun()
 
 
@@ -125,10 +183,10 @@ def _read_once(key: str, action: Callable[[UploadedFile], str]) -> None:
             st.session_state[f"{key} outcome"] = (False, str(error))
 
 
-def show_outcome() -> None:
-    """The sentence that the last run of the page left."""
-    if sentence := st.session_state.pop("outcome", ""):
-        st.success(sentence, icon="✅")
+def show_outcome(at: str) -> None:
+    """The sentence that an action left for this place, beside its button."""
+    if sentence := st.session_state.pop(f"outcome at {at}", ""):
+        st.success(as_markdown(sentence), icon="✅")
 
 
 def confirmed_delete(
@@ -143,7 +201,7 @@ def confirmed_delete(
     with st.popover(f"Delete this {what} …", disabled=disabled, help=why or None):
         st.markdown("This cannot be undone.")
         if st.button("Delete it", key=f"delete {what}", type="primary"):
-            run_action(deleted)
+            run_action(deleted, f"delete {what}")
 
 
 def megabytes(count: int | None) -> str:

@@ -8,6 +8,7 @@ from ablation_core.experiments.displacement import Displacement
 from ablation_core.experiments.noise_floor import SETS, NoiseFloor
 from ablation_core.experiments.results import AblationResult, MethodResult, Performance
 from ablation_core.methods.optimal import Learning
+from ablation_core.report.frames import SPLIT, split_frame
 from ablation_core.report.sentences import comparison, loss_split, verdict
 from ablation_core.stats.intervals import Interval
 
@@ -170,15 +171,20 @@ def learned(excess: dict[str, Interval | None]) -> AblationResult:
 
 
 def test_the_split_of_the_loss_is_between_constants_only():
-    text = loss_split(
-        learned({"mean": Interval(0.05, 0.01, 0.09), "resample-dataset": Interval(-0.12, -0.2, -0.05)}), "optimal"
-    )
+    found = learned({"mean": Interval(0.05, 0.01, 0.09), "resample-dataset": Interval(-0.12, -0.2, -0.05)})
+    text = loss_split(found, "mean")
     assert "still change the loss by +0.3000 nats per prediction" in text
     assert "Extra loss from an unusual value: mean +0.0500 (+0.0100 to +0.0900)." in text
-    assert "resample" not in text, "a resampled value is not a constant, and may cost less than the best of them"
-    assert "Extra loss" not in loss_split(
-        learned({"resample-dataset": Interval(-0.12, -0.2, -0.05)}), "resample-dataset"
+    assert "Extra loss" not in loss_split(found, "resample-dataset"), (
+        "that is no constant, and may cost less than the best"
     )
+    assert "Extra loss" not in loss_split(found, "optimal")
+    frame = split_frame(found)
+    assert [tuple(row) for row in frame.itertuples(index=False)] == [
+        ("optimal", SPLIT[0], 0.0, 0.3),
+        ("mean", SPLIT[0], 0.0, 0.3),
+        ("mean", SPLIT[1], 0.3, pytest.approx(0.35)),
+    ], "the mean costs 0.05 beyond the 0.3 of the optimal constants; the resampled values are not split"
 
 
 @pytest.mark.parametrize("mean", [-0.00004, 0.00004])

@@ -10,9 +10,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ablation_core.report.charts import BARS
+from ablation_core.report.charts import BARS, CURVE
 from ablation_core.report.numbers import number
-from ablation_core.report.run_charts import HARM
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,7 +38,7 @@ def value_chart(bars: pd.DataFrame, unit: str) -> alt.Chart:
             x2="right:Q",
             y=alt.Y("count:Q", title="positions", scale=alt.Scale(type="sqrt")),
             y2=alt.datum(0),
-            color=alt.condition(pick, alt.value(HARM), alt.value(BARS), empty=False),
+            color=alt.condition(pick, alt.value(CURVE), alt.value(BARS), empty=False),
             tooltip=[
                 alt.Tooltip("left:Q", title="from", format=".3f"),
                 alt.Tooltip("right:Q", title="to", format=".3f"),
@@ -60,7 +59,7 @@ def example_lines(examples: Sequence[Example]) -> str:
             '<div style="display:grid;grid-template-columns:4.6rem 1fr;gap:.6rem;padding:.2rem 0;border-bottom:1px solid #80808026">'
             f'<span style="text-align:right;font-variant-numeric:tabular-nums">{number(one.value, ".3f")}</span>'
             f'<span style="font-family:monospace;font-size:.86rem;overflow-wrap:anywhere;white-space:pre-wrap">'
-            f'<span style="opacity:.75">{before}</span><b style="background:#dd631544;border-radius:3px">{token}</b>'
+            f'<span style="opacity:.75">{before}</span><b style="background:#7048b644;border-radius:3px">{token}</b>'
             f'<span style="opacity:.75">{after}</span></span></div>'
         )
     return "".join(lines) or "<p>No position has such a value.</p>"
@@ -79,7 +78,7 @@ def example_images(examples: Sequence[Example], pictures: Sequence[Image.Image],
             words = f"patch {row}, {column}"
             box = (
                 f'<span style="position:absolute;left:{100 * column / columns:.2f}%;top:{100 * row / rows:.2f}%;'
-                f'width:{100 / columns:.2f}%;height:{100 / rows:.2f}%;outline:3px solid {HARM}"></span>'
+                f'width:{100 / columns:.2f}%;height:{100 / rows:.2f}%;outline:3px solid {CURVE}"></span>'
             )
         cells.append(
             '<figure style="margin:0"><div style="position:relative">'

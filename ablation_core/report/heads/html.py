@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ablation_core.report.charts import BARS, mark_of
+from ablation_core.report.charts import BARS, HARM, HELP, mark_of
 from ablation_core.report.numbers import number
-from ablation_core.report.run_charts import HARM, HELP
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,7 +104,7 @@ def patch_overlay(picture: Image.Image, weights: np.ndarray) -> str:
     most = max(float(weights.max()), 1e-12)
     cells = "".join(
         f'<span title="patch {row}, {column}: {weights[row, column]:.1%}" '
-        f'style="background:rgba(221,99,21,{0.85 * float(weights[row, column]) / most:.3f});outline:1px solid #80808055"></span>'
+        f'style="background:rgba(112,72,182,{0.85 * float(weights[row, column]) / most:.3f});outline:1px solid #80808055"></span>'
         for row in range(rows)
         for column in range(columns)
     )

@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ablation_core.report.run_charts import HARM
+from ablation_core.report.charts import CURVE
 
 LEAST = 0.005  # weights below are not drawn: they are not seen, and a long text has thousands of them
 NAMED = 48  # tokens up to which the axes show them; beyond, their places
@@ -47,7 +47,7 @@ def pattern_chart(frame: pd.DataFrame, texts: Sequence[str]) -> alt.Chart:
     side = int(min(_TALLEST, max(200, count * (22 if named else 4))))
     return (
         alt.Chart(frame)
-        .mark_rect(color=HARM)
+        .mark_rect(color=CURVE)
         .encode(
             x=alt.X(
                 "column:O",

@@ -3,8 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import GREY
-from ablation_core.report.run_charts import HARM, HELP
+from ablation_core.report.charts import GREY, HARM, HELP
 
 
 def head_scatter(frame: pd.DataFrame, across: str, up: str, same: bool = False) -> alt.LayerChart:

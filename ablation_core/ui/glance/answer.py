@@ -89,14 +89,14 @@ def _state(glance: Glance) -> tuple[bool, ...]:
 
 def own_request(glance: Glance) -> AblationRequest | None:
     """What is to be measured for the view itself; None where the saved sweep is of just these settings."""
-    from ablation_core.runs.sweep import describe_sweep
+    from ablation_core.runs.units import describe_work
     from ablation_core.ui import ablation_job
 
     request = ablation_job.request_of(glance.view)
     if glance.known is None:
         return request
     view = glance.view
-    described = describe_sweep(view.model, request.data, view.statistics, view.bins)
+    described = describe_work(view.model, request.data, view.statistics, view.bins)
     same = run_path(run_controls.FOLDER, "sweep", described).name == glance.known.path.name
     methods = {method.name for method in request.methods}
     return None if same and methods <= set(glance.known.sweep.methods) else request

@@ -143,4 +143,4 @@ def _show_patches(glance: Glance, weights: np.ndarray, place: str) -> None:
     st.html(patch_overlay(inputs.picture(glance, inputs.chosen_image(glance)), row[first:].reshape(rows, columns)))
     others = "CLS and registers" if first > 1 else "CLS"
     to_others = f" {row[:first].sum():.0%} of the attention goes to {others}." if first else ""
-    st.caption(f"Orange: where it looks. Hover over a patch for its weight.{to_others}")
+    st.caption(f"Purple: where it looks. Hover over a patch for its weight.{to_others}")

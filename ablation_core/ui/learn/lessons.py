@@ -121,7 +121,8 @@ EXPERIMENTS = (
             ("4.2", "mean"): (-0.0003, -0.0055, 0.0038),
         },
         answer="Head 2.3: {2.3 mean}, with its whole interval above the band of random neurons (+0.0125 to +0.0207). So "
-        "this head matters more than as many random neurons of its layer. Head 4.2: {4.2 mean}: the interval includes 0, "
+        "it matters more than each of the random sets of as many neurons of its layer that were tried. Head 4.2: {4.2 mean}: "
+        "the interval includes 0, "
         "so the change is not significant. That does not prove that the head does nothing: it may matter for text that "
         "is not in the sample, or another head may take over when it is gone. A number needs its interval, and something "
         "to compare it with.",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
 import streamlit as st
 
-from ablation_core.data.references import IMAGE_NAMES, TEXT_NAMES
 from ablation_core.data.uploads import list_uploads, reference
 from ablation_core.errors import DataError, StatisticsError, as_markdown
 from ablation_core.methods.registry import METHODS
@@ -31,7 +30,7 @@ from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import page, run_controls
 from ablation_core.ui.shared import SEED, find_shared_statistics, shared_data, shared_statistics
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar import DATA_KINDS, UPLOADED, View
 from ablation_core.ui.together.keep import keep_popover
 from ablation_core.ui.widgets import dark_page, sentence_markdown
 
@@ -53,7 +52,7 @@ def show_comparison(view: View) -> None:
     )  # a job's name, not a file
     folder, store = run_controls.FOLDER, shared_comparisons()
 
-    def steps() -> Iterator[ComparisonProgress]:
+    def steps() -> Generator[ComparisonProgress]:
         for step in comparison_steps(one, other, spec, folder):
             if step.result is not None:
                 store.keep(own.name, step.result)
@@ -81,19 +80,19 @@ def _deciding(side: Side) -> tuple[str, str]:
     return side.data.fingerprint, "" if side.statistics is None else side.statistics.digest
 
 
-def _look(steps: Iterator[ComparisonProgress]) -> float:
+def _look(steps: Generator[ComparisonProgress]) -> float:
     """How much of it is kept; where that is all, the result is put into the store."""
     if not access.ACCESS.keeps_runs:
         return 0.0
-    with closing(steps) as begun:  # type: ignore[type-var]
+    with closing(steps) as begun:
         return next(begun).share
 
 
 def _sides(view: View) -> tuple[Side, Side]:
     """The sidebar's data with its statistics, and the chosen other data with its own."""
     allowed = access.ACCESS
-    kind, listed = ("images", IMAGE_NAMES) if view.info.modality == "vision" else ("text", TEXT_NAMES)
-    uploads = {reference(one): one.name for one in list_uploads() if one.kind == kind}
+    kind, listed = DATA_KINDS[view.info.modality]
+    uploads = {reference(one): one.name for one in list_uploads() if one.kind in UPLOADED[kind]}
     names = [ref for ref in allowed.offered_data(kind, (*listed, *uploads)) if ref != view.data_ref]
     if not names:
         raise DataError(f"There is no second data set of {kind} to compare {view.data_ref} with; upload one.")
@@ -106,6 +105,7 @@ def _sides(view: View) -> tuple[Side, Side]:
         format_func=lambda one: uploads.get(one, one),
         help="A second data set of the same kind. Each is ablated with the values of its own statistics.",
     )
+    ref = ref or names[0]  # where the box was emptied
     one, other = (shared_data(view.model, each, view.predictions, "evaluation") for each in (view.data_ref, ref))
     statistics = view.statistics
     if METHODS[view.method].needs_statistics:
@@ -131,7 +131,7 @@ def _show(found: ComparisonResult) -> None:
             comparison_chart(found, "map", metric, dark=dark_page()), alt=f"Map of the differences. {sentence}"
         )
         st.caption(
-            "**Bold**: significant (FDR 5 %). Orange: the larger change is on the second. Square-root colour scale."
+            "**Bold**: significant (FDR 5 %). Red: the larger change is on the second. Square-root colour scale."
         )
     with scatter_column:
         st.markdown("**One data set against the other**")
