@@ -48,7 +48,8 @@ if st.toggle("Compare two data sets", key="compare", bind="query-params", help=C
     st.stop()
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
-metric_column, methods_column, more_column = st.columns([4, 6, 2], gap="large", vertical_alignment="top")
+with st.container(key="settings"):
+    metric_column, methods_column, more_column = st.columns([6, 11, 3], vertical_alignment="bottom")
 more = more_column.popover("More", help="More methods, an adaptive sweep, and where long runs are computed.")
 with more:
     adaptive = st.toggle("Adaptive", key="adaptive", bind="query-params", help=ADAPTIVE)
@@ -163,9 +164,10 @@ def show_run() -> None:
     neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)
     frame = run_frames.map_frame(result, view.method, metric, None, estimated)
     if frame.empty:
-        st.info(
-            "Nothing has been measured with these settings yet. The map fills as heads are finished; each is saved."
-        )
+        with st.container(height=420, border=False):  # where the map will be
+            st.info(
+                "Nothing has been measured with these settings yet. The map fills as heads are finished; each is saved."
+            )
         return
     sentence = sweep_sentence(result, view.method, metric)
     how = adaptive_sentence(result, view.method) if adaptive and result.rows else ""

@@ -48,7 +48,8 @@ def show_tables(result: CurveResult, metric: str) -> None:
 st.header("Pruning curves: removing more and more neurons", anchor=False)
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
-metric_column, methods_column, more_column = st.columns([4, 6, 2], gap="large", vertical_alignment="top")
+with st.container(key="settings"):
+    metric_column, methods_column, more_column = st.columns([6, 11, 3], vertical_alignment="bottom")
 more = more_column.popover("More", help="More methods, seeds, step, whole heads, and where long runs are computed.")
 with metric_column:
     metric = run_controls.choose_measure(

@@ -16,7 +16,7 @@ from ablation_core.ui.widgets import show_outcome
 
 page.open_frame("Saved results", "🔖")
 st.header("Saved results", anchor=False)
-show_outcome()
+show_outcome("delete saved result")
 where = "in this session: export them before you close its tab" if access.ACCESS.shared else "in the cache folder"
 st.caption(f"Results kept with “Keep this result” on the other pages, or with --save on the command line, {where}.")
 with page.show_errors():

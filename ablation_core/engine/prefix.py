@@ -48,7 +48,8 @@ def empty_cache() -> Any:
 
 def cached(model: LoadedModel, cache: Any) -> dict[str, Any]:
     """The options by which a model fills a cache, and reads it; none where it has no such option."""
-    name = _cache_option(type(model.module.base_model).forward)
+    base: Any = model.module.base_model
+    name = _cache_option(type(base).forward)
     return {name: cache, "use_cache": True} if name else {}
 
 
@@ -61,7 +62,7 @@ def _cache_option(forward: Any) -> str | None:
 def keys_values(model: LoadedModel, cache: Any) -> KeysValues:
     """What a pass has left in a cache; nothing where a layer keeps something else."""
     layers = list(getattr(cache, "layers", ()))
-    pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
+    pairs: list[Any] = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
     whole = len(pairs) == model.num_layers and all(isinstance(one, Tensor) for pair in pairs for one in pair)
     return pairs if whole else ()
 

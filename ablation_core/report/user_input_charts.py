@@ -17,7 +17,7 @@ def probabilities(clean: pd.DataFrame, ablated: pd.DataFrame, kinds: tuple[str, 
         "name:N",
         sort=alt.EncodingSortField("order", op="min"),
         title=None,
-        axis=alt.Axis(domain=False, ticks=False, labelFontSize=13, labelLimit=220),
+        axis=alt.Axis(domain=False, ticks=False, labelFontSize=13, labelLimit=220, labelOverlap=False),
     )
     x = alt.X("share:Q", title="probability", axis=alt.Axis(format="~%"), scale=alt.Scale(domainMin=0))
     tooltip = [

@@ -42,10 +42,9 @@ def show_head(result: SweepResult, head: str, term: str, method: str, metric: st
         st.caption(f"95 % intervals, paired.{band}")
     else:
         st.caption("Not measured yet.")
-    here = st.query_params.to_dict()
-    page_link("app.py", f"Head {head} at a glance", here | {"select": head})
-    page_link("pages/distributions.py", f"Distributions of {term}", here | {"neuron": term})
-    page_link("pages/ablate.py", f"Ablate {term}", here | {"select": term})
+    page_link("app.py", f"Head {head} at a glance", {"select": head})
+    page_link("pages/distributions.py", f"Distributions of {term}", {"neuron": term})
+    page_link("pages/ablate.py", f"Ablate {term}", {"select": term})
 
 
 def show_estimates(

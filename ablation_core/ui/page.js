@@ -3,12 +3,29 @@ if (!window.ablationExplorer) {
   window.ablationExplorer = true;
 
   // Streamlit pushes an entry into the history for each setting that it writes into the address, so that a change of page
-  // made three, and Back showed other settings on the same page. One entry per page: settings replace it.
+  // made three, and Back showed other settings on the same page. One entry per page: settings replace it. Before a change of
+  // page Streamlit clears them from the address; the entry that is left keeps them.
   const push = history.pushState.bind(history);
+  let clearing;
   history.pushState = (state, title, address) => {
     const there = new URL(address ?? location.href, location.href);
-    there.pathname === location.pathname ? history.replaceState(state, title, address) : push(state, title, address);
+    const replace = () => history.replaceState(state, title, address);
+    clearTimeout(clearing);
+    if (there.pathname !== location.pathname) push(state, title, address);
+    else if (location.search && !there.search) clearing = setTimeout(replace, 1000);
+    else replace();
   };
+
+  // On the way back Streamlit forgets all settings. The link in the sidebar keeps them, and makes no entry of its own here,
+  // since the address is already that of its page.
+  addEventListener("popstate", event => {
+    const name = location.pathname.split("/").pop();
+    const links = [...document.querySelectorAll("[data-testid=stSidebar] [data-testid=stPageLink] a")];
+    const link = links.find(one => one.getAttribute("href").split("?")[0] === name);
+    if (!link) return;
+    event.stopImmediatePropagation();
+    link.click();
+  }, true);
 
   // A button with `data-copy` copies that, or the page's address where it is empty, and says so.
   const copied = async text => {

@@ -16,7 +16,7 @@ from ablation_core.server.turns import turn
 from ablation_core.ui.learn.strip import show_strip
 from ablation_core.ui.run_controls import show_mine
 from ablation_core.ui.sidebar import View, read_view
-from ablation_core.ui.widgets import DISTRIBUTIONS_ONLY, copy_buttons, page_link
+from ablation_core.ui.widgets import BROUGHT, DISTRIBUTIONS_ONLY, copy_buttons, page_link
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -88,14 +88,45 @@ def _open(title: str, icon: str) -> None:
         if st.query_params.get(name) == old and name not in st.session_state:
             st.session_state[name] = new
     prepare_process()
-    st.html(_STYLE)
-    st.html(_SCRIPT, unsafe_allow_javascript=True)
+    _keep_settings()
+    st.html(_STYLE + _SCRIPT, unsafe_allow_javascript=True)  # style alone would only apply once the page is drawn
     with st.sidebar:
         st.markdown("### Ablation Explorer")
-        here = {name: st.query_params.get_all(name) for name in st.query_params}
         for path, label in PAGES.items():
-            page_link(path, label, here, icon=None)
+            page_link(path, label, {}, icon=None)
         show_mine(title)
+
+
+# Of all pages; the address has them, too.
+_SETTINGS = (
+    "model", "text", "images", "predictions", "select", "method", "bins", "metric", "methods", "every", "adaptive", "seeds",
+    "step", "whole", "head", "neuron", "prompt", "gaps", "one", "other", "compare", "with", "results", "projector",
+)  # fmt: skip
+
+
+def _keep_settings() -> None:
+    """Settings stay as they are on the way to pages that do not have them, and take what a link brings.
+
+    On a change of page Streamlit drops from the address what is bound to the page that is left; see `widgets.page_link`.
+    """
+    kept, state = st.session_state.setdefault("settings", {}), st.session_state
+    for name in _SETTINGS:
+        if brought := st.query_params.get_all(BROUGHT + name):
+            del st.query_params[BROUGHT + name]
+            state[name] = _read(name, brought)
+        if name in state:
+            kept[name] = state[name]
+        elif name in kept and name not in st.query_params:
+            state[name] = kept[name]
+
+
+def _read(name: str, values: list[str]) -> str | int | bool | list[str]:
+    """A setting from an address, as its widget has it."""
+    if name == "methods":
+        return values
+    if values[-1] in ("true", "false"):
+        return values[-1] == "true"
+    return int(values[-1]) if name in ("predictions", "bins", "step") else values[-1]
 
 
 def _show_views(main: DeltaGenerator) -> None:

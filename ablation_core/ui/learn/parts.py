@@ -37,7 +37,7 @@ _DIAGRAM = f"""
 
 def narrow_column() -> None:
     """Text of a readable width and size, on a screen and from the back of a room."""
-    st.html(_COLUMN)
+    st.html(f"{_COLUMN}<div></div>")  # style alone would only apply once the page is drawn
 
 
 def diagram() -> None:

@@ -51,6 +51,8 @@ _ORDER = (
     "prompt",
 )  # the prompt takes most room
 
+_MOST_POSITIONS = 48  # drawn of the longest prompt, from its end
+
 
 def answered(view: View, data: Data, head: str, positions: Positions) -> tuple[AblationResult, list[AskedPrompt]]:
     """Every prompt's answers without and with a head ablated by the view's method; found again when asked for again."""
@@ -99,15 +101,11 @@ def show_links(head: str) -> None:
 def position_run(view: View, data: Data, head: str) -> tuple[PositionMapSpec, PositionMapResult | None]:
     """The map by position of one head, and what is measured of it."""
     spec = PositionMapSpec((METHODS[view.method],), (head,), view.bins, EVERYWHERE)
-    if (
-        len(set(data.lengths.tolist() if data.lengths is not None else [])) > 1
-    ):  # prompts of several lengths end together
-        longest = min(_MOST_POSITIONS, int(max(data.lengths)))
+    lengths = set() if data.lengths is None else set(data.lengths.tolist())
+    if len(lengths) > 1:  # prompts of several lengths end together
+        longest = min(_MOST_POSITIONS, max(lengths))
         spec = PositionMapSpec((METHODS[view.method],), (head,), view.bins, Positions(((-longest, -1),)))
     return spec, kept_position_map(view.model, data, spec, view.statistics, run_controls.FOLDER)
-
-
-_MOST_POSITIONS = 48
 
 
 def show_by_position(view: View, data: Data, head: str, metric: str) -> None:
