@@ -87,8 +87,7 @@ def compare(
         for number, (one, part, mine) in enumerate(zip((model, models[-1]), (pair[0], pair[-1]), given, strict=True))
     ]
     selected = None if heads is None else Selection.read(heads, model.shape).heads
-    where = Positions.parse(positions) if isinstance(positions, str) else positions
-    spec = ComparisonSpec(chosen, bins, selected, seed, where)
+    spec = ComparisonSpec(chosen, bins, selected, seed, Positions.read(positions))
     with reporting_share(progress, "comparison") as report:
         for step in comparison_steps(sides[0], sides[1], spec, Path(cache)):
             report(step.share)
