@@ -12,9 +12,9 @@ from ablation_core.data.load import load_data
 from ablation_core.data.positions import Positions
 from ablation_core.errors import DataError, ModelError, StatisticsError
 from ablation_core.experiments.ablation import DEFAULT_BINS
-from ablation_core.loading.random_twin import random_twin
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.random_twin import random_twin
 from ablation_core.progress import ShareProgress, reporting_share
 from ablation_core.runs.comparison import ComparisonSpec, Side, comparison_steps
 from ablation_core.runs.comparison_result import ComparisonResult
