@@ -31,6 +31,7 @@ def test_a_head_matters_where_every_interval_and_every_band_say_so() -> None:
     ("row", "words"),
     [
         (("zero", 0.01, -0.01, 0.03, 0.0, 0.005), "not significant in this sample"),
+        (("zero", 0.01, 0.005, 0.03, 0.02, 0.04), "no more than without as many random neurons"),
         (("zero", 0.01, 0.005, 0.03, 0.0, 0.02), "no more than without as many random neurons"),
     ],
 )
