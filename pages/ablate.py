@@ -3,6 +3,7 @@
 import math
 from contextlib import suppress
 
+import pandas as pd
 import streamlit as st
 
 from ablation_core.data.uploads import named
@@ -180,9 +181,15 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
             variant=tuple(parts["kind"]),
             alt="Each constant's increase in loss in two parts: what even the optimal constants cost, and the rest.",
         )
+    table = methods_table(result)
+    first = [name for name in table if not name.startswith("change") and name not in ("moved", "residual")]
+    st.dataframe(table, column_order=first, column_config=_COLUMNS, hide_index=True, width="stretch")
+
+
+def methods_table(result: AblationResult) -> pd.DataFrame:
+    """Every figure by every method, without those that say nothing about this model."""
     table = frames.result_frame(result)
-    unused = [name for name in table if "top10" in name and "top10" not in metrics]
-    st.dataframe(table.drop(columns=unused), column_config=_COLUMNS, hide_index=True, width="stretch")
+    return table[[name for name in table if "top10" not in name or "top10" in metrics]]
 
 
 def show_estimate(estimate: ablation_job.QuickEstimate) -> None:
@@ -264,7 +271,7 @@ def measured_part() -> None:
     title_column, progress_column = st.columns([3, 2], vertical_alignment="center")
     words = as_markdown(str(view.selection)) or "any neurons"
     title_column.header(f"What changes without {'head ' if is_head else ''}{words}", anchor=False)
-    progress_slot = progress_column.container(height=68, border=False)
+    progress_slot = progress_column.container(height=68, border=False, key="progress")
     figures_slot = st.container(key="figures", border=False)
     figures_slot.html("<div></div>")  # Streamlit draws no empty container, and the slot must be there from the start
     map_column, methods_column = st.columns([2, 3], gap="large")
@@ -317,7 +324,8 @@ as_tables(
     {
         "Every head": heads[["label", "value"]].set_axis(["head", "|peak − mean| in std"], axis=1),
         "Replacement values": values.set_axis(["method", "neuron", "std from its mean"], axis=1),
-    },
+    }
+    | ({"All methods": methods_table(progress.result)} if progress.result else {}),
     key="tables of the ablation",
 )
 if progress.whole:

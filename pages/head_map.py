@@ -49,7 +49,7 @@ if st.toggle("Compare two data sets", key="compare", bind="query-params", help=C
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 with st.container(key="settings"):
-    metric_column, methods_column, more_column = st.columns([5, 11, 3], vertical_alignment="bottom")
+    metric_column, methods_column, more_column = st.columns([6, 11, 3], vertical_alignment="bottom")
 more = more_column.popover("More", help="More methods, an adaptive sweep, and where long runs are computed.")
 with more:
     adaptive = st.toggle("Adaptive", key="adaptive", bind="query-params", help=ADAPTIVE)

@@ -49,7 +49,7 @@ st.header("Pruning curves: removing more and more neurons", anchor=False)
 with page.show_errors():
     data = shared_data(model, view.data_ref, view.predictions, "evaluation")
 with st.container(key="settings"):
-    metric_column, methods_column, more_column = st.columns([5, 11, 3], vertical_alignment="bottom")
+    metric_column, methods_column, more_column = st.columns([6, 11, 3], vertical_alignment="bottom")
 more = more_column.popover("More", help="More methods, seeds, step, whole heads, and where long runs are computed.")
 with metric_column:
     metric = run_controls.choose_measure(

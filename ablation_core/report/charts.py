@@ -103,7 +103,7 @@ def span_of(*values: Sequence[float], factor: float = 1.0, least: float = 0.0) -
     drawn = factor * np.concatenate([np.asarray(one, dtype=float) for one in values] or [np.empty(0)])
     drawn = drawn[np.isfinite(drawn)]
     sizes = np.abs(drawn[drawn != 0])
-    usual = max(np.quantile(sizes, 0.75), least) if len(sizes) else 0.0
+    usual = max(np.quantile(sizes, 0.75, method="lower"), least) if len(sizes) else 0.0
     if not len(sizes) or sizes.max() <= OUTLIER * usual:
         return None
     return Span(min(1.1 * drawn.min(), 0.0), max(1.1 * drawn.max(), 0.0), float(f"{usual:.0e}"))

@@ -52,7 +52,8 @@ def draw(
     """
     spec = chart_spec(make, *frames, variant=variant, **fixed)
     ink = {"labelColor": _INKS[dark_page()], "titleColor": _INKS[dark_page()]}
-    spec["config"] = spec.get("config", {}) | {"axis": ink, "legend": ink}  # Streamlit's own greys are too pale to read
+    # Streamlit's own greys are too pale to read, and it moves the first and the last label away from what they name.
+    spec["config"] = spec.get("config", {}) | {"axis": ink | {"labelFlush": False}, "legend": ink}
     if height is not None:
         spec |= {"height": height}
     if st.session_state.get("projector"):

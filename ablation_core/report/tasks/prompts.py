@@ -9,9 +9,8 @@ import pandas as pd
 from ablation_core.experiments.prediction_scores import PredictionScores
 from ablation_core.experiments.results import AblationResult
 from ablation_core.experiments.task_prompts import AskedPrompt
-from ablation_core.report.charts import GREY, ink
+from ablation_core.report.charts import GREY, HARM, HELP, ink
 from ablation_core.report.numbers import number
-from ablation_core.report.run_charts import HARM, HELP
 
 
 def prompt_frame(prompts: Sequence[AskedPrompt], scored: PredictionScores, method: str | None = None) -> pd.DataFrame:
@@ -48,12 +47,12 @@ def task_sentence(result: AblationResult, prompts: Sequence[AskedPrompt]) -> str
     if scored is None or not prompts:
         return text
     shares = scored.baseline["probability"]
-    example = int(np.argsort(shares, kind="stable")[len(shares) // 2])  # neither the best nor the worst
+    example = int(np.abs(shares - shares.mean()).argmin())  # one as good as they are on average
     one, share = prompts[example], float(shares[example])
     wrong = share * float(np.exp(-scored.baseline["logit_difference"][example]))
     shown = one.prompt.replace("\n", "⏎")
     shown = shown if len(shown) <= 90 else f"…{shown[-90:]}"
-    return f"{text} For example: “{shown}” → “{one.right}” {share:.0%}, “{one.wrong}” {wrong:.0%}."
+    return f"{text} For example: “{shown}” → “{one.right}” {share:.1%}, “{one.wrong}” {wrong:.1%}."
 
 
 def help_sentence(frame: pd.DataFrame, head: str, method: str) -> str:
