@@ -276,8 +276,8 @@ def column_cache(pairs: KeysValues, columns: Tensor) -> Any:
     class Layer(DynamicLayer):
         """Keeps each key where it stands in the sequence, so that attention adds up in the same order."""
 
-        keys: Tensor
-        values: Tensor
+        keys: Any  # set below, before it is asked
+        values: Any
 
         def update(
             self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
