@@ -80,7 +80,11 @@ def open_ledger(folder: Path, kind: str, run: dict) -> Iterator[Ledger]:
             ) from error
         except OSError as error:
             raise StatisticsError(f"The run cannot be kept in {path.parent}: {error}") from error
-        yield ledger
+        try:
+            yield ledger
+        finally:
+            if not ledger.done:  # refused or stopped before its first unit: nothing stays behind
+                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
