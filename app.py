@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ablation_core.ui import page
-from ablation_core.ui.glance.answer import show_answer
+from ablation_core.ui.glance.answer import show_answer, watch
 from ablation_core.ui.glance.cards import show_cards
 from ablation_core.ui.glance.links import show_deeper, show_title
 from ablation_core.ui.glance.map import show_map
@@ -27,5 +27,6 @@ if glance.picked:
     show_prompt(glance)
     show_deeper(glance)
     show_cards(glance)
+watch(glance)
 with page.show_errors():  # the model may vanish at any moment
     load_in_background(view.info.ref, first_import="ablation_core.ui.ablation_job")

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ablation_core.runs.adaptive import AdaptiveResult
     from ablation_core.runs.compare import compare
     from ablation_core.runs.comparison_result import ComparisonResult
+    from ablation_core.runs.maps.position_map import PositionMapResult, position_map
     from ablation_core.runs.pruning_result import CurveResult
     from ablation_core.runs.sweep_result import SweepResult
     from ablation_core.runs.whole_runs import curve, sweep
@@ -71,6 +72,7 @@ _HOMES = {  # name → the module that has it
     "ModelShape": "selection",
     "NeuronSummary": "activations.neuron_summary",
     "NoiseFloor": "experiments.noise_floor",
+    "PositionMapResult": "runs.maps.position_map",
     "Selection": "selection",
     "Statistics": "activations.statistics",
     "SweepResult": "runs.sweep_result",
@@ -95,6 +97,7 @@ _HOMES = {  # name → the module that has it
     "load_result": "saved.results",
     "load_statistics": "activations.files",
     "noise_floor": "experiments.noise_floor",
+    "position_map": "runs.maps.position_map",
     "save_result": "saved.results",
     "save_statistics": "activations.files",
     "summarise_neuron": "activations.neuron_summary",
@@ -122,6 +125,7 @@ __all__ = [
     "ModelShape",
     "NeuronSummary",
     "NoiseFloor",
+    "PositionMapResult",
     "Selection",
     "Statistics",
     "SweepResult",
@@ -146,6 +150,7 @@ __all__ = [
     "load_result",
     "load_statistics",
     "noise_floor",
+    "position_map",
     "save_result",
     "save_statistics",
     "summarise_neuron",

@@ -64,14 +64,27 @@ def exact(
     return np.array([change(one, other) - change(one) - change(other) for one, other in pairs])
 
 
+def agreement(estimates: np.ndarray, values: np.ndarray) -> dict:
+    """How well estimates of pairs agree with exact interactions; both (pairs,)."""
+    size = min(MOST, len(values) // 4)
+    large = np.argsort(-abs(values))[:size]
+    return {
+        "spearman": round(rank_agreement(estimates, values).mean, 3),
+        "spearman_of_sizes": round(rank_agreement(abs(estimates), abs(values)).mean, 3),
+        f"largest_{size}_in_common": len(set(large) & set(np.argsort(-abs(estimates))[:size])),
+        f"sign_right_among_largest_{size}": int((np.sign(estimates[large]) == np.sign(values[large])).sum()),
+        "slope": round(float(np.polyfit(estimates, values, 1)[0]), 3),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--predictions", type=int, default=500)
     parser.add_argument("--methods", nargs="+", default=["mean", "zero"])
-    parser.add_argument("--passes", type=int, default=7)
+    parser.add_argument("--passes", type=int, nargs="+", default=[7, 70])
     parser.add_argument(
-        "--pairs", type=int, default=300, help="how many are ablated, drawn at random (default %(default)s)"
+        "--pairs", type=int, default=150, help="how many are ablated, drawn at random (default %(default)s)"
     )
     parsed = parser.parse_args()
     keep_freed_memory()
@@ -79,29 +92,24 @@ def main() -> None:
     model = load_model(parsed.model)
     data = load_data(DEFAULT_DATA[model.modality], model, parsed.predictions)
     statistics = load_statistics(find_statistics(model, data.ref).path, model)
-    heads, document = every_head(model), {"run": describe_run(model, data, statistics), "passes": parsed.passes}
+    heads, document = every_head(model), {"run": describe_run(model, data, statistics)}
     pairs = list(combinations(heads, 2))
     drawn = np.random.default_rng(7).permutation(len(pairs))[: parsed.pairs]
     chosen = [pairs[number] for number in sorted(drawn)]
     for method in parsed.methods:
-        started = time.process_time()
-        scores = estimated(model, data, statistics, method, parsed.passes)
-        cost = time.process_time() - started
-        estimates = np.array([scores[heads.index(one), heads.index(other)] for one, other in chosen])
         values = exact(model, data, statistics, method, chosen)
-        size = min(MOST, len(chosen) // 4)
-        both = set(np.argsort(-abs(values))[:size]) & set(np.argsort(-abs(estimates))[:size])
-        large = np.argsort(-abs(values))[:size]
         document[method] = {
             "pairs": len(chosen),
-            "spearman": round(rank_agreement(estimates, values).mean, 3),
-            "spearman_of_sizes": round(rank_agreement(abs(estimates), abs(values)).mean, 3),
-            f"largest_{size}_in_common": len(both),
-            f"sign_right_among_largest_{size}": int((np.sign(estimates[large]) == np.sign(values[large])).sum()),
-            "slope": round(float(np.polyfit(estimates, values, 1)[0]), 3),
             "exact_range": [round(float(values.min()), 5), round(float(values.max()), 5)],
-            "processor_seconds_of_the_estimate": round(cost, 1),
+            "estimates": [],
         }
+        for passes in parsed.passes:
+            started = time.process_time()
+            scores = estimated(model, data, statistics, method, passes)
+            cost = time.process_time() - started
+            estimates = np.array([scores[heads.index(one), heads.index(other)] for one, other in chosen])
+            found = {"passes": passes, "processor_seconds": round(cost, 1)} | agreement(estimates, values)
+            document[method]["estimates"].append(found)
     write(f"interactions-{parsed.model}", document)
 
 

@@ -20,7 +20,12 @@ from tests.models.every_family import KINDS, Outcome, Sizes, try_family
 
 PAGE = Path(__file__).parent / "results" / "families.md"
 MEMORY, SECONDS = 12 << 30, 600
-TITLES = {"causal": "Causal language models", "masked": "Masked language models", "vision": "Image classifiers"}
+TITLES = {
+    "causal": "Causal language models",
+    "masked": "Masked language models",
+    "vision": "Image classifiers",
+    "text-classification": "Text classifiers",
+}
 HEAD = """# Families, as tried
 
 Made by `python -m docs.families` with transformers {version}: every family is made tiny and random from its own

@@ -19,6 +19,7 @@ VIEWS = {  # name → address and height
     "ablate": ("/ablate?model=opt-mini&select=1.3", 1000),
     "head-map": ("/head_map?model=opt-mini", 1500),
     "pruning-curves": ("/pruning_curves?model=opt-mini", 1200),
+    "tasks": ("/tasks?model=opt-mini&method=zero", 1500),
     "models-and-data": ("/models_and_data", 1300),
     "learn": ("/learn", 1400),
 }

@@ -12,8 +12,9 @@ from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.runs.ledger import run_path
-from ablation_core.runs.sweep import SweepSpec, describe_sweep
+from ablation_core.runs.sweep import SweepSpec
 from ablation_core.runs.sweep_result import SweepResult, empty_sweep, kept_sweeps
+from ablation_core.runs.units import describe_work
 from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
@@ -67,7 +68,7 @@ with methods_column:
     )
 names = [name for name in usable if name in {*methods, view.method} and not (adaptive and METHODS[name].learned)]
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins)
-described = describe_sweep(model, data, view.statistics, view.bins)
+described = describe_work(model, data, view.statistics, view.bins)
 exact = run_path(run_controls.FOLDER, "sweep", described)
 # Adaptive maps by other methods share a ledger, so that one runs at a time; each shows only its own methods.
 own = run_path(run_controls.FOLDER, "adaptive", described) if adaptive else exact
@@ -157,7 +158,7 @@ def show_run() -> None:
     by = f" by {', '.join(names)}" if adaptive else ""
     name = f"Head map of {model.ref}{by}{run_controls.words_of(place)}"
     lock = None if place else fair_lock(model)
-    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, shown != own)
+    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, aside=shown != own)
     result = kept.get(shown) or empty_sweep(model, described, names)
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)

@@ -96,6 +96,9 @@ def show_data() -> None:
 
 def open_upload(upload: uploads.Upload) -> None:
     """A link that opens the upload with a model that can read it."""
+    if upload.kind == "pairs":
+        page_link("pages/tasks.py", f"Open {upload.name} on the Tasks page", {"task": uploads.reference(upload)})
+        return
     model = "vit-mini" if upload.kind == "images" else "opt-mini"
     page_link(
         "app.py",

@@ -16,12 +16,13 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-dir", type=Path, default=CACHE, help="folder of statistics files")
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """The model and the data that a command runs it on."""
+def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """The model and the data that a command runs it on; `several`: --data is repeatable, and a list."""
     add_output(parser)
     parser.add_argument("model", help="a bundled model, a folder, a Hugging Face id, or timm/<name>")
     parser.add_argument(
         "--data",
+        action="append" if several else "store",
         help="data reference, such as text:FILE, jsonl:FILE#COLUMN, csv:, parquet:, folder:, hf:ID, images:FOLDER (default: "
         "python-docs, or fashion-mnist); for text classifiers csv:FILE#TEXT,LABEL",
     )
@@ -45,11 +46,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default %(default)s)")
 
 
-def add_measured(parser: argparse.ArgumentParser) -> None:
+def add_measured(parser: argparse.ArgumentParser, several: bool = False) -> None:
     """The same, with methods and the statistics that they need."""
     from ablation_core.methods.registry import METHODS
 
-    add_data(parser)
+    add_data(parser, several)
     parser.add_argument(
         "--method",
         action="append",

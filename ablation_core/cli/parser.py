@@ -1,7 +1,8 @@
 """The words of the command line. A command's own module is imported when it is chosen, so that help comes at once."""
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -37,7 +38,16 @@ class CommandParser(argparse.ArgumentParser):
         if self._fill is not None:
             self._fill(self)
             self._fill = None
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(None if args is None else _with_their_values(args), namespace)
+
+
+def _with_their_values(words: Sequence[str]) -> list[str]:
+    """The same with `--positions -8--1` as one word: a value that begins like an option would be taken for one."""
+    joined: list[str] = []
+    for word in words:
+        value = joined and joined[-1] == "--positions" and re.match(r"-\d", word)
+        joined[-1:] = [f"--positions={word}"] if value else [*joined[-1:], word]
+    return joined
 
 
 def build_parser(program: str) -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from ablation_core.engine.metrics import METRICS, metrics_in
+from ablation_core.engine.metrics import METRICS, Metric, main_metric, metrics_in
 from ablation_core.experiments.estimate import EstimateResult
 from ablation_core.experiments.estimate_validation import TOP, EstimateValidation
 from ablation_core.experiments.interactions import InteractionResult
@@ -12,6 +12,7 @@ from ablation_core.experiments.results import AblationResult, Performance
 from ablation_core.report.sentences import format_interval
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.comparison_result import ComparisonResult
+from ablation_core.runs.maps.position_map import PositionMapResult
 from ablation_core.runs.paper import Part
 from ablation_core.runs.pruning import PERCENTS
 from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
@@ -22,18 +23,22 @@ MOST_HEADS = 10  # shown for each method; all are in the JSON document
 
 
 def format_sweep(result: SweepResult) -> str:
-    """What was measured, and the heads whose change of loss is significant, the greatest first, for each method."""
-    document = result.to_dict()
-    lines = [_measured_on(document) + ": change of loss without each head, in nats per prediction, 95 % intervals"]
+    """What was measured, and the heads with a significant change, the most harmful first, for each method.
+
+    The change is that of the loss; of a task, that of its logit difference.
+    """
+    document, metric = result.to_dict(), main_metric(result.metrics)
+    lines = [_measured_on(document) + f": {_change_of(metric)}, 95 % intervals"]
     floors = {floor["method"]: floor for floor in document["noise_floor"]}
     for number, method in enumerate(document["methods"]):
         rows = [(head["head"], head["results"][number]) for head in document["heads"]]
-        lines += _significant_heads(method, rows, document)
+        judged = [(head, row, row["p_values"].get(metric.name)) for head, row in rows]
+        lines += _significant_heads(method, judged, result.significant(method, metric.name), metric, document)
         if floor := floors.get(method):
-            low, high = floor["loss"]["low"], floor["loss"]["high"]
+            low, high = floor[metric.name]["low"], floor[metric.name]["high"]
             span = "not a number" if low is None or high is None else f"{low:+.5f} to {high:+.5f}"
             lines.append(f"  {floor['sets']} random sets of as many neurons of one layer: {span}")
-    for pair in document["agreement"]["loss"]:
+    for pair in document["agreement"][metric.name]:
         rho = Interval(**pair["spearman"])
         if rho.mean is not None and rho.low is not None:
             names = " and ".join(pair["methods"])
@@ -43,44 +48,78 @@ def format_sweep(result: SweepResult) -> str:
 
 def _measured_on(document: dict) -> str:
     """The model and the data of a document, as a sentence's beginning."""
-    data = document["data"]
-    return f"{document['model']['ref']} on {data['predictions']:,} predictions ({data['sequences']:,} sequences) of {data['ref']}"
+    data, positions = document["data"], document.get("positions", "all")
+    counted = f"{data['predictions']:,} predictions ({data['sequences']:,} sequences) of {data['ref']}"
+    return f"{document['model']['ref']} on {counted}" + (f", at positions {positions}" if positions != "all" else "")
 
 
-def _significant_heads(method: str, rows: Sequence[tuple[str, dict]], document: dict) -> list[str]:
-    """One method's heads; that no test was possible is not that nothing was found."""
-    if rows and all(row.get("p") is None for _, row in rows):
+def _change_of(metric: Metric) -> str:
+    return f"change of {metric.label} without each head, in nats per prediction"
+
+
+def _significant_heads(
+    method: str, rows: Sequence[tuple[str, dict, float | None]], found: set[str], metric: Metric, document: dict
+) -> list[str]:
+    """One method's heads; that no test was possible is not that nothing was found.
+
+    Args:
+        rows: each head with its row and its p-value.
+        found: the heads with a significant change.
+    """
+    if rows and all(p is None for _, _, p in rows):
         return [
             f"{method}: no test was possible over {document['data']['sequences']:,} sequences, so that nothing is said of its "
             f"{len(rows)} heads; raise --predictions, or shorten --seq-len."
         ]
-    significant = [row for row in rows if row[1]["told_from_no_effect"]]
-    untested = sum(row.get("p") is None for _, row in rows)
+    significant = [(head, row) for head, row, _ in rows if head in found]
+    untested = sum(p is None for _, _, p in rows)
     lines = [
         f"{method}: {len(significant)} of {len(rows)} heads significant (FDR 5 %)"
         + (f"; {untested} could not be tested" if untested else "")
     ]
-    ordered = sorted(significant, key=lambda item: -item[1]["change"]["loss"]["mean"])
+    ordered = sorted(significant, key=lambda item: -metric.worse * item[1]["change"][metric.name]["mean"])
     width = max((len(head) for head, _ in ordered), default=0)
     for head, row in ordered[:MOST_HEADS]:
         taken = f"  {row['predictions']:,} predictions" if "predictions" in row else ""
-        lines.append(f"  {head:>{max(6, width)}}  {format_interval(Interval(**row['change']['loss']))}{taken}")
+        lines.append(f"  {head:>{max(6, width)}}  {format_interval(Interval(**row['change'][metric.name]))}{taken}")
     if more := len(ordered) - MOST_HEADS:
         lines += [f"  {more} more: --json"] if more > 0 else []
     return lines
 
 
+def format_position_map(result: PositionMapResult) -> str:
+    """The cells with a significant change, the most harmful first, for each method."""
+    metric = main_metric(result.metrics)
+    lines = [
+        f"{_measured_on(result.description)}: change of {metric.label} without each of {len(result.rows)} heads or layers at "
+        f"one of {len(result.positions)} positions, in nats per prediction, 95 % intervals"
+    ]
+    for method in result.methods:
+        changes, found = result.changes(method, metric.name), result.significant(method, metric.name)
+        lines.append(f"{method}: {len(found)} of {len(changes)} cells significant (FDR 5 %)")
+        ordered = sorted(found, key=lambda cell: -metric.worse * changes[cell])
+        for row, position in ordered[:MOST_HEADS]:
+            change = Interval(**result.row_of((row, position), method)["change"][metric.name])
+            lines.append(f"  {row:>6} at position {position:>4}  {format_interval(change)}")
+        if (more := len(ordered) - MOST_HEADS) > 0:
+            lines.append(f"  {more} more: --json")
+    return "\n".join(lines)
+
+
 def format_adaptive(result: AdaptiveResult) -> str:
     """How the heads were decided, and the significant ones, the most harmful first, for each method."""
+    metric = result.metric
     lines = [f"{result.looks} of {result.looks_planned} looks, {result.taken:.0%} of a whole sweep's predictions"]
     if result.description["first_order_estimates"]:
         lines[-1] += "; first-order estimates carry them over to all sequences"
-    lines.insert(0, _measured_on(result.description) + ": change of loss without each head, in nats per prediction")
+    lines.insert(0, f"{_measured_on(result.description)}: {_change_of(metric)}")
     for number, method in enumerate(result.description["methods"]):
         rows = [(head["head"], head["results"][number]) for head in result.heads]
         verdicts = Counter(row["verdict"] for _, row in rows)
         counted = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-        first, *rest = _significant_heads(method, rows, result.description)
+        judged = [(head, row, row["p"]) for head, row in rows]
+        found = {head for head, row in rows if row["told_from_no_effect"]}
+        first, *rest = _significant_heads(method, judged, found, metric, result.description)
         lines += [f"{first}; verdicts: {counted}", *rest]
     return "\n".join(lines)
 
@@ -113,19 +152,22 @@ def format_curve(result: CurveResult) -> str:
         lines.append(f"{row['percent']:3} % {row['method']:{width}}" + "   ".join(cells))
     if percents is TABLE_AT:
         lines.append("other percents: --json")
-    ranks = document["ranks"]["loss"]
+    metric = main_metric(result.metrics)
+    ranks = document["ranks"][metric.name]
     if ranks["best"] is None:
         return "\n".join(lines)
     order = sorted(ranks["mean_rank"].items(), key=lambda item: item[1])
     lines.append(
-        "mean rank by the curve's mean height in loss: " + ", ".join(f"{method} {rank:.2f}" for method, rank in order)
+        f"mean rank by the curve's mean height in {metric.label}: "
+        + ", ".join(f"{method} {rank:.2f}" for method, rank in order)
     )
     if ranks["p"] is not None:
         lines.append(f"Friedman's test of equal ranks over {len(document['seeds'])} seeds: p = {ranks['p']:.3f}")
+    side = "above" if metric.worse > 0 else "below"
     for method, gap in ranks["behind"].items():
         if gap["low"] is not None:
             lines.append(
-                f"{method} lies {format_interval(Interval(gap['mean'], gap['low'], gap['high']))} nats above {ranks['best']}, paired over seeds"
+                f"{method} lies {format_interval(Interval(gap['mean'], gap['low'], gap['high']))} nats {side} {ranks['best']}, paired over seeds"
             )
     return "\n".join(lines)
 
@@ -191,7 +233,8 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
         exact, metrics = calibration.exact[method.method] if calibration else {}, metrics_in(method.changes)
         words = {metric.name: metric.label if metric.divergence else f"change of {metric.label}" for metric in metrics}
         labels = ", ".join(metric.label for metric in metrics)
-        columns = "".join(f"{one:>22}" for one in words.values())
+        width = max(22, *(len(one) + 2 for one in words.values()))
+        columns = "".join(f"{one:>{width}}" for one in words.values())
         lines.append(f"{method.method + ', head':26}{columns}" + f"   exact: {labels}" * bool(exact))
         for head in method.largest(max(10, len(exact))):
             parts = [method[metric.name] for metric in metrics]
@@ -201,7 +244,7 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
                 [f"{exact[head][m.name]:{'' if m.divergence else '+'}.5f}" for m in metrics] if head in exact else []
             )
             measured = f"   {', '.join(found)}" if found else ""
-            lines.append(f"{name:>26}{''.join(f'{value:>22}' for value in values)}{measured}")
+            lines.append(f"{name:>26}{''.join(f'{value:>{width}}' for value in values)}{measured}")
         if calibration is None or not exact:
             continue
         for metric in metrics:

@@ -9,7 +9,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,8 @@ class RayBackend:
         sent = {name: payload for name, payload in parcels.items() if payload is not None}
         device = SPLIT if self.split else "cuda" if self.gpus else "cpu"
         memory = None if self.memory is None or not self.split else int(self.memory * _GB)
-        given = assignment(model, data, bins, device, memory, sent)
+        reused = any(not task.unit.positions.everywhere for task in tasks)
+        given = replace(assignment(model, data, bins, device, memory, sent), keys_values=reused)
         with connected(self.address) as ray:
             crew = _WorkerPool(ray, self, given, sent, tasks)
             try:

@@ -26,6 +26,7 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.cluster.backend import RayBackend
 from ablation_core.data.dataset import Data
 from ablation_core.data.load import load_data
+from ablation_core.data.positions import Positions
 from ablation_core.errors import AblationError, EngineError, StatisticsError
 from ablation_core.loading.load import load_model
 from ablation_core.methods.registry import METHODS
@@ -87,6 +88,7 @@ def steps_apart(
         AblationError: with the sentence that the run ended by.
     """
     own: dict[str, Any] = {"methods": [method.name for method in spec.methods], "bins": spec.bins}
+    own["positions"] = str(spec.positions)
     if isinstance(spec, SweepSpec):
         own |= {"kind": "sweep", "heads": spec.heads, "random_sets": spec.random_sets}
     else:
@@ -187,6 +189,7 @@ def _run(order: dict) -> None:
     statistics = None if place is None else files.load_statistics(place, model)
     engine, folder, spec = RayBackend(order["address"]), Path(order["folder"]), dict(order["spec"])
     spec["methods"] = tuple(METHODS[name] for name in spec["methods"])
+    spec["positions"] = Positions.parse(spec["positions"])
     run: Generator[Any]
     if spec.pop("kind") == "sweep":
         spec["heads"] = spec["heads"] and tuple(map(tuple, spec["heads"]))

@@ -47,7 +47,7 @@ def pack_data(ref: str) -> Payload | None:
         raise EngineError(
             "Data in memory is not sent to a cluster: save it as a file, such as jsonl:FILE, and name that."
         )
-    if kind == "text":
+    if kind in ("text", "pairs"):
         return _pack(Path(place).parent, [Path(place)])
     if kind in tables.KINDS:
         table = tables.parse(ref)
@@ -71,7 +71,7 @@ def unpacked_data_ref(ref: str, folder: Path) -> str:
     if kind in tables.KINDS:
         table = tables.parse(ref)
         return f"{kind}:{folder / table.path.name}#{table.column}"
-    return f"text:{folder / Path(place).name}" if kind == "text" else f"images:{folder}"
+    return f"{kind}:{folder / Path(place).name}" if kind in ("text", "pairs") else f"images:{folder}"
 
 
 def _pack(folder: Path, paths: Iterable[Path]) -> Payload | None:

@@ -16,6 +16,7 @@ from ablation_core.activations import files
 from ablation_core.cluster.payload import Payload, unpack, unpacked_data_ref
 from ablation_core.data.dataset import Data
 from ablation_core.data.load import load_data
+from ablation_core.data.positions import Positions
 from ablation_core.data.references import Split
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import AblationError, DataError, ModelError
@@ -39,6 +40,7 @@ class Assignment:
         threads: as many as the driver computes with, since float results can depend on it.
         split_memory: bytes that a model split over memory and disk may fill.
         parcels: the digests of what is sent: `model`, `data`, `statistics`.
+        keys_values: whether clean passes keep them, for ablations that begin in the middle of a sequence.
     """
 
     model: str
@@ -58,6 +60,7 @@ class Assignment:
     python: str
     parcels: dict[str, str]
     documents: bool = False
+    keys_values: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,12 @@ class Order:
     name: str
     select: str
     methods: tuple[str, ...]
+    positions: str = "all"
 
     @classmethod
     def of(cls, number: int, task: Task) -> "Order":
         methods = tuple(method.name for method in task.methods)
-        return cls(number, task.unit.name, str(task.unit.selection), methods)
+        return cls(number, task.unit.name, str(task.unit.selection), methods, str(task.unit.positions))
 
 
 def assignment(
@@ -126,7 +130,8 @@ class Worker:
         statistics = None
         if "statistics" in places:
             statistics = files.load_statistics(places["statistics"] / _STATISTICS, model)
-        self._bins, self._statistics, self._recording = given.bins, statistics, CleanPassCache(model, data)
+        self._recording = CleanPassCache(model, data, keys_values=given.keys_values)
+        self._bins, self._statistics = given.bins, statistics
 
     def measure(self, orders: Sequence[Order]) -> Iterator[UnitProgress]:
         """News of these tasks, by their numbers: every finished one, and how far the others are twice a second.
@@ -137,7 +142,7 @@ class Worker:
         shape, said = self._recording.model.shape, time.monotonic()
         tasks = [
             Task(
-                WorkUnit(order.name, Selection.parse(order.select, shape)),
+                WorkUnit(order.name, Selection.parse(order.select, shape), Positions.parse(order.positions)),
                 tuple(METHODS[name] for name in order.methods),
             )
             for order in orders

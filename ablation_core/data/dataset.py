@@ -236,6 +236,16 @@ def scored_rows(targets: np.ndarray) -> np.ndarray:
     return np.arange(len(targets)) if targets.ndim == 1 else np.nonzero(targets != IGNORED)[0]
 
 
+def predicted_rows(batch: Batch) -> np.ndarray:
+    """Of each prediction of a batch, in the order of its scores, the number of its sequence within the batch.
+
+    A task's prompts are its sequences and its predictions, whether they take one row each or two.
+    """
+    if batch.answers is not None:
+        return np.arange(int(batch.answers.item.max()) + 1)
+    return scored_rows(batch.targets.cpu().numpy())
+
+
 def checked_seed(seed: int) -> int:
     """The seed.
 

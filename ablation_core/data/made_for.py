@@ -12,6 +12,14 @@ from PIL import Image
 
 from ablation_core.errors import AblationError, DataError
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.tokenizer import padding_id
+
+READ_BY = {  # what a model reads by, in a sentence
+    "causal": "tokenizer",
+    "masked": "tokenizer",
+    "vision": "class names or image transform",
+    "text-classification": "tokenizer or class names",
+}
 
 
 def reader_key(model: LoadedModel) -> str:
@@ -34,7 +42,7 @@ def check_made_for(model: LoadedModel, made_for: str, ref: str) -> None:
         DataError: it was.
     """
     if made_for and made_for != reader_key(model):
-        what = "class names or image transform" if model.modality == "vision" else "tokenizer"
+        what = READ_BY[model.modality]
         raise DataError(
             f"This data ({ref}) was prepared for another model, whose {what} is not that of {model.ref}: call "
             f"load_data with this model."
@@ -43,9 +51,10 @@ def check_made_for(model: LoadedModel, made_for: str, ref: str) -> None:
 
 def _text(model: LoadedModel) -> list[bytes]:
     tokenizer = model.tokenizer
+    classes = [repr((padding_id(model), model.labels)).encode()] if model.predicts_class else []
     if tokenizer is None:
         module: Any = model.module
-        return [str(module.get_input_embeddings().num_embeddings).encode()]
+        return [str(module.get_input_embeddings().num_embeddings).encode(), *classes]
     vocabulary = hashlib.sha256()
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1]):
         vocabulary.update(f"{token}\0{number}\0".encode(errors="surrogatepass"))
@@ -53,6 +62,7 @@ def _text(model: LoadedModel) -> list[bytes]:
         vocabulary.digest(),
         repr(sorted(tokenizer.all_special_ids)).encode(),
         repr(tokenizer.mask_token_id).encode(),
+        *classes,
     ]
 
 

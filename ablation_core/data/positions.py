@@ -68,6 +68,11 @@ class Positions:
         return cls(tuple(spans), "answer" in terms)
 
     @classmethod
+    def read(cls, positions: "str | Positions") -> "Positions":
+        """The positions themselves, or those that a text names."""
+        return cls.parse(positions) if isinstance(positions, str) else positions
+
+    @classmethod
     def after(cls, skipped: int) -> "Positions":
         """All but the first `skipped` positions.
 
@@ -102,6 +107,39 @@ class Positions:
         for span in self.spans:
             if not -longest <= span[0] < longest:
                 raise DataError(f"There is no position {span[0]}: the longest sequence has {longest} tokens.")
+
+    def single(self, longest: int) -> tuple[int, ...]:
+        """Each of these positions by itself, in order; where they are all positions, counted from the start.
+
+        Args:
+            longest: tokens of the longest sequence.
+
+        Raises:
+            DataError: `answer` is among them, or one is beyond every sequence.
+        """
+        if self.answer:
+            raise DataError("The position answer differs from prompt to prompt; name numbers, or last.")
+        self.check(longest, has_answers=True)
+        found: dict[int, None] = {}
+        for first, last in self.spans or ((0, None),):
+            if last is None:
+                last = longest - 1 if first >= 0 else -1
+            elif first >= 0 > last:
+                last += longest
+            elif last >= 0 > first:
+                first += longest
+            if not -longest <= last < longest:
+                raise DataError(f"There is no position {last}: the longest sequence has {longest} tokens.")
+            found |= dict.fromkeys(range(first, last + 1))
+        return tuple(sorted(found, key=lambda at: (at < 0, at)))
+
+    def firsts(self, batch: Batch) -> Tensor | None:
+        """Of each row of a batch of texts the first column of these, its length where it has none; None for all positions."""
+        if self.everywhere or batch.targets.ndim == 1:
+            return None
+        rows, length = batch.targets.shape
+        here = self.mask(batch)(torch.empty(rows, length, 1))[:, :, 0]
+        return torch.where(here.any(1), here.long().argmax(1), length)
 
     def mask(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         """A function from z, (batch, position, …), to the positions meant, bool (batch, position, 1)."""

@@ -72,6 +72,10 @@ def is_labelled(ref: str) -> bool:
     return ref.partition(":")[0] in ("jsonl", "csv", "parquet", "hf") and ":" in ref
 
 
+# Of `tasks.TASKS`, here so that they can be listed without loading what draws them.
+TASK_NAMES = ("ioi", "induction", "greater-than", "agreement", "facts")
+
+
 def is_task(ref: str) -> bool:
     """Whether it names prompts with a right and a wrong answer (`task_data.py`)."""
     return ref.startswith(("task:", "pairs:"))

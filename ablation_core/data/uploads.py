@@ -1,7 +1,7 @@
 """Texts, records and images that a person uploads: checked, written whole or not at all, and turned into a data reference.
 
 Each lies in `<cache>/uploads/<digest of its content>/`: a text as `text.txt`, records as `data.jsonl`, `data.csv` or
-`data.parquet`, images as `images/<class>/<number>-<name>`, and `upload.json` beside them with the name it was uploaded by. An upload is hostile until shown otherwise: declared
+`data.parquet`, a task's pairs as `pairs.jsonl`, images as `images/<class>/<number>-<name>`, and `upload.json` beside them with the name it was uploaded by. An upload is hostile until shown otherwise: declared
 sizes are not believed, an archive's names never become paths, and every image is decoded once before it is kept.
 """
 
@@ -21,6 +21,7 @@ from typing import Any
 
 from ablation_core.data import tables
 from ablation_core.data.images import eight_bit, opened_image
+from ablation_core.data.pairs import read_pairs
 from ablation_core.data.references import IMAGE_SUFFIXES
 from ablation_core.data.text_files import read_text_file
 from ablation_core.errors import DataError, first_line
@@ -43,7 +44,7 @@ class Upload:
     """Something a person uploaded.
 
     Attributes:
-        kind: `text`, `images`, or of records `jsonl`, `csv` or `parquet`.
+        kind: `text`, `images`, `pairs`, or of records `jsonl`, `csv` or `parquet`.
         name: what the uploaded file was called.
         digest: of its content; also the name of its folder.
         files: how many there are: 1, or the number of images.
@@ -59,12 +60,31 @@ class Upload:
     column: str = ""
 
 
-_FILES = {"text": "text.txt", "images": "images", "jsonl": "data.jsonl", "csv": "data.csv", "parquet": "data.parquet"}
+_FILES = {
+    "text": "text.txt",
+    "pairs": "pairs.jsonl",
+    "images": "images",
+    "jsonl": "data.jsonl",
+    "csv": "data.csv",
+    "parquet": "data.parquet",
+}
 _ROWS_LOOKED_AT = 50
 
 
-def keep_upload(name: str, content: bytes, cache: Path = CACHE) -> Upload:
+def keep_pairs(name: str, content: bytes, cache: Path = CACHE) -> Upload:
+    """Check an uploaded file of a task's prompts and answers (`pairs.py`), and keep it.
+
+    Raises:
+        DataError: it is not what it should be; nothing is left behind.
+    """
+    return keep_upload(name, content, cache, pairs=True)
+
+
+def keep_upload(name: str, content: bytes, cache: Path = CACHE, pairs: bool = False) -> Upload:
     """Check an uploaded text file, file of records, or zip of images, and keep it.
+
+    Args:
+        pairs: it is a file of a task's prompts and answers, whatever its name.
 
     Raises:
         DataError: it is not what it should be; nothing is left behind.
@@ -73,9 +93,10 @@ def keep_upload(name: str, content: bytes, cache: Path = CACHE) -> Upload:
         raise DataError(f"{_shown(name)} is larger than {MAX_BYTES // 1_000_000} MB; upload a part of it.")
     if not content:
         raise DataError(f"{_shown(name)} is empty; upload a UTF-8 text file, a file of records, or a zip of images.")
-    records = _kind_of_records(name)
+    records = "" if pairs else _kind_of_records(name)
     zipped = (records != "parquet" and content[:4] in (b"PK\x03\x04", b"PK\x05\x06")) or name.lower().endswith(".zip")
-    digest = hashlib.sha256(content).hexdigest()[:16]
+    zipped = zipped and not pairs
+    digest = hashlib.sha256((b"pairs\0" if pairs else b"") + content).hexdigest()[:16]
     folder = uploads_folder(cache)
     if (kept := _read_note(folder / digest)) is not None:
         return kept
@@ -86,14 +107,16 @@ def keep_upload(name: str, content: bytes, cache: Path = CACHE) -> Upload:
             work = temporary / "work"
             work.mkdir()
             files, column = 1, ""
-            if zipped:
+            if pairs:
+                _write_pairs(name, content, work)
+            elif zipped:
                 files = _unpack_images(name, content, work / "images")
             elif records:
                 column = _write_records(name, records, content, work)
             else:
                 _write_text(name, content, work)
             taken = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
-            kind = "images" if zipped else records or "text"
+            kind = "pairs" if pairs else "images" if zipped else records or "text"
             upload = Upload(kind, _shown(name), digest, files, taken, column)
             (work / _NOTE).write_text(json.dumps(asdict(upload)), encoding="utf-8")
             if (folder / digest).exists():  # its note is damaged, or it came at the same moment
@@ -126,10 +149,9 @@ def named(ref: str, cache: Path = CACHE) -> str:
 
 
 def references(kind: str, cache: Path = CACHE) -> tuple[str, ...]:
-    """The data references of all uploads of a kind, `text` or `images`."""
-    return tuple(
-        reference(upload, cache) for upload in list_uploads(cache) if (upload.kind == "images") == (kind == "images")
-    )
+    """The data references of all uploads of a kind: `text` (records too), `images` or `pairs`."""
+    own = {"images": ("images",), "pairs": ("pairs",)}.get(kind, tuple(set(_FILES) - {"images", "pairs"}))
+    return tuple(reference(upload, cache) for upload in list_uploads(cache) if upload.kind in own)
 
 
 def delete_upload(digest: str, cache: Path = CACHE) -> None:
@@ -170,6 +192,13 @@ def _write_text(name: str, content: bytes, work: Path) -> None:
     """A text that may be scored as it is; what is left as it was uploaded is read like any other text file."""
     (work / "text.txt").write_bytes(content)
     _named_as(name, work / "text.txt", lambda: read_text_file(work / "text.txt", []))
+
+
+def _write_pairs(name: str, content: bytes, work: Path) -> None:
+    place = work / _FILES["pairs"]
+    place.write_bytes(content)
+    if not _named_as(name, place, lambda: list(read_pairs(place))):
+        raise DataError(f"{_shown(name)} is empty; each line is an object with prompt, right and wrong.")
 
 
 def _write_records(name: str, kind: str, content: bytes, work: Path) -> str:

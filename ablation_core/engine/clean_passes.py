@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import Data
 from ablation_core.data.made_for import check_made_for
+from ablation_core.engine import prefix
 from ablation_core.engine.forward import CleanPass, first_row, record, run_blocks
 from ablation_core.engine.hooks import Replace, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.kept_bytes import kept_bytes
@@ -47,6 +48,9 @@ class CleanPassCache:
     kept passes the probabilities are kept too, while these fit into `clean_limit` bytes: every ablation is compared with
     them, and computing them again would cost as much as scoring the ablated run itself. Both limits are by default what
     the model's device has room for (`kept_bytes.py`).
+
+    Args:
+        keys_values: whether ablations will begin behind a sequence's first position, so that those are worth keeping.
     """
 
     def __init__(
@@ -56,11 +60,12 @@ class CleanPassCache:
         limit: int | None = None,
         clean_limit: int | None = None,
         z_values: bool = True,
+        keys_values: bool = False,
     ) -> None:
         check_made_for(model, data.made_for, data.ref)
         usual, usual_clean = kept_bytes(model.device)
         clean_limit = usual_clean if clean_limit is None else clean_limit
-        self.model, self.data, self.z_values = model, data, z_values
+        self.model, self.data, self.z_values, self.keys_values = model, data, z_values, keys_values
         self.limit = usual if limit is None else limit
         self._room_for_clean, self._spilled = ByteBudget(clean_limit), False
         self._kept: dict[int, CleanPass] = {}
@@ -76,9 +81,11 @@ class CleanPassCache:
         if number in self._kept:
             return self._kept[number]
         clean_pass = self._looked_at.pop(number, None) or record(
-            self.model, self.data.rows(self.data.numbers(number)), self.z_values
+            self.model, self.data.rows(self.data.numbers(number)), self.z_values, self.keys_values
         )
-        kept = clean_pass if len(self.data) * clean_pass.bytes <= self.limit else replace(clean_pass, z_values={})
+        kept = clean_pass
+        if len(self.data) * clean_pass.bytes > self.limit:
+            kept = replace(clean_pass, z_values={}, keys_values=())
         if number not in self._kept and self.bytes + kept.bytes > self.limit:
             self._spilled = True
             return clean_pass
@@ -133,14 +140,29 @@ class CleanPassCache:
 
 
 @torch.inference_mode()
-def ablated_outputs(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> list[Any]:
-    """Every block's output with these layers' z replaced, resumed from the first of them."""
+def ablated_outputs(
+    model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace], starts: Tensor | None = None
+) -> list[Any]:
+    """Every block's output with these layers' z replaced, resumed from the first of them.
+
+    Args:
+        starts: each row's first position that they replace anything at, the batch's length where a row has none; what
+            lies before is not run again where the clean pass has kept its keys and values.
+    """
+    if starts is not None and int(starts.min()) >= clean_pass.batch.targets.shape[1]:
+        return clean_pass.outputs  # no sequence of the batch has such a position
+    if starts is not None and replacements and clean_pass.keys_values:
+        known = prefix.Known(clean_pass.batch, clean_pass.outputs, clean_pass.z_values, clean_pass.keys_values)
+        if (outputs := prefix.ablated_from(model, known, replacements, starts)) is not None:
+            return outputs
     return resume(model, clean_pass, replacements)
 
 
-def ablated_output(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> Any:
+def ablated_output(
+    model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace], starts: Tensor | None = None
+) -> Any:
     """The last block's output with these layers' z replaced, resumed from the first of them."""
-    return ablated_outputs(model, clean_pass, replacements)[-1]
+    return ablated_outputs(model, clean_pass, replacements, starts)[-1]
 
 
 def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> list[Any]:

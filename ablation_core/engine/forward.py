@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Batch
+from ablation_core.engine import prefix
 from ablation_core.engine.hooks import capture_z, hidden_of, join_z, record_outputs
+from ablation_core.engine.prefix import KeysValues
 from ablation_core.engine.scores import CleanPredictions
 from ablation_core.engine.shortcuts import find_shortcuts
 from ablation_core.models.loaded import LoadedModel
@@ -23,6 +24,7 @@ class CleanPass:
 
     Attributes:
         z_values: of the layers whose attention can be skipped; without them an ablation resumes at the block.
+        keys_values: of every layer, where the model can resume in the middle of a sequence and they were asked for.
         clean: the probabilities and scores of runs of its predictions, filled in as they are scored.
         keeps: whether so many more bytes may be kept there; by default none.
     """
@@ -30,25 +32,33 @@ class CleanPass:
     batch: Batch
     outputs: list[Any]
     z_values: Mapping[int, Tensor] = field(default_factory=dict)
+    keys_values: KeysValues = ()
     clean: dict[int, CleanPredictions] = field(default_factory=dict)
     keeps: Callable[[int], bool] = lambda _bytes: False
 
     @property
     def bytes(self) -> int:
         tensors = [*map(hidden_of, self.outputs), *self.z_values.values()]
-        return sum(tensor.nbytes for tensor in tensors)
+        return sum(tensor.nbytes for tensor in (*tensors, *(one for pair in self.keys_values for one in pair)))
 
 
 @torch.no_grad()  # not inference mode: gradients may be wanted of what is resumed from here
-def record(model: LoadedModel, batch: Batch, z_values: bool = True) -> CleanPass:
-    """Run the clean model's blocks over a batch; with their z, so that ablations can skip the attention too."""
+def record(model: LoadedModel, batch: Batch, z_values: bool = True, keys_values: bool = False) -> CleanPass:
+    """Run the clean model's blocks over a batch; with their z, so that ablations can skip the attention too.
+
+    Args:
+        keys_values: keep those too, where the model can resume in the middle of a sequence.
+    """
     batch = on_device(batch, model)
-    with model.lock, ExitStack() as stack:
+    may_cache = keys_values and model.modality == "causal" and model.resumes and model.takes_prefix is not False
+    cache = prefix.empty_cache() if may_cache else None
+    with model.lock:
         wanted = _shortcuts(model, batch) if z_values else []
-        captured = stack.enter_context(capture_z(model, wanted))
-        outputs = stack.enter_context(record_outputs(model.blocks))
-        run_blocks(model, batch)
-    return CleanPass(batch, outputs, captured)
+        with capture_z(model, wanted) as captured, record_outputs(model.blocks) as outputs:
+            run_blocks(model, batch, cache)
+    pairs = prefix.keys_values(model, cache)
+    usable = may_cache and prefix.takes_prefix(model, batch, outputs, pairs)
+    return CleanPass(batch, outputs, captured, pairs if usable else ())
 
 
 def _shortcuts(model: LoadedModel, batch: Batch) -> list[int]:
@@ -75,10 +85,15 @@ def run_clean_graph(model: LoadedModel, batch: Batch) -> tuple[CleanPass, list[T
     return CleanPass(batch, outputs), [joined[layer] for layer in range(model.num_layers)]
 
 
-def run_blocks(model: LoadedModel, batch: Batch) -> None:
-    """Run the model at least as far as its last block; a language model stops before its unembedding."""
+def run_blocks(model: LoadedModel, batch: Batch, cache: Any = None) -> None:
+    """Run the model at least as far as its last block; a language model stops before its unembedding.
+
+    Args:
+        cache: what keys and values are put in, where it takes one.
+    """
     module: Any = model.module if model.modality == "vision" else model.module.base_model
-    module(**batch.inputs, **options(model))
+    kept = {} if cache is None else prefix.cached(model, cache)
+    module(**batch.inputs, **(kept or options(model)))
 
 
 def first_row(batch: Batch) -> Batch:

@@ -1,6 +1,6 @@
 """Gradients with respect to every z at once: one clean pass over a batch, then some passes back.
 
-One pass sends back the loss of the true targets. The others send back random vectors whose mean square is the Fisher
+One pass sends back the loss of the true targets; in tasks another one the logit difference. The others send back random vectors whose mean square is the Fisher
 information of the model's own predictions: of one prediction with probabilities p, the vector e(y) − p, y drawn from
 p, has mean 0 and covariance diag(p) − p pᵀ, which is also the curvature of the cross-entropy (Martens 2020, "New
 insights and perspectives on the natural gradient method", section 9). Here the vector is a sum of `LABELS` such draws
@@ -11,7 +11,7 @@ zero on average, but by far the most of the noise. Each pass therefore carries a
 only, dealt out so that those with the largest vectors never share a pass; mixed terms are left among the small ones.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.engine import forward, hooks, scoring
+from ablation_core.engine.metrics import Slope
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.models.loaded import LoadedModel
 
@@ -41,12 +42,19 @@ class Linearised:
     repeats: int
     _places: list[Tensor]
     _last: Tensor
-    _loss: Tensor
+    _slopes: Mapping[Slope, Tensor]
     _draws: list[Tensor]
 
+    def slope(self, of: Slope) -> list[Tensor]:
+        """The gradient of the summed loss of the true targets, or of a task's summed logit differences.
+
+        One tensor per layer, shaped as the z.
+        """
+        return self._back(self._slopes[of])
+
     def loss(self) -> list[Tensor]:
-        """The gradient of the summed loss of the true targets, one tensor per layer, shaped as the z."""
-        return self._back(self._loss)
+        """The same of the loss."""
+        return self.slope("loss")
 
     def draws(self) -> Iterator[list[Tensor]]:
         """One list of gradients a pass, shaped as the z.
@@ -80,29 +88,39 @@ def linearise(model: LoadedModel, batch: Batch, passes: int, seed: Sequence[int]
     predictions = torch.ones(len(batch.targets)) if scored is None else scored.sum(1).cpu()
     shares = max(1, min(passes, int(predictions.max())))
     repeats = passes // shares
-    loss, draws = _sent(model, clean_pass, repeats, seed)
+    slopes, draws = _sent(model, clean_pass, repeats, seed)
     if scored is not None:
         draws = [part for draw in draws for part in _dealt(draw, scored, shares)]
     last = hooks.hidden_of(clean_pass.outputs[-1])
-    return Linearised([p.detach() for p in places], predictions, repeats, places, last, loss, draws)
+    return Linearised([p.detach() for p in places], predictions, repeats, places, last, slopes, draws)
 
 
 def _sent(
     model: LoadedModel, clean_pass: forward.CleanPass, repeats: int, seed: Sequence[int]
-) -> tuple[Tensor, list[Tensor]]:
-    """What the loss and each draw send back to the last block's output; shaped as that."""
-    last = hooks.hidden_of(clean_pass.outputs[-1]).detach().requires_grad_()
-    targets = clean_pass.batch.targets[clean_pass.batch.targets != IGNORED]
-    loss, draws = torch.zeros_like(last), [torch.zeros_like(last) for _ in range(repeats)]
+) -> tuple[dict[Slope, Tensor], list[Tensor]]:
+    """What the loss, a task's logit difference and each draw send back to the last block's output; shaped as that."""
+    last, batch = hooks.hidden_of(clean_pass.outputs[-1]).detach().requires_grad_(), clean_pass.batch
+    targets = batch.targets[batch.targets != IGNORED]
+    others = None  # the wrong answer's tokens, where they are read off the same logits
+    if batch.answers is not None and bool((batch.answers.others[batch.targets.cpu() != IGNORED] != IGNORED).all()):
+        others = batch.answers.others.to(targets.device)[batch.targets != IGNORED]
+    slopes: dict[Slope, Tensor] = {"loss": torch.zeros_like(last)}
+    if others is not None:
+        slopes["logit difference"] = torch.zeros_like(last)
+    draws = [torch.zeros_like(last) for _ in range(repeats)]
     generator = torch.Generator(last.device).manual_seed(_one_number(seed))
     for rows, log_probs in scoring.log_probs_from(model, clean_pass, last):
         probs = log_probs.detach().exp()
         if not torch.isfinite(probs).all():
             raise no_numbers(model, "this data", clean_pass.outputs)
         true = torch.zeros_like(probs).scatter_(1, targets[rows].to(probs.device)[:, None], -1.0)
-        for total, wanted in zip([loss, *draws], [true, *(_labels(probs, generator) for _ in draws)], strict=True):
+        sent = [true]
+        if others is not None:
+            sent.append((-true).scatter_(1, others[rows].to(probs.device)[:, None], -1.0))
+        sent += [_labels(probs, generator) for _ in draws]
+        for total, wanted in zip([*slopes.values(), *draws], sent, strict=True):
             total += torch.autograd.grad(log_probs, last, wanted, retain_graph=True)[0]
-    return loss, draws
+    return slopes, draws
 
 
 def _labels(probs: Tensor, generator: torch.Generator) -> Tensor:

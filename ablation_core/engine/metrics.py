@@ -10,7 +10,7 @@ run's scores) or, in tasks, `answers.ScoredAnswers`. Documents, tables, charts, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ablation_core.data.dataset import Data
+
+
+Slope = Literal["loss", "logit difference"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,7 @@ class Metric:
             whether it differs from 0 is not tested.
         estimate: (slope, curvature) → its change to second order, both in nats: the gradient's product with the
             displacement, and half of what the Fisher information gives; None where it cannot be estimated.
+        slope_of: whose gradient that is: the loss's, or the logit difference's.
         curve: whether pruning curves are drawn of it.
         chance: of so many classes, its value by guessing blindly; None where that is not known.
         derived: figures that follow from its mean.
@@ -87,6 +91,7 @@ class Metric:
     values: Callable[[Any], np.ndarray]
     divergence: bool = False
     estimate: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    slope_of: Slope = "loss"
     curve: bool = False
     chance: Callable[[int], float] | None = None
     derived: tuple[Derived, ...] = ()
@@ -164,6 +169,8 @@ METRICS = {
             "logit_difference", "logit difference", "nats", ".3f", "+.3f", "+.2f", ".1f",
             worse=-1,
             values=lambda run: run.wrong_loss - run.loss,
+            estimate=lambda slope, curvature: slope,  # linear in the logits, so that these give it no curvature
+            slope_of="logit difference",
             curve=True,
             answers=True,
         ),
@@ -189,12 +196,22 @@ def metrics_of(data: Data) -> tuple[Metric, ...]:
     return tuple(metric for metric in METRICS.values() if metric.applies(data) and (data.is_task or not metric.answers))
 
 
-def estimated_metrics() -> tuple[Metric, ...]:
-    """Those that can be estimated, by name: the order in which documents have them."""
-    return tuple(METRICS[name] for name in sorted(METRICS) if METRICS[name].estimate)
+def estimated_metrics(data: Data | None = None) -> tuple[Metric, ...]:
+    """Those that can be estimated, by name: the order in which documents have them.
+
+    Args:
+        data: only those that apply to it.
+    """
+    known = METRICS if data is None else {metric.name for metric in metrics_of(data)}
+    return tuple(METRICS[name] for name in sorted(known) if METRICS[name].estimate)
 
 
-def metrics_in(rows: Mapping[str, object]) -> tuple[Metric, ...]:
+def main_metric(names: Iterable[str]) -> Metric:
+    """The metric of these that is looked at first: of a task's the one that compares the answers, else the loss."""
+    return next((metric for metric in metrics_in(set(names)) if metric.answers), METRICS["loss"])
+
+
+def metrics_in(rows: Container[str]) -> tuple[Metric, ...]:
     """The metrics that something by metric names has: a kept run may be older than a metric."""
     return tuple(metric for name, metric in METRICS.items() if name in rows)
 

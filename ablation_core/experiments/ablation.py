@@ -18,7 +18,7 @@ from torch import Tensor
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
-from ablation_core.data.dataset import IGNORED, Batch, Data, checked_seed, scored_rows
+from ablation_core.data.dataset import IGNORED, Batch, Data, checked_seed, predicted_rows
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.hooks import Replace
@@ -76,7 +76,8 @@ class AblationRun:
         spec.positions.check(data.longest or data.seq_len, data.is_task)
         if statistics is not None:
             check_made_from(statistics.provenance, model, "These statistics")
-        self.clean_cache = clean_cache or clean_passes.CleanPassCache(model, data)
+        reused = not spec.positions.everywhere
+        self.clean_cache = clean_cache or clean_passes.CleanPassCache(model, data, keys_values=reused)
         std = None if statistics is None else statistics.std
         self._constants, self._learners = {}, {}
         for method in spec.methods:
@@ -137,12 +138,8 @@ class AblationRun:
         for method, part in zip(self.spec.methods, scores, strict=True):
             self._ablated[method.name].append(part)
         self.targets.append(clean_pass.batch.targets.cpu().numpy())
-        first = self.data.numbers(self.batches_done).start
-        if clean_pass.batch.answers is not None:
-            numbers = self.data.numbers(self.batches_done)
-            self._sequences.append(np.array(list(numbers) if self.data.groups is None else self.data.groups[numbers]))
-        else:
-            self._sequences.append(first + scored_rows(self.targets[-1]))
+        sequences = self.data.numbers(self.batches_done).start + predicted_rows(clean_pass.batch)
+        self._sequences.append(sequences if self.data.groups is None else self.data.groups[sequences])
         self.batches_done += 1
 
     def _ablated_output(self, method: Method, clean_pass: forward.CleanPass) -> Any:
@@ -151,7 +148,8 @@ class AblationRun:
         where = None if self.spec.positions.everywhere else self.spec.positions.mask(clean_pass.batch)
         replacements = self.replacements(method, self.data.numbers(number), number, clean_pass.batch)
         replacements = gauge.watched(replacements, where)
-        outputs = clean_passes.ablated_outputs(self.model, clean_pass, replacements)
+        starts = self.spec.positions.firsts(clean_pass.batch)
+        outputs = clean_passes.ablated_outputs(self.model, clean_pass, replacements, starts)
         gauge.compare(clean_pass.outputs, outputs, where)
         return outputs[-1]
 
@@ -257,7 +255,12 @@ class AblationRun:
                     {metric.name: tested[metric.name].p for metric in self.metrics if metric.tested},
                 )
             )
-        described = describe_run(self.model, self.data, self.statistics)
+        # Once for all that share clean passes: whether the weights were edited is seen by reading all of them.
+        statistics = self.statistics
+        known = self.clean_cache.once(
+            (describe_run, statistics and statistics.digest), lambda: describe_run(self.model, self.data, statistics)
+        )
+        described = known | {"data": dict(known["data"])}
         described["data"] |= {"sequences": len(np.unique(sequences)), "predictions": len(sequences)}  # so far
         return AblationResult(
             **described,
@@ -349,8 +352,8 @@ def ablate(
     """
     selection = Selection.read(select, model.shape)
     methods = choose_methods([method] if isinstance(method, str) else method, model.modality, data)
-    where = Positions.parse(positions) if isinstance(positions, str) else positions
-    spec = AblationSpec(selection, tuple(methods), bins, checked_seed(data.seed if seed is None else seed), where)
+    seed = checked_seed(data.seed if seed is None else seed)
+    spec = AblationSpec(selection, tuple(methods), bins, seed, Positions.read(positions))
     run = AblationRun(model, data, spec, as_statistics(statistics, model))
     with reporting(progress, "ablation") as report:
         return run.finish(report).result()

@@ -172,7 +172,7 @@ class EstimateRun:
         self._displacements = HeadDisplacements(
             model, data, self.methods, statistics=statistics, bins=bins, seed=self.seed, positions=positions
         )
-        self.metrics = tuple(metric for metric in estimated_metrics() if metric.applies(data))
+        self.metrics = estimated_metrics(data)
         self._means = {
             (method.name, metric.name, what): [ClusteredMean() for _ in range(model.num_layers)]
             for method in self.methods
@@ -191,17 +191,21 @@ class EstimateRun:
         lines = linearise(self.model, self.data.rows(rows), self.passes, (self.seed, self.steps_done))
         counts = lines.predictions.numpy()
         displacements = self._displacements.of(rows, lines.z_values)
-        first = self._displacements.products(lines.loss(), displacements, len(counts))
+        slopes = {
+            of: self._displacements.products(lines.slope(of), displacements, len(counts))
+            for of in {metric.slope_of: None for metric in self.metrics}
+        }
         squares: dict = {}
         for gradients in lines.draws():
             for key, (heads, neurons) in self._displacements.products(gradients, displacements, len(counts)).items():
                 before = squares.get(key, (0.0, 0.0))
                 squares[key] = (before[0] + heads**2, before[1] + neurons**2)
         for (name, layer), parts in squares.items():
-            for what, square, slope in zip(("heads", "neurons"), parts, first[name, layer], strict=True):
+            for number, (what, square) in enumerate(zip(("heads", "neurons"), parts, strict=True)):
                 curvature = square / (2 * lines.repeats)
                 for metric in self.metrics:
                     assert metric.estimate is not None
+                    slope = slopes[metric.slope_of][name, layer][number]
                     self._means[name, metric.name, what][layer].add(metric.estimate(slope, curvature), counts)
         self.steps_done += 1
 
@@ -292,7 +296,7 @@ def estimate(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    methods = choose_methods([method] if isinstance(method, str) else method, model.modality)
+    methods = choose_methods([method] if isinstance(method, str) else method, model.modality, data)
     run = EstimateRun(
         model,
         data,
@@ -300,7 +304,7 @@ def estimate(
         statistics=as_statistics(statistics, model),
         bins=bins,
         seed=seed,
-        positions=Positions.parse(positions) if isinstance(positions, str) else positions,
+        positions=Positions.read(positions),
         passes=passes,
     )
     with reporting(progress, "estimate") as report:

@@ -118,9 +118,10 @@ def validate_estimate(
     """
     exact: dict[str, dict[Head, dict[str, float]]] = {method: {} for method in heads}
     every = sorted({head for chosen in heads.values() for head in chosen})
-    clean_cache, estimated = CleanPassCache(model, data), list(result.methods[0].changes)
+    clean_cache = CleanPassCache(model, data, keys_values=result.positions != "all")
+    estimated = list(result.methods[0].changes)
     for done, head in enumerate(every, 1):
-        methods = choose_methods([method for method, chosen in heads.items() if head in chosen], model.modality)
+        methods = choose_methods([method for method, chosen in heads.items() if head in chosen], model.modality, data)
         selection = Selection.of_heads([head], model.shape)
         seed = data.seed if seed is None else seed
         spec = AblationSpec(selection, tuple(methods), result.bins, seed, Positions.parse(result.positions))

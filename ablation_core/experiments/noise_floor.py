@@ -12,6 +12,7 @@ import numpy as np
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data, checked_seed
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import SelectionError
 from ablation_core.experiments.ablation import DEFAULT_BINS, AblationRun, AblationSpec
@@ -84,6 +85,7 @@ def noise_floor(
     method: str = "mean",
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
+    positions: str | Positions = "all",
     progress: Progress | bool | None = None,
 ) -> NoiseFloor:
     """What ablating as many random other neurons of the same layers changes: the least and the greatest of `SETS` sets.
@@ -100,6 +102,7 @@ def noise_floor(
         method: how the random neurons are ablated.
         bins: of the peak.
         seed: of the draws; by default the data's.
+        positions: where in each sequence they are ablated.
         progress: called with (sets done, sets) after each; True for a bar.
 
     Raises:
@@ -109,8 +112,10 @@ def noise_floor(
     selection, found = Selection.read(select, model.shape), None
     choose_methods([method], model.modality)
     seed, known = checked_seed(data.seed if seed is None else seed), as_statistics(statistics, model)
+    where = Positions.read(positions)
+    cache = CleanPassCache(model, data, keys_values=not where.everywhere)
     with reporting(progress, "noise floor", "set") as report:
-        for found in noise_floor_steps(CleanPassCache(model, data), selection, known, seed, [method], bins):
+        for found in noise_floor_steps(cache, selection, known, seed, [method], bins, positions=where):
             if report:
                 report(found.sets, found.sets_wanted)
     if found is None:
@@ -129,12 +134,14 @@ def noise_floor_steps(
     methods: Sequence[str] = ("mean",),
     bins: int = DEFAULT_BINS,
     sets: int = SETS,
+    positions: Positions = EVERYWHERE,
 ) -> Iterator[NoiseFloor]:
     """The floor over 1, 2, … `sets` random sets, the same for every method; nothing where no such set can be drawn.
 
     Args:
         methods: their names; learned ones have no floor, since learning for each set would take too long.
         bins: of the peak.
+        positions: where in each sequence they are ablated.
     """
     generator, chosen = np.random.default_rng(seed), tuple(METHODS[name] for name in methods)
     bands: dict[str, dict[str, tuple[float, float]]] = {}
@@ -142,9 +149,8 @@ def noise_floor_steps(
         drawn = random_selection(selection, generator)
         if drawn is None:
             return
-        run = AblationRun(
-            clean_cache.model, clean_cache.data, AblationSpec(drawn, chosen, bins, seed), statistics, clean_cache
-        )
+        spec = AblationSpec(drawn, chosen, bins, seed, positions)
+        run = AblationRun(clean_cache.model, clean_cache.data, spec, statistics, clean_cache)
         baseline, ablated, _ = run.finish().scores()
         bands = {
             name: {

@@ -22,6 +22,8 @@ _PLAIN = {
     "chunk_size_feed_forward": 0,
     "gradient_checkpointing": False,
 }
+# How attention may be computed: so that it is seen, and without a further package. Others give the same but for rounding.
+_SEEN_ATTENTION = ("eager", "sdpa")
 _OTHER_HEAD = re.compile(
     r"^(?!lm_head)(\w*(head|score|classifier)\w*|qa_outputs|summary|sequence_summary|logits_proj|linear|"
     r"embedding_projection)\."
@@ -54,9 +56,17 @@ def plain_flags(config: Any) -> None:
                 setattr(config, name, value)
             except AttributeError:  # a property without a setter follows another flag
                 continue
+    if vars(config).get("_attn_implementation_internal") not in (None, *_SEEN_ATTENTION):
+        config._attn_implementation_internal = None  # transformers chooses one that every machine has
     for inner in vars(config).values():
         if hasattr(inner, "model_type") and hasattr(inner, "to_dict"):
             plain_flags(inner)
+
+
+def class_names(config: Any) -> tuple[str, ...]:
+    """The classes as a configuration names them, in order; LABEL_0 and so on where it does not."""
+    names = getattr(config, "id2label", None) or {}
+    return tuple(str(names.get(number, f"LABEL_{number}")) for number in range(config.num_labels))
 
 
 def check_library(ref: str, config: Any) -> None:

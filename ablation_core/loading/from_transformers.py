@@ -8,7 +8,8 @@ from ablation_core.errors import ModelError
 from ablation_core.loading.adapters import Adapter, merge_adapter
 from ablation_core.loading.checkpoint import check_keys, check_library, plain_flags
 from ablation_core.loading.door.remembered import DoorMemory, pass_door
-from ablation_core.loading.pixels import image_reader
+from ablation_core.loading.images.packed_patches import read_pixels
+from ablation_core.loading.images.pixels import image_reader
 from ablation_core.loading.text_classifiers import check_head, padding_of, settle_padding
 from ablation_core.loading.wanted import Wanted
 from ablation_core.loading.wrapping import attach_tokenizer, wrap_transformers
@@ -61,6 +62,7 @@ def load_transformers(
         check_head(ref, config)
     check_library(ref, config)
     module = _read(ref, source, config, modality, options, wanted, adapter)
+    read_pixels(module, family)
     if wanted.classes is not None:
         from transformers import AutoTokenizer
 
@@ -140,8 +142,7 @@ def _saved_class(config: Any) -> Any:
 
     for name in config.architectures or ():
         found: Any = getattr(transformers, name, None)
-        made_from = getattr(found, "config_class", None)
-        if isinstance(made_from, type) and isinstance(config, made_from):
+        if isinstance(getattr(found, "config_class", None), type) and isinstance(config, found.config_class):
             return found
     return None
 

@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ablation_core.errors import AblationError, ModelError, first_line
-from ablation_core.loading.checkpoint import plain_flags
+from ablation_core.loading.checkpoint import class_names, plain_flags
 from ablation_core.loading.door.length import longest_input
 from ablation_core.loading.door.verification import verify
-from ablation_core.loading.pixels import channels_of, image_size, processor_reader
-from ablation_core.loading.text_classifiers import check_head, class_names, padding_of, settle_padding
+from ablation_core.loading.images.packed_patches import read_pixels
+from ablation_core.loading.images.pixels import channels_of, image_size, processor_reader
+from ablation_core.loading.text_classifiers import check_head, padding_of, settle_padding
 from ablation_core.loading.wrapping import ImageReader, attach_tokenizer, wrap_timm, wrap_transformers
 from ablation_core.loading.zero_shot import ClassTexts, check_class_texts, is_zero_shot, zero_shot
 from ablation_core.models.architectures import row_for
@@ -134,6 +135,7 @@ def _transformers(
     plain_flags(config)
     family = config.model_type
     row = known_architecture(family, getattr(config, "is_encoder_decoder", False))
+    read_pixels(twin, family)
     by_texts = is_zero_shot([type(original).__name__])
     if by_texts:
         check_class_texts(ref, True, ClassTexts.of(labels) if labels else None)
@@ -169,7 +171,7 @@ def _transformers(
 def _image_reader(ref: str, twin: Any, processor: Any, labels: Sequence[str] | None) -> ImageReader:
     """How images become pixels; without a processor random ones, for the trial alone."""
     config = twin.config
-    names = labels or [config.id2label.get(index, f"LABEL_{index}") for index in range(config.num_labels)]
+    names = labels or class_names(config)
     if processor is None:
         size = image_size(config) or (224, 224)
         generator = torch.Generator().manual_seed(0)

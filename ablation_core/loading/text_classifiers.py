@@ -33,11 +33,6 @@ def check_head(ref: str, config: Any) -> None:
         )
 
 
-def class_names(config: Any) -> tuple[str, ...]:
-    """The classes as the configuration names them, in order."""
-    return tuple(str(config.id2label.get(number, f"LABEL_{number}")) for number in range(config.num_labels))
-
-
 def prepare_padding(config: Any) -> None:
     """Name some padding token where there is none, so that the module can be run on rows that need no padding."""
     if padding_of(config) is None:

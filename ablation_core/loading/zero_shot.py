@@ -77,13 +77,15 @@ class ZeroShotClassifier(nn.Module):
         self.visual_projection = getattr(whole, "visual_projection", nn.Identity())
         self.logit_scale = whole.logit_scale
         self.logit_bias = getattr(whole, "logit_bias", None)
+        self.class_texts: Tensor
         self.register_buffer("class_texts", embedded)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Scores, (images, classes), of pixels (images, channels, height, width)."""
         pooled = self.vision_model(pixel_values=pixel_values, return_dict=True).pooler_output
         embedded = nn.functional.normalize(self.visual_projection(pooled), dim=-1)
-        scores = embedded @ self.class_texts.t().to(embedded) * self.logit_scale.exp()
+        texts: Tensor = self.class_texts
+        scores = embedded @ texts.t().to(embedded) * self.logit_scale.exp()
         return scores if self.logit_bias is None else scores + self.logit_bias
 
 

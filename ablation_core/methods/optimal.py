@@ -24,6 +24,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 
 TRAINING_PREDICTIONS = {"causal": 8000, "masked": 2000, "vision": 1000, "text-classification": 1000}
+TRAINING_PROMPTS = 1000  # of a task, whose prompts are one prediction each
 PASSES = 3  # over the training part, at most; more would fit what is peculiar to it
 _STEP = 0.1  # of a neuron's standard deviation, at first; it falls to a tenth of that
 _GAIN, _SHARE = 1e-4, 0.02  # a pass that gains less, in nats or as a share of the harm that is left, is the last
@@ -31,7 +32,7 @@ _GAIN, _SHARE = 1e-4, 0.02  # a pass that gains less, in nats or as a share of t
 
 def training_data(model: LoadedModel, data: Data) -> Data:
     """What constants for this evaluation data are learned on: its statistics part, in windows of the same length."""
-    count = TRAINING_PREDICTIONS[model.modality]
+    count = TRAINING_PROMPTS if data.is_task else TRAINING_PREDICTIONS[model.modality]
     if data.given is not None and data.split == "all":
         raise DataError(
             "Constants are learned on a part of the data that is not evaluated: give the data in memory with "

@@ -67,7 +67,7 @@ result = ablate(
     positions={positions!r},
 )
 try:
-    floor = noise_floor(model, data, {select!r}, statistics=statistics, method={method!r}, bins={bins}, seed={seed})
+    floor = noise_floor(model, data, {select!r}, statistics=statistics, method={method!r}, bins={bins}, seed={seed}, positions={positions!r})
 except AblationError:  # there are too few other neurons to draw random sets from
     floor = None
 document = result.to_dict()
@@ -153,13 +153,13 @@ def ablation_command(result: AblationResult, statistics: Statistics, folder: Pat
     described, methods = {"model": result.model, "data": result.data}, [row.method for row in result.results]
     words = _words("ablate", described, methods, result.bins, statistics_file(statistics, folder))
     words += ["--select", result.select]
-    return shlex.join(words + (["--positions", result.positions] if result.positions != "all" else []))
+    return shlex.join(words + _positions({"positions": result.positions}))
 
 
-def _skipped(described: dict) -> list[str]:
-    """The option that leaves the first positions as they are, with how many."""
-    count = int(described.get("positions_spared") or 0)
-    return ["--skip-first", str(count)] if count else []
+def _positions(described: dict) -> list[str]:
+    """The option that names where the ablation acts; none where it is everywhere."""
+    positions = described.get("positions", "all")
+    return ["--positions", positions] if positions != "all" else []
 
 
 def _words(command: str, described: dict, methods: Sequence[str], bins: int, statistics: str | None) -> list[str]:
@@ -179,13 +179,13 @@ def selection_command(described: dict, methods: Sequence[str], select: str, fold
     """The command that ablates a selection with the settings of a document: of `ablate`, or of a sweep for one of its heads."""
     words = _words("ablate", described, methods, described["bins"], _described_file(described, folder))
     words += ["--select", select]
-    return shlex.join(words + _skipped(described))
+    return shlex.join(words + _positions(described))
 
 
 def estimate_command(described: dict, methods: Sequence[str], folder: Path = CACHE) -> str:
     """The command that estimates every head and neuron with the settings of a document of `estimate`."""
     words = _words("estimate", described, methods, described["bins"], _described_file(described, folder))
-    return shlex.join(words + _skipped(described))
+    return shlex.join(words + _positions(described))
 
 
 def head_command(described: dict, methods: Sequence[str], head: str, bins: int, folder: Path = CACHE) -> str:
@@ -200,14 +200,14 @@ def sweep_script(described: dict, methods: Sequence[str], adaptive: bool = False
     Args:
         described: a result's description: model, data, statistics, bins.
     """
-    settings = ", adaptive=True" if adaptive else ""
+    settings = _positions_argument(described) + (", adaptive=True" if adaptive else "")
     return _run_script("sweep", described, methods, what="Every head, one at a time", settings=settings, folder=folder)
 
 
 def sweep_command(described: dict, methods: Sequence[str], adaptive: bool = False, folder: Path = CACHE) -> str:
     """The command that does the same."""
     words = _words("sweep", described, methods, described["bins"], _described_file(described, folder))
-    return shlex.join(words + ["--adaptive"] * adaptive)
+    return shlex.join(words + _positions(described) + ["--adaptive"] * adaptive)
 
 
 def curve_script(described: dict, folder: Path = CACHE) -> str:
@@ -217,7 +217,7 @@ def curve_script(described: dict, folder: Path = CACHE) -> str:
         described: a result's description, which names its methods, seeds and percents too.
     """
     settings = f", seeds={tuple(described['seeds'])}, percents={tuple(described['percents'])}"
-    settings += f", whole_heads={described['whole_heads']}"
+    settings += f", whole_heads={described['whole_heads']}{_positions_argument(described)}"
     return _run_script(
         "curve", described, described["methods"], what="Pruning curves", settings=settings, folder=folder
     )
@@ -228,7 +228,12 @@ def curve_command(described: dict, folder: Path = CACHE) -> str:
     file = _described_file(described, folder)
     words = _words("curve", described, described["methods"], described["bins"], file)
     words += ["--seeds", *map(str, described["seeds"]), "--percents", *map(str, described["percents"])]
-    return shlex.join(words + ["--whole-heads"] * described["whole_heads"])
+    return shlex.join(words + ["--whole-heads"] * described["whole_heads"] + _positions(described))
+
+
+def _positions_argument(described: dict) -> str:
+    positions = described.get("positions", "all")
+    return f", positions={positions!r}" if positions != "all" else ""
 
 
 def _described_file(described: dict, folder: Path) -> str | None:

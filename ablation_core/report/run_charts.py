@@ -4,6 +4,7 @@ Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are tho
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -50,10 +51,6 @@ def effect_map(
 ) -> alt.LayerChart:
     """Every head's change, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
-    The colour is the value, always, on a square-root scale, so that small changes show beside large ones. Significant
-    ones are bold or, on a map too large for numbers, have a dot; estimates are italic or have a ring. (Vega drops dashes
-    and, on discrete fields, opacity from rectangles.)
-
     Args:
         frame: as `run_frames.map_frame` makes it.
         metric: what is drawn; changes for the worse are red.
@@ -61,30 +58,65 @@ def effect_map(
         start: the head outlined at first; then the browser moves the outline to a clicked head by itself, and the chart
             stays as it is. None where the outline is the frame's.
     """
+    axes = (Axis("layer", range(layers)), Axis("head", range(heads)[::-1]))
+    first = None if start is None else {"layer": start[0], "head": start[1]}
+    return effect_cells(frame, title, metric, *axes, {"label": "head"}, layers * heads <= MOST_LABELLED, dark, first)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of a map: the column that it shows, which is also its title, and the column's values in their order."""
+
+    column: str
+    values: Sequence[int | str]
+
+
+def effect_cells(
+    frame: pd.DataFrame,
+    title: str,
+    metric: Metric,
+    x: Axis,
+    y: Axis,
+    named: Mapping[str, str],
+    labelled: bool,
+    dark: bool = False,
+    start: Mapping[str, int | str] | None = None,
+) -> alt.LayerChart:
+    """A map of changes, each a cell, clickable as the selection `pick`.
+
+    The colour is the value, always, on a square-root scale, so that small changes show beside large ones. Significant
+    ones are bold or, on a map too large for numbers, have a dot; estimates are italic or have a ring. (Vega drops dashes
+    and, on discrete fields, opacity from rectangles.)
+
+    Args:
+        frame: the axes' columns, value, low, high, q, state, picked, estimate.
+        named: columns that say what a cell is, with the words for them.
+        labelled: whether there is room for numbers.
+        start: the cell outlined at first, by the axes' columns; see `effect_map`.
+    """
     base, form, factor = _in_points(alt.Chart(frame), metric.cell_format, "value", "low", "high", "estimate")
     most = deepest(frame, factor)
     below, above = (HELP, HARM) if metric.worse > 0 else (HARM, HELP)
     domain = [0, most] if metric.divergence else [-most, -1e-9 * most, 1e-9 * most, most]
     colours = [faded(above), above] if metric.divergence else [below, faded(below), faded(above), above]
-    places = {"layer": list(range(layers)), "head": list(range(heads))}
     base = base.encode(
         x=alt.X(
-            "layer:O",
-            title="layer",
-            scale=alt.Scale(domain=places["layer"]),
+            f"{x.column}:O",
+            title=x.column,
+            scale=alt.Scale(domain=list(x.values)),
             axis=alt.Axis(labelAngle=0, domain=False, ticks=False, labelOverlap=True),
         ),
         y=alt.Y(
-            "head:O",
-            title="head",
-            scale=alt.Scale(domain=places["head"][::-1]),
+            f"{y.column}:O",
+            title=y.column,
+            scale=alt.Scale(domain=list(y.values)),
             axis=alt.Axis(domain=False, ticks=False, labelOverlap=True),
         ),
     )
     first: dict[str, Any] = {"toggle": "true"}
     if start is not None:
-        first = {"value": [{"layer": start[0], "head": start[1]}], "toggle": False, "empty": False}
-    pick = alt.selection_point(name="pick", fields=["layer", "head"], clear=False, **first)
+        first = {"value": [dict(start)], "toggle": False, "empty": False}
+    pick = alt.selection_point(name="pick", fields=[x.column, y.column], clear=False, **first)
     cells = (
         base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808090", strokeWidth=1)
         .encode(
@@ -101,7 +133,7 @@ def effect_map(
                 ),
             ),
             tooltip=[
-                alt.Tooltip("label:N", title="head"),
+                *(alt.Tooltip(f"{column}:N", title=words) for column, words in named.items()),
                 alt.Tooltip("value:Q", title=title, format=form),
                 alt.Tooltip("low:Q", title="95 % interval from", format=form),
                 alt.Tooltip("high:Q", title="to", format=form),
@@ -121,7 +153,7 @@ def effect_map(
     )
     share = f"sqrt(min(abs(datum.value) / {most}, 1))"
     written = alt.expr(f"datum.value > 0 ? {cell_ink(share, above, dark)} : {cell_ink(share, below, dark)}")
-    if layers * heads <= MOST_LABELLED:
+    if labelled:
         shown = base.transform_calculate(
             shown=f"format(datum.value, '{form}')"
         ).transform_calculate(
@@ -148,7 +180,7 @@ def effect_map(
             stroke=written,
         )
     chart = alt.LayerChart(layer=[cells, outline, marks])
-    return chart.properties(height=110 + max(150, min(34 * heads, 480)))
+    return chart.properties(height=110 + max(150, min(34 * len(y.values), 480)))
 
 
 def agreement_matrix(frame: pd.DataFrame, methods: Sequence[str], dark: bool = False) -> alt.LayerChart:

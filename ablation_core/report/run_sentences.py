@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 
+from ablation_core.data.references import is_task
 from ablation_core.data.uploads import named
 from ablation_core.engine.metrics import METRICS
 from ablation_core.report.numbers import amount, number, span_text
@@ -45,12 +46,13 @@ def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
 
 def shown_sentence(described: dict) -> str:
     """What a run is of: model, data, statistics, settings."""
-    data, made = described["data"], described["statistics"]
+    data, made, positions = described["data"], described["statistics"], described.get("positions", "all")
     windows = f" of {data['seq_len']} tokens" if data["seq_len"] else ""
+    units = "windows" if data["seq_len"] else "prompts" if is_task(data["ref"]) else "images"
     text = (
         f"Shown: {described['model']['ref']} on {data['predictions']:,} predictions of {named(data['ref'])} ({data['split']} "
-        f"part), {data['sequences']:,} {'windows' if data['seq_len'] else 'images'}{windows}, seed {data['seed']}"
-    )
+        f"part), {data['sequences']:,} {units}{windows}, seed {data['seed']}"
+    ) + (f", ablated at positions {positions}" if positions != "all" else "")
     if made is None:
         return f"{text}."
     return (

@@ -17,16 +17,18 @@ import numpy as np
 from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
-from ablation_core.engine.metrics import METRICS, figures
+from ablation_core.data.positions import EVERYWHERE, Positions
+from ablation_core.engine.metrics import METRICS, Metric, figures, main_metric
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.ablation import DEFAULT_BINS
-from ablation_core.experiments.provenance import describe_made, describe_run
+from ablation_core.experiments.provenance import describe_made
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.runs.adaptive_batches import HeadMeasurements, Wanted
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.sweep_result import SweepResult, every_head
+from ablation_core.runs.units import describe_work
 from ablation_core.selection import Head
 from ablation_core.stats.intervals import Interval, MeanTest
 from ablation_core.stats.regression_estimator import RegressionEstimator
@@ -41,17 +43,21 @@ class AdaptiveSpec:
     Attributes:
         heads: these only; by default all.
         precision: in nats: a head whose change is surely smaller takes no more predictions; None for no such bound.
+        positions: where in each sequence heads are ablated.
     """
 
     methods: tuple[Method, ...]
     bins: int = DEFAULT_BINS
     heads: tuple[Head, ...] | None = None
     precision: float | None = None
+    positions: Positions = EVERYWHERE
 
 
 @dataclass(frozen=True)
 class AdaptiveResult(Presented):
     """The map after any number of looks.
+
+    Verdicts, p and q are of the change of loss; of a task, of the change of its logit difference (`metric`).
 
     Attributes:
         description: what was run, and `first_order_estimates`: whether these carried what was measured over to all
@@ -72,6 +78,11 @@ class AdaptiveResult(Presented):
     provenance: dict = field(default_factory=dict)
 
     @property
+    def metric(self) -> Metric:
+        """What the verdicts are about."""
+        return main_metric({} if self.baseline is None else self.baseline)
+
+    @property
     def open(self) -> int:
         """How many heads have a method that is not decided yet."""
         return sum(any(row["verdict"] == "open" for row in head["results"]) for head in self.heads)
@@ -79,17 +90,17 @@ class AdaptiveResult(Presented):
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core sweep --adaptive --json`."""
         looks = {"looks": self.looks, "looks_planned": self.looks_planned, "predictions_taken": self.taken}
-        described = self.description | {"provenance": self.provenance, "baseline": self.baseline}
+        described = {"positions": "all"} | self.description | {"provenance": self.provenance, "baseline": self.baseline}
         return described | looks | {"heads": list(self.heads)}
 
     def as_sweep(self) -> SweepResult:
-        """The map as a sweep's: the p-values are those that looking often leaves valid, for the loss alone; each row has
+        """The map as a sweep's: the p-values are those that looking often leaves valid, for `metric` alone; each row has
         its `verdict` and `predictions` too. There are no random sets.
         """
         untested = {name: None for name, metric in METRICS.items() if metric.tested}
         rows = {
             head["head"]: {
-                row["method"]: row | {"p_values": untested | {"loss": row["p"]}}
+                row["method"]: row | {"p_values": untested | {self.metric.name: row["p"]}}
                 for row in head["results"]
                 if row["change"] is not None
             }
@@ -115,9 +126,11 @@ def adaptive_steps(
     """
     if spec.precision is not None and not spec.precision > 0:
         raise DataError(f"The precision must be above 0 nats, not {spec.precision}.")
-    if data.is_task:
+    spec.positions.check(data.longest or data.seq_len, data.is_task)
+    if data.groups is not None and len(np.unique(data.groups)) < data.sequences:
         raise DataError(
-            f"{data.ref} is a task, and an adaptive sweep goes by the loss of a text; sweep without --adaptive."
+            f"The prompts of {data.ref} form groups, and an adaptive sweep takes single prompts in a random order; sweep "
+            f"without --adaptive."
         )
     if learned := [method.name for method in spec.methods if method.learned]:
         raise MethodError(f"The constants of {learned[0]} are learned for each head; sweep without --adaptive for it.")
@@ -168,11 +181,12 @@ class _Sweeping:
         self.spec, self.model, self.data = spec, model, data
         self.heads = list(spec.heads or every_head(model))
         size = at_once(data.sequences, data.batch_size)
-        self.runs = HeadMeasurements(model, data, size, self.heads, spec.methods, statistics, spec.bins)
+        self.runs = HeadMeasurements(model, data, size, self.heads, spec.methods, statistics, spec.bins, spec.positions)
         self._metrics = [metric.name for metric in self.runs.metrics]
+        self.judged = self._metrics.index(self.runs.judged.name)
         self.looks, self.shares = plan_interim_looks(data.sequences, size)
         self.most = max(1, len(self.heads) * len(spec.methods) * data.predictions)
-        self.kept_as = describe_run(model, data, statistics) | {"bins": spec.bins, "sequences_at_once": size}
+        self.kept_as = describe_work(model, data, statistics, spec.bins, spec.positions) | {"sequences_at_once": size}
         self.looking = {
             method.name: GroupSequentialTest(len(self.heads), self.shares, spec.precision) for method in spec.methods
         }
@@ -187,9 +201,9 @@ class _Sweeping:
 
     def judge(self, sequences: int) -> None:
         """Look at what every open head gave in the first `sequences`."""
-        loss = self._metrics.index("loss")
         for name, looking in self.looking.items():
-            changes = self.runs.sums[name][loss, looking.open, :sequences] - self.runs.baseline[loss, :sequences]
+            ablated = self.runs.sums[name][self.judged, looking.open, :sequences]
+            changes = ablated - self.runs.baseline[self.judged, :sequences]
             looking.look(changes, self.runs.counts, self._first_order(name), self.runs.sizes)
 
     def _first_order(self, method: str) -> np.ndarray | None:
@@ -235,8 +249,8 @@ class _Sweeping:
             )  # the others are changes already
             clean = self.runs.baseline[:, :size] * compared[:, None]
             first_order = self._first_order(method)
-            if first_order is not None:  # of the loss; the other metrics' means are those of what was measured
-                first_order = first_order[number] * (np.array(self._metrics) == "loss")[:, None]
+            if first_order is not None:  # of what is judged; the other metrics' means are those of what was measured
+                first_order = first_order[number] * (np.arange(len(self._metrics)) == self.judged)[:, None]
             estimates = RegressionEstimator.make(
                 self.runs.sums[method][:, number, :size] - clean, counts, first_order, self.runs.sizes
             )
@@ -246,7 +260,7 @@ class _Sweeping:
                 for metric, mean, half in zip(self._metrics, estimates.mean.tolist(), wide.tolist(), strict=True)
             }
             low, high = looking.intervals()[:, number].tolist()
-            change["loss"] |= {"low": as_number(low), "high": as_number(high)}
+            change[self.runs.judged.name] |= {"low": as_number(low), "high": as_number(high)}
             if verdict != "no number":
                 tested = MeanTest.of(Interval(float(looking.mean[number]), low, high), float(looking.p[number]))
                 row |= {"p": min(tested.p or 0.0, 1.0), "q": q}

@@ -14,16 +14,19 @@ import numpy as np
 from torch import Tensor
 
 from ablation_core.activations.statistics import Statistics
-from ablation_core.data.dataset import IGNORED, Data, scored_rows
+from ablation_core.data.dataset import IGNORED, Batch, Data, predicted_rows
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.gradients import linearise
 from ablation_core.engine.kept_bytes import kept_bytes
-from ablation_core.engine.metrics import Metric, metrics_of
+from ablation_core.engine.metrics import Metric, main_metric, metrics_of
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.engine.scores import Scores
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import WAITING_BYTES
 from ablation_core.experiments.head_displacements import HeadDisplacements
+from ablation_core.methods.optimal import training_data
+from ablation_core.methods.positional import positional_means
 from ablation_core.methods.registry import METHODS, Method, constant_values
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.batch_records import fits_batch, read, written
@@ -44,15 +47,17 @@ class HeadMeasurements:
     Args:
         batch_size: sequences run at once.
         heads: the heads by their numbers.
+        positions: where in each sequence they are ablated.
 
     Attributes:
         metrics: those that apply to the data.
+        judged: the metric that verdicts go by, and estimates are made of.
         sums: method → (metrics, heads, sequences), float64: sums over a sequence's predictions; NaN where not measured.
         baseline: the clean model's, (metrics, sequences).
         counts: predictions in each sequence estimated or measured so far, else 0; (sequences,).
         sizes: what the order was drawn by (`drawing_order`), (sequences,): all alike until `estimate` is done.
-        first_order: method → (heads, sequences): first-order estimates of the changes of the sums of loss; None before, and
-            where the model cannot be differentiated.
+        first_order: method → (heads, sequences): first-order estimates of the changes of the sums of that metric; None
+            before, and where the model cannot be differentiated or answers have several tokens.
         taken: how many ablated predictions were needed so far, those from the ledger included.
     """
 
@@ -65,20 +70,24 @@ class HeadMeasurements:
         methods: Sequence[Method],
         statistics: Statistics | None,
         bins: int,
+        positions: Positions = EVERYWHERE,
     ) -> None:
         self.model, self.original, self.heads = model, data, heads
-        self.statistics, self.bins = statistics, bins
+        self.statistics, self.bins, self.positions = statistics, bins, positions
         self._put_in_order(np.ones(data.sequences))
         self.data = replace(
             data, batch_size=batch_size, rows=lambda numbers: data.rows(self.order[list(numbers)].tolist())
         )
         self.metrics = metrics_of(data)
+        self.judged = main_metric(metric.name for metric in self.metrics)
         self.sums = {m.name: np.full((len(self.metrics), len(heads), data.sequences), np.nan) for m in methods}
         self.baseline = np.full((len(self.metrics), data.sequences), np.nan)
         self.counts = np.zeros(data.sequences)
         self.first_order: dict[str, np.ndarray] | None = None
         self.taken = 0
-        self._recording = clean_passes.CleanPassCache(model, self.data, limit=0)  # no batch is asked for twice
+        reused = not positions.everywhere
+        # No batch is asked for twice.
+        self._recording = clean_passes.CleanPassCache(model, self.data, limit=0, keys_values=reused)
         self._ledger: Ledger | None = None
         self._there: dict[str, dict] = {}  # what the ledger has, by head and method
 
@@ -98,10 +107,18 @@ class HeadMeasurements:
             ModelError: the clean model itself gives no numbers.
         """
         assert self._ledger is not None, "attach a ledger first"
+        if not self.original.one_answer:
+            return
         every = list({method.name: method for method in (METHODS["zero"], *methods)}.values())
         seed, records = self.original.seed, []
         displacements = HeadDisplacements(
-            self.model, self.original, every, statistics=self.statistics, bins=self.bins, seed=seed
+            self.model,
+            self.original,
+            every,
+            statistics=self.statistics,
+            bins=self.bins,
+            seed=seed,
+            positions=self.positions,
         )
         for batch in range(len(self.data)):
             names = {method.name: f"batch {batch} guess {method.name}" for method in every}
@@ -136,7 +153,7 @@ class HeadMeasurements:
         numbers = list(self.data.numbers(batch))
         lines = linearise(self.model, self.original.rows(numbers), 0, (self.original.seed, batch))
         moved = displacements.of(numbers, lines.z_values)
-        products = displacements.products(lines.loss(), moved, len(numbers))
+        products = displacements.products(lines.slope(self.judged.slope_of), moved, len(numbers))
         layers, counts = range(self.model.num_layers), [int(count) for count in lines.predictions]
         return {
             name: {
@@ -180,7 +197,7 @@ class HeadMeasurements:
             yield
 
     def _donated(self, places: Sequence[int], wanted: Wanted) -> dict[str, Mapping[int, Tensor]]:
-        """The sources' z of every layer, for those methods that have sources."""
+        """What is put in z's place in every layer, for those methods that have sources, or means by position."""
         numbers = [int(number) for number in self.order[places]]  # so that each sequence has the source it always has
         layers = range(self.model.num_layers)
 
@@ -192,8 +209,14 @@ class HeadMeasurements:
         def once(method: Method) -> Mapping[int, Tensor]:
             return self._recording.once(method.name, lambda: z_values(method))
 
-        sources = {method.name: method for _, methods in wanted for method in methods if method.source}
-        return {name: once(method) if method.one_source else z_values(method) for name, method in sources.items()}
+        def means() -> Mapping[int, Tensor]:
+            training = training_data(self.model, self.original)
+            return self._recording.once(positional_means, lambda: positional_means(self.model, training, self.original))
+
+        every = {method.name: method for _, methods in wanted for method in methods}
+        sources = {name: method for name, method in every.items() if method.source}
+        found = {name: once(method) if method.one_source else z_values(method) for name, method in sources.items()}
+        return found | {name: means() for name, method in every.items() if method.positional}
 
     def _run(
         self,
@@ -203,7 +226,7 @@ class HeadMeasurements:
         resampled: Mapping[str, Mapping[int, Tensor]],
     ) -> None:
         assert self._ledger is not None, "attach a ledger first"
-        sequences, places = scored_rows(clean_pass.batch.targets.cpu().numpy()), list(self.data.numbers(batch))
+        sequences, places = predicted_rows(clean_pass.batch), list(self.data.numbers(batch))
         counts = np.bincount(sequences, minlength=len(places)).tolist()
         if not all(counts):
             raise DataError(
@@ -213,8 +236,11 @@ class HeadMeasurements:
         at_once = max(1, WAITING_BYTES // hooks.hidden_of(clean_pass.outputs[-1]).nbytes)
         for first in range(0, len(missing), at_once):
             part = missing[first : first + at_once]
+            starts = self.positions.firsts(clean_pass.batch)
             outputs = [
-                clean_passes.ablated_output(self.model, clean_pass, self._replacements(number, method, resampled))
+                clean_passes.ablated_output(
+                    self.model, clean_pass, self._replacements(number, method, resampled, clean_pass.batch), starts
+                )
                 for number, method in part
             ]
             clean, *ablated = scoring.score_outputs(self.model, clean_pass, outputs, self.metrics)
@@ -229,13 +255,17 @@ class HeadMeasurements:
             self._there |= record
 
     def _replacements(
-        self, number: int, method: Method, resampled: Mapping[str, Mapping[int, Tensor]]
+        self, number: int, method: Method, resampled: Mapping[str, Mapping[int, Tensor]], batch: Batch
     ) -> dict[int, hooks.Replace]:
         selection = Selection.of_heads([self.heads[number]], self.model.shape)
-        if method.source:
-            return clean_passes.resampled_replacements(selection, resampled[method.name])
-        values = constant_values(method, self.statistics, selection, self.bins)
-        return clean_passes.constant_replacements(selection, values, self.model)
+        if method.name in resampled:
+            replacements = clean_passes.resampled_replacements(selection, resampled[method.name])
+        else:
+            values = constant_values(method, self.statistics, selection, self.bins)
+            replacements = clean_passes.constant_replacements(selection, values, self.model)
+        if self.positions.everywhere:
+            return replacements
+        return clean_passes.at_positions(replacements, self.positions.mask(batch))
 
     def _unit_name(self, batch: int, number: int, method: Method) -> str:
         layer, head = self.heads[number]

@@ -88,7 +88,8 @@ def measure_together(
 
 
 def _begun(task: Task, bins: int, statistics: Statistics | None, clean_cache: CleanPassCache) -> AblationRun:
-    spec = AblationSpec(task.unit.selection, task.methods, bins, clean_cache.data.seed)
+    unit, seed = task.unit, clean_cache.data.seed
+    spec = AblationSpec(unit.selection, task.methods, bins, seed, unit.positions)
     return AblationRun(clean_cache.model, clean_cache.data, spec, statistics, clean_cache)
 
 

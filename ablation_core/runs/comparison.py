@@ -21,7 +21,7 @@ import numpy as np
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
-from ablation_core.data.made_for import check_made_for, reader_key
+from ablation_core.data.made_for import READ_BY, check_made_for, reader_key
 from ablation_core.data.positions import Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.metrics import METRICS, figures, metrics_of
@@ -76,7 +76,7 @@ def check_alike(one: LoadedModel, other: LoadedModel) -> None:
             f"the same shape."
         )
     if reader_key(one) != reader_key(other):
-        what = "class names or image transform" if one.modality == "vision" else "tokenizer"
+        what = READ_BY[one.modality]
         raise ModelError(
             f"{one.ref} and {other.ref} do not have the same {what}, so that they do not make the same predictions; compare "
             f"models that share it, such as a model and its fine-tuned version."
@@ -138,7 +138,7 @@ class _Measured:
     def __init__(self, side: Side, spec: ComparisonSpec) -> None:
         self.side, self.spec = side, spec
         self.metrics = metrics_of(side.data)
-        self.clean_cache = CleanPassCache(side.model, side.data)
+        self.clean_cache = CleanPassCache(side.model, side.data, keys_values=not spec.positions.everywhere)
         self.described = describe_run(side.model, side.data, side.statistics) | {
             "bins": spec.bins,
             "positions": str(spec.positions),

@@ -16,7 +16,7 @@ from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data
 from ablation_core.data.load import load_data
-from ablation_core.data.references import is_images
+from ablation_core.data.references import is_images, is_labelled, usual_data
 from ablation_core.engine import forward
 from ablation_core.engine.kept_bytes import KEPT_BYTES
 from ablation_core.engine.scoring import LOGIT_VALUES
@@ -33,7 +33,12 @@ DATA: dict[Modality, tuple[str, ...]] = {
     "masked": ("python-docs", "python-code"),
     "vision": ("fashion-mnist",),
 }
-PREDICTIONS: dict[Modality, int] = {"causal": 100_000, "masked": 15_000, "vision": 1000}  # 15 % of 100,000 tokens
+PREDICTIONS: dict[Modality, int] = {
+    "causal": 100_000,
+    "masked": 15_000,
+    "vision": 1000,
+    "text-classification": 1000,
+}  # 15 % of 100,000 tokens
 _EFFICIENCY = 0.6  # of the speed of a large matrix product that a whole pass reaches, as measured on two cores
 
 
@@ -87,7 +92,12 @@ class Part:
     @property
     def positions(self) -> int:
         """Positions that one pass runs over."""
-        each = {"causal": self.size.positions - 1, "masked": round(0.15 * self.size.positions), "vision": 1}
+        each = {
+            "causal": self.size.positions - 1,
+            "masked": round(0.15 * self.size.positions),
+            "vision": 1,
+            "text-classification": 1,
+        }
         return -(-self.predictions // each[self.size.modality]) * self.size.positions
 
     @property
@@ -148,7 +158,13 @@ def parts_of(model: LoadedModel, data: Sequence[str], predictions: int | None) -
 
 
 def fitting_data(data: Sequence[str], ref: str, modality: Modality) -> tuple[str, ...]:
-    """Those of these data sets that such models read; by default the ones that are always here."""
+    """Those of these data sets that such models read; by default the ones that are always here.
+
+    Raises:
+        DataError: none is here that a text classifier could be measured on.
+    """
+    if modality == "text-classification":
+        return tuple(name for name in data if is_labelled(name)) or (usual_data(ref, modality),)
     fitting = tuple(name for name in data if is_images(name) == (modality == "vision"))
     if modality == "vision" and ref in ORIGINALS and not fitting:
         return ("images:IMAGENET",)  # a folder of its validation images; there is none that could come with the project

@@ -13,17 +13,18 @@ import numpy as np
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data, checked_seed
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import DEFAULT_BINS
-from ablation_core.experiments.provenance import describe_made, describe_run
+from ablation_core.experiments.provenance import describe_made
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.records import Rows, kept_baseline, kept_rows, kept_runs, results_so_far
-from ablation_core.runs.units import WorkUnit
+from ablation_core.runs.units import WorkUnit, describe_work
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.storage import matches_schema
 
@@ -40,6 +41,7 @@ class CurveSpec:
         seeds: each an order of every layer's neurons.
         percents: the steps.
         whole_heads: draw heads instead of single neurons.
+        positions: where in each sequence they are ablated.
 
     Raises:
         DataError: a seed or a step cannot be.
@@ -50,6 +52,7 @@ class CurveSpec:
     seeds: tuple[int, ...] = SEEDS
     percents: tuple[int, ...] = PERCENTS
     whole_heads: bool = False
+    positions: Positions = EVERYWHERE
 
     def __post_init__(self) -> None:
         if not self.seeds or not self.percents or not all(0 <= percent <= 100 for percent in self.percents):
@@ -87,11 +90,17 @@ def pruned(shape: ModelShape, percent: int, seed: int, whole_heads: bool = False
     return Selection.of_masks(masks, shape)
 
 
-def describe_curve(model: LoadedModel, data: Data, statistics: Statistics | None, bins: int, whole_heads: bool) -> dict:
+def describe_curve(
+    model: LoadedModel,
+    data: Data,
+    statistics: Statistics | None,
+    bins: int,
+    whole_heads: bool,
+    positions: Positions = EVERYWHERE,
+) -> dict:
     """What decides a curve's numbers, and so its ledger; `classes` is among how many answers the model chooses."""
-    classes = model.classes
-    decided = {"bins": bins, "whole_heads": whole_heads, "classes": classes}
-    return describe_run(model, data, statistics) | decided
+    decided = {"whole_heads": whole_heads, "classes": model.classes}
+    return describe_work(model, data, statistics, bins, positions) | decided
 
 
 def curve_steps(
@@ -115,10 +124,11 @@ def curve_steps(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    description = describe_curve(model, data, statistics, spec.bins, spec.whole_heads)
-    clean_cache = clean_cache or CleanPassCache(model, data)
+    spec.positions.check(data.longest or data.seq_len, data.is_task)
+    description = describe_curve(model, data, statistics, spec.bins, spec.whole_heads, spec.positions)
+    clean_cache = clean_cache or CleanPassCache(model, data, keys_values=not spec.positions.everywhere)
     units = [
-        WorkUnit(_name(seed, percent), pruned(model.shape, percent, seed, spec.whole_heads))
+        WorkUnit(_name(seed, percent), pruned(model.shape, percent, seed, spec.whole_heads), spec.positions)
         for percent in spec.percents
         for seed in spec.seeds
     ]

@@ -47,6 +47,7 @@ class CurveResult(Presented):
         """The JSON document of `python -m ablation_core curve --json`: every point, and the summaries over seeds."""
         methods = self.description["methods"]
         return self.description | {
+            "positions": self.description.get("positions", "all"),
             "provenance": self.provenance,
             "baseline": self.baseline,
             "points": [

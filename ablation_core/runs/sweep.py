@@ -11,17 +11,18 @@ from pathlib import Path
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.noise_floor import random_head
-from ablation_core.experiments.provenance import describe_made, describe_run
+from ablation_core.experiments.provenance import describe_made
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.records import results_so_far, tested_alike
 from ablation_core.runs.sweep_result import SweepResult, every_head, head_name, result_of
-from ablation_core.runs.units import WorkUnit
+from ablation_core.runs.units import WorkUnit, describe_work
 from ablation_core.selection import Head, Selection
 
 RANDOM_SETS = 24
@@ -34,17 +35,14 @@ class SweepSpec:
     Attributes:
         heads: these only, measured in this order; by default all, by layer and head. The numbers do not depend on it.
         random_sets: how many random sets of neurons make the noise floor, taken from the layers in turn.
+        positions: where in each sequence heads and random sets are ablated.
     """
 
     methods: tuple[Method, ...]
     bins: int = DEFAULT_BINS
     heads: tuple[Head, ...] | None = None
     random_sets: int = RANDOM_SETS
-
-
-def describe_sweep(model: LoadedModel, data: Data, statistics: Statistics | None, bins: int) -> dict:
-    """What decides a sweep's numbers, and so its ledger."""
-    return describe_run(model, data, statistics) | {"bins": bins}
+    positions: Positions = EVERYWHERE
 
 
 def sweep_steps(
@@ -66,13 +64,14 @@ def sweep_steps(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    description = describe_sweep(model, data, statistics, spec.bins)
-    clean_cache = clean_cache or CleanPassCache(model, data)
+    spec.positions.check(data.longest or data.seq_len, data.is_task)
+    description = describe_work(model, data, statistics, spec.bins, spec.positions)
+    clean_cache = clean_cache or CleanPassCache(model, data, keys_values=not spec.positions.everywhere)
     heads = tuple(every_head(model)) if spec.heads is None else spec.heads
     units = _interleaved(
-        [WorkUnit(head_name(head), Selection.of_heads([head], model.shape)) for head in heads],
+        [WorkUnit(head_name(head), Selection.of_heads([head], model.shape), spec.positions) for head in heads],
         [
-            WorkUnit(f"random {number}", random_head(model.shape, number, data.seed))
+            WorkUnit(f"random {number}", random_head(model.shape, number, data.seed), spec.positions)
             for number in range(spec.random_sets if heads else 0)
         ],
     )

@@ -62,6 +62,11 @@ class SweepResult(Presented):
         rows = [row["change"] for methods in self.rows.values() for row in methods.values()]
         return [name for name in METRICS if all(name in row for row in rows)]
 
+    @property
+    def positions(self) -> str:
+        """Where in each sequence the heads were ablated."""
+        return str(self.description.get("positions", "all"))
+
     def changes(self, method: str, metric: str) -> dict[str, float]:
         """Measured head → mean change; NaN where the ablated model gave no numbers. Nothing of a row without the metric."""
         rows = {head: self.rows[head][method] for head in self.wanted if method in self.rows.get(head, {})}
@@ -115,22 +120,25 @@ class SweepResult(Presented):
 
         For each method of each head: its performance, its changes with intervals, `p` (of the change of loss being 0,
         `intervals.py`), `q` (p after Benjamini and Hochberg over the heads of the method) and
-        `told_from_no_effect`, which is whether q is at most 5 %. Then the noise floor (the range of changes among random
-        sets of one head's size) and the rank agreement between methods.
+        `told_from_no_effect`, which is whether q is at most 5 %; `q_values` has q of every metric that is tested. Then
+        the noise floor (the range of changes among random sets of one head's size) and the rank agreement between methods.
         """
-        adjusted = {method: self.adjusted(method, "loss") for method in self.methods}
+        tested = [name for name in self.metrics if METRICS[name].tested]
+        adjusted = {(method, name): self.adjusted(method, name) for method in self.methods for name in tested}
         significant = {method: self.significant(method, "loss") for method in self.methods}
 
         def row(head: str, method: str) -> dict:
             kept = self.rows[head][method]
-            tested = {"p": kept["p_values"]["loss"], "q": adjusted[method][head]}
-            return kept | tested | {"told_from_no_effect": head in significant[method]}
+            q = {name: adjusted[method, name][head] for name in tested}
+            judged = {"p": kept["p_values"]["loss"], "q": q["loss"], "q_values": q}
+            return kept | judged | {"told_from_no_effect": head in significant[method]}
 
         floors = {
             method: {metric: floor for metric in self.metrics if (floor := self.floor(method, metric)) is not None}
             for method in self.methods
         }
         return self.description | {
+            "positions": self.positions,
             "provenance": self.provenance,
             "baseline": self.baseline,
             "heads_wanted": len(self.wanted),

@@ -6,22 +6,39 @@ methods later computes only those that are missing.
 
 from dataclasses import dataclass
 
+from ablation_core.activations.statistics import Statistics
+from ablation_core.data.dataset import Data
+from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.provenance import describe_run
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.records import TESTED_BY
 from ablation_core.selection import Selection
 
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """A selection with the name it has in the ledger, and its cost: the blocks that are run for it."""
+    """A selection and where it is ablated, with the name it has in the ledger, and its cost: the blocks run for it."""
 
     name: str
     selection: Selection
+    positions: Positions = EVERYWHERE
 
     @property
     def cost(self) -> int:
         layers = self.selection.layers
         return self.selection.shape.layers - (layers[0] if layers else 0) + 1  # 1 for the scoring
+
+
+def describe_work(
+    model: LoadedModel, data: Data, statistics: Statistics | None, bins: int, positions: Positions = EVERYWHERE
+) -> dict:
+    """What decides a long run's numbers, and so its ledger's name.
+
+    Positions are named only where they are not all of them: the files of earlier runs are found by this description.
+    """
+    described = describe_run(model, data, statistics) | {"bins": bins}
+    return described if positions.everywhere else described | {"positions": str(positions)}
 
 
 def record_of(unit: WorkUnit, run: AblationRun) -> dict:

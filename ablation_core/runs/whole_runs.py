@@ -10,6 +10,7 @@ from typing import Literal, overload
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
+from ablation_core.data.positions import Positions
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.methods.registry import Method, choose_methods
@@ -38,6 +39,7 @@ def sweep(
     statistics: GivenStatistics = None,
     heads: Heads | None = None,
     bins: int = DEFAULT_BINS,
+    positions: str | Positions = "all",
     random_sets: int = RANDOM_SETS,
     adaptive: Literal[False] = False,
     precision: None = None,
@@ -56,6 +58,7 @@ def sweep(
     statistics: GivenStatistics = None,
     heads: Heads | None = None,
     bins: int = DEFAULT_BINS,
+    positions: str | Positions = "all",
     random_sets: int = RANDOM_SETS,
     adaptive: Literal[True],
     precision: float | None = None,
@@ -73,6 +76,7 @@ def sweep(
     statistics: GivenStatistics = None,
     heads: Heads | None = None,
     bins: int = DEFAULT_BINS,
+    positions: str | Positions = "all",
     random_sets: int = RANDOM_SETS,
     adaptive: bool = False,
     precision: float | None = None,
@@ -96,6 +100,7 @@ def sweep(
         statistics: for the methods that need them: themselves, their file, or the data set that they were made from.
         heads: these only, as text (`"3.2 5.*"`), pairs such as `[(3, 2)]`, or a `Selection`; by default all.
         bins: the peak's binning.
+        positions: where in each sequence: all, last, 3, -2, 3-7, 3- (from there on), several by commas; answer in tasks.
         random_sets: how many random sets of one head's size make the noise floor; an adaptive sweep has none.
         adaptive: give each head only as many predictions as its verdict needs.
         precision: in nats per prediction, of an adaptive sweep: a surely smaller change takes no more predictions.
@@ -106,19 +111,19 @@ def sweep(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    methods, known = _methods(model, method), as_statistics(statistics, model)
+    methods, known, where = _methods(model, data, method), as_statistics(statistics, model), Positions.read(positions)
     chosen = None if heads is None else _heads(heads, model)
     if not adaptive:
         if precision is not None:
             raise DataError("A precision belongs to an adaptive sweep; give adaptive=True too, or leave it out.")
-        spec = SweepSpec(methods, bins=bins, heads=chosen, random_sets=random_sets)
+        spec = SweepSpec(methods, bins=bins, heads=chosen, random_sets=random_sets, positions=where)
         with reporting_share(progress, "sweep") as report:
             return finish_sweep(model, data, spec, known, Path(cache), progress=report, engine=backend)
     if backend is not LOCAL:
         raise DataError(
             "An adaptive sweep decides as it goes what to measure next, in this process; leave backend out."
         )
-    looking = AdaptiveSpec(methods, bins=bins, heads=chosen, precision=precision)
+    looking = AdaptiveSpec(methods, bins=bins, heads=chosen, precision=precision, positions=where)
     with reporting_share(progress, "adaptive sweep, at most") as report:
         return finish_adaptive(
             model, data, looking, known, Path(cache), progress=lambda so_far: report(min(so_far.taken, 1.0))
@@ -135,6 +140,7 @@ def curve(
     percents: Iterable[int] = PERCENTS,
     whole_heads: bool = False,
     bins: int = DEFAULT_BINS,
+    positions: str | Positions = "all",
     cache: str | Path = CACHE,
     backend: Backend = LOCAL,
     progress: ShareProgress | bool | None = None,
@@ -157,6 +163,7 @@ def curve(
         percents: the steps, in per cent of each layer's neurons, 0 to 100.
         whole_heads: draw heads instead of single neurons.
         bins: the peak's binning.
+        positions: where in each sequence: all, last, 3, -2, 3-7, 3- (from there on), several by commas; answer in tasks.
         cache: the folder where finished points are kept.
         backend: what measures them: this process, or a cluster; the result does not depend on it.
         progress: called with the share done; True for a bar.
@@ -165,15 +172,20 @@ def curve(
         AblationError: one of its children, with a sentence for the user.
     """
     spec = CurveSpec(
-        _methods(model, method), bins=bins, seeds=tuple(seeds), percents=tuple(percents), whole_heads=whole_heads
+        _methods(model, data, method),
+        bins=bins,
+        seeds=tuple(seeds),
+        percents=tuple(percents),
+        whole_heads=whole_heads,
+        positions=Positions.read(positions),
     )
     known = as_statistics(statistics, model)
     with reporting_share(progress, "curve") as report:
         return finish_curve(model, data, spec, known, Path(cache), progress=report, engine=backend)
 
 
-def _methods(model: LoadedModel, method: Methods) -> tuple[Method, ...]:
-    return tuple(choose_methods([method] if isinstance(method, str) else method, model.modality))
+def _methods(model: LoadedModel, data: Data, method: Methods) -> tuple[Method, ...]:
+    return tuple(choose_methods([method] if isinstance(method, str) else method, model.modality, data))
 
 
 def _heads(heads: Heads, model: LoadedModel) -> tuple[Head, ...]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablation_core import bundled
-from ablation_core.data.references import is_images, is_labelled, is_text
+from ablation_core.data.references import TASK_NAMES, is_images, is_labelled, is_text
 from ablation_core.errors import DataError, ModelError
 from ablation_core.storage import CACHE, PUBLISHED
 
 DATA = ("python-docs", "python-code", "fashion-mnist")
+BUILT_IN_TASKS = tuple(f"task:{name}" for name in TASK_NAMES)  # drawn from a seed: they read no file
 MOST_PREDICTIONS = 20_000  # as many as statistics take
 _KINDS = {"text": "text", "images": "images", "labelled": "labelled texts"}
 _OFF = ("", "0", "no", "off", "false")
@@ -73,7 +74,7 @@ class Access:
         Raises:
             DataError: it is not offered.
         """
-        if self.shared and ref not in self.data:
+        if self.shared and ref not in self.data and ref not in BUILT_IN_TASKS:
             raise DataError(f"This server does not offer the data {_short(ref)}. Choose one of {', '.join(self.data)}.")
         return ref
 

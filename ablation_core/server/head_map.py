@@ -36,13 +36,13 @@ def estimate_steps(
     model: LoadedModel, data: Data, spec: SweepSpec, statistics: Statistics | None, store: LRU, key: str
 ) -> Generator[Instant]:
     """Estimate every head by all methods but learned ones; the newest estimate is put into `store` under `key` after
-    each batch. Without such a method, or without gradients, there is none.
+    each batch. Without such a method, without gradients, or where answers have several tokens, there is none.
     """
     yield Instant(None, 0.0)
     methods = [method for method in spec.methods if not method.learned]
-    if not methods:
+    if not methods or not data.one_answer:
         return
-    run = EstimateRun(model, data, methods, statistics=statistics, bins=spec.bins)
+    run = EstimateRun(model, data, methods, statistics=statistics, bins=spec.bins, positions=spec.positions)
     while run.steps_done < run.steps:
         try:
             run.step()

@@ -29,6 +29,7 @@ PAGES = {
     "pages/ablate.py": "Ablate",
     "pages/head_map.py": "Head map",
     "pages/pruning_curves.py": "Pruning curves",
+    "pages/tasks.py": "Tasks",
     "pages/saved.py": "Saved results",
     "pages/models_and_data.py": "Models and data",
     "pages/learn.py": "Learn",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
 FOLDER = CACHE
-WITH_RUNS = ("Head map", "Pruning curves")
+WITH_RUNS = ("Head map", "Pruning curves", "Tasks")
 _EVERY = 0.8  # seconds between two looks at a run under way
 _MINE = "my long run"
 _REFUSED = "long run refused"
@@ -233,16 +233,29 @@ def controls(
     elif begin is not None and saves and not access.ACCESS.keeps_runs:
         st.caption("This server saves nothing, so long runs are not offered; earlier results are shown.")
     elif begin is not None:
-        st.button(
-            begin, key=f"start {own.name}", type="secondary" if aside else "primary", on_click=_start, args=(own, name, steps, lock),
-            help="It continues while you look at other pages, and can be stopped"
-            + (": finished units are saved." if saves else "."),
-        )  # fmt: skip
+        begin_button(own, name, steps, begin, lock, saves, aside)
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(as_markdown(refused), icon="⚠️")
     job = shared_jobs().get(str(own))
     if job is not None and not job.running and job.error:
         st.error(as_markdown(job.error), icon="⚠️")
+
+
+def begin_button(
+    own: Path,
+    name: str,
+    steps: Callable[[], Generator[Any]],
+    begin: str,
+    lock: FairLock | None = None,
+    saves: bool = True,
+    aside: bool = False,
+) -> None:
+    """The button alone, for a second run on a page whose `controls` show the progress of either."""
+    st.button(
+        begin, key=f"start {own.name}", type="secondary" if aside else "primary", on_click=_start, args=(own, name, steps, lock),
+        help="It continues while you look at other pages, and can be stopped"
+        + (": finished units are saved." if saves else "."),
+    )  # fmt: skip
 
 
 def begin_once(key: str, name: str, steps: Callable[[], Generator[Any]], lock: FairLock) -> None:

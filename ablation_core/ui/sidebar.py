@@ -208,8 +208,7 @@ def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tu
         allowed.check_data(ref)
         if is_task(ref):
             raise DataError(
-                f"{ref} is a task. Tasks are measured from the command line and in Python: "
-                f"python -m ablation_core ablate {info.ref} --data {ref} --select 0.0 --method zero"
+                f"{ref} is a task. Choose it on the Tasks page; the other pages measure on text and images."
             )
         with main:
             statistics, whole = _statistics_or_offer(info, ref, partial_too)
@@ -286,7 +285,7 @@ def _last_usable(
 def _loaded(ref: str) -> LoadedModel:
     if is_loaded(ref):
         return shared_model(ref)
-    with st.spinner(f"Loading {as_markdown(ref)} …", show_time=True):
+    with st.spinner(f"Loading and checking {as_markdown(ref)} …", show_time=True):
         return shared_model(ref)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 
-from ablation_core import bundled, load_data, load_model
+from ablation_core import ablate, bundled, load_data, load_model
 from ablation_core.data.labelled.classes import ClassLabels, is_missing
 from ablation_core.data.labelled.rows import choose_columns
 from ablation_core.errors import DataError
@@ -193,3 +193,20 @@ def test_texts_without_labels_are_refused(model: LoadedModel) -> None:
     causal = load_model("opt-mini")
     with pytest.raises(DataError, match="is no text classifier"):
         load_data(ROWS, causal)
+
+
+def test_special_tokens_that_a_text_spells_are_letters(model: LoadedModel) -> None:
+    data = load_data([("A </s> b.", "good"), ("<s>A b.", "bad")], model)
+    ids = [row[mask.bool()].tolist() for row, mask in zip(*next(iter(data)).inputs.values(), strict=True)]
+    begin, end = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
+    assert [(row.count(begin), row.count(end), row[0], row[-1]) for row in ids] == [(1, 1, begin, end)] * 2
+    assert "read as the letters" in " ".join(data.notes)
+
+
+def test_data_of_other_classes_is_not_taken_for_this_model_s(model: LoadedModel) -> None:
+    """The same tokenizer, and its classes in another order."""
+    config = transformers.BertConfig(**model.config.to_dict() | {"id2label": dict(enumerate(reversed(NAMES)))})
+    other = load_model(transformers.BertForSequenceClassification(config), tokenizer=model.tokenizer)
+    assert other.labels == NAMES[::-1]
+    with pytest.raises(DataError, match="whose tokenizer or class names is not that of"):
+        ablate(other, load_data(ROWS, model), "0.0", "zero")

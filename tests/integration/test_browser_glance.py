@@ -22,7 +22,7 @@ def visit(address: str) -> Iterator[tuple]:
     said: list[str] = []
     with chromium() as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(240_000)  # a busy machine takes a minute to load a model
         page.on("console", lambda message: said.append(message.text) if message.type in ("warning", "error") else None)
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(f"{address}/?model=opt-mini")

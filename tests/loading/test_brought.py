@@ -68,8 +68,26 @@ def test_an_adapter_in_the_hub_s_cache(tmp_path: Path) -> None:
     assert load_model(str(place)).fingerprint == load_model(str(tmp_path / "adapter")).fingerprint
 
 
-@pytest.mark.parametrize("flag", ["torchscript", "return_dict", "output_attentions", "output_hidden_states"])
-@pytest.mark.parametrize("where", ["folder", "memory"])
+def test_attention_by_a_package_that_is_not_here_is_computed_without(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "LlamaForCausalLM", transformers.LlamaConfig(**LLAMA))
+    module = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"_attn_implementation": "flash_attention_2"}))
+    model = load_model(folder)
+    data = load_data("python-docs", model, predictions=40, seq_len=32)
+    assert ablate(model, data, "1.2", "zero").baseline["loss"] == pytest.approx(plain_loss(module, data), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flag", "where"),
+    [
+        ("torchscript", "folder"),
+        ("return_dict", "folder"),
+        ("output_hidden_states", "folder"),
+        ("return_dict", "memory"),
+        ("output_attentions", "memory"),
+    ],
+)
 def test_flags_change_no_number(tmp_path: Path, flag: str, where: str) -> None:
     folder = saved(tmp_path, "GPT2LMHeadModel", transformers.GPT2Config(**GPT2))
     module = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()

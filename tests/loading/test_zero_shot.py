@@ -9,6 +9,7 @@ from PIL import Image
 
 from ablation_core import ablate, bundled, load_data, load_model
 from ablation_core.errors import ModelError
+from ablation_core.loading.folders import split_classes
 from ablation_core.loading.zero_shot import ClassTexts
 from tests import tiny
 
@@ -99,6 +100,31 @@ def test_class_texts_that_cannot_be_used(tmp_path: Path) -> None:
         load_model("vit-mini#cat,dog")
 
 
+def test_a_folder_s_name_may_hold_the_sign_before_class_texts(tmp_path: Path) -> None:
+    folder = tmp_path / "clip#2"
+    folder.mkdir()
+    assert split_classes(f"{folder}#cat,dog #2") == (str(folder), "cat,dog #2")
+    assert split_classes(str(folder)) == (str(folder), None)
+    assert split_classes("owner/clip@main#cat,dog") == ("owner/clip@main", "cat,dog")
+
+
 def test_a_template_of_one_s_own() -> None:
     assert ClassTexts.parse("cat, dog").texts == ("This is a photo of cat.", "This is a photo of dog.")
     assert ClassTexts.parse("a drawing of a {}:cat,dog").texts == ("a drawing of a cat", "a drawing of a dog")
+
+
+@torch.inference_mode()
+def test_siglip_2_reads_whole_images(tmp_path: Path) -> None:
+    """Square images, as its own processor and forward have them."""
+    vision = {name: value for name, value in TOWERS["vision_config"].items() if name != "image_size"}
+    config = transformers.Siglip2Config(vision_config=vision | {"num_patches": 16}, num_labels=2)
+    torch.manual_seed(0)
+    module = transformers.Siglip2ForImageClassification(config).eval()
+    module.save_pretrained(tmp_path / "model")
+    processor = transformers.Siglip2ImageProcessor(patch_size=4, max_num_patches=16)
+    processor.save_pretrained(tmp_path / "model")
+    model = load_model(str(tmp_path / "model"))
+    assert model.shape.heads == (4, 4, 4)
+    images = [Image.effect_noise((24, 24), 60 + number).convert("RGB") for number in range(3)]
+    got = model.module(torch.stack([model.to_pixels(image) for image in images])).logits
+    torch.testing.assert_close(got, module(**processor(images, return_tensors="pt")).logits, rtol=1e-4, atol=1e-5)

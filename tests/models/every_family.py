@@ -25,6 +25,7 @@ from ablation_core.data.dataset import Batch
 from ablation_core.engine import clean_passes, forward, scoring
 from ablation_core.errors import AblationError, first_line
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.tokenizer import padding_id
 from ablation_core.selection import Selection
 
 MOST_WEIGHTS = 30_000_000
@@ -44,6 +45,11 @@ KINDS = {
     "causal": Kind(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "AutoModelForCausalLM", "opt-mini"),
     "masked": Kind(modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "AutoModelForMaskedLM", "roberta-mini"),
     "vision": Kind(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, "AutoModelForImageClassification", ""),
+    "text-classification": Kind(
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        "AutoModelForSequenceClassification",
+        "roberta-mini",
+    ),
 }
 
 
@@ -162,6 +168,7 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
         **dict.fromkeys(("deepseek_v32", "glm_moe_dsa", "axk2", "hy_v4"), latent(sizes) | {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 64}),
         **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"), linear),
         "longcat_flash": latent(sizes) | {"head_dim": 8, "num_layers": 2, "expert_ffn_hidden_size": 32, "zero_expert_num": 1, "moe_topk": 2, "num_hidden_layers": None},
+        "qwen4_exp_text": linear | {"layer_types": mixed("linear_attention", sizes, "indexed_attention")},
         "minimax": {"layer_types": mixed("linear_attention", sizes), "block_size": 16},
         "bailing_hybrid": latent(sizes) | {"head_dim": sizes.head_dim, "layer_types": mixed("linear_attention", sizes)},
         "kimi_linear": latent(sizes) | {"layer_types": mixed("linear_attention", sizes), "linear_head_dim": 8, "linear_num_heads": 4},
@@ -222,6 +229,8 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
             now = None
         if isinstance(now, list | tuple) and not isinstance(value, list | tuple):
             del values[name]
+    if kind == "text-classification":
+        values["num_labels"] = 3
     if kind == "vision":
         values["num_labels"] = 5
         if hasattr(base, "depths"):
@@ -232,8 +241,8 @@ def tiny_config(kind: str, family: str, sizes: Sizes) -> Any:
         inner = getattr(base, name, None)
         if inner is not None and hasattr(inner, "to_dict"):
             values[name] = {key: value for key, value in common(sizes).items() if key in vars(inner)}
-            own = overrides(inner.model_type, sizes)
-            values[name] = {key: value for key, value in (values[name] | own).items() if value is not None}
+            own = values[name] | overrides(inner.model_type, sizes)
+            values[name] = {key: value for key, value in own.items() if value is not None}
     for name, value in overrides(family, sizes).items():
         if value is None:
             values.pop(name, None)
@@ -321,7 +330,7 @@ def zeroed_gap(model: LoadedModel) -> float:
             model, clean_pass, clean_passes.constant_replacements(selection, zeros, model)
         )
         ablated = scoring.score_outputs(model, clean_pass, [output])[1].loss
-        weight = model.projections[layer].weight
+        weight: Any = model.projections[layer].weight
         size = model.shape.size(layer)
         columns = slice((heads - 1) * size, heads * size)
         kept = weight.clone()
@@ -345,6 +354,10 @@ def _batch(model: LoadedModel) -> Batch:
         pixels = torch.stack([model.to_pixels(image) for image in images])
         return Batch({model.input_name: pixels}, torch.arange(3))
     ids = torch.randint(5, VOCABULARY, (3, 14), generator=generator)
+    if model.modality == "text-classification":
+        mask = (torch.arange(14) < torch.tensor([[14], [9], [5]])).long()  # padded beside each other
+        ids = ids.where(mask.bool(), padding_id(model))
+        return Batch({"input_ids": ids, "attention_mask": mask}, torch.arange(3))
     targets = ids.roll(-1, 1)
     targets[:, ::3] = -100
     return Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, targets)

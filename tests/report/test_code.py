@@ -1,7 +1,7 @@
 """The copied script and command give the page's numbers, to the last digit.
 
-One of each kind runs as a person would run it, in a process of its own; the others run in this one, which saves ten seconds
-of imports each.
+Most run as a person would run them, in a process of their own. What keeps nothing in the cache folder, whose place is read once
+per process, may run in this one, which saves ten seconds of imports each.
 """
 
 import contextlib
@@ -146,13 +146,13 @@ def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = finish_sweep(model, data, SweepSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
     described, shown = result.description, json.loads(json.dumps(result.to_dict()))
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))  # an empty one: measured again
-    done = run_script(code.sweep_script(described, result.methods), tmp_path)
+    done = in_own_process(["python", "-c", code.sweep_script(described, result.methods)])
     assert agree(json.loads(done.stdout), shown) and "note:" not in done.stderr
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "command"))
     command = shlex.split(code.sweep_command(described, result.methods))
-    assert agree(json.loads(run_command([*command, "--json"]).stdout), shown)
+    assert agree(json.loads(in_own_process([*command, "--json"]).stdout), shown)
     assert "--adaptive" in code.sweep_command(described, result.methods, adaptive=True)
-    adaptive = json.loads(run_script(code.sweep_script(described, result.methods, True), tmp_path).stdout)
+    adaptive = json.loads(in_own_process(["python", "-c", code.sweep_script(described, result.methods, True)]).stdout)
     expected = finish_adaptive(model, data, AdaptiveSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
     assert agree(adaptive, json.loads(json.dumps(expected.to_dict())))
 
@@ -165,11 +165,11 @@ def test_script_and_command_of_curves(whole_heads: bool, tmp_path: Path, monkeyp
     result = finish_curve(model, load_data("python-docs", model, 60), spec, statistics, tmp_path / "page")
     shown = json.loads(json.dumps(result.to_dict()))
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))
-    done = run_script(code.curve_script(result.description), tmp_path)
+    done = in_own_process(["python", "-c", code.curve_script(result.description)])
     assert agree(json.loads(done.stdout), shown) and "note:" not in done.stderr
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "command"))
     assert agree(
-        json.loads(run_command([*shlex.split(code.curve_command(result.description)), "--json"]).stdout), shown
+        json.loads(in_own_process([*shlex.split(code.curve_command(result.description)), "--json"]).stdout), shown
     )
 
 

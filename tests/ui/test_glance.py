@@ -1,6 +1,7 @@
 """The first page: one head at a glance, on all three bundled models; its cards; and the addresses that once opened Distributions."""
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -33,13 +34,25 @@ def opened(**params: str) -> AppTest:
     return at.run()
 
 
+def answered(at: AppTest) -> AppTest:
+    """Looked at again, as a browser does, until there are figures and a map: a sweep that is saved has them at once."""
+    for _ in range(200):
+        if "is being measured" not in text_of(at) and "Click a head" in text_of(at):
+            break
+        time.sleep(0.2)
+        at.run()
+    return at
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_head_is_answered_without_a_click_and_every_card_opens(model: str) -> None:
-    at = opened(model=model, predictions="500", **dict.fromkeys(CARDS, "true"))
+    at = answered(opened(model=model, predictions="500", **dict.fromkeys(CARDS, "true")))
     assert not at.exception and not at.error
     assert at.header[0].value == "Take an attention head out of a model and see what it gets wrong"
     said = text_of(at)
-    assert re.search(r"\*\*Head \d\.\d matters\*\*: without it the loss rises by", said), "a head that matters is first"
+    assert re.search(r"\*\*(Head \d\.\d|The model does better)", said), "a verdict"
+    if model == "opt-mini":
+        assert "**Head 2.3 matters**: without it the loss rises by" in said, "one that is known to matter is first"
     assert "With all heads" in pages_html(at) and "Without head" in pages_html(at) and "The first guess" in said
     links = {link.proto.label for link in at.get("page_link")}
     assert "New here? Three minutes" in links and any(label.startswith("Ablate ") for label in links)

@@ -9,10 +9,8 @@ from ablation_core.progress import in_per_cent
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_measured(parser)
+    add_measured(parser, several=True)
     add_positions(parser)
-    parser.conflict_handler = "resolve"  # this command's --data is repeatable
-    parser.add_argument("--data", action="append", help="a data reference; twice, or once with --with", metavar="REF")
     parser.add_argument(
         "--with",
         dest="other",

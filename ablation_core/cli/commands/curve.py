@@ -3,12 +3,13 @@
 import argparse
 
 from ablation_core.cli.measured import load_measured, progress_bar, save_named
-from ablation_core.cli.options import add_backend, add_measured, chosen_backend
+from ablation_core.cli.options import add_backend, add_measured, add_positions, chosen_backend, chosen_positions
 from ablation_core.progress import in_per_cent
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_measured(parser)
+    add_positions(parser)
     add_backend(parser)
     parser.add_argument("--seeds", type=int, nargs="+", help="orders of the neurons (default 42 123 456)")
     parser.add_argument("--percents", type=int, nargs="+", help="steps (default 0 10 … 100)")
@@ -32,6 +33,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
             percents=PERCENTS if parsed.percents is None else parsed.percents,
             whole_heads=parsed.whole_heads,
             bins=parsed.bins,
+            positions=chosen_positions(parsed),
             cache=parsed.cache_dir,
             backend=backend,
             progress=in_per_cent(progress),

@@ -18,6 +18,7 @@ Outcome = tuple[dict, str]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "ACTION --help lists an action's options, such as show NAME --table predictions."
     verbs = parser.add_subparsers(required=True, metavar="ACTION", parser_class=argparse.ArgumentParser)
 
     def verb(name: str, action: Callable[[argparse.Namespace], Outcome], words: str) -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ablation_core.report.charts import BARS, HARM, HELP, mark_of
 from ablation_core.report.numbers import number
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from ablation_core.heads.writes import Written
 
+LISTED = 8  # of what is promoted, and as many of what is suppressed
 _STYLES = {"zero": "dotted", "mean": "dashed"}
 Guesses = Sequence[tuple[str, float]]  # token or class, its probability
 
@@ -70,9 +72,11 @@ def _column(title: str, guesses: Guesses, colour: str, fresh: Sequence[str]) -> 
 
 def promoted(promotes: Sequence[Written], suppresses: Sequence[Written]) -> str:
     """Both ends of what is added to the logits, side by side."""
-    most = max([abs(one.logit) for one in (*promotes, *suppresses)], default=1.0) or 1.0
+    raised = [one for one in promotes if one.logit > 0][:LISTED]  # a classifier's list may be of all its classes
+    lowered = [one for one in suppresses if one.logit < 0][:LISTED]
+    most = max([abs(one.logit) for one in (*raised, *lowered)], default=1.0)
     columns = []
-    for title, ends, colour in (("Promotes", promotes, HELP), ("Suppresses", suppresses, HARM)):
+    for title, ends, colour in (("Promotes", raised, HELP), ("Suppresses", lowered, HARM)):
         rows = "".join(
             '<div style="display:grid;grid-template-columns:minmax(5rem,8rem) 1fr 3.4rem;gap:.5rem;align-items:center">'
             f'<span style="overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{escape(one.text)}</span>'
@@ -100,7 +104,7 @@ def patch_overlay(picture: Image.Image, weights: np.ndarray) -> str:
     most = max(float(weights.max()), 1e-12)
     cells = "".join(
         f'<span title="patch {row}, {column}: {weights[row, column]:.1%}" '
-        f'style="background:rgba(221,99,21,{0.85 * float(weights[row, column]) / most:.3f});outline:1px solid #80808055"></span>'
+        f'style="background:rgba(112,72,182,{0.85 * float(weights[row, column]) / most:.3f});outline:1px solid #80808055"></span>'
         for row in range(rows)
         for column in range(columns)
     )
@@ -113,3 +117,18 @@ def patch_overlay(picture: Image.Image, weights: np.ndarray) -> str:
         '<div style="display:flex;flex-wrap:wrap;gap:1rem">'
         f'<div style="width:min(300px,100%)">{image}</div><div style="position:relative;width:min(300px,100%)">{image}{grid}</div></div>'
     )
+
+
+def strongest_looks(frame: pd.DataFrame, most: int = 8) -> str:
+    """The largest weights of a pattern, those on the first position left out: from, to, weight.
+
+    Args:
+        frame: as `patterns.pattern_frame` makes it.
+    """
+    rows = frame[frame["column"] > 0].nlargest(most, "weight")
+    lines = "".join(
+        f'<tr><td style="padding:.1rem .8rem .1rem 0">{escape(row["from"])}</td><td style="padding-right:.8rem">→ '
+        f'{escape(row["to"])}</td><td style="text-align:right;font-variant-numeric:tabular-nums">{row["weight"]:.1%}</td></tr>'
+        for row in rows.to_dict("records")
+    )
+    return f'<table style="font-size:.88rem;border-collapse:collapse">{lines}</table>'

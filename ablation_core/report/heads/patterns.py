@@ -12,7 +12,7 @@ from ablation_core.report.charts import CURVE
 
 LEAST = 0.005  # weights below are not drawn: they are not seen, and a long text has thousands of them
 NAMED = 48  # tokens up to which the axes show them; beyond, their places
-_WIDEST = 640  # pixels
+_TALLEST = 460  # pixels
 
 
 def pattern_frame(weights: np.ndarray, texts: Sequence[str]) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def pattern_chart(frame: pd.DataFrame, texts: Sequence[str]) -> alt.Chart:
     axis: dict[str, Any] = {"ticks": False, "domain": False, "labelOverlap": not named, "labelLimit": 90}
     if named:
         axis["labelExpr"] = f"{labels}[datum.value]"
-    side = int(min(_WIDEST, max(220, count * (18 if named else 4))))
+    side = int(min(_TALLEST, max(200, count * (22 if named else 4))))
     return (
         alt.Chart(frame)
         .mark_rect(color=CURVE)
@@ -59,5 +59,5 @@ def pattern_chart(frame: pd.DataFrame, texts: Sequence[str]) -> alt.Chart:
             opacity=alt.Opacity("weight:Q", scale=alt.Scale(domain=[0, 1], range=[0.02, 1]), legend=None),
             tooltip=[alt.Tooltip("from:N"), alt.Tooltip("to:N"), alt.Tooltip("weight:Q", format=".1%")],
         )
-        .properties(height=side + 60, width=side)
+        .properties(height=side + 60)
     )

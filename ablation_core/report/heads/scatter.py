@@ -15,8 +15,8 @@ def head_scatter(frame: pd.DataFrame, across: str, up: str, same: bool = False) 
         same: whether both axes are of one unit, so that a dashed diagonal means equality.
     """
     pick = alt.selection_point(name="pick", fields=["label"], toggle=False)
-    x = alt.X("across:Q", title=across, scale=alt.Scale(zero=False, nice=True, padding=8))
-    y = alt.Y("up:Q", title=up, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(format="~g"))
+    x = alt.X("across:Q", title=across, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=6))
+    y = alt.Y("up:Q", title=up, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(format="~g", tickCount=6))
     zero = alt.Chart(pd.DataFrame({"up": [0.0]})).mark_rule(color=GREY, strokeWidth=1.2, tooltip=None).encode(y=y)
     points = (
         alt.Chart(frame)

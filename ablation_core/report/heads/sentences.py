@@ -15,7 +15,8 @@ _UNIT = "nats per prediction"
 def head_verdict(head: str, frame: pd.DataFrame) -> str:
     """Whether a head matters, judged by all methods together; in Markdown.
 
-    A method shows an effect where its interval excludes 0 and its change lies outside the band of random neurons.
+    A method shows an effect where its interval excludes 0 and its change lies beyond the band of random neurons: a rise
+    above the band, or a fall below it.
 
     >>> row = {"kind": "mean", "mean": 0.08, "low": 0.06, "high": 0.10, "floor_low": 0.0, "floor_high": 0.02}
     >>> head_verdict("2.3", pd.DataFrame([row]))
@@ -31,8 +32,8 @@ def head_verdict(head: str, frame: pd.DataFrame) -> str:
     if (rows["low"] == rows["high"]).all():  # as `change_frame` draws a change without an interval
         return f"**Head {head}**: without it the loss changes by {_range(rows)}; too few sequences for an interval: raise Predictions."
     significant = (rows["low"] > 0) | (rows["high"] < 0)
-    beyond = ~((rows["mean"] >= rows["floor_low"]) & (rows["mean"] <= rows["floor_high"]))
-    worse, better = (rows[significant & beyond & (sign * rows["mean"] > 0)] for sign in (1, -1))
+    worse = rows[(rows["low"] > 0) & ~(rows["mean"] <= rows["floor_high"])]
+    better = rows[(rows["high"] < 0) & ~(rows["mean"] >= rows["floor_low"])]
     if len(worse) == len(rows):
         return f"**Head {head} matters**: without it the loss rises by {_range(rows)}."
     if len(better) == len(rows):

@@ -106,7 +106,8 @@ def difference_frame(result: ComparisonResult, metric: str, picked: str | None =
 def scatter_frame(result: ComparisonResult, metric: str) -> pd.DataFrame:
     """One row per head with a number on both sides: x on the first, y on the second, each with its interval."""
     rows = []
-    for place, head in enumerate(_largest(result, metric)):
+    left = MOST_NAMED
+    for head in _largest(result, metric):
         one, other = (side[metric] for side in head.changes)
         if math.isfinite(one.mean) and math.isfinite(other.mean):
             ends = {
@@ -115,7 +116,8 @@ def scatter_frame(result: ComparisonResult, metric: str) -> pd.DataFrame:
                 for bound in ("low", "high")
             }
             selective = is_selective(head, metric)
-            named = head.head if selective and place < MOST_NAMED else ""
+            named = head.head if selective and left else ""
+            left -= bool(named)
             rows.append(
                 {"label": head.head, "x": one.mean, "y": other.mean, **ends, "selective": selective, "named": named}
             )

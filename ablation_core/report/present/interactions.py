@@ -11,15 +11,16 @@ import pandas as pd
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.interactions import InteractionResult, PairInteraction
 from ablation_core.report.charts import DARK_INK, HARM, HELP, LIGHT_INK, ink
-from ablation_core.report.numbers import amount
+from ablation_core.report.numbers import amount, interval_text, number
 from ablation_core.report.run_charts import faded
+from ablation_core.stats.intervals import Interval
 
 FORM = METRICS["loss"].cell_format
 _MEANING = {
     "redundant": "redundant: each covers for the other, and neither's single effect shows what the two do",
     "synergistic": "synergistic: each needs the other, so that their single effects overlap",
     "independent": "independent: their effects add up",
-    "undecided": "not told by this sample",
+    "undecided": "undecided: the interval holds 0, but it is too wide to call them independent",
 }
 
 
@@ -37,7 +38,28 @@ def matrix_frame(result: InteractionResult) -> pd.DataFrame:
         rows.append(
             {"one": head, "other": head, "value": change.mean, "low": change.low, "high": change.high, "q": None, "is": "alone", "alone": True}
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(shown=lambda frame: [number(value, FORM) for value in frame["value"]])
+
+
+def pairs_table(result: InteractionResult) -> pd.DataFrame:
+    """One row per pair as people read it, the largest interaction first."""
+
+    def text(part: Interval) -> str:
+        return interval_text(part.mean, part.low, part.high, METRICS["loss"].change_format)
+
+    pairs = sorted(result.pairs, key=lambda pair: -abs(pair.interaction.mean))
+    return pd.DataFrame(
+        [
+            {
+                "pair": " + ".join(pair.pair),
+                "interaction": text(pair.interaction),
+                "q": pair.q,
+                "verdict": pair.verdict,
+                "change without both": text(pair.joint),
+            }
+            for pair in pairs
+        ]
+    )
 
 
 def interaction_matrix(result: InteractionResult, dark: bool = False) -> alt.LayerChart:
@@ -74,17 +96,17 @@ def interaction_matrix(result: InteractionResult, dark: bool = False) -> alt.Lay
         tooltip=None,
         fontWeight=alt.expr("datum.is === 'redundant' || datum.is === 'synergistic' ? 'bold' : 'normal'"),
         fontStyle=alt.expr("datum.alone ? 'italic' : 'normal'"),
-    ).encode(text=alt.Text("value:Q", format=FORM), color=colour)
+    ).encode(text="shown:N", color=colour)
     chart = alt.LayerChart(layer=[cells, singles.encode(tooltip=tooltip), texts])
-    return chart.properties(height=90 + max(110, min(40 * len(heads), 480)))
+    return chart.properties(height=130 + max(110, min(40 * len(heads), 480)))
 
 
 def meaning_sentence(result: InteractionResult) -> str:
     """What the pairs are, and what the clearest of them is."""
     counted = Counter(pair.verdict for pair in result.pairs)
-    words = ", ".join(
-        f"{counted[name]} {'cannot be told' if name == 'undecided' else name}" for name in _MEANING if counted[name]
-    )
+    if all(pair.q is None for pair in result.pairs):
+        return "There are too few sequences for an interval, so that nothing is said of the pairs: raise Predictions."
+    words = ", ".join(f"{counted[name]} {name}" for name in _MEANING if counted[name])
     first = max(
         result.pairs, key=lambda pair: (pair.verdict in ("redundant", "synergistic"), abs(pair.interaction.mean))
     )

@@ -9,9 +9,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ablation_core.engine.metrics import main_metric
 from ablation_core.report.frames import result_frame
 from ablation_core.report.html import result_table
-from ablation_core.report.present import comparisons, pictures, side_by_side, tables, words
+from ablation_core.report.present import comparisons, interactions, pictures, side_by_side, tables, words
+from ablation_core.report.tasks import position_charts
 
 Frame = Callable[[Any], pd.DataFrame]
 
@@ -46,6 +48,14 @@ PRESENTATIONS = {
     ),
     "SweepResult": Presentation({"heads": tables.sweep_frame}, pictures.sweep_chart, words.sweep_sentences),
     "AdaptiveResult": Presentation({"heads": tables.adaptive_frame}, pictures.adaptive_chart, words.adaptive_sentences),
+    "PositionMapResult": Presentation(
+        {"cells": position_charts.position_table},
+        position_charts.picked_chart,
+        lambda result: [
+            position_charts.position_sentence(result, method, main_metric(result.metrics).name)
+            for method in result.methods
+        ],
+    ),
     "CurveResult": Presentation(
         {"points": tables.curve_points_frame, "table": tables.curve_table_frame},
         pictures.curve_chart,
@@ -66,6 +76,7 @@ PRESENTATIONS = {
         },
         pictures.interaction_chart,
         words.interaction_sentences,
+        readable=interactions.pairs_table,
     ),
     "ComparisonResult": Presentation(
         {"heads": comparisons.comparison_frame},
@@ -82,6 +93,7 @@ PRESENTATIONS = {
         {"differences": side_by_side.differences_frame},
         side_by_side.differences_chart,
         side_by_side.differences_sentences,
+        readable=side_by_side.differences_table,
     ),
     "NeuronSummary": Presentation({"values": tables.summary_frame}, pictures.summary_chart, words.summary_sentences),
     "Statistics": Presentation(

@@ -12,6 +12,7 @@ from ablation_core.errors import ReportError
 from ablation_core.report.charts import GREY
 from ablation_core.report.numbers import interval_text, number
 from ablation_core.saved.side_by_side import CHANGE, Difference, Figures, SavedComparison
+from ablation_core.stats.intervals import Interval
 
 MOST_ROWS = 24
 COLOURS = ("#2f86c9", "#dd6315", "#12a07c", "#c56aa0", "#8a6fd1", "#a08a1c", "#808792", "#b0506a")
@@ -42,7 +43,7 @@ def figures_table(results: Mapping[str, Figures], form: str = FORM) -> pd.DataFr
         one = figures.get(what)
         return "" if one is None else interval_text(one.mean, one.low, one.high, form)
 
-    return pd.DataFrame([{"": what, **{n: text(f, what) for n, f in results.items()}} for what in ordered])
+    return pd.DataFrame([{"of": what, **{n: text(f, what) for n, f in results.items()}} for what in ordered])
 
 
 def figures_chart(frame: pd.DataFrame, unit: str = CHANGE) -> alt.LayerChart:
@@ -84,7 +85,7 @@ def figures_chart(frame: pd.DataFrame, unit: str = CHANGE) -> alt.LayerChart:
     zero = (
         alt.Chart(pd.DataFrame({"mean": [0.0]})).mark_rule(color=GREY, strokeWidth=1.5, tooltip=None).encode(x=across)
     )
-    height = 60 + len(whats) * max(30, 18 * len(names))
+    height = 90 + 24 * len(names) + len(whats) * max(32, 20 * len(names))  # with the legend and the axis
     return alt.LayerChart(layer=[zero, rules, points]).properties(height=height)
 
 
@@ -100,6 +101,29 @@ def differences_frame(result: SavedComparison) -> pd.DataFrame:
         }
         rows.append({"what": row.what, **bounds, "p": row.p, "paired": row.paired})
     return pd.DataFrame(rows)
+
+
+def differences_table(result: SavedComparison) -> pd.DataFrame:
+    """The same as people read it, the largest difference first."""
+    one, other = result.names if result.names[0] != result.names[1] else ("first", "second")
+
+    def text(part: Interval) -> str:
+        return interval_text(part.mean, part.low, part.high, FORM)
+
+    rows = sorted(result.rows, key=lambda row: -abs(row.difference.mean))
+    return pd.DataFrame(
+        [
+            {
+                "of": row.what,
+                one: text(row.first),
+                other: text(row.second),
+                "difference": text(row.difference),
+                "p": row.p,
+                "paired": row.paired,
+            }
+            for row in rows
+        ]
+    )
 
 
 def differences_chart(result: SavedComparison) -> alt.LayerChart:

@@ -206,6 +206,7 @@ def _flat(row: dict) -> dict[str, Any]:
         flat |= {"moved": moved["moved"], "residual": moved["norm_change"]}
     for metric, span in (row.get("change") or {}).items():
         flat |= {f"change of {metric} ({bound})": value for bound, value in span.items()}
+    flat |= {f"q of {metric}": q for metric, q in (row.get("q_values") or {}).items() if metric != "loss"}
     return flat
 
 

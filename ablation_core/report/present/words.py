@@ -8,7 +8,7 @@ import numpy as np
 
 from ablation_core.activations.neuron_summary import NeuronSummary, peak_distance
 from ablation_core.activations.statistics import Statistics, not_finite_sentence
-from ablation_core.engine.metrics import METRICS
+from ablation_core.engine.metrics import METRICS, main_metric
 from ablation_core.experiments.estimate import EstimateResult, MethodEstimate
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
@@ -35,17 +35,18 @@ def ablation_sentences(result: AblationResult) -> list[str]:
 
 
 def sweep_sentences(result: SweepResult) -> list[str]:
-    return [*(sweep_sentence(result, method, "loss") for method in result.methods), shown_sentence(result.description)]
+    metric = main_metric(result.metrics).name
+    return [*(sweep_sentence(result, method, metric) for method in result.methods), shown_sentence(result.description)]
 
 
 def adaptive_sentences(result: AdaptiveResult) -> list[str]:
-    sweep = result.as_sweep()
-    found = [f"{sweep_sentence(sweep, name, 'loss')} {adaptive_sentence(sweep, name)}" for name in sweep.methods]
+    sweep, metric = result.as_sweep(), result.metric.name
+    found = [f"{sweep_sentence(sweep, name, metric)} {adaptive_sentence(sweep, name)}" for name in sweep.methods]
     return [*found, shown_sentence(result.description)]
 
 
 def curve_sentences(result: CurveResult) -> list[str]:
-    return [curve_sentence(result, "loss"), shown_sentence(result.description)]
+    return [curve_sentence(result, main_metric(result.metrics).name), shown_sentence(result.description)]
 
 
 def estimate_sentences(result: EstimateResult) -> list[str]:

@@ -32,64 +32,71 @@ if TYPE_CHECKING:
 
 EVERY = 0.7  # seconds between two looks at what is loaded or measured
 METRIC = METRICS["loss"]
+_SETTLED = (True, True, True, True)
 _CHART = 196  # pixels
 
 
 def show_answer(glance: Glance) -> None:
-    """The verdict and the figures; looked at again while the model is being loaded or the view's own are measured."""
-    settled = is_settled(glance)
-
-    @watched(lambda: is_settled(glance) != settled, None if settled else EVERY)
-    def part() -> None:
-        if not glance.picked:
-            with slot("verdict"):
-                st.markdown("**Pick a head**: click one on the map.")
-            return
-        try:
-            frame, right, source = _figures(glance)
-        except AblationError as error:
-            st.error(as_markdown(error), icon="⚠️")
-            return
+    """The verdict and the figures."""
+    if not glance.picked:
         with slot("verdict"):
-            st.markdown(
-                head_verdict(glance.name, frame) if len(frame) else f"**Head {glance.name}** is being measured …"
-            )
-            st.caption(" ".join(filter(None, (right, source))))
-        with slot("figures"):
-            methods_column, values_column = st.columns([6, 5], gap="medium")
-            with methods_column:
-                _show_methods(glance, frame)
-            with values_column:
-                _show_values(glance)
+            st.markdown("**Pick a head**: click one on the map.")
+        return
+    try:
+        frame, right, source = _figures(glance)
+    except AblationError as error:
+        st.error(as_markdown(error), icon="⚠️")
+        return
+    with slot("verdict"):
+        st.markdown(head_verdict(glance.name, frame) if len(frame) else f"**Head {glance.name}** is being measured …")
+        st.caption(" ".join(filter(None, (right, source))))
+    with slot("figures"):
+        methods_column, values_column = st.columns([6, 5], gap="medium")
+        with methods_column:
+            _show_methods(glance, frame)
+        with values_column:
+            _show_values(glance)
 
-    part()
+
+def watch(glance: Glance) -> None:
+    """Draw the page again once the model is loaded, and as the view's own figures come; looks, and draws nothing."""
+    seen = _state(glance)
+
+    @watched(lambda: _state(glance) != seen, None if seen == _SETTLED else EVERY)
+    def look() -> None:
+        pass
+
+    look()
 
 
-def is_settled(glance: Glance) -> bool:
-    """Whether the figures on show are the view's own, so that nothing will take their place."""
+def _state(glance: Glance) -> tuple[bool, ...]:
+    """Whether the model is loaded, and of the view's own figures whether there are any, are measured, and have their bands."""
     if not glance.view.whole or not glance.picked:
-        return True  # statistics under way draw the page again themselves
+        return _SETTLED  # statistics under way draw the page again themselves
     if not is_loaded(glance.view.info.ref):
-        return False
+        return (False, False, False, False)
     from ablation_core.ui import ablation_job
 
     try:
         request = own_request(glance)
-        return request is None or ablation_job.progress_of(request).whole or ablation_job.is_stopped(request)
-    except AblationError:
-        return True
+        if request is None or ablation_job.is_stopped(request):
+            return _SETTLED
+        found = ablation_job.progress_of(request)
+        return (True, found.result is not None, found.measured, found.whole)
+    except AblationError:  # said where the figures would be
+        return _SETTLED
 
 
 def own_request(glance: Glance) -> AblationRequest | None:
     """What is to be measured for the view itself; None where the saved sweep is of just these settings."""
-    from ablation_core.runs.sweep import describe_sweep
+    from ablation_core.runs.units import describe_work
     from ablation_core.ui import ablation_job
 
     request = ablation_job.request_of(glance.view)
     if glance.known is None:
         return request
     view = glance.view
-    described = describe_sweep(view.model, request.data, view.statistics, view.bins)
+    described = describe_work(view.model, request.data, view.statistics, view.bins)
     same = run_path(run_controls.FOLDER, "sweep", described).name == glance.known.path.name
     methods = {method.name for method in request.methods}
     return None if same and methods <= set(glance.known.sweep.methods) else request
@@ -114,7 +121,7 @@ def _figures(glance: Glance) -> tuple[pd.DataFrame, str, str]:
     frame = known_frame(known.sweep, glance.head, METRIC.name, method)
     rows, baseline = known.sweep.rows[glance.name], known.sweep.baseline or {}
     after = {name: row["top1"] for name, row in rows.items()}
-    note = "" if is_settled(glance) else "Saved figures; this view's own follow."
+    note = "" if _state(glance) == _SETTLED else "Saved figures; this view's own follow."
     return (
         frame,
         _right(baseline.get("top1"), after, method),

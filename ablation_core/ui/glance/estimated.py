@@ -46,7 +46,8 @@ def estimated_map(glance: Glance) -> EstimatedMap | None:
         _watch(lambda: is_loaded(view.info.ref), "The model is being loaded; an estimate of every head follows.")
         return None
     from ablation_core.methods.registry import METHODS, USUAL, usable_methods
-    from ablation_core.runs.sweep import SweepSpec, describe_sweep
+    from ablation_core.runs.sweep import SweepSpec
+    from ablation_core.runs.units import describe_work
     from ablation_core.server import head_map
 
     model = view.model
@@ -57,7 +58,7 @@ def estimated_map(glance: Glance) -> EstimatedMap | None:
         return None
     names = [name for name in usable_methods(data, model.modality) if name in {*USUAL, view.method}]
     spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins)
-    described = describe_sweep(model, data, view.statistics, view.bins)
+    described = describe_work(model, data, view.statistics, view.bins)
     store = shared_estimates()
     key = (
         f"estimate for {run_path(run_controls.FOLDER, 'sweep', described).name} {' '.join(names)}"  # as on the Head map

@@ -47,7 +47,7 @@ def show_kind(glance: Glance) -> None:
     with scatter_column:
         labels = {row.label: row.name for row in known}
         label = single_choice(
-            st.pills, "Score against effect", list(labels), default=known[0].label, key="score",
+            st.pills, "Score against effect", list(labels), default=known[0].label, key="score", wrap=True,
             help="Each point is a head: its score, and the change of loss without it.",
         )  # fmt: skip
         values = scores[labels[label]]

@@ -9,7 +9,7 @@ import streamlit as st
 
 from ablation_core.errors import SelectionError
 from ablation_core.report.heads import patterns
-from ablation_core.report.heads.html import patch_overlay
+from ablation_core.report.heads.html import patch_overlay, strongest_looks
 from ablation_core.selection import Selection
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.computed import computed
@@ -38,7 +38,9 @@ def show_looks(glance: Glance) -> None:
     without = Selection.parse(typed or "", glance.view.info.shape)
     weights = _pattern(glance, own, batch, without)
     if vision:
-        _show_patches(glance, weights, inputs.chosen_image(glance))
+        with source_column:
+            place = _choose_place(glance, len(weights))
+        _show_patches(glance, weights, place)
         return
     _show_tokens(glance, weights, batch, typed)
 
@@ -100,29 +102,45 @@ def _show_tokens(glance: Glance, weights: np.ndarray, batch: Batch, without: str
 
     texts = token_texts(glance.view.model, batch.inputs["input_ids"][0].tolist())
     frame = patterns.pattern_frame(weights, texts)
-    st.altair_chart(
-        patterns.pattern_chart(frame, texts),
-        alt=f"Attention pattern of head {glance.name} over {len(texts)} tokens: rows look, columns are looked at.",
-    )
-    st.caption(
-        f"Each row is a token that looks, each column one that is looked at; the rows' weights sum to 1. Weights under "
-        f"{patterns.LEAST:.1%} are left out."
-    )
+    chart_column, list_column = st.columns([3, 2], gap="large")
+    with chart_column:
+        st.altair_chart(
+            patterns.pattern_chart(frame, texts),
+            alt=f"Attention pattern of head {glance.name} over {len(texts)} tokens: rows look, columns are looked at.",
+        )
+    with list_column:
+        st.markdown("**Strongest looks**, the first token aside")
+        st.html(strongest_looks(frame))
+        st.caption(
+            f"Each row of the picture is a token that looks, each column one that is looked at; a row's weights sum to 1. "
+            f"Weights under {patterns.LEAST:.1%} are left out."
+        )
 
 
-def _show_patches(glance: Glance, weights: np.ndarray, number: int) -> None:
+def _places(glance: Glance, positions: int) -> list[str]:
+    """The names of an image's positions: CLS and registers, then the patches row by row."""
     from ablation_core.heads.scores import patch_grid
 
+    rows, columns = patch_grid(glance.view.model, positions)
+    first = positions - rows * columns
+    names = ["CLS", *(f"register {one}" for one in range(1, first))][:first]
+    return names + [f"patch {row}, {column}" for row in range(rows) for column in range(columns)]
+
+
+def _choose_place(glance: Glance, positions: int) -> str:
+    """The position of an image from which the head looks."""
+    places = [*_places(glance, positions), _MEAN]
+    return st.selectbox("Looking from", places, key="looking from", help="The position whose attention is shown.")
+
+
+def _show_patches(glance: Glance, weights: np.ndarray, place: str) -> None:
+    from ablation_core.heads.scores import patch_grid
+
+    places = _places(glance, len(weights))
     rows, columns = patch_grid(glance.view.model, len(weights))
     first = len(weights) - rows * columns
-    places = [*(["CLS", *(f"register {one}" for one in range(1, first))][:first]), _MEAN]
-    places += [f"patch {row}, {column}" for row in range(rows) for column in range(columns)]
-    place = st.selectbox("Looking from", places, key="looking from", help="The position whose attention is shown.")
-    row = weights.mean(0) if place == _MEAN else weights[[name for name in places if name != _MEAN].index(place)]
-    st.html(patch_overlay(inputs.picture(glance, number), row[first:].reshape(rows, columns)))
-    to_others = (
-        ""
-        if not first
-        else f" {row[:first].sum():.0%} of the attention goes to CLS{' and registers' if first > 1 else ''}."
-    )
+    row = weights[places.index(place)] if place in places else weights.mean(0)
+    st.html(patch_overlay(inputs.picture(glance, inputs.chosen_image(glance)), row[first:].reshape(rows, columns)))
+    others = "CLS and registers" if first > 1 else "CLS"
+    to_others = f" {row[:first].sum():.0%} of the attention goes to {others}." if first else ""
     st.caption(f"Purple: where it looks. Hover over a patch for its weight.{to_others}")

@@ -12,7 +12,7 @@ from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.selection import Head
 from ablation_core.ui.glance.estimated import estimated_map
 from ablation_core.ui.glance.shown import Glance
-from ablation_core.ui.widgets import dark_page
+from ablation_core.ui.widgets import dark_page, draw
 
 _START = "first head of the glance map"  # of the session: the map's identity, its first outline, and the head on show
 METRIC = METRICS["loss"]
@@ -61,12 +61,19 @@ def _draw_map(glance: Glance, sweep: SweepResult, method: str, estimates: HeadEs
 
     frame = run_frames.map_frame(sweep, method, METRIC.name, None, estimates)
     title = f"{METRIC.change_heading}, by {method}"
-    st.altair_chart(
-        run_charts.effect_map(frame, title, METRIC, shape.layers, max(shape.heads), dark, start),
+    draw(
+        run_charts.effect_map,
+        frame,
+        title=title,
+        metric=METRIC,
+        layers=shape.layers,
+        heads=max(shape.heads),
+        dark=dark,
+        start=start,
+        variant=identity,  # made once, down to the names that Altair counts up: another specification would be drawn again
         key=key,
-        on_select=pick,
-        selection_mode="pick",
-        alt=f"Map of {len(frame)} heads coloured by {title}. Head {glance.name} is outlined.",
+        on_pick=pick,
+        alt=f"Map of {len(frame)} heads coloured by {title}. The head on show is outlined.",
     )
 
 

@@ -11,40 +11,32 @@ from ablation_core.ui import page
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.glance.shown import Glance, slot
-from ablation_core.ui.run_controls import watched
 from ablation_core.ui.shared import is_loaded
 
 GUESSES = 5
-EVERY = 0.7  # seconds between two looks at whether the model is loaded
 _EXAMPLE = "example prompt"
 _WORDS = {"vision": "An image", "text-classification": "A text"}
 
 
 def show_prompt(glance: Glance) -> None:
     """The input and the most probable answers with and without the head."""
-    ready = is_loaded(glance.view.info.ref)
-    vision = glance.view.info.modality == "vision"
-
-    @watched(lambda: is_loaded(glance.view.info.ref) != ready, None if ready else EVERY)
-    def part() -> None:
-        with slot("prompt"):
-            asked_column, answer_column = st.columns([2, 3], gap="medium")
-            with asked_column:
-                st.markdown(f"**{_WORDS.get(glance.view.info.modality, 'A prompt')}, before and after**")
-                if vision and ready:
-                    _choose_image(glance)
-                elif not vision:
-                    _choose_text(glance)
-            with answer_column:
-                if not ready:
-                    st.caption("The model is being loaded; its answers follow.")
-                    return
-                try:
-                    _show_answer(glance)
-                except AblationError as error:
-                    st.error(as_markdown(error), icon="⚠️")
-
-    part()
+    ready, modality = is_loaded(glance.view.info.ref), glance.view.info.modality
+    with slot("prompt"):
+        asked_column, answer_column = st.columns([2, 3], gap="medium")
+        with asked_column:
+            st.markdown(f"**{_WORDS.get(modality, 'A prompt')}, before and after**")
+            if modality != "vision":
+                _choose_text(glance)
+            elif ready:
+                _choose_image(glance)
+        with answer_column:
+            if not ready:
+                st.caption("The model is being loaded; its answers follow.")
+                return
+            try:
+                _show_answer(glance)
+            except AblationError as error:
+                st.error(as_markdown(error), icon="⚠️")
 
 
 def _choose_text(glance: Glance) -> None:

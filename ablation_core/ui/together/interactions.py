@@ -12,7 +12,7 @@ import streamlit as st
 from ablation_core.data.dataset import Data
 from ablation_core.experiments.interactions import MOST_HEADS, InteractionResult, InteractionRun
 from ablation_core.methods.registry import METHODS
-from ablation_core.report.present.interactions import interaction_matrix, meaning_sentence
+from ablation_core.report.present.interactions import interaction_matrix, meaning_sentence, pairs_table
 from ablation_core.report.present.words import interaction_sentences
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
@@ -93,7 +93,7 @@ def _show(found: InteractionResult) -> None:
         st.caption("**Bold**: significant (FDR 5 %). *Italic*, on the diagonal: the head's own change of loss.")
     with table_column:
         st.markdown(interaction_sentences(found)[0])
-        st.dataframe(found.to_frame(), hide_index=True, width="stretch", placeholder="–")
+        st.dataframe(pairs_table(found), hide_index=True, width="stretch", placeholder="–")
         keep_popover(found, "pages/ablate.py", as_name(found))
 
 

@@ -35,15 +35,16 @@ def keep_popover(result: Presented, path: str, suggested: str) -> None:
     key = f"keep {path} {type(result).__name__}"
     where = "in this session, until its tab is closed" if access.ACCESS.shared else "in the cache folder"
     with st.popover("Keep this result", help="Keep it under a name, to show it again and beside others."):
-        name = st.text_input("Name", value=suggested[:MOST_NAME], key=f"{key} {suggested}", max_chars=MOST_NAME)
+        box = f"{key} {suggested}"
+        st.text_input("Name", value=suggested[:MOST_NAME], key=box, max_chars=MOST_NAME)
         st.caption(f"Kept {where}, with its figures and its settings.")
-        st.button("Keep", key=f"{key} button", type="primary", on_click=_keep, args=(key, result, name, path))
+        st.button("Keep", key=f"{key} button", type="primary", on_click=_keep, args=(key, result, box, path))
         if outcome := st.session_state.pop(f"{key} outcome", None):
             done, sentence = outcome
             (st.success if done else st.error)(as_markdown(sentence))
 
 
-def _keep(key: str, result: Presented, name: str, path: str) -> None:
+def _keep(key: str, result: Presented, box: str, path: str) -> None:
     from ablation_core.saved.results import (
         keep,  # knows every kind of result, and torch: the first page shows sooner without
     )
@@ -52,7 +53,7 @@ def _keep(key: str, result: Presented, name: str, path: str) -> None:
     params = {name: values[0] if len(values) == 1 else values for name, values in here.items()}
     page: Mapping[str, Any] = {"path": path, "params": params}
     try:
-        entry = keep(my_shelf(), result, name, page=page)
+        entry = keep(my_shelf(), result, st.session_state[box], page=page)
         st.session_state[f"{key} outcome"] = (True, f"Kept as {entry.name}. The page Saved results shows it.")
     except AblationError as error:
         st.session_state[f"{key} outcome"] = (False, str(error))

@@ -16,6 +16,7 @@ from ablation_core.report.present import presentation_of
 from ablation_core.report.present.side_by_side import (
     MOST_RESULTS,
     MOST_ROWS,
+    differences_table,
     figures_chart,
     figures_frame,
     figures_table,
@@ -48,7 +49,7 @@ def choose_shown(shelf: Shelf) -> list[Saved]:
         }
         for one in found
     ]
-    st.dataframe(rows, hide_index=True, width="stretch", height=min(38 * (len(rows) + 1), 270))
+    st.dataframe(rows, hide_index=True, width="stretch", height=min(35 * (len(rows) + 1) + 3, 283))
     names = [one.name for one in found]
     chosen = st.multiselect(
         "Show",
@@ -78,9 +79,10 @@ def show_one(saved: Saved) -> None:
         except AblationError as error:  # nothing to draw in it
             st.caption(as_markdown(error))
     with table_column:
-        table = st.selectbox("Table", list(row.tables), key=f"table of {entry.kind}", help="Each table of the result.")
+        tables = ({"to read": row.readable} if row.readable else {}) | dict(row.tables)
+        table = st.selectbox("Table", list(tables), key=f"table of {entry.kind}", help="Each table of the result.")
         try:
-            st.dataframe(_at_most(row.tables[table](saved.result)), hide_index=True, width="stretch", placeholder="–")
+            st.dataframe(_at_most(tables[table](saved.result)), hide_index=True, width="stretch", placeholder="–")
         except AblationError as error:  # a result that holds means only
             st.caption(as_markdown(error))
 
@@ -122,7 +124,7 @@ def show_differences(one: Saved, other: Saved) -> None:
         st.caption(as_markdown(error))
         return
     st.markdown("  \n".join(sentence_markdown(sentence) for sentence in presentation_of(found).sentences(found)))
-    st.dataframe(found.to_frame(), hide_index=True, width="stretch", placeholder="–")
+    st.dataframe(differences_table(found), hide_index=True, width="stretch", placeholder="–")
 
 
 def open_again(saved: Saved) -> None:

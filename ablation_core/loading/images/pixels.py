@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from ablation_core.errors import ModelError, first_line
+from ablation_core.loading.checkpoint import class_names
+from ablation_core.loading.images.packed_patches import patch_reader
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -54,6 +56,8 @@ def processor_reader(
     """As `image_reader`, of a processor that is there."""
     config: Any = module.config
     mode = image_mode(ref, channels_of(module))
+    if by_patches := patch_reader(processor, mode):
+        return by_patches, class_names(config)
     size = image_size(config)
     fixed = _fixed_shape(processor, mode)
     as_it_is = size is None or (fixed is not None and (fixed[1:] == size or _reads(module, fixed)))
@@ -66,7 +70,7 @@ def processor_reader(
         fitted = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
         return processor(fitted, return_tensors="pt", do_resize=False, do_center_crop=False)["pixel_values"][0]
 
-    return to_pixels, tuple(config.id2label[index] for index in range(config.num_labels))
+    return to_pixels, class_names(config)
 
 
 def _fixed_shape(processor: Any, mode: str) -> tuple[int, ...] | None:
