@@ -46,14 +46,16 @@ if (!window.ablationExplorer) {
   });
 
   // The cells of a clickable map by keyboard: Tab reaches the map, arrows move between cells, Enter or Space clicks.
-  const cells = ".stVegaLiteChart g.mark-rect > path[style*='pointer']";
+  const charts = "[class*='st-key-clickable'] .stVegaLiteChart", cells = charts + " g.mark-rect > path";
   let waiting = false;
   new MutationObserver(() => {
     if (waiting) return;
     waiting = true;
     requestAnimationFrame(() => {
       waiting = false;
-      document.querySelectorAll(cells + ":first-child:not([tabindex])").forEach(one => one.setAttribute("tabindex", "0"));
+      for (const chart of document.querySelectorAll(charts)) {
+        if (!chart.querySelector("path[tabindex]")) chart.querySelector("g.mark-rect > path")?.setAttribute("tabindex", "0");
+      }
     });
   }).observe(document.body, {childList: true, subtree: true});
   const middle = one => {

@@ -100,7 +100,8 @@ def _open(title: str, icon: str) -> None:
 # Of all pages; the address has them, too.
 _SETTINGS = (
     "model", "text", "images", "predictions", "select", "method", "bins", "metric", "methods", "every", "adaptive", "seeds",
-    "step", "whole", "head", "neuron", "prompt", "gaps", "one", "other", "compare", "with", "results", "projector",
+    "step", "whole", "head", "neuron", "prompt", "gaps", "one", "other", "compare", "with", "results", "task", "prompts", "positions",
+    "projector",
 )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def _read(name: str, values: list[str]) -> str | int | bool | list[str]:
         return values
     if values[-1] in ("true", "false"):
         return values[-1] == "true"
-    return int(values[-1]) if name in ("predictions", "bins", "step") else values[-1]
+    return int(values[-1]) if name in ("predictions", "bins", "step", "prompts") else values[-1]
 
 
 def _show_views(main: DeltaGenerator) -> None:

@@ -63,7 +63,8 @@ def draw(
         return
     if key not in st.session_state:
         st.session_state.pop(f"clicks on {key}", None)  # a chart that appears has not been clicked
-    st.vega_lite_chart(spec=spec, alt=alt, key=key, on_select=on_pick, selection_mode="pick", height=spec["height"])
+    with st.container(key=f"clickable {key}"):  # by keyboard, too: see `page.js`
+        st.vega_lite_chart(spec=spec, alt=alt, key=key, on_select=on_pick, selection_mode="pick", height=spec["height"])
 
 
 def _larger(part: Any) -> Any:
