@@ -110,11 +110,12 @@ def measured(
     return middle - begin, time.process_time() - middle, ablated["zero"]["logit_difference"]
 
 
-def race(model: LoadedModel, data: Data, whole: bool) -> dict:
+def race(model: LoadedModel, data: Data, whole: bool, only: list[str]) -> dict:
     """Both ways of the three questions.
 
     Args:
         whole: measure everything; else some layers and positions.
+        only: these questions.
     """
     batch, length = data.rows(range(data.sequences)), int(min(data.lengths))  # type: ignore[arg-type]
     layers = [layer for layer, heads in enumerate(model.shape.heads) if heads]
@@ -131,7 +132,7 @@ def race(model: LoadedModel, data: Data, whole: bool) -> dict:
     a_pass = (time.process_time() - begin) / PLAIN_PASSES
     asked = {"last": [-1], "each": places, "all": [None]}
     found = {}
-    for name, wanted in asked.items():
+    for name, wanted in ((name, asked[name]) for name in only):
         begin = time.process_time()
         cache = CleanPassCache(model, data, keys_values=name != "all")
         for number in range(len(data)):
@@ -161,7 +162,7 @@ def race(model: LoadedModel, data: Data, whole: bool) -> dict:
             "largest_difference_nats": apart,
         }
         print(name, {key: round(value, 5) for key, value in found[name].items()}, flush=True)
-    return {"model": model.ref, "prompts": data.sequences, "tokens": [length, data.longest], "takes_prefix": model.takes_prefix,
+    return {"model": model.ref, "prompts": data.sequences, "tokens": [length, data.longest], "takes_prefix": model.takes_prefix, "takes_columns": model.takes_columns,
             "plain_seconds_a_pass": a_pass, "questions": found}  # fmt: skip
 
 
@@ -170,6 +171,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="opt-mini")
     parser.add_argument("--data", default="task:induction")
     parser.add_argument("--random", action="store_true", help="random weights of SmolLM2-135M's size")
+    parser.add_argument("--only", nargs="+", choices=list(TARGETS), default=list(TARGETS), help="these questions")
     parsed = parser.parse_args()
     keep_freed_memory()
     if parsed.random:
@@ -178,4 +180,4 @@ if __name__ == "__main__":
         model = load_model(parsed.model)
         data = load_data(parsed.data, model, predictions=PROMPTS, batch_size=PROMPTS)
     name = "random-smollm2" if parsed.random else parsed.model
-    write(f"patching-{name}", {"machine": machine(), **race(model, data, whole=model.num_layers < 12)})
+    write(f"patching-{name}", {"machine": machine(), **race(model, data, model.num_layers < 12, parsed.only)})

@@ -158,7 +158,7 @@ def show_run() -> None:
     by = f" by {', '.join(names)}" if adaptive else ""
     name = f"Head map of {model.ref}{by}{run_controls.words_of(place)}"
     lock = None if place else fair_lock(model)
-    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, shown != own)
+    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, aside=shown != own)
     result = kept.get(shown) or empty_sweep(model, described, names)
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)

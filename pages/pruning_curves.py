@@ -123,7 +123,7 @@ def show_run() -> None:
         lambda: steps_at(place, model, data, spec, view.statistics, run_controls.FOLDER),
         begin if left else None,
         None if place else fair_lock(model),
-        shown != own,
+        aside=shown != own,
     )
     points = None if result is None else run_frames.point_frame(result, metric)
     if result is None or not len(points):

@@ -133,13 +133,13 @@ class Positions:
             found |= dict.fromkeys(range(first, last + 1))
         return tuple(sorted(found, key=lambda at: (at < 0, at)))
 
-    def first(self, batch: Batch) -> int:
-        """The first column of a batch of texts in which any sequence has one of these; its length where none has."""
+    def firsts(self, batch: Batch) -> Tensor | None:
+        """Of each row of a batch of texts the first column of these, its length where it has none; None for all positions."""
         if self.everywhere or batch.targets.ndim == 1:
-            return 0
+            return None
         rows, length = batch.targets.shape
-        somewhere = self.mask(batch)(torch.empty(rows, length, 1))[:, :, 0].any(0)
-        return int(somewhere.long().argmax()) if bool(somewhere.any()) else length
+        here = self.mask(batch)(torch.empty(rows, length, 1))[:, :, 0]
+        return torch.where(here.any(1), here.long().argmax(1), length)
 
     def mask(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         """A function from z, (batch, position, …), to the positions meant, bool (batch, position, 1)."""

@@ -141,28 +141,28 @@ class CleanPassCache:
 
 @torch.inference_mode()
 def ablated_outputs(
-    model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace], start: int = 0
+    model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace], starts: Tensor | None = None
 ) -> list[Any]:
     """Every block's output with these layers' z replaced, resumed from the first of them.
 
     Args:
-        start: the first position that they replace anything at; what lies before is not run again where the clean pass
-            has kept its keys and values.
+        starts: each row's first position that they replace anything at, the batch's length where a row has none; what
+            lies before is not run again where the clean pass has kept its keys and values.
     """
-    if start and start >= clean_pass.batch.targets.shape[1]:
+    if starts is not None and int(starts.min()) >= clean_pass.batch.targets.shape[1]:
         return clean_pass.outputs  # no sequence of the batch has such a position
-    start = prefix.usable_start(clean_pass.batch, start)
-    if start and replacements and clean_pass.keys_values:
-        known = clean_pass.outputs, clean_pass.z_values, clean_pass.keys_values
-        return prefix.outputs_from(model, clean_pass.batch, *known, replacements, start)
+    if starts is not None and replacements and clean_pass.keys_values:
+        known = prefix.Known(clean_pass.batch, clean_pass.outputs, clean_pass.z_values, clean_pass.keys_values)
+        if (outputs := prefix.ablated_from(model, known, replacements, starts)) is not None:
+            return outputs
     return resume(model, clean_pass, replacements)
 
 
 def ablated_output(
-    model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace], start: int = 0
+    model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace], starts: Tensor | None = None
 ) -> Any:
     """The last block's output with these layers' z replaced, resumed from the first of them."""
-    return ablated_outputs(model, clean_pass, replacements, start)[-1]
+    return ablated_outputs(model, clean_pass, replacements, starts)[-1]
 
 
 def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> list[Any]:

@@ -148,8 +148,8 @@ class AblationRun:
         where = None if self.spec.positions.everywhere else self.spec.positions.mask(clean_pass.batch)
         replacements = self.replacements(method, self.data.numbers(number), number, clean_pass.batch)
         replacements = gauge.watched(replacements, where)
-        start = self.spec.positions.first(clean_pass.batch)
-        outputs = clean_passes.ablated_outputs(self.model, clean_pass, replacements, start)
+        starts = self.spec.positions.firsts(clean_pass.batch)
+        outputs = clean_passes.ablated_outputs(self.model, clean_pass, replacements, starts)
         gauge.compare(clean_pass.outputs, outputs, where)
         return outputs[-1]
 
@@ -255,7 +255,12 @@ class AblationRun:
                     {metric.name: tested[metric.name].p for metric in self.metrics if metric.tested},
                 )
             )
-        described = describe_run(self.model, self.data, self.statistics)
+        # Once for all that share clean passes: whether the weights were edited is seen by reading all of them.
+        statistics = self.statistics
+        known = self.clean_cache.once(
+            (describe_run, statistics and statistics.digest), lambda: describe_run(self.model, self.data, statistics)
+        )
+        described = known | {"data": dict(known["data"])}
         described["data"] |= {"sequences": len(np.unique(sequences)), "predictions": len(sequences)}  # so far
         return AblationResult(
             **described,

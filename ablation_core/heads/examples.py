@@ -163,7 +163,8 @@ class LayerValues:
     def _example(self, sequence: int, position: int, value: float) -> Example:
         if self.model.modality == "vision":
             return Example(sequence, position, value, patch=self._patch(position))
-        ids = self.data.rows([sequence]).inputs["input_ids"][0].tolist()
+        inputs = self.data.rows([sequence]).inputs
+        ids = inputs["input_ids"][0][inputs["attention_mask"][0].bool()].tolist()  # padding, on the right, is not shown
         if self.model.tokenizer is None:
             return Example(sequence, position, value, token=str(ids[position]))
         first = max(0, position - CONTEXT)

@@ -43,8 +43,11 @@ def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
 
 def split_classes(ref: str) -> tuple[str, str | None]:
     """`FOLDER#cat,dog` in its parts; a `#` that is part of an existing folder's name stays there."""
-    place, hash_, classes = ref.partition("#")
-    return (place, classes) if hash_ and not os.path.isdir(ref) else (ref, None)
+    if "#" not in ref or os.path.isdir(ref):
+        return ref, None
+    signs = [number for number, sign in enumerate(ref) if sign == "#"]
+    at = next((number for number in signs if os.path.isdir(ref[:number])), signs[0])
+    return ref[:at], ref[at + 1 :]
 
 
 def _snapshot(folder: Path) -> Path:

@@ -8,8 +8,8 @@ from ablation_core.errors import ModelError
 from ablation_core.loading.adapters import Adapter, merge_adapter
 from ablation_core.loading.checkpoint import check_keys, check_library, plain_flags
 from ablation_core.loading.door.remembered import DoorMemory, pass_door
-from ablation_core.loading.packed_patches import read_pixels
-from ablation_core.loading.pixels import image_reader
+from ablation_core.loading.images.packed_patches import read_pixels
+from ablation_core.loading.images.pixels import image_reader
 from ablation_core.loading.text_classifiers import check_head, padding_of, settle_padding
 from ablation_core.loading.wanted import Wanted
 from ablation_core.loading.wrapping import attach_tokenizer, wrap_transformers

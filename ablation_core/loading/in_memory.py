@@ -20,8 +20,8 @@ from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.loading.checkpoint import class_names, plain_flags
 from ablation_core.loading.door.length import longest_input
 from ablation_core.loading.door.verification import verify
-from ablation_core.loading.packed_patches import read_pixels
-from ablation_core.loading.pixels import channels_of, image_size, processor_reader
+from ablation_core.loading.images.packed_patches import read_pixels
+from ablation_core.loading.images.pixels import channels_of, image_size, processor_reader
 from ablation_core.loading.text_classifiers import check_head, padding_of, settle_padding
 from ablation_core.loading.wrapping import ImageReader, attach_tokenizer, wrap_timm, wrap_transformers
 from ablation_core.loading.zero_shot import ClassTexts, check_class_texts, is_zero_shot, zero_shot

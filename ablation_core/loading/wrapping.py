@@ -11,7 +11,7 @@ from ablation_core.errors import ModelError
 from ablation_core.loading.checkpoint import class_names
 from ablation_core.loading.door.remembered import Checked, rebuilt
 from ablation_core.loading.door.verification import noise_images, tiny_inputs
-from ablation_core.loading.pixels import channels_of, image_mode
+from ablation_core.loading.images.pixels import channels_of, image_mode
 from ablation_core.loading.text_classifiers import prepare_padding
 from ablation_core.models.architectures import Architecture
 from ablation_core.models.info import Modality

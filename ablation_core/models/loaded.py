@@ -59,7 +59,8 @@ class LoadedModel:
         special_positions: how many first positions hold no part of the input (class token, registers), as seen when it
             ran; None where that was not tried.
         resumes: whether a pass may begin at any block; not where later blocks read what earlier ones left elsewhere.
-        takes_prefix: whether a pass may begin in the middle of a sequence; None until it is tried (`prefix.py`).
+        takes_prefix, takes_columns: whether a pass may begin in the middle of a sequence, and of each sequence elsewhere; None
+            until it is tried (`prefix.py`).
         one_image: whether what follows some blocks needs no more than one image of a batch, as it goes by the blocks' outputs
             alone; not where it asks the input for its size.
         lock: hold it while hooks are on; several sessions may share the model.
@@ -89,6 +90,7 @@ class LoadedModel:
     special_positions: int | None = None
     resumes: bool = True
     takes_prefix: bool | None = None
+    takes_columns: bool | None = None
     one_image: bool = True
 
     @property
@@ -186,7 +188,7 @@ class LoadedModel:
         sums = weight_sums(self.module)
         if self._known is None or self._known[0] != sums:
             self._known = sums, weights_digest(self.module)
-            self.takes_prefix = None
+            self.takes_prefix = self.takes_columns = None
             self.shortcuts = None  # they hold for the weights that they were tried with
         return self._known[1]
 

@@ -236,10 +236,10 @@ class HeadMeasurements:
         at_once = max(1, WAITING_BYTES // hooks.hidden_of(clean_pass.outputs[-1]).nbytes)
         for first in range(0, len(missing), at_once):
             part = missing[first : first + at_once]
-            start = self.positions.first(clean_pass.batch)
+            starts = self.positions.firsts(clean_pass.batch)
             outputs = [
                 clean_passes.ablated_output(
-                    self.model, clean_pass, self._replacements(number, method, resampled, clean_pass.batch), start
+                    self.model, clean_pass, self._replacements(number, method, resampled, clean_pass.batch), starts
                 )
                 for number, method in part
             ]

@@ -12,9 +12,9 @@ from ablation_core.data.load import load_data
 from ablation_core.data.positions import Positions
 from ablation_core.errors import DataError, ModelError, StatisticsError
 from ablation_core.experiments.ablation import DEFAULT_BINS
-from ablation_core.loading.random_twin import random_twin
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.random_twin import random_twin
 from ablation_core.progress import ShareProgress, reporting_share
 from ablation_core.runs.comparison import ComparisonSpec, Side, comparison_steps
 from ablation_core.runs.comparison_result import ComparisonResult
@@ -87,8 +87,7 @@ def compare(
         for number, (one, part, mine) in enumerate(zip((model, models[-1]), (pair[0], pair[-1]), given, strict=True))
     ]
     selected = None if heads is None else Selection.read(heads, model.shape).heads
-    where = Positions.parse(positions) if isinstance(positions, str) else positions
-    spec = ComparisonSpec(chosen, bins, selected, seed, where)
+    spec = ComparisonSpec(chosen, bins, selected, seed, Positions.read(positions))
     with reporting_share(progress, "comparison") as report:
         for step in comparison_steps(sides[0], sides[1], spec, Path(cache)):
             report(step.share)

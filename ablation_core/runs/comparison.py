@@ -138,7 +138,7 @@ class _Measured:
     def __init__(self, side: Side, spec: ComparisonSpec) -> None:
         self.side, self.spec = side, spec
         self.metrics = metrics_of(side.data)
-        self.clean_cache = CleanPassCache(side.model, side.data)
+        self.clean_cache = CleanPassCache(side.model, side.data, keys_values=not spec.positions.everywhere)
         self.described = describe_run(side.model, side.data, side.statistics) | {
             "bins": spec.bins,
             "positions": str(spec.positions),

@@ -285,7 +285,7 @@ def _last_usable(
 def _loaded(ref: str) -> LoadedModel:
     if is_loaded(ref):
         return shared_model(ref)
-    with st.spinner(f"Loading {as_markdown(ref)} …", show_time=True):
+    with st.spinner(f"Loading and checking {as_markdown(ref)} …", show_time=True):
         return shared_model(ref)
 
 

@@ -240,7 +240,8 @@ def probability_frame(view: View, answer: Answer, place: int) -> pd.DataFrame:
             chosen.append(first)
     names = [class_name(view.model, one) for one in chosen]
     doubles = {name for name in names if names.count(name) > 1}
-    names = [f"{name} (token {one})" if name in doubles else name for name, one in zip(names, chosen, strict=True)]
+    kind = "class" if view.model.predicts_class else "token"
+    names = [f"{name} ({kind} {one})" if name in doubles else name for name, one in zip(names, chosen, strict=True)]
     kinds = {"clean": before} | {name: after[place] for name, after in answer.after.items()}
     return pd.DataFrame(
         [

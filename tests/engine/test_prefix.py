@@ -12,7 +12,7 @@ from ablation_core.data.dataset import Batch
 from ablation_core.data.positions import Positions
 from ablation_core.engine.clean_passes import CleanPassCache, ablated_outputs
 from ablation_core.engine.forward import record, run_blocks
-from ablation_core.engine.hooks import hidden_of, record_outputs
+from ablation_core.engine.hooks import hidden_of, record_outputs, replace_z
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.architectures import ARCHITECTURES
@@ -23,6 +23,8 @@ from tests import tiny
 CAUSAL = [family for family in tiny.FAMILIES if ARCHITECTURES[family].modality == "causal"]
 WHOLE_WAY: set[str] = set()  # families whose attention does not take a cached prefix so
 ROUNDED = {"bloom"}  # which computes the same, and rounds otherwise
+# Whose masks have windows or biases of their own, so that rows cannot be given columns of their own:
+TOGETHER = {"bloom", "gpt_neo", "mistral", "gemma2", "gemma3_text"}
 START = 6  # of 12 positions, in three sequences: 18 are run
 
 
@@ -78,11 +80,38 @@ def test_later_positions_are_those_of_the_whole_pass(model: LoadedModel) -> None
     real = batch.inputs["attention_mask"].bool()
     for layer in range(model.num_layers):
         expected = whole(model, batch, layer, 1)
-        found = ablated_outputs(model, clean_pass, {layer: zero_from(model, 1)}, START)
+        found = ablated_outputs(model, clean_pass, {layer: zero_from(model, 1)}, torch.full((3,), START))
         for one, other in zip(map(hidden_of, found), expected, strict=True):
             torch.testing.assert_close(one[real], other[real], rtol=1e-5, atol=1e-5 * float(other.abs().max()))
             assert torch.equal(one[real], other[real]) or model.family in ROUNDED
     assert not any("forward" in vars(module) for module in model.module.modules())
+
+
+def test_each_sequence_runs_its_own_last_position(model: LoadedModel) -> None:
+    batch = padded(model)
+    batch = Batch({name: tensor.repeat(6, 1) for name, tensor in batch.inputs.items()}, batch.targets.repeat(6, 1))
+    clean_pass = record(model, batch, keys_values=True)
+    real = batch.inputs["attention_mask"].bool()
+    last = real.sum(1) - 1
+    columns = slice(model.head_dim, 2 * model.head_dim)
+
+    def zero_last(z: Tensor) -> Tensor:
+        z = z.clone()
+        z[torch.arange(len(z)), last, columns] = 0
+        return z
+
+    seen: list[int] = []
+    for layer in range(model.num_layers):
+        with torch.inference_mode(), replace_z(model, {layer: zero_last}), record_outputs(model.blocks) as expected:
+            run_blocks(model, batch)
+        handle = model.blocks[-1].register_forward_hook(lambda _m, _i, output: seen.append(hidden_of(output).shape[1]))
+        found = ablated_outputs(model, clean_pass, {layer: zero_last}, last)
+        handle.remove()
+        assert seen[-1:] == ([2] if model.family not in TOGETHER else [batch.targets.shape[1] - int(last.min())])
+        for one, other in zip(map(hidden_of, found), map(hidden_of, expected), strict=True):
+            torch.testing.assert_close(one[real], other[real], rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+            assert torch.equal(one[real], other[real]) or model.family in ROUNDED
+    assert model.takes_columns is (model.family not in TOGETHER)
 
 
 def test_only_later_positions_are_run(model: LoadedModel) -> None:
@@ -95,7 +124,7 @@ def test_only_later_positions_are_run(model: LoadedModel) -> None:
         block.register_forward_hook(lambda _m, _i, output: seen.append(hidden_of(output).shape[1]))
         for block in model.blocks[1:]
     ]
-    ablated_outputs(model, clean_pass, {1: zero_from(model, 1)}, START)
+    ablated_outputs(model, clean_pass, {1: zero_from(model, 1)}, torch.full((3,), START))
     for handle in handles:
         handle.remove()
     assert seen == [batch.targets.shape[1] - START] * (model.num_layers - 1)

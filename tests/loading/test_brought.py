@@ -78,8 +78,16 @@ def test_attention_by_a_package_that_is_not_here_is_computed_without(tmp_path: P
     assert ablate(model, data, "1.2", "zero").baseline["loss"] == pytest.approx(plain_loss(module, data), abs=1e-5)
 
 
-@pytest.mark.parametrize("flag", ["torchscript", "return_dict", "output_attentions", "output_hidden_states"])
-@pytest.mark.parametrize("where", ["folder", "memory"])
+@pytest.mark.parametrize(
+    ("flag", "where"),
+    [
+        ("torchscript", "folder"),
+        ("return_dict", "folder"),
+        ("output_hidden_states", "folder"),
+        ("return_dict", "memory"),
+        ("output_attentions", "memory"),
+    ],
+)
 def test_flags_change_no_number(tmp_path: Path, flag: str, where: str) -> None:
     folder = saved(tmp_path, "GPT2LMHeadModel", transformers.GPT2Config(**GPT2))
     module = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ablation_core import ablate, load_data, load_model
 from ablation_core.errors import ModelError
+from ablation_core.loading.images.pixels import image_mode
 from ablation_core.loading.memory import weight_bytes
-from ablation_core.loading.pixels import image_mode
 from tests import tiny
 from tests.models.every_family import Sizes, build
 

@@ -98,7 +98,12 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, LoadedModel, st
     return saved(folder, *FAMILIES["gpt2"]), load_model(str(folder)), written(folder / "reviews.csv")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+USUAL = ("bert", "deberta-v2", "modernbert", "gpt2", "llama")  # of each sort one
+
+
+@pytest.mark.parametrize(
+    "family", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
 def test_a_classifier_is_measured_as_plain_forwards_are(tmp_path: Path, family: str) -> None:
     folder = saved(tmp_path / "model", *FAMILIES[family])
     model = load_model(folder)

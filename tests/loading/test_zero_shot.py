@@ -9,6 +9,7 @@ from PIL import Image
 
 from ablation_core import ablate, bundled, load_data, load_model
 from ablation_core.errors import ModelError
+from ablation_core.loading.folders import split_classes
 from ablation_core.loading.zero_shot import ClassTexts
 from tests import tiny
 
@@ -97,6 +98,14 @@ def test_class_texts_that_cannot_be_used(tmp_path: Path) -> None:
         load_model("opt-mini#cat,dog")
     with pytest.raises(ModelError, match="has classes or tokens of its own"):
         load_model("vit-mini#cat,dog")
+
+
+def test_a_folder_s_name_may_hold_the_sign_before_class_texts(tmp_path: Path) -> None:
+    folder = tmp_path / "clip#2"
+    folder.mkdir()
+    assert split_classes(f"{folder}#cat,dog #2") == (str(folder), "cat,dog #2")
+    assert split_classes(str(folder)) == (str(folder), None)
+    assert split_classes("owner/clip@main#cat,dog") == ("owner/clip@main", "cat,dog")
 
 
 def test_a_template_of_one_s_own() -> None:

@@ -330,7 +330,7 @@ def zeroed_gap(model: LoadedModel) -> float:
             model, clean_pass, clean_passes.constant_replacements(selection, zeros, model)
         )
         ablated = scoring.score_outputs(model, clean_pass, [output])[1].loss
-        weight = model.projections[layer].weight
+        weight: Any = model.projections[layer].weight
         size = model.shape.size(layer)
         columns = slice((heads - 1) * size, heads * size)
         kept = weight.clone()

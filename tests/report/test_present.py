@@ -18,6 +18,7 @@ from ablation_core import (
     load_data,
     load_statistics,
     noise_floor,
+    position_map,
     summarise_neuron,
     sweep,
 )
@@ -59,6 +60,7 @@ def results(
         ablate(opt_mini, data, "5.2", METHODS, statistics=statistics),
         sweep(opt_mini, data, METHODS, heads=heads, random_sets=3, **kept),
         sweep(opt_mini, data, "mean", heads=heads, adaptive=True, **kept),
+        position_map(opt_mini, data, "zero", select="5.0", positions="-1", cache=kept["cache"]),
         curve(opt_mini, data, METHODS, seeds=[1, 2], percents=[0, 50, 100], **kept),
         estimate(opt_mini, data, METHODS, statistics=statistics, passes=1),
         noise_floor(opt_mini, data, "5.2", statistics=statistics),

@@ -10,8 +10,8 @@ import torch
 from ablation_core import ablate, compare, load_data
 from ablation_core.data.dataset import Data
 from ablation_core.errors import AblationError
-from ablation_core.loading.random_twin import random_twin
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.random_twin import random_twin
 from ablation_core.runs.comparison_result import ComparisonResult
 from ablation_core.stats.intervals import mean_tests
 from tests.tiny import build

@@ -11,7 +11,7 @@ import pandas as pd
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.interactions import InteractionResult, PairInteraction
 from ablation_core.report.charts import DARK_INK, HARM, HELP, LIGHT_INK, ink
-from ablation_core.report.numbers import amount, interval_text
+from ablation_core.report.numbers import amount, interval_text, number
 from ablation_core.report.run_charts import faded
 from ablation_core.stats.intervals import Interval
 
@@ -38,7 +38,7 @@ def matrix_frame(result: InteractionResult) -> pd.DataFrame:
         rows.append(
             {"one": head, "other": head, "value": change.mean, "low": change.low, "high": change.high, "q": None, "is": "alone", "alone": True}
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(shown=lambda frame: [number(value, FORM) for value in frame["value"]])
 
 
 def pairs_table(result: InteractionResult) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def interaction_matrix(result: InteractionResult, dark: bool = False) -> alt.Lay
         tooltip=None,
         fontWeight=alt.expr("datum.is === 'redundant' || datum.is === 'synergistic' ? 'bold' : 'normal'"),
         fontStyle=alt.expr("datum.alone ? 'italic' : 'normal'"),
-    ).encode(text=alt.Text("value:Q", format=FORM), color=colour)
+    ).encode(text="shown:N", color=colour)
     chart = alt.LayerChart(layer=[cells, singles.encode(tooltip=tooltip), texts])
     return chart.properties(height=130 + max(110, min(40 * len(heads), 480)))
 

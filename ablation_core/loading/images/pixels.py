@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ablation_core.errors import ModelError, first_line
 from ablation_core.loading.checkpoint import class_names
-from ablation_core.loading.packed_patches import patch_reader
+from ablation_core.loading.images.packed_patches import patch_reader
 
 _MODES = {1: "L", 3: "RGB"}
 

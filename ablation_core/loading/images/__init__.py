@@ -1,0 +1,1 @@
+"""From images of any kind to the pixels that a model reads."""
