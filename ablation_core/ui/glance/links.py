@@ -11,7 +11,7 @@ TITLE = "Take an attention head out of a model and see what it gets wrong"
 def show_title() -> None:
     title_column, link_column = st.columns([7, 2], vertical_alignment="center")
     title_column.header(TITLE, anchor=False)
-    with link_column:
+    with link_column.container(key="new-here"):
         page_link("pages/learn.py", "New here? Three minutes", st.query_params.to_dict(), icon=None)
 
 

@@ -108,4 +108,5 @@ def _show_answer(glance: Glance) -> None:
         else f"The first guess changes from {first} ({share:.0%}) to {then} ({later:.0%})."
     )
     st.html(before_after(before, after, f"head {glance.name}", method))
-    st.caption(as_markdown(f"{words} One example, not a measurement."))
+    breaks = " ⏎ is a line break." if any("⏎" in text for text, _ in (*before, *after)) else ""
+    st.caption(as_markdown(f"{words}{breaks} One example, not a measurement."))

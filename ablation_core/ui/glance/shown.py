@@ -23,7 +23,7 @@ _STYLE = f"""<style>
 [class*="st-key-slot-"] [data-testid="stMarkdownContainer"] {{margin-bottom: 0}}
 [class*="st-key-slot-"] p {{margin-bottom: 0}}
 [class*="st-key-slot-"] [data-testid="stElementToolbar"] {{top: 0}}
-.st-key-deeper a {{text-decoration: underline; text-underline-offset: 3px}}
+.st-key-new-here a, .st-key-deeper a {{text-decoration: underline; text-underline-offset: 3px}}
 @media (max-width: {_NARROW}px) {{.stMainBlockContainer {{padding: 3.6rem 1rem 1rem}}}}
 </style>"""
 
