@@ -114,20 +114,28 @@ def _keep_settings() -> None:
     for name in _SETTINGS:
         if brought := st.query_params.get_all(BROUGHT + name):
             del st.query_params[BROUGHT + name]
-            state[name] = _read(name, brought)
+            if (read := _read(name, brought)) is not None:
+                state[name] = read
         if name in state:
             kept[name] = state[name]
         elif name in kept and name not in st.query_params:
             state[name] = kept[name]
 
 
-def _read(name: str, values: list[str]) -> str | int | bool | list[str]:
-    """A setting from an address, as its widget has it."""
+_NUMBERS = ("predictions", "bins", "step", "prompts")
+_SWITCHES = ("whole", "adaptive", "compare", "projector")
+
+
+def _read(name: str, values: list[str]) -> str | int | bool | list[str] | None:
+    """A setting from an address, as its widget has it; None for what its widget cannot have."""
     if name == "methods":
         return values
-    if values[-1] in ("true", "false"):
-        return values[-1] == "true"
-    return int(values[-1]) if name in ("predictions", "bins", "step", "prompts") else values[-1]
+    value = values[-1]
+    if name in _SWITCHES:
+        return {"true": True, "false": False}.get(value)
+    if name in _NUMBERS:
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+    return value
 
 
 def _show_views(main: DeltaGenerator) -> None:

@@ -378,3 +378,13 @@ def test_a_light_picture_is_inverted_for_a_model_of_dark_ones() -> None:
     at.file_uploader(key="own image").set_value(("light.png", content.getvalue(), "image/png")).run()
     assert not at.exception and not at.error and "light and dark are exchanged" in text_of(at)
     assert at.toggle(key="invert image").value is True
+
+
+def test_a_link_that_brings_nonsense_opens_the_page() -> None:
+    """What a link brings under `to-NAME` goes around the widgets' own check of addresses."""
+    app = AppTest.from_file(str(ROOT / "pages" / "head_map.py"), default_timeout=60)
+    for name, value in {"bins": "abc", "adaptive": "maybe", "predictions": "-1", "methods": "x", "metric": "y"}.items():
+        app.query_params[f"to-{name}"] = value
+    app.query_params["to-method"] = "zero"
+    app.run()
+    assert not app.exception and app.session_state["method"] == "zero"
