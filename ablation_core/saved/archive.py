@@ -20,6 +20,7 @@ from ablation_core.heads.describe import HeadDescription
 from ablation_core.presentation import Presented
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.comparison_result import ComparisonResult
+from ablation_core.runs.maps.position_map import PositionMapResult
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
 from ablation_core.saved.form import WrongForm, decode, encode
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[type[Presented], str]] = {
     "AblationResult": (AblationResult, "ablation"),
     "SweepResult": (SweepResult, "head map"),
     "AdaptiveResult": (AdaptiveResult, "adaptive head map"),
+    "PositionMapResult": (PositionMapResult, "map by position"),
     "CurveResult": (CurveResult, "pruning curves"),
     "EstimateResult": (EstimateResult, "estimate"),
     "InteractionResult": (InteractionResult, "interactions"),

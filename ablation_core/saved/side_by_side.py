@@ -24,6 +24,7 @@ from ablation_core.heads.describe import HeadDescription
 from ablation_core.presentation import Presented
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.comparison_result import ComparisonResult
+from ablation_core.runs.maps.position_map import PositionMapResult
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep import SweepResult
 from ablation_core.stats.intervals import Interval, MeanTest, difference_tests, mean_tests, paired_t_test, sequence_sums
@@ -152,6 +153,7 @@ _FIGURES: dict[type, Callable[[Any], Figures]] = {
     AblationResult: _of_ablation,
     SweepResult: _of_sweep,
     AdaptiveResult: lambda result: _of_sweep(result.as_sweep()),
+    PositionMapResult: lambda result: _of_sweep(result.cells),
     CurveResult: _of_curve,
     EstimateResult: _of_estimate,
     InteractionResult: _of_interactions,

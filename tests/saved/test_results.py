@@ -22,6 +22,7 @@ from ablation_core import (
     load_data,
     load_result,
     noise_floor,
+    position_map,
     save_result,
     sweep,
 )
@@ -56,6 +57,7 @@ def results(opt_mini: LoadedModel, data: Data, tmp_path_factory: pytest.TempPath
         ablate(opt_mini, data, "5.2", ["zero", "mean"], statistics="python-docs"),
         sweep(opt_mini, data, "zero", heads="5.0 5.1", random_sets=1, **kept),
         sweep(opt_mini, data, "zero", heads="5.0 5.1", adaptive=True, **kept),
+        position_map(opt_mini, data, "zero", select="5.0", positions="3-4", **kept),
         curve(opt_mini, data, "zero", seeds=[1, 2], percents=[0, 50], **kept),
         estimate(opt_mini, data, "zero", passes=1),
         interact(opt_mini, data, "5.0 5.1", "zero"),

@@ -61,6 +61,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
                 backend=backend,
                 progress=in_per_cent(progress),
             )
+        save_named(parsed, mapped)
         return mapped.to_dict(), format_position_map(mapped)
     if parsed.adaptive:
         with progress_bar("adaptive sweep, at most", "%") as progress:
