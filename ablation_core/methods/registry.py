@@ -179,7 +179,8 @@ def choose_methods(names: Sequence[str], modality: Modality, data: Data | None =
     chosen: dict[str, Method] = {}
     for name in names:
         if name in METHODS and name not in fitting:
-            kinds = " and ".join(METHODS[name].modalities)
+            *others, last = METHODS[name].modalities
+            kinds = f"{', '.join(others)} and {last}" if others else last
             raise MethodError(f"The method {name} is for {kinds} models, not for a {modality} one.")
         if name != "all" and name not in METHODS:
             raise MethodError(f"There is no method {name!r}. Choose from {', '.join(fitting)}, or all.")

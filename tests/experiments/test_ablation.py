@@ -25,12 +25,14 @@ SELECT = "1.2 3.0:1-4"
 @pytest.fixture(scope="module")
 def data(bundled_model: LoadedModel) -> Data:
     ref = "fashion-mnist" if bundled_model.modality == "vision" else "python-docs"
-    return load_data(ref, bundled_model, predictions=150, seq_len=48, batch_size=4, seed=3)
+    count = 24 if bundled_model.modality == "vision" else 150  # an image is a sequence of its own
+    return load_data(ref, bundled_model, predictions=count, seq_len=48, batch_size=4, seed=3)
 
 
 @pytest.fixture(scope="module")
 def statistics(bundled_model: LoadedModel, data: Data) -> Statistics:
-    part = load_data(data.ref, bundled_model, predictions=300, seq_len=48, seed=3, split="statistics")
+    count = 60 if bundled_model.modality == "vision" else 300
+    part = load_data(data.ref, bundled_model, predictions=count, seq_len=48, seed=3, split="statistics")
     return compute_statistics(bundled_model, part)
 
 
@@ -122,7 +124,7 @@ def test_each_method_equals_a_plain_loop(
 
     result = ablate(model, data, SELECT, method=method, statistics=statistics)
     performance = result.results[0].performance
-    assert len(rows) == result.data["predictions"] == 150
+    assert len(rows) == result.data["predictions"] == data.predictions
     np.testing.assert_allclose(performance.loss, expected[0], rtol=1e-5)
     assert performance["top1"] == pytest.approx(expected[1], abs=1e-9)
     assert performance["top10"] == pytest.approx(expected[2], abs=1e-9)
@@ -132,7 +134,8 @@ def test_each_method_equals_a_plain_loop(
 def test_statistics_equal_numpy_over_a_plain_hook(
     bundled_model: LoadedModel, data: Data, statistics: Statistics
 ) -> None:
-    part = load_data(data.ref, bundled_model, predictions=300, seq_len=48, seed=3, split="statistics")
+    count = 60 if bundled_model.modality == "vision" else 300
+    part = load_data(data.ref, bundled_model, predictions=count, seq_len=48, seed=3, split="statistics")
     collected = [raw_pre_outs(bundled_model, batch.inputs) for batch in part]
     for layer in range(bundled_model.num_layers):
         # the first position of every sequence is left out
@@ -155,7 +158,7 @@ def test_an_empty_selection_changes_no_bit(bundled_model: LoadedModel, data: Dat
 
 
 def test_the_batch_size_changes_only_rounding(bundled_model: LoadedModel, data: Data, statistics: Statistics) -> None:
-    other = load_data(data.ref, bundled_model, predictions=150, seq_len=48, batch_size=50, seed=3)
+    other = load_data(data.ref, bundled_model, predictions=data.predictions, seq_len=48, batch_size=50, seed=3)
     one, two = (ablate(bundled_model, d, SELECT, "all", statistics=statistics) for d in (data, other))
     for left, right in zip(one.results, two.results, strict=True):
         assert left.performance.loss == pytest.approx(right.performance.loss, rel=1e-5)

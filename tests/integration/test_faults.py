@@ -316,6 +316,7 @@ def test_two_processes_that_keep_the_same_statistics_both_end_well(tmp_path: Pat
     assert len(files(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_that_compute_the_same_statistics_make_one_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ablation_core", "stats", "opt-mini", "--predictions", "200", "--seq-len", "16"]
     command += ["--cache-dir", str(tmp_path), "--json"]

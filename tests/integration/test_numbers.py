@@ -187,7 +187,7 @@ def everything(model: LoadedModel, data: Data, statistics: Statistics, folder: P
     ]
 
 
-@pytest.mark.parametrize("ref", ["opt-mini", "roberta-mini", "vit-mini"])
+@pytest.mark.parametrize("ref", ["opt-mini", pytest.param("roberta-mini", marks=pytest.mark.slow), "vit-mini"])
 def test_one_prediction_gives_a_number_and_no_interval(tmp_path: Path, ref: str) -> None:
     model = load_model(ref)
     name = "fashion-mnist" if model.modality == "vision" else "python-docs"
@@ -356,6 +356,7 @@ def measured(threads: int) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_bits_in_each_run_and_nearly_the_same_with_more_threads() -> None:
     threads = torch.get_num_threads()
     try:

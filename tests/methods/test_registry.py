@@ -120,13 +120,15 @@ def test_modes_lie_where_values_are(counts: list[int], bins: int) -> None:
 @pytest.fixture(scope="module")
 def data(bundled_model: LoadedModel) -> Data:
     ref = "fashion-mnist" if bundled_model.modality == "vision" else "python-docs"
-    return load_data(ref, bundled_model, predictions=120, seq_len=40, batch_size=4, seed=3)
+    count = 24 if bundled_model.modality == "vision" else 120  # an image is a sequence of its own
+    return load_data(ref, bundled_model, predictions=count, seq_len=40, batch_size=4, seed=3)
 
 
 @pytest.fixture(scope="module")
 def statistics(bundled_model: LoadedModel, data: Data) -> Statistics:
     return compute_statistics(
-        bundled_model, load_data(data.ref, bundled_model, predictions=400, seq_len=40, split="statistics")
+        bundled_model,
+        load_data(data.ref, bundled_model, 80 if bundled_model.modality == "vision" else 400, 40, split="statistics"),
     )
 
 
@@ -193,12 +195,14 @@ def starts(statistics: Statistics) -> dict[str, np.ndarray]:
     return {"zero": np.zeros_like(statistics.mean), "mean": statistics.mean, "peak": statistics.peak()}
 
 
-@pytest.mark.parametrize("select", ["2.1", "1.2:0-7 4.*"])
+@pytest.mark.parametrize("select", ["2.1", pytest.param("1.2:0-7 4.*", marks=pytest.mark.slow)])
 def test_optimal_is_no_worse_than_any_start(
     bundled_model: LoadedModel, data: Data, statistics: Statistics, select: str
 ) -> None:
     model, selection = bundled_model, Selection.parse(select, bundled_model.shape)
-    training = load_data(data.ref, model, 300, 40, batch_size=4, split="statistics")
+    training = load_data(
+        data.ref, model, 40 if model.modality == "vision" else 300, 40, batch_size=4, split="statistics"
+    )
     run = OptimalRun(CleanPassCache(model, training), selection, starts(statistics), statistics.std)
     while run.steps_done < run.steps:
         run.step()
@@ -238,7 +242,7 @@ def test_optimal_in_an_experiment_splits_the_harm(
     bundled_model: LoadedModel, data: Data, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "ablation_core.methods.optimal.TRAINING_PREDICTIONS", dict.fromkeys(("causal", "masked", "vision"), 200)
+        "ablation_core.methods.optimal.TRAINING_PREDICTIONS", {"causal": 200, "masked": 200, "vision": 40}
     )
     result = numbers(ablate(bundled_model, data, "2.1", ["mean", "optimal"], statistics=statistics))
     mean, optimal = result["results"]
@@ -294,7 +298,7 @@ def test_methods_that_do_not_fit_a_model_are_refused() -> None:
     assert [m.name for m in choose_methods(["all"], "vision")] == [
         name for name, row in METHODS.items() if "vision" in row.modalities and not row.learned and not row.positional
     ]
-    with pytest.raises(MethodError, match="causal and masked models, not for a vision one"):
+    with pytest.raises(MethodError, match="causal, masked and text-classification models, not for a vision one"):
         choose_methods(["resample-tokens"], "vision")
     with pytest.raises(MethodError, match="no method 'pique'"):
         choose_methods(["pique"], "causal")
@@ -311,7 +315,9 @@ def test_recorded_activations_can_be_resumed_with_gradients(bundled_model: Loade
     assert output is clean_pass.outputs[-1]
 
 
-TEXT, EVERY = ("causal", "masked"), ("causal", "masked", "vision")
+LANGUAGE = ("causal", "masked")
+TEXT = (*LANGUAGE, "text-classification")
+EVERY = (*TEXT, "vision")
 TABLE = {  # name → function of `sources`, one donor, learned, needs statistics, for which models
     "zero": (None, False, False, False, EVERY),
     "mean": (None, False, False, True, EVERY),
@@ -322,11 +328,11 @@ TABLE = {  # name → function of `sources`, one donor, learned, needs statistic
     "peak-density": (None, False, False, True, EVERY),
     "peak-half-sample": (None, False, False, True, EVERY),
     "mean-positional": (None, False, False, False, EVERY),
-    "counterfactual": ("counterfactual_prompts", False, False, False, TEXT),
+    "counterfactual": ("counterfactual_prompts", False, False, False, LANGUAGE),
     "resample-dataset": ("other_sequences", False, False, False, EVERY),
     "resample-characters": ("random_characters", True, False, False, TEXT),
     "resample-tokens": ("random_tokens", True, False, False, TEXT),
-    "resample-generated": ("generated_text", True, False, False, TEXT),
+    "resample-generated": ("generated_text", True, False, False, LANGUAGE),
     "resample-pixels": ("random_pixels", True, False, False, ("vision",)),
     "optimal": (None, False, True, True, EVERY),
 }

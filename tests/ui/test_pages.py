@@ -17,6 +17,7 @@ from ablation_core.ui.sidebar import fitting
 from tests.conftest import ROOT, UNUSABLE_TEXT
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
+HEAVY = ("opt-mini", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS[1:]))
 
 
 def opened(page: str, **params: str) -> AppTest:
@@ -43,7 +44,7 @@ def test_distributions_shows_a_head_and_a_neuron_without_a_click(model: str) -> 
     assert "std" in text_of(at) and "the peak is" in text_of(at)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", HEAVY)
 def test_ablate_shows_all_methods_without_a_click(model: str) -> None:
     at = opened("ablate", model=model, predictions="1000")  # with 500 there are too few windows for an interval
     assert not at.exception and not at.error
@@ -53,6 +54,7 @@ def test_ablate_shows_all_methods_without_a_click(model: str) -> None:
     assert (table["change of loss (low)"].iloc[1:] <= table["change of loss (high)"].iloc[1:]).all()
 
 
+@pytest.mark.slow
 def test_learned_constants_are_shown_down_to_the_single_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "ablation_core.methods.optimal.TRAINING_PREDICTIONS", dict.fromkeys(("causal", "masked", "vision"), 200)
@@ -96,6 +98,7 @@ def test_an_empty_selection_says_what_to_do() -> None:
     assert "No neurons are selected" in text_of(at)
 
 
+@pytest.mark.slow
 def test_log_counts_and_every_method_and_metric() -> None:
     at = opened("distributions", model="opt-mini")
     at.toggle(key="log").set_value(True).run()
@@ -226,7 +229,7 @@ def test_a_page_whose_model_is_in_use_says_so_and_is_drawn_at_once(monkeypatch: 
         job.wait(60)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", HEAVY)
 def test_affected_tokens_are_shown_for_every_modality(model: str) -> None:
     at = opened("ablate", model=model, predictions="500", select="0.0 1.1:0-3")
     assert not at.exception and not at.error
@@ -362,6 +365,7 @@ def test_an_old_address_of_a_renamed_choice_opens_the_same_view() -> None:
     assert at.dataframe[0].value.columns[1] == "peak interval, std"
 
 
+@pytest.mark.slow
 def test_ten_classes_have_no_top_10_and_images_are_images() -> None:
     at = opened("ablate", model="vit-mini", predictions="500", select="2.1")
     assert not at.exception and at.pills(key="metric").options == ["loss", "top1", "kl"]

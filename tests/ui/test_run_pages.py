@@ -23,7 +23,7 @@ from ablation_core.ui import run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs, shared_maps, shared_model
 from tests.conftest import ROOT
 from tests.integration.test_load import held_elsewhere
-from tests.ui.test_pages import charts, text_of
+from tests.ui.test_pages import HEAVY, charts, text_of
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 TWO = (METHODS["zero"], METHODS["mean"])
@@ -142,6 +142,7 @@ def test_begun_stopped_and_gone_on_with(folder: Path) -> None:
         job.wait(60)
 
 
+@pytest.mark.slow
 def test_an_estimate_that_others_have_displaced_is_made_again(folder: Path) -> None:
     at = opened("head_map", model="vit-mini", methods="mean")
     _wait_for(lambda: not shared_jobs().running())
@@ -171,7 +172,7 @@ def test_a_long_run_says_that_it_waits_for_the_model(folder: Path) -> None:
         at.run()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", HEAVY)
 def test_every_head_and_neuron_is_estimated_at_once(name: str, folder: Path) -> None:
     at = opened("head_map", model=name, methods="mean", head="1.1:3")
     _wait_for(lambda: not shared_jobs().running())
@@ -195,6 +196,7 @@ def test_every_head_and_neuron_is_estimated_at_once(name: str, folder: Path) -> 
     assert {link.proto.label for link in at.get("page_link")} >= {"Distributions of 1.1:3", "Ablate 1.1:3"}
 
 
+@pytest.mark.slow
 def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
     at = opened("head_map", model="vit-mini", methods="mean", adaptive="true")
     assert not at.exception and at.pills(key="metric").options == ["loss"]
