@@ -21,7 +21,7 @@ from ablation_core.ui.run_controls import watched
 from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
-from ablation_core.ui.widgets import as_tables, dark_page, draw, newly_clicked, single_choice
+from ablation_core.ui.widgets import as_tables, dark_page, draw, single_choice
 
 _COLUMNS = {
     one.name: st.column_config.NumberColumn(
@@ -58,7 +58,7 @@ def toggle_heads() -> None:
     selection = view.selection
     with suppress(AblationError):
         selection = Selection.parse(st.session_state["select"] or "", shape)
-    for clicked in newly_clicked("map"):
+    for clicked in st.session_state[map_key].selection.get("pick", []):
         selection = selection.toggled(Selection.of_heads([(int(clicked["layer"]), int(clicked["head"]))], shape))
     st.session_state["select"] = str(selection)
 
@@ -215,9 +215,8 @@ def show_map() -> None:
         heads,
         title="|peak − mean| in std",
         dark=dark_page(),
-        toggles=True,
         variant=shape,
-        key="map",
+        key=map_key,
         on_pick=toggle_heads,
         alt="Map of all heads by the distance between peak and mean; the selected ones are outlined.",
     )
@@ -236,6 +235,7 @@ def chosen() -> tuple[str, bool]:
     return st.session_state.get("select") or "", bool(st.session_state.get("every"))
 
 
+map_key = f"map {view.selection}"  # a new key forgets the last click, so that the same head can be clicked again
 heads = frames.head_frame(frames.head_distances(view.statistics, view.bins), shape, set(view.selection.heads))
 values = frames.replaced_frame(view.statistics, view.selection, view.bins)
 seen, first_look = chosen(), iter((True,))

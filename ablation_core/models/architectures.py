@@ -98,6 +98,7 @@ REFUSED = {
     **dict.fromkeys(
         ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"), "its layers are not attention, so that they have no heads"
     ),
+    "canine": "it pools several characters into one position, so that its blocks lie between others of another length",
     **dict.fromkeys(("t5", "mt5", "umt5", "longt5"), "it is an encoder-decoder, and its layers do not form one row"),
 }
 

@@ -131,6 +131,13 @@ def find_structure(
     except Exception as error:
         raise ModelError(f"This {family} model cannot be run on a tiny batch ({first_line(error)}).") from error
     blocks = [module.get_submodule(name) for name in names]
+    if bare := next(
+        (name for name, layer in zip(names, layers, strict=True) if layer.reader and "." not in layer.reader), ""
+    ):
+        raise ModelError(
+            f"The attention of this {family} model ({bare}) stands in no block of its own: what comes between two layers of "
+            f"attention lies elsewhere, so that the model cannot be resumed behind a head."
+        )
     for number, layer in enumerate(layers):
         _check_runs(family, number, layer)
     if row is not None:

@@ -148,24 +148,19 @@ def cell_ink(share: str, colour: str, dark: bool) -> str:
     return f"'{inks[0]}'" if turn is None else f"({share}) < {turn / 100} ? '{inks[0]}' : '{inks[-1]}'"
 
 
-def head_map(
-    frame: pd.DataFrame, title: str, form: str = ".2f", dark: bool = False, toggles: bool = False
-) -> alt.LayerChart:
+def head_map(frame: pd.DataFrame, title: str, form: str = ".2f", dark: bool = False) -> alt.LayerChart:
     """All heads of a model, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
     Args:
         frame: columns layer, head, value, picked (bool), label (the tooltip's sentence).
         dark: whether the page is dark; the greatest value is then the lightest.
-        toggles: whether each click adds a head to the selection or removes it (see `ui.widgets.newly_clicked`).
     """
     layers, heads = int(frame["layer"].max()) + 1, int(frame["head"].max()) + 1
     base = alt.Chart(frame).encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, domain=False, ticks=False)),
         y=alt.Y("head:O", title="head", sort="descending", axis=alt.Axis(domain=False, ticks=False)),
     )
-    pick = alt.selection_point(
-        name="pick", fields=["layer", "head"], toggle="true" if toggles else False, clear=not toggles
-    )
+    pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle=False)
     cells = (
         base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808040", strokeWidth=1)
         .encode(

@@ -113,7 +113,7 @@ def effect_cells(
             axis=alt.Axis(domain=False, ticks=False, labelOverlap=True),
         ),
     )
-    first: dict[str, Any] = {"toggle": "true"}
+    first: dict[str, Any] = {"toggle": False}
     if start is not None:
         first = {"value": [dict(start)], "toggle": False, "empty": False}
     pick = alt.selection_point(name="pick", fields=[x.column, y.column], clear=False, **first)

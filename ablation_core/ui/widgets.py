@@ -85,15 +85,11 @@ def _larger(part: Any) -> Any:
 
 
 def newly_clicked(key: str) -> list[dict[str, Any]]:
-    """The marks of a chart clicked since this was last asked, the latest last.
-
-    A click toggles a mark in the chart's selection (`toggle="true"`). So each click is a change, a second one on the same
-    mark too, and of two quick ones none is lost.
-    """
+    """The mark of a chart that was clicked since this was last asked, if any."""
     now = [dict(one) for one in st.session_state[key].selection.get("pick", [])]
     before = st.session_state.get(f"clicks on {key}", [])
     st.session_state[f"clicks on {key}"] = now
-    return [one for one in before if one not in now] + [one for one in now if one not in before]
+    return [one for one in now if one not in before]
 
 
 def as_tables(tables: dict[str, pd.DataFrame], key: str) -> None:

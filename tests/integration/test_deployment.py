@@ -31,7 +31,8 @@ from tests.conftest import PAGES, ROOT, watching
 
 OFFERED = Access(True, ("opt-mini", "vit-mini"), ("python-docs", "fashion-mnist"), keeps_runs=True)
 LONG_RUNS = ("pages/head_map.py", "pages/pruning_curves.py")
-OF_A_MODEL = [page for page in PAGES if page not in ("pages/learn.py", "pages/models_and_data.py")]
+OF_NO_MODEL = ("pages/learn.py", "pages/models_and_data.py", "pages/saved.py")
+OF_A_MODEL = [page for page in PAGES if page not in OF_NO_MODEL]
 SECRET = "what only the operator may read\n"
 
 

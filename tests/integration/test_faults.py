@@ -152,11 +152,11 @@ def test_any_altered_byte_of_a_piece_is_noticed(tmp_path: Path) -> None:
 
 def test_lines_of_earlier_versions_without_a_digest_are_read(tmp_path: Path) -> None:
     with open_ledger(tmp_path, "test", RUN) as ledger:
-        pass
+        ledger.add("newer", {"value": 2})
     with open(ledger.path, "a", encoding="utf-8") as file:
         file.write('{"piece": "old", "record": {"value": 1}}\n')
     with open_ledger(tmp_path, "test", RUN) as again:
-        assert again.done == {"old": {"value": 1}}
+        assert again.done == {"newer": {"value": 2}, "old": {"value": 1}}
 
 
 def test_a_ledger_with_a_strange_first_line_is_left_alone(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_two_processes_that_compute_the_same_statistics_make_one_file(tmp_path: 
     both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     documents = [json.loads(process.communicate(timeout=120)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert documents[0] == documents[1] and files(tmp_path) == [Path(documents[0]["path"]).name]
+    assert documents[0] == documents[1] and [*tmp_path.rglob("*.safetensors")] == [Path(documents[0]["path"])]
     assert load_statistics(documents[0]["path"]).digest == documents[0]["statistics"]["digest"]
 
 
