@@ -1,7 +1,6 @@
 """Take a picture of every page for docs/images: `python -m docs.screenshots [ADDRESS]`.
 
-Starts the app unless the address of a running one is given; Chromium must be installed. Pictures are reduced to a palette,
-which makes them a third as large.
+Starts the app unless the address of a running one is given; Chromium must be installed.
 """
 
 import io
@@ -23,7 +22,6 @@ VIEWS = {  # name → address and height
     "models-and-data": ("/models_and_data", 1300),
     "learn": ("/learn", 1400),
 }
-COLOURS = 256
 WIDTH = 1280
 
 
@@ -31,6 +29,7 @@ def settle(page: Page) -> None:
     """Wait until the page is drawn and no run is in progress on it."""
     for _ in range(2):
         page.wait_for_selector(SETTLED, timeout=120_000)
+        page.wait_for_function("() => !document.body.innerText.includes('The model is being loaded')", timeout=120_000)
         page.wait_for_function(
             "() => ![...document.querySelectorAll('button')].some(button => button.innerText.trim() === 'Stop')",
             timeout=120_000,
@@ -44,8 +43,7 @@ def take(address: str, folder: Path = Path(__file__).parent / "images") -> None:
             page = browser.new_page(viewport={"width": WIDTH, "height": height}, color_scheme="light")
             page.goto(address + path)
             settle(page)
-            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-            picture.quantize(COLOURS, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
+            Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(folder / f"{name}.png", optimize=True)
             page.close()
 
 
