@@ -103,6 +103,7 @@ def test_wrong_usage_exits_with_2() -> None:
         assert raised.value.code == 2
 
 
+@pytest.mark.slow
 def test_as_a_program_messages_go_to_standard_error(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ablation_core", "ablate", "opt-mini", "--select", "1.1", "--predictions", "50"]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120)

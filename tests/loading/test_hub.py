@@ -67,6 +67,7 @@ def ask(hub: Hub, cache: Path, *actions: tuple[str, str], offline: bool = False)
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_download_that_breaks_is_resumed_and_what_is_here_is_used_offline(root: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -98,6 +99,7 @@ def test_a_download_that_breaks_is_resumed_and_what_is_here_is_used_offline(root
         assert "was not downloaded before" in other
 
 
+@pytest.mark.slow
 def test_what_a_hub_refuses_or_lacks_gets_a_sentence_each(root: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()

@@ -304,7 +304,9 @@ def try_family(kind: str, family: str, folder: Path, sizes: Sizes = Sizes()) -> 
     except Exception as error:  # noqa: BLE001 - a configuration class may refuse sizes in any way
         return Outcome(family, "not made", first_line(error))
     try:
-        model = load_model(str(folder), device="cpu", dtype="float32")
+        model = load_model(
+            str(folder), device="cpu", dtype="float32", cache_dir=folder / "cache"
+        )  # tried, whatever is remembered
     except AblationError as error:
         return Outcome(family, "refused", str(error).replace(str(folder), "It"))
     gap = zeroed_gap(model)

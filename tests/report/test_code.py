@@ -208,6 +208,7 @@ def test_a_hostile_reference_stays_one_word(ref: str, small: tuple) -> None:
     compile(script, "script", "exec")
 
 
+@pytest.mark.slow
 def test_a_changed_model_or_data_is_said(small: tuple) -> None:
     result, statistics = small
     script = code.ablation_script(replace(result, data=result.data | {"fingerprint": "0" * 16}), statistics, "peak")

@@ -69,6 +69,7 @@ def test_who_gives_up_leaves_the_queue_and_only_the_holder_releases() -> None:
     lock.release()
 
 
+@pytest.mark.slow
 def test_who_is_interrupted_leaves_the_queue() -> None:
     lock, enough, has_it = FairLock(), threading.Event(), threading.Event()
 

@@ -27,7 +27,7 @@ from ablation_core.models.loaded import LoadedModel, NoHeads, weights_digest
 from ablation_core.models.structure import Structure
 from ablation_core.storage import NUMBER_OR_NULL, matches_schema, write_atomic
 
-CHECKS = 1  # one more whenever a check at the door changes, so that all models are tried again
+CHECKS = 2  # one more whenever a check at the door changes, so that all models are tried again
 _MOST_BYTES = 1_000_000
 _MOST_FILES = 500
 _PASSING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "_commit_hash", "id2label", "label2id")
