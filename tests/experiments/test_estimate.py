@@ -282,6 +282,7 @@ def test_a_prediction_is_sent_back_in_one_pass_only() -> None:
     assert linearise(model, tiny.batch(model), passes=17, seed=(0,)).repeats == 2
 
 
+@pytest.mark.slow
 def test_estimates_rank_the_heads_of_a_trained_model(opt_mini: LoadedModel) -> None:
     data = load_data("python-docs", opt_mini, predictions=400, seq_len=64)
     found = estimate(opt_mini, data, "zero").methods[0]

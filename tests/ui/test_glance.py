@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from ablation_core.ui.page import asks_for_distributions
 from ablation_core.ui.shared import shared_ablations, shared_model
 from tests.conftest import ROOT
-from tests.ui.test_pages import charts, pages_html, text_of
+from tests.ui.test_pages import HEAVY, charts, pages_html, text_of
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 CARDS = ("looks", "scores", "examples", "writes")
@@ -44,7 +44,7 @@ def answered(at: AppTest) -> AppTest:
     return at
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", HEAVY)
 def test_a_head_is_answered_without_a_click_and_every_card_opens(model: str) -> None:
     at = answered(opened(model=model, predictions="500", **dict.fromkeys(CARDS, "true")))
     assert not at.exception and not at.error

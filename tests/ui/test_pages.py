@@ -65,6 +65,7 @@ def test_learned_constants_are_shown_down_to_the_single_prediction(monkeypatch: 
     assert "With **optimal**" in text_of(at)
 
 
+@pytest.mark.slow
 def test_an_own_prompt_is_answered_again_by_another_method() -> None:
     at = opened("ablate", model="opt-mini", predictions="500", method="peak", select="1.3")
     at.selectbox(key="method").set_value("peak-density").run()
@@ -275,6 +276,7 @@ def test_a_masked_prompt_needs_a_gap_and_gets_it_filled() -> None:
     assert "three underscores" in at.error[0].value
 
 
+@pytest.mark.slow
 def test_your_own_image_is_classified_or_refused_with_a_sentence() -> None:
     at = opened("ablate", model="vit-mini", predictions="500", select="3.*")
     assert "Upload an image" in text_of(at)

@@ -215,6 +215,7 @@ def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
     assert "--adaptive" in at.code[-1].value and "adaptive=True" in at.code[-2].value
 
 
+@pytest.mark.slow
 def test_the_best_kept_run_is_shown_and_others_can_be(folder: Path) -> None:
     model, data, statistics = measured("vit-mini", 70)
     part = ((0, 0), (1, 1))

@@ -67,6 +67,7 @@ def test_what_is_kept_is_listed_shown_and_compared(two: list, folder: Path) -> N
     assert not at.exception and "no figures in common" in text_of(at)
 
 
+@pytest.mark.slow
 def test_a_result_is_kept_from_its_page(folder: Path) -> None:
     at = opened("ablate", model="opt-mini", predictions="500", select="5.2")
     at.text_input(key=next(one.key for one in at.text_input if (one.key or "").startswith("keep "))).set_value("mine")
@@ -87,6 +88,7 @@ def test_on_a_shared_server_it_stays_in_the_session(folder: Path, monkeypatch: p
     assert "in this session" in text_of(at)
 
 
+@pytest.mark.slow
 def test_two_heads_have_an_interaction(folder: Path) -> None:
     at = opened("ablate", model="opt-mini", predictions="500", select="0.4 5.0", method="zero")
     assert not at.exception and "Do these heads cover for each other?" in text_of(at)
