@@ -195,7 +195,7 @@ def agreement_matrix(frame: pd.DataFrame, methods: Sequence[str], dark: bool = F
         x=alt.X("one:N", scale=alt.Scale(domain=methods), axis=axis),
         y=alt.Y("other:N", scale=alt.Scale(domain=methods), axis=alt.Axis(domain=False, ticks=False), title=None),
     )
-    pick = alt.selection_point(name="pick", fields=["one", "other"], toggle="true", clear=False)
+    pick = alt.selection_point(name="pick", fields=["one", "other"], toggle=False, clear=False)
     cells = (
         base.mark_rect(cornerRadius=3, stroke="#80808090", strokeWidth=1, cursor="pointer")
         .encode(
@@ -233,7 +233,7 @@ def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
     span = span_of(frame["estimate"], factor=factor)
     y = alt.Y("estimate:Q", **spanned(span, title, alt.Scale(zero=True)))
     x = alt.X("neuron:O", title="neuron", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False))
-    pick = alt.selection_point(name="pick", fields=["neuron"], toggle="true", clear=False)
+    pick = alt.selection_point(name="pick", fields=["neuron"], toggle=False, clear=False)
     tooltip = [
         alt.Tooltip("label:N", title="neuron"),
         alt.Tooltip("estimate:Q", title="instant estimate", format=form),

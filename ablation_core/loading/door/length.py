@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ablation_core.engine.forward import options
+from ablation_core.engine.hooks import hooked
 from ablation_core.loading.door.verification import tiny_inputs
 from ablation_core.models.loaded import LoadedModel
 
@@ -60,10 +60,7 @@ def _table_limits(model: LoadedModel) -> list[int]:
             weight: Any = table.weight
             limits.append(int(weight.shape[0]) - int(last[0]) - (offset if not int(last[0]) else 0))
 
-    with ExitStack() as stack:
-        for table in model.module.modules():
-            if isinstance(table, nn.Embedding):
-                stack.callback(table.register_forward_hook(watch).remove)
+    with hooked((table, watch) for table in model.module.modules() if isinstance(table, nn.Embedding)):
         model.module(**inputs, **options(model))
     return limits
 
