@@ -204,11 +204,6 @@ def text_data(
     ids, masks = map(torch.from_numpy, stacked(windows, length, padding_id(model)))
     labels = torch.from_numpy(stacked_targets(windows, length))
     check_known(model, int(ids.max()))
-
-    def rows(chosen: Sequence[int]) -> Batch:
-        index = torch.as_tensor(list(chosen))
-        return Batch({"input_ids": ids[index], "attention_mask": masks[index]}, labels[index])
-
     digest = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes())
     if not bool(masks.all()):
         digest.update(masks.numpy().tobytes())
@@ -224,11 +219,21 @@ def text_data(
         fingerprint=digest.hexdigest()[:16],
         source=source,
         notes=reading.sentences(),
-        rows=rows,
+        rows=rows_of(ids, masks, labels),
         documents=documents,
         made_for=reader_key(model),
         given=given,
     )
+
+
+def rows_of(ids: Tensor, masks: Tensor, targets: Tensor) -> Callable[[Sequence[int]], Batch]:
+    """What gives the rows of these numbers as a batch; all three begin with one row per sequence."""
+
+    def rows(chosen: Sequence[int]) -> Batch:
+        index = torch.as_tensor(list(chosen))
+        return Batch({"input_ids": ids[index], "attention_mask": masks[index]}, targets[index])
+
+    return rows
 
 
 def scored_rows(targets: np.ndarray) -> np.ndarray:

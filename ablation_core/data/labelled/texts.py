@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablation_core.data.dataset import Batch, Data, check_window
+from ablation_core.data.dataset import Data, check_window, rows_of
 from ablation_core.data.labelled.rows import LabelledText, read_labelled
 from ablation_core.data.made_for import reader_key
 from ablation_core.data.references import Split, source_digest
@@ -106,10 +106,6 @@ def labelled_data(
     if len(targets[:count].unique()) == 1 and count > 1:
         notes.append(f"All {count:,} texts are of the class {model.labels[int(targets[0])]}.")
 
-    def rows(chosen: Sequence[int]) -> Batch:
-        index = torch.as_tensor(list(chosen))
-        return Batch({"input_ids": ids[index], "attention_mask": masks[index]}, targets[index])
-
     digest = hashlib.sha256(b"".join(array.numpy().tobytes() for array in (ids, masks, targets)))
     return Data(
         ref=ref,
@@ -123,7 +119,7 @@ def labelled_data(
         fingerprint=digest.hexdigest()[:16],
         source=source,
         notes=tuple(notes),
-        rows=rows,
+        rows=rows_of(ids, masks, targets),
         made_for=reader_key(model),
         given=given,
     )
