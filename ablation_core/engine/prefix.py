@@ -191,7 +191,7 @@ def _run_columns(
         skip_blocks(model, before),
         skip_attention(shortcut, None if z is None else _at(z, columns)),
         replace_z(model, here),
-        record_outputs(model.blocks[first:]) as found,
+        record_outputs(model, first) as found,
     ):
         base: Any = model.module.base_model
         base(**inputs, **cached(model, column_cache(known.pairs, columns)))
@@ -262,7 +262,7 @@ def _run(
         model.lock,
         skip_blocks(model, before),
         replace_z(model, replacements),
-        record_outputs(model.blocks[first:]) as found,
+        record_outputs(model, first) as found,
     ):
         base: Any = model.module.base_model
         base(**inputs, **cached(model, cache))
