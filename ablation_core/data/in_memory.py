@@ -29,7 +29,7 @@ from ablation_core.data.labelled.rows import LabelledText
 from ablation_core.data.labelled.texts import labelled_data, needs_labels, readable, window_of
 from ablation_core.data.text_files import plain_line_ends
 from ablation_core.data.windows import IGNORED, Body, Reading, Window, document_bodies, given_bodies, packed_documents
-from ablation_core.errors import AblationError, DataError, first_line
+from ablation_core.errors import AblationError, DataError, a_type, first_line
 from ablation_core.models.loaded import LoadedModel
 
 EXPECTED = (
@@ -193,6 +193,8 @@ def _texts(
         )
         bodies = document_bodies(list(held.read), model, seq_len, reading)
         data = text_data("in memory", model, bodies, *common, True, "", given)
+    if data is not None and held.notes:
+        data = replace(data, notes=(*data.notes, *held.notes))
     if data is None:
         raise DataError("The texts given hold nothing to predict; give longer ones.")
     return _named(data, f"{len(held.read):,} texts", "\0".join(held.read).encode())
@@ -216,19 +218,20 @@ def _named(data: Data, what: str, content: bytes) -> Data:
 
 
 class _Held:
-    """Texts that are kept as they are read, with plain line ends."""
+    """Texts that are kept as they are read, with plain line ends, and a note about the first that had others."""
 
     def __init__(self, texts: Iterator[Any]) -> None:
-        self.texts, self.read = texts, list[str]()
+        self.texts, self.read, self.notes = texts, list[str](), list[str]()
 
     def __iter__(self) -> Iterator[str]:
         for number, text in enumerate(self.texts):
             if not isinstance(text, str):
-                raise DataError(
-                    f"Row {number} of the data given is a {type(text).__name__}, whereas the first is a text."
-                )
+                raise DataError(f"Row {number} of the data given is {a_type(text)}, whereas the first is a text.")
             if text.strip():
-                self.read.append(plain_line_ends(text, "it")[0])
+                plain, changed = plain_line_ends(text, f"text {number}")
+                if changed and not self.notes:
+                    self.notes.append(changed)
+                self.read.append(plain)
                 yield self.read[-1]
 
 
@@ -274,11 +277,13 @@ def _rows(given: Any) -> Iterator[Any]:
         yield from _batch(given)
     elif type(given).__module__.split(".")[0] == "pandas" and hasattr(given, "columns"):
         yield from (row for record in given.to_dict("records") for row in _from_mapping(record))
+    elif isinstance(given, set | frozenset):
+        raise DataError("A set has no order, so that its rows would differ from run to run; give a list.")
     elif isinstance(given, Iterable) or hasattr(given, "__getitem__"):
         for number, row in enumerate(_each(given)):
             yield _one(row, number)
     else:
-        raise DataError(f"Data cannot be a {type(given).__name__}; expected a reference, {EXPECTED}.")
+        raise DataError(f"Data cannot be {a_type(given)}; expected a reference, {EXPECTED}.")
 
 
 def _each(given: Any) -> Iterator[Any]:
@@ -305,7 +310,7 @@ def _one(row: Any, number: int) -> Any:
         ids = torch.as_tensor(row) if len(row) and not isinstance(row[0], str) else None
         if ids is not None and ids.ndim == 1 and not ids.is_floating_point():
             return Body(ids.tolist())
-    what = "an image without its class" if _is_image(row) else f"a {type(row).__name__}"
+    what = "an image without its class" if _is_image(row) else a_type(row)
     raise DataError(f"Row {number} of the data given is {what}; expected {EXPECTED}.")
 
 
@@ -342,7 +347,7 @@ def _batch(batch: Any) -> Iterator[Any]:
     elif isinstance(batch, tuple | list):
         yield from (_one(row, number) for number, row in enumerate(batch))
     else:
-        raise DataError(f"A batch of the loader is a {type(batch).__name__}; expected {EXPECTED}.")
+        raise DataError(f"A batch of the loader is {a_type(batch)}; expected {EXPECTED}.")
 
 
 def _array(ids: Tensor) -> Iterator[Body]:

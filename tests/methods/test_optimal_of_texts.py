@@ -3,7 +3,6 @@
 Those of language models and image classifiers are in `test_registry.py`.
 """
 
-
 import numpy as np
 import pytest
 import torch

@@ -16,6 +16,7 @@ import torch
 
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
@@ -211,6 +212,7 @@ def kept_position_map(
     return PositionMapResult(cells, spec.rows, positions, _having(data, positions))
 
 
+@measures
 def position_map(
     model: LoadedModel,
     data: Data,
