@@ -1,18 +1,20 @@
 """Keeping results, the page of saved results, interactions on the Ablate page, and comparison mode of the Head map."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
-from ablation_core import NoiseFloor, ablate, load_data
+from ablation_core import NoiseFloor, ablate, bundled, load_data
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.saved.results import find, keep
 from ablation_core.saved.shelves import FolderShelf
 from ablation_core.server import access
 from ablation_core.ui import run_controls
-from ablation_core.ui.shared import shared_jobs
+from ablation_core.ui.shared import shared_jobs, shared_model
 from ablation_core.ui.together import keep as keeping
 from tests.conftest import ROOT
 from tests.ui.test_pages import charts, text_of
@@ -107,8 +109,54 @@ def test_two_heads_have_an_interaction(folder: Path) -> None:
 def test_comparison_mode_offers_the_other_data_set() -> None:
     at = opened("head_map", model="opt-mini", predictions="500", method="zero", compare="true")
     assert not at.exception and not at.error and "Nothing has been measured" in text_of(at)
-    assert at.selectbox(key="with").options == ["python-code"]
+    assert at.selectbox(key="with").options == ["python-code", "random twin"]
     assert button(at, "Compare: 36 heads on both by zero")
+    for typed, words in {"model: vit-mini": "same", "model: no-such-model": "no-such-model"}.items():
+        at = opened("head_map", model="opt-mini", predictions="500", method="zero", compare="true", **{"with": typed})
+        assert not at.exception and words in at.error[0].value, typed
+
+
+def changed_copy(folder: Path) -> Path:
+    """opt-mini with one layer's output projection turned round: another model of the same shape and tokenizer."""
+    copy = shutil.copytree(bundled.FOLDER / "opt-mini", folder / "other")
+    weights = load_file(copy / "model.safetensors")
+    name = next(name for name in weights if "layers.3" in name and name.endswith("out_proj.weight"))
+    save_file(weights | {name: -weights[name]}, copy / "model.safetensors", {"format": "pt"})
+    return copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("second", ["copy", "random twin"])
+def test_two_models_are_compared_on_the_head_map(
+    second: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = second
+    if second == "copy":  # a server that offers it and has it in memory lists it
+        ref = str(changed_copy(tmp_path))
+        allowed = access.decide({"ABLATION_SHARED": "1", "ABLATION_MODELS": f"opt-mini {ref}"}, folder)
+        monkeypatch.setattr(access, "ACCESS", allowed)
+        loaded, typed = shared_model(ref), f"model: {ref}"
+        assert loaded.shape.layers == 6
+    at = opened("head_map", model="opt-mini", predictions="500", method="zero", compare="true", **{"with": typed})
+    assert not at.exception and not at.error
+    button(at, "Compare: 36 heads on both by zero").click().run()
+    _wait_for(lambda: not shared_jobs().running())
+    at.run()
+    assert not at.exception and not at.error and len(charts(at)) == 2 and len(at.dataframe[0].value) == 36
+    assert "against opt-mini" in text_of(at)
+    assert button(at, "Keep"), "it can be kept under a name"
+
+
+def test_a_visitor_names_no_model_that_is_not_offered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = access.decide({"ABLATION_SHARED": "1", "ABLATION_MODELS": "opt-mini"}, folder)
+    assert "does not offer the model 'vit-mini'" in allowed.refusals({"with": "model: vit-mini"})[0]
+    assert "does not offer the model '/etc'" in allowed.refusals({"with": "model:  /etc"})[0]
+    assert allowed.refusals({"with": "model: opt-mini"}) == [] == allowed.refusals({"with": "python-code"})
+    monkeypatch.setattr(access, "ACCESS", allowed)
+    at = opened(
+        "head_map", model="opt-mini", predictions="500", method="zero", compare="true", **{"with": "random twin"}
+    )
+    assert not at.exception and at.selectbox(key="with").options == ["python-code"]
 
 
 @pytest.mark.slow

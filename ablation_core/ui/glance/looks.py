@@ -11,8 +11,8 @@ from ablation_core.errors import SelectionError
 from ablation_core.report.heads import patterns
 from ablation_core.report.heads.html import patch_overlay, strongest_looks
 from ablation_core.selection import Selection
+from ablation_core.ui.computed import computed
 from ablation_core.ui.glance import inputs
-from ablation_core.ui.glance.computed import computed
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.widgets import single_choice
 
@@ -82,7 +82,7 @@ def _pattern(glance: Glance, own: UserInput | None, batch: Batch, without: Selec
             replacements = _replacements(glance, own, without)
         return layer_patterns(view.model, batch, layer, replacements)[0]
 
-    return computed(glance, key, "Reading the attention", make)[head]
+    return computed(view, key, "Reading the attention", make)[head]
 
 
 def _replacements(glance: Glance, own: UserInput, without: Selection) -> dict:
