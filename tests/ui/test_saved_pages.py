@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
-from ablation_core import NoiseFloor, ablate, bundled, load_data
+from ablation_core import NoiseFloor, ablate, bundled, head_scores, load_data
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.saved.results import find, keep
 from ablation_core.saved.shelves import FolderShelf
@@ -80,6 +80,25 @@ def test_a_result_is_kept_from_its_page(folder: Path) -> None:
     assert len(saved.result.to_frame("predictions")) == 6 * 500
     button(at, "Keep").click().run()
     assert not at.exception and "already a saved result" in at.error[0].value
+
+
+def test_a_head_is_kept_from_the_first_page(folder: Path) -> None:
+    model = shared_model("opt-mini")
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    for name, value in {"model": "opt-mini", "select": "5.1", "predictions": "500", "method": "mean"}.items():
+        at.query_params[name] = value
+    at.run()
+    at.text_input(key=next(one.key for one in at.text_input if (one.key or "").startswith("keep "))).set_value("mine")
+    button(at, "Keep").click().run()
+    assert not at.exception and "Kept as mine" in at.success[0].value
+    saved = find(FolderShelf(folder), "mine")
+    assert saved.entry.kind == "HeadDescription" and saved.entry.page["path"] == "app.py"
+    found, data = saved.result.to_dict(), load_data("python-docs", model, predictions=500)
+    wanted = ablate(model, data, "5.1", "mean", statistics="python-docs").results[0].change["loss"].mean
+    assert found["head"] == "5.1" and found["total_effect"]["method"] == "mean"
+    assert found["total_effect"]["mean"] == pytest.approx(wanted, rel=1e-4)
+    assert found["scores"]["induction"] == pytest.approx(float(head_scores(model, data).induction[5, 1]))
+    assert len(saved.result.to_frame("predictions")) == 500 * (1 + len(found["results"]))  # and the baseline
 
 
 def test_on_a_shared_server_it_stays_in_the_session(folder: Path, monkeypatch: pytest.MonkeyPatch, two: list) -> None:
