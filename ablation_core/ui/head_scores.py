@@ -77,10 +77,10 @@ def show_score_map(
         on_pick=picked,
         alt=f"Map of all heads coloured by their score {score.label}; head {head} is outlined.",
     )
-    on = "random tokens written twice" if score.repeated else as_markdown(named(data.ref))
-    count = len(scores.per_sequence[score.name])
+    count = f"{len(scores.per_sequence[score.name]):,}"
     unit = "images" if view.info.modality == "vision" else "sequences"
-    st.caption(f"**{score.label}**: {score.definition}, over {count:,} {unit} of {on}.")
+    where = f"{count} such sequences" if score.repeated else f"{count} {unit} of {as_markdown(named(data.ref))}"
+    st.caption(f"**{score.label}**: {score.definition}, over {where}.")
 
 
 def show_score_scatter(
