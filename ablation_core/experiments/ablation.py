@@ -142,16 +142,20 @@ class AblationRun:
         self._sequences.append(sequences if self.data.groups is None else self.data.groups[sequences])
         self.batches_done += 1
 
-    def _ablated_output(self, method: Method, clean_pass: forward.CleanPass) -> Any:
-        """The last block's output of the next batch with the selection ablated by a method."""
-        gauge, number = self._gauges[method.name], self.batches_done
-        where = None if self.spec.positions.everywhere else self.spec.positions.mask(clean_pass.batch)
+    def _ablation(self, method: Method, clean_pass: forward.CleanPass) -> clean_passes.Ablation:
+        """The selection ablated by a method in the next batch; its gauge looks on."""
+        number = self.batches_done
         replacements = self.replacements(method, self.data.numbers(number), number, clean_pass.batch)
-        replacements = gauge.watched(replacements, where)
-        starts = self.spec.positions.firsts(clean_pass.batch)
-        outputs = clean_passes.ablated_outputs(self.model, clean_pass, replacements, starts)
-        gauge.compare(clean_pass.outputs, outputs, where)
+        replacements = self._gauges[method.name].watched(replacements, self._where(clean_pass.batch))
+        return clean_passes.Ablation(replacements, self.spec.positions.firsts(clean_pass.batch))
+
+    def _last_output(self, method: Method, clean_pass: forward.CleanPass, outputs: Sequence[Any]) -> Any:
+        """Of what came of it, what is scored."""
+        self._gauges[method.name].compare(clean_pass.outputs, outputs, self._where(clean_pass.batch))
         return outputs[-1]
+
+    def _where(self, batch: Batch) -> Callable[[Tensor], Tensor] | None:
+        return None if self.spec.positions.everywhere else self.spec.positions.mask(batch)
 
     def replacements(
         self, method: Method, rows: Sequence[int], number: int | None = None, batch: Batch | None = None
@@ -298,15 +302,19 @@ def step_together(runs: Sequence[AblationRun]) -> None:
     at_once = max(1, WAITING_BYTES // (hooks.hidden_of(clean_pass.outputs[-1]).nbytes * len(one.spec.methods)))
     for first in range(0, len(runs), at_once):
         part = runs[first : first + at_once]
-        ablated = [[run._ablated_output(method, clean_pass) for method in run.spec.methods] for run in part]
-        baseline, *scores = scoring.score_outputs(
-            one.model, clean_pass, [output for row in ablated for output in row], one.metrics
-        )
+        asked = [(run, method) for run in part for method in run.spec.methods]
+        ablations = [run._ablation(method, clean_pass) for run, method in asked]
+        outputs: list[Any] = [None] * len(asked)
+        for number, found in clean_passes.ablated_together(one.model, clean_pass, ablations):
+            run, method = asked[number]
+            outputs[number] = run._last_output(method, clean_pass, found)
+        together = len(outputs) if clean_passes.shares_passes(one.model, clean_pass) else 1
+        baseline, *scores = scoring.score_outputs(one.model, clean_pass, outputs, one.metrics, together)
         if not np.isfinite(baseline.loss).all():
             raise no_numbers(one.model, one.data.ref, clean_pass.outputs)
-        for run, row in zip(part, ablated, strict=True):
-            run._take(clean_pass, baseline, scores[: len(row)])
-            del scores[: len(row)]
+        for run in part:
+            run._take(clean_pass, baseline, scores[: len(run.spec.methods)])
+            del scores[: len(run.spec.methods)]
     if one.batches_done == len(one.data):
         trim_heap()
 
