@@ -178,7 +178,7 @@ def ablated_together(
     Take of each what is needed before the next: all that a shared pass has computed is kept so long.
     """
     length = 0 if clean_pass.batch.targets.ndim == 1 else clean_pass.batch.targets.shape[1]
-    known = shared_passes.Known(clean_pass.batch, clean_pass.outputs, clean_pass.z_values, clean_pass.keys_values)
+    known = _known(clean_pass)
     alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for number, (replacements, starts) in enumerate(several):
         if starts is not None and int(starts.min()) >= length:
@@ -201,9 +201,22 @@ def ablated_together(
                 yield from zip(some, shared_passes.ablated_from(model, known, every, begin), strict=True)
 
 
-def shares_passes(model: LoadedModel, clean_pass: CleanPass) -> bool:
-    """Whether ablations of this batch that begin in the middle of its sequences share passes."""
-    return bool(clean_pass.keys_values) and shared_passes.may_share(model)
+def most_together(model: LoadedModel, clean_pass: CleanPass, starts: Tensor | None) -> int:
+    """How many ablations of this batch that begin at these positions and in the same block share a pass, at least 1.
+
+    Args:
+        starts: of `Ablation`.
+    """
+    length = 0 if clean_pass.batch.targets.ndim == 1 else clean_pass.batch.targets.shape[1]
+    if starts is None or not clean_pass.keys_values or int(starts.min()) >= length:
+        return 1
+    known = _known(clean_pass)
+    begin = shared_passes.begin_of(model, known, starts)
+    return 1 if begin is None else shared_passes.most_together(model, known, begin)
+
+
+def _known(clean_pass: CleanPass) -> shared_passes.Known:
+    return shared_passes.Known(clean_pass.batch, clean_pass.outputs, clean_pass.z_values, clean_pass.keys_values)
 
 
 def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> list[Any]:

@@ -308,7 +308,7 @@ def step_together(runs: Sequence[AblationRun]) -> None:
         for number, found in clean_passes.ablated_together(one.model, clean_pass, ablations):
             run, method = asked[number]
             outputs[number] = run._last_output(method, clean_pass, found)
-        together = len(outputs) if clean_passes.shares_passes(one.model, clean_pass) else 1
+        together = clean_passes.most_together(one.model, clean_pass, ablations[0].starts)
         baseline, *scores = scoring.score_outputs(one.model, clean_pass, outputs, one.metrics, together)
         if not np.isfinite(baseline.loss).all():
             raise no_numbers(one.model, one.data.ref, clean_pass.outputs)
@@ -317,6 +317,14 @@ def step_together(runs: Sequence[AblationRun]) -> None:
             del scores[: len(run.spec.methods)]
     if one.batches_done == len(one.data):
         trim_heap()
+
+
+def passes_shared(clean_cache: clean_passes.CleanPassCache, positions: Positions) -> int:
+    """How many ablations at these positions that begin in the same block share a pass, judged by the first batch."""
+    if positions.everywhere:
+        return 1
+    clean_pass = clean_cache[0]
+    return clean_passes.most_together(clean_cache.model, clean_pass, positions.firsts(clean_pass.batch))
 
 
 def ablate(

@@ -245,7 +245,7 @@ class HeadMeasurements:
             outputs: list[Any] = [None] * len(part)
             for number, found in clean_passes.ablated_together(self.model, clean_pass, ablations):
                 outputs[number] = found[-1]
-            together = len(outputs) if clean_passes.shares_passes(self.model, clean_pass) else 1
+            together = clean_passes.most_together(self.model, clean_pass, starts)
             clean, *ablated = scoring.score_outputs(self.model, clean_pass, outputs, self.metrics, together)
             if not np.isfinite(clean.loss).all():
                 raise no_numbers(self.model, self.data.ref, clean_pass.outputs)
