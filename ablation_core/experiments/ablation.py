@@ -22,11 +22,12 @@ from ablation_core.data.dataset import IGNORED, Batch, Data, checked_seed, predi
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.hooks import Replace
-from ablation_core.engine.metrics import metrics_of
+from ablation_core.engine.metrics import Metric, main_metric, metrics_of
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.engine.scores import Scores
 from ablation_core.errors import DataError
 from ablation_core.experiments.displacement import DisplacementGauge
+from ablation_core.experiments.harm_split import HarmSplit, is_split, parts_of, reference_of
 from ablation_core.experiments.prediction_scores import PredictionScores
 from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.experiments.results import AblationResult, MethodResult, Performance
@@ -241,13 +242,21 @@ class AblationRun:
         order = sorted(ablated.values(), key=lambda scores: scores.loss.mean())
         changes = [scores.change(metric, baseline) for scores in ablated.values() for metric in self.metrics]
         excesses = [scores.loss - ablated["optimal"].loss for scores in ablated.values() if "optimal" in ablated]
-        rows = [order[-1].loss - order[0].loss, *changes, *excesses]
+        splits = self._splits(ablated, baseline)
+        rows = [
+            order[-1].loss - order[0].loss,
+            *changes,
+            *excesses,
+            *(part for parts in splits.values() for part in parts),
+        ]
         between, *tests = mean_tests(np.stack(rows), sequences, self.spec.seed)
-        change, excess = iter(tests[: len(changes)]), iter(tests[len(changes) :])
+        change, excess = iter(tests[: len(changes)]), iter(tests[len(changes) : len(changes) + len(excesses)])
+        harm = iter(tests[len(changes) + len(excesses) :])
         results = []
         for name, scores in ablated.items():
             tested = {metric.name: next(change) for metric in self.metrics}
             over_optimal = next(excess, None)
+            parts = tuple(next(harm).interval for _ in splits.get(name, ()))
             results.append(
                 MethodResult(
                     name,
@@ -257,6 +266,7 @@ class AblationRun:
                     None if over_optimal is None else over_optimal.interval,
                     self._learners[name].learning if name in self._learners else None,
                     {metric.name: tested[metric.name].p for metric in self.metrics if metric.tested},
+                    HarmSplit(self._judged.name, reference_of(ablated) or "", parts) if parts else None,
                 )
             )
         # Once for all that share clean passes: whether the weights were edited is seen by reading all of them.
@@ -281,6 +291,21 @@ class AblationRun:
                 self.model.modality, self.firsts, tuple(self.targets), sequences, baseline, ablated
             ),
         )
+
+    @property
+    def _judged(self) -> Metric:
+        return main_metric(metric.name for metric in self.metrics)
+
+    def _splits(self, ablated: Mapping[str, Scores], baseline: Scores) -> dict[str, Sequence[np.ndarray]]:
+        """Method → the parts of each prediction's harm (`harm_split.py`), where the methods give them."""
+        metric, reference = self._judged, reference_of(ablated)
+        if reference is None:
+            return {}
+
+        def harm(name: str) -> np.ndarray:
+            return metric.worse * ablated[name].change(metric, baseline)
+
+        return {name: parts_of(harm, name, reference) for name in ablated if is_split(name)}
 
     def _means(self, scores: Scores) -> Performance:
         return Performance({metric.name: float(scores[metric.name].mean()) for metric in self.metrics})

@@ -17,6 +17,7 @@ import numpy as np
 
 from ablation_core.errors import ReportError
 from ablation_core.experiments.displacement import Displacement
+from ablation_core.experiments.harm_split import HarmSplit
 from ablation_core.experiments.prediction_scores import PredictionScores
 from ablation_core.methods.optimal import Learning
 from ablation_core.stats.intervals import Interval
@@ -24,7 +25,7 @@ from ablation_core.stats.intervals import Interval
 Arrays = dict[str, np.ndarray]
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FOR_TYPES = {
-    one.__name__: one for one in (Displacement, PredictionScores, Learning, Interval)
+    one.__name__: one for one in (Displacement, HarmSplit, PredictionScores, Learning, Interval)
 }  # imported for types alone
 
 
