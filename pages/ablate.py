@@ -14,10 +14,12 @@ from ablation_core.experiments.results import AblationResult
 from ablation_core.report import charts, frames
 from ablation_core.report.numbers import interval_text, is_points, number
 from ablation_core.report.sentences import comparison, floor_words, loss_split, verdict
+from ablation_core.report.tasks.harm import mean_changes
 from ablation_core.selection import Selection
 from ablation_core.stats.intervals import Interval
 from ablation_core.ui import ablation_job, export_row, page
 from ablation_core.ui.run_controls import watched
+from ablation_core.ui.tasks.harm import show_harm_parts
 from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
@@ -181,6 +183,7 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
             variant=tuple(parts["kind"]),
             alt="Each constant's increase in loss in two parts: what even the optimal constants cost, and the rest.",
         )
+    show_harm_parts(*mean_changes(result), view.method)
     table = methods_table(result)
     first = [name for name in table if not name.startswith("change") and name not in ("moved", "residual")]
     st.dataframe(table, column_order=first, column_config=_COLUMNS, hide_index=True, width="stretch")

@@ -420,3 +420,29 @@ def loss_parts(frame: pd.DataFrame, parts: tuple[str, str]) -> alt.Chart:
         )
         .properties(height=32 * len(kinds) + 90)
     )
+
+
+def harm_parts(frame: pd.DataFrame, title: str, parts: Sequence[str]) -> alt.Chart:
+    """Each constant's harm on a task as one stacked bar; parts for the better stand left of 0.
+
+    Args:
+        frame: as `tasks.harm.harm_frame` makes it.
+        parts: the names of the parts, in order.
+    """
+    kinds = list(dict.fromkeys(frame["kind"]))
+    return (
+        alt.Chart(frame)
+        .mark_bar(height={"band": 0.6})
+        .encode(
+            y=alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13)),
+            x=alt.X("value:Q", title=title, stack="zero"),
+            order=alt.Order("order:Q"),
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(domain=list(parts), range=[HELP, "#4aa3a2", GREY, HARM]),
+                legend=alt.Legend(title=None, orient="top", columns=2, labelLimit=300),
+            ),
+            tooltip=["kind:N", "part:N", alt.Tooltip("value:Q", format="+.4f")],
+        )
+        .properties(height=32 * len(kinds) + 90)
+    )
