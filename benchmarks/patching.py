@@ -42,7 +42,9 @@ from ablation_core.storage import CACHE
 from benchmarks.measure import machine, write
 
 PROMPTS = 32
-LAYERS, POSITIONS = 4, 3  # how many of each are measured
+LAYERS = {"last": 4, "each": 2, "all": 4}  # how many are measured
+POSITIONS = 3  # of them for `each`
+HEADS = {"last": None, "each": None, "all": 3}  # of a layer; None: all of them, which then share passes
 TARGETS = {"last": 0.10, "each": 0.30, "all": 0.50}
 PEERS = {"transformer_lens": "env-tlens", "nnsight": "env-nnsight"}
 
@@ -174,12 +176,13 @@ class Ours:
     def __init__(self, model: LoadedModel, data: Data, keys_values: bool) -> None:
         self.cache = CleanPassCache(model, data, keys_values=keys_values)
         # Clean passes and scores, the counterfactual's pass, and what is tried once.
-        self.setup, _ = timed(self.heads, model.num_layers - 1, LAST if keys_values else None)
+        self.setup, _ = timed(self.heads, model.num_layers - 1, LAST if keys_values else None, 1)
 
-    def heads(self, layer: int, position: int | None) -> np.ndarray:
+    def heads(self, layer: int, position: int | None, count: int | None = None) -> np.ndarray:
         """The logit differences, (heads, prompts)."""
         model, where = self.cache.model, Positions() if position is None else Positions(((position, position),))
-        heads = [Selection.of_heads([(layer, head)], model.shape) for head in range(model.shape.heads[layer])]
+        count = count or model.shape.heads[layer]
+        heads = [Selection.of_heads([(layer, head)], model.shape) for head in range(count)]
         specs = [AblationSpec(head, (METHODS["counterfactual"],), positions=where) for head in heads]
         runs = [AblationRun(model, self.cache.data, spec, None, self.cache) for spec in specs]
         step_together(runs)  # the data is one batch
@@ -217,9 +220,9 @@ def race(model: LoadedModel, data: Data, folder: Path, peer: str) -> dict:
         ours = Ours(model, data, question != "all")
         times: dict[str, list[float]] = {name: [] for name in ("ours", *others)}
         apart = dict.fromkeys(others, 0.0)
-        for layer in spread(model.num_layers, LAYERS):
+        for layer in spread(model.num_layers, LAYERS[question]):
             for position in positions:
-                took, expected = timed(ours.heads, layer, position)
+                took, expected = timed(ours.heads, layer, position, HEADS[question])
                 times["ours"].append(took / len(expected))
                 for name, patch in others.items():
                     head = len(times[name]) % len(expected)
