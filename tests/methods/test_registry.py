@@ -13,7 +13,7 @@ from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.collect import gather_statistics
 from ablation_core.activations.statistics import Statistics
-from ablation_core.data.dataset import Data, special_tokens
+from ablation_core.data.dataset import Data
 from ablation_core.engine.clean_passes import CleanPassCache, ablated_output, constant_replacements
 from ablation_core.errors import MethodError
 from ablation_core.experiments.displacement import DisplacementGauge
@@ -29,6 +29,7 @@ from ablation_core.methods.registry import (
 )
 from ablation_core.methods.resampling import generated_text, random_characters, random_pixels, random_tokens
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.tokenizer import special_tokens
 from ablation_core.runs.pruning import pruned
 from ablation_core.selection import ModelShape, Selection
 from tests.conftest import numbers

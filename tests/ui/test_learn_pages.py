@@ -147,7 +147,7 @@ def test_a_bad_upload_gets_a_sentence(own_cache: Path, key: str, name: str, cont
 
 
 def test_statistics_are_computed_imported_and_deleted(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ablation_core.data.dataset import STATISTICS_PREDICTIONS
+    from ablation_core.data.references import STATISTICS_PREDICTIONS
 
     monkeypatch.setitem(STATISTICS_PREDICTIONS, "vision", 40)
     at = opened("models_and_data")
