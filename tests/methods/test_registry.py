@@ -32,7 +32,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import special_tokens
 from ablation_core.runs.pruning import pruned
 from ablation_core.selection import ModelShape, Selection
-from tests.conftest import numbers
+from tests.conftest import numbers, others_slow
 
 
 def of_values(values: np.ndarray) -> Statistics:
@@ -196,6 +196,7 @@ def starts(statistics: Statistics) -> dict[str, np.ndarray]:
     return {"zero": np.zeros_like(statistics.mean), "mean": statistics.mean, "peak": statistics.peak()}
 
 
+@others_slow
 @pytest.mark.parametrize("select", ["2.1", pytest.param("1.2:0-7 4.*", marks=pytest.mark.slow)])
 def test_optimal_is_no_worse_than_any_start(
     bundled_model: LoadedModel, data: Data, statistics: Statistics, select: str
@@ -239,6 +240,7 @@ def test_the_gradient_of_the_constants_against_finite_differences(
         np.testing.assert_allclose(float(found), (sides[0] - sides[1]) / (2 * step), rtol=0.1, atol=2e-4)
 
 
+@others_slow
 def test_optimal_in_an_experiment_splits_the_harm(
     bundled_model: LoadedModel, data: Data, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

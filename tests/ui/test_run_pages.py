@@ -27,7 +27,6 @@ from tests.conftest import ROOT
 from tests.integration.test_load import held_elsewhere
 from tests.ui.test_pages import HEAVY, charts, text_of
 
-MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 TWO = (METHODS["zero"], METHODS["mean"])
 
 
@@ -61,7 +60,7 @@ def button(at: AppTest, start: str):
     return next((button for button in at.button if button.label.startswith(start)), None)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", HEAVY)
 def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
     heads = ((0, 0), (1, 1), (2, 2), (3, 3), (5, 4))
@@ -81,7 +80,7 @@ def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
     assert top["change of loss, nats"] == pytest.approx(result.changes("mean", "loss")[top["head"]])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", HEAVY)
 def test_kept_curves_are_drawn_at_once(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
     result = finished(curve_steps(model, data, CurveSpec(TWO, percents=(0, 50, 100)), statistics, folder))
@@ -247,7 +246,7 @@ def test_the_best_kept_run_is_shown_and_others_can_be(folder: Path) -> None:
     assert not [box for box in at.selectbox if box.label == "Results from"], "none of them has measured the median"
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", HEAVY)
 def test_every_control_of_the_curves(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
     finished(curve_steps(model, data, CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100)), statistics, folder))
