@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from ablation_core import head_scores, load_data, load_model
-from ablation_core.data.dataset import DEFAULT_DATA
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.heads.examples import LayerValues
 from benchmarks.measure import FOLDER
 

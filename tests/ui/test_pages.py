@@ -375,6 +375,7 @@ def test_ten_classes_have_no_top_10_and_images_are_images() -> None:
     assert "sequences" not in " ".join(one.value for one in at.caption)
 
 
+@pytest.mark.slow
 def test_a_light_picture_is_inverted_for_a_model_of_dark_ones() -> None:
     at = opened("ablate", model="vit-mini", predictions="500", select="2.1")
     content = io.BytesIO()
