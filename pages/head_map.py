@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from pathlib import Path
 
+import pandas as pd
 import streamlit as st
 
 from ablation_core.cluster.driver import Progress
@@ -20,6 +21,7 @@ from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.head_map import show_agreement, show_estimates, show_head
+from ablation_core.ui.head_scores import choose_colour, score_columns, show_score_map, show_score_scatter
 from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 from ablation_core.ui.together.comparison import show_comparison
@@ -30,20 +32,27 @@ ADAPTIVE = (
     "Faster, with wider intervals; for the loss only."
 )
 
-COMPARE = "Which heads matter on one data set and not on another: the difference of every head's effect."
+COMPARE = (
+    "Which heads matter on one data set and not on another, or in one model and not in another: the difference of every "
+    "head's effect."
+)
 
 view = page.open_page("Head map", "🗺️")
 model, shape = view.model, view.model.shape
 
 
+def show(head: str) -> None:
+    """Show a head beside the map."""
+    st.session_state["head"] = head
+
+
 def pick_head() -> None:
-    """Show the clicked head beside the map."""
     if clicked := newly_clicked("effects"):
-        st.session_state["head"] = f"{int(clicked[-1]['layer'])}.{int(clicked[-1]['head'])}"
+        show(f"{int(clicked[-1]['layer'])}.{int(clicked[-1]['head'])}")
 
 
 st.header("Effect of removing each head", anchor=False)
-if st.toggle("Compare two data sets", key="compare", bind="query-params", help=COMPARE):
+if st.toggle("Compare two data sets or models", key="compare", bind="query-params", help=COMPARE):
     show_comparison(view)
     st.stop()
 with page.show_errors():
@@ -152,6 +161,29 @@ def marks_caption(layers: int, heads: int) -> str:
     return "Dot: significant (FDR 5 %). Ring: an instant estimate, not measured yet."
 
 
+def show_effects(frame: pd.DataFrame, result: SweepResult) -> None:
+    """The map of effects; the head beside it is outlined."""
+    most = run_charts.deepest(frame)
+    draw(
+        run_charts.effect_map,
+        frame,
+        title=f"{title}, by {view.method}",
+        metric=METRICS[metric],
+        layers=shape.layers,
+        heads=max(shape.heads),
+        dark=dark_page(),
+        variant=most,
+        key="effects",
+        on_pick=pick_head,
+        alt=f"Map of all heads coloured by {title}; the one beside it is outlined.",
+    )
+    beyond = "" if most == frame["value"].abs().max() else "; the largest changes exceed it"
+    st.caption(
+        f"{marks_caption(shape.layers, max(shape.heads))} Square-root colour scale{beyond}.  \n"
+        f"{as_markdown(shown_sentence(result.description)) if result.rows else ''}"
+    )
+
+
 @run_controls.watched_run(own)
 def show_run() -> None:
     kept = kept_runs()
@@ -188,28 +220,17 @@ def show_run() -> None:
         show_head(result, head, term, view.method, metric)
     frame["picked"] = frame["label"] == head
     with map_column:
-        most = run_charts.deepest(frame)
-        draw(
-            run_charts.effect_map,
-            frame,
-            title=f"{title}, by {view.method}",
-            metric=METRICS[metric],
-            layers=shape.layers,
-            heads=max(shape.heads),
-            dark=dark_page(),
-            variant=most,
-            key="effects",
-            on_pick=pick_head,
-            alt=f"Map of all heads coloured by {title}; the one beside it is outlined.",
-        )
-        beyond = "" if most == frame["value"].abs().max() else "; the largest changes exceed it"
-        st.caption(
-            f"{marks_caption(shape.layers, max(shape.heads))} Square-root colour scale{beyond}.  \n"
-            f"{as_markdown(shown_sentence(result.description)) if result.rows else ''}"
-        )
+        scored = choose_colour(view, data)
+        if scored:
+            show_score_map(view, data, *scored, head, show)
+        else:
+            show_effects(frame, result)
     with st.expander("Table of all heads"):
         table = head_table(frame).rename(columns={"value": title})
+        table = score_columns(table, *scored) if scored else table
         st.dataframe(table, hide_index=True, width="stretch", row_height=28, placeholder="–")
+    if scored:
+        show_score_scatter(view, *scored, result, estimated, metric, head, show)
     show_agreement(result, metric)
     counted = instant.predictions(store.get(estimate_key))
     show_estimates(result, estimated, neurons, head, term, view.method, metric, counted, no_estimate())

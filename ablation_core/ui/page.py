@@ -101,7 +101,7 @@ def _open(title: str, icon: str) -> None:
 _SETTINGS = (
     "model", "text", "images", "predictions", "select", "method", "bins", "metric", "methods", "every", "adaptive", "seeds",
     "step", "whole", "head", "neuron", "prompt", "gaps", "one", "other", "compare", "with", "results", "task", "prompts", "positions",
-    "projector",
+    "projector", "colour",
 )  # fmt: skip
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from ablation_core import attention_pattern, find_statistics, load_data, load_statistics
+from ablation_core.engine.clean_passes import constant_replacements
+from ablation_core.selection import Selection
 from ablation_core.ui.page import asks_for_distributions
 from ablation_core.ui.shared import shared_ablations, shared_model
 from tests.conftest import ROOT
@@ -83,6 +86,23 @@ def test_another_prompt_is_answered_and_a_bad_one_refused_in_its_place() -> None
     assert not at.exception and not at.error and pages_html(at) != before
     at.text_input(key="gaps").set_value("no gap").run()
     assert not at.exception and "three underscores" in at.error[0].value and len(charts(at)) == 3
+
+
+def test_a_pattern_is_shown_without_other_heads_over_a_window_of_the_data() -> None:
+    """5.1 finds its place by what 3.3 writes (Learn, experiment 4): the change of its pattern, by a plain loop."""
+    model = shared_model("opt-mini")
+    at = opened(
+        model="opt-mini", select="5.1", method="mean", predictions="500", looks="true", over="a window of the data"
+    )
+    assert not at.exception and "lies elsewhere" not in text_of(at)
+    at.text_input(key="looks without").set_value("3.3").run()
+    statistics = load_statistics(find_statistics(model, "python-docs").path, model)
+    ids = load_data("python-docs", model, predictions=500).rows([0]).inputs["input_ids"][0]
+    means = constant_replacements(Selection.parse("3.3", model.shape), statistics.mean, model)
+    one, other = (attention_pattern(model, ids, "5.1", swaps) for swaps in (None, means))
+    moved = sum(abs(one[row] - other[row]).sum() / 2 for row in range(len(ids))) / len(ids)
+    assert not at.exception and f"Without 3.3, {moved:.0%} of this head's attention lies elsewhere" in text_of(at)
+    assert moved > 0.05
 
 
 def test_an_address_that_once_opened_distributions_opens_it() -> None:

@@ -310,6 +310,7 @@ def test_densities_positions_and_a_second_data_set(model: str, beside: str) -> N
     at.selectbox(key="beside").set_value(beside).run()
     assert not at.exception and not at.error
     assert f"**{beside}** (" in text_of(at)
+    assert re.search(rf"From \S+ to {beside} the mean moves by \S+ \(\S+ std\), the peak moves by", text_of(at))
 
 
 @pytest.mark.parametrize("page", ["distributions", "ablate"])

@@ -10,8 +10,8 @@ import streamlit as st
 from ablation_core.engine.metrics import METRICS
 from ablation_core.report.heads import scatter
 from ablation_core.report.heads.frames import head_scatter_frame
+from ablation_core.ui.computed import computed_scores
 from ablation_core.ui.glance import inputs
-from ablation_core.ui.glance.computed import computed
 from ablation_core.ui.glance.effects import effects_of
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.widgets import single_choice
@@ -24,10 +24,8 @@ _PICKED = "a head was picked on a scatter"
 
 def show_kind(glance: Glance) -> None:
     from ablation_core.heads.kinds import SCORES
-    from ablation_core.heads.scores import head_scores
 
-    view, data = glance.view, inputs.evaluation_data(glance)
-    scores = computed(glance, ("scores", data.fingerprint), "Scoring every head", lambda: head_scores(view.model, data))
+    scores = computed_scores(glance.view, inputs.evaluation_data(glance))
     known = [row for name, row in SCORES.items() if name in scores.per_sequence]
     table_column, scatter_column = st.columns([1, 1], gap="large")
     with table_column:
