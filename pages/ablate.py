@@ -1,7 +1,6 @@
 """Ablate: what changes without the selected neurons, by every method, on the same predictions."""
 
 import math
-from contextlib import suppress
 
 import pandas as pd
 import streamlit as st
@@ -14,9 +13,10 @@ from ablation_core.experiments.results import AblationResult
 from ablation_core.report import charts, frames
 from ablation_core.report.numbers import interval_text, is_points, number
 from ablation_core.report.sentences import comparison, floor_words, loss_split, verdict
-from ablation_core.selection import Selection
 from ablation_core.stats.intervals import Interval
 from ablation_core.ui import ablation_job, export_row, page
+from ablation_core.ui.boxes import text_in
+from ablation_core.ui.picking import draw_selection
 from ablation_core.ui.run_controls import watched
 from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
@@ -48,19 +48,6 @@ metrics = [
     for name, metric in METRICS.items()
     if not metric.answers and (classes is None or classes >= metric.fewest_classes)
 ]
-
-
-def toggle_heads() -> None:
-    """Add the clicked heads to the selection, or remove them.
-
-    From what is typed at this moment: the page of an earlier click may not have been drawn yet.
-    """
-    selection = view.selection
-    with suppress(AblationError):
-        selection = Selection.parse(st.session_state["select"] or "", shape)
-    for clicked in st.session_state[map_key].selection.get("pick", []):
-        selection = selection.toggled(Selection.of_heads([(int(clicked["layer"]), int(clicked["head"]))], shape))
-    st.session_state["select"] = str(selection)
 
 
 def show_numbers(result: AblationResult, floor: NoiseFloor | None) -> None:
@@ -210,14 +197,15 @@ def show_estimate(estimate: ablation_job.QuickEstimate) -> None:
 def show_map() -> None:
     """Every head, the selected ones outlined; drawn before anything is measured, so that a click is seen at once."""
     st.markdown("**Click heads to add or remove them**")
-    draw(
+    draw_selection(
         charts.head_map,
         heads,
         title="|peak − mean| in std",
         dark=dark_page(),
         variant=shape,
-        key=map_key,
-        on_pick=toggle_heads,
+        key=f"map {view.info.fingerprint}",
+        selection=view.selection,
+        box="select",
         alt="Map of all heads by the distance between peak and mean; the selected ones are outlined.",
     )
     st.markdown("**Replacement values**")
@@ -230,13 +218,12 @@ def show_map() -> None:
     )
 
 
-def chosen() -> tuple[str, bool]:
+def chosen() -> tuple[str | None, bool]:
     """What on this page decides the result."""
-    return st.session_state.get("select") or "", bool(st.session_state.get("every"))
+    return text_in("select"), bool(st.session_state.get("every"))
 
 
-map_key = f"map {view.selection}"  # a new key forgets the last click, so that the same head can be clicked again
-heads = frames.head_frame(frames.head_distances(view.statistics, view.bins), shape, set(view.selection.heads))
+heads = frames.head_frame(frames.head_distances(view.statistics, view.bins), shape)
 values = frames.replaced_frame(view.statistics, view.selection, view.bins)
 seen, first_look = chosen(), iter((True,))
 with page.show_errors():

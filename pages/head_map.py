@@ -1,7 +1,8 @@
 """Head map: the effect of removing each head, one at a time, by any method and metric."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -19,11 +20,13 @@ from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
+from ablation_core.ui.boxes import put, text_box
 from ablation_core.ui.head_map import show_agreement, show_estimates, show_head
+from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 from ablation_core.ui.together.comparison import show_comparison
-from ablation_core.ui.widgets import dark_page, draw, newly_clicked
+from ablation_core.ui.widgets import dark_page
 
 ADAPTIVE = (
     "Tests all heads at planned interim looks and stops each as soon as it is significant or unlikely to become so. "
@@ -36,10 +39,9 @@ view = page.open_page("Head map", "🗺️")
 model, shape = view.model, view.model.shape
 
 
-def pick_head() -> None:
+def pick_head(mark: Mapping[str, Any]) -> None:
     """Show the clicked head beside the map."""
-    if clicked := newly_clicked("effects"):
-        st.session_state["head"] = f"{int(clicked[-1]['layer'])}.{int(clicked[-1]['head'])}"
+    put("head", f"{int(mark['layer'])}.{int(mark['head'])}")
 
 
 st.header("Effect of removing each head", anchor=False)
@@ -175,21 +177,19 @@ def show_run() -> None:
     first = frame["label"].iloc[0]
     map_column, head_column = st.columns([3, 2], gap="large")
     with head_column:
-        text = st.text_input(
+        text = text_box(
+            "head",
             "Head",
-            key="head",
-            bind="query-params",
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2; or one of its neurons: 3.2:5.",
         )
-        (layer, number), picked = one_head(text or "") or Selection.parse(first, shape).chosen[0]
+        (layer, number), picked = one_head(text) or Selection.parse(first, shape).chosen[0]
         head = f"{layer}.{number}"
         term = f"{head}:{picked[0]}" if len(picked) == 1 else head
         show_head(result, head, term, view.method, metric)
-    frame["picked"] = frame["label"] == head
     with map_column:
         most = run_charts.deepest(frame)
-        draw(
+        draw_choice(
             run_charts.effect_map,
             frame,
             title=f"{title}, by {view.method}",
@@ -199,7 +199,8 @@ def show_run() -> None:
             dark=dark_page(),
             variant=most,
             key="effects",
-            on_pick=pick_head,
+            shown={"layer": layer, "head": number},
+            choose=pick_head,
             alt=f"Map of all heads coloured by {title}; the one beside it is outlined.",
         )
         beyond = "" if most == frame["value"].abs().max() else "; the largest changes exceed it"
