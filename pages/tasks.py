@@ -25,7 +25,7 @@ from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates
 from ablation_core.ui.tasks import choice
 from ablation_core.ui.tasks import head as parts
-from ablation_core.ui.widgets import as_tables, dark_page, single_choice
+from ablation_core.ui.widgets import as_tables, choose_metric, dark_page
 
 COMPARED = ("zero", "mean", "mean-positional", "peak", "resample-dataset", "counterfactual")
 
@@ -50,14 +50,9 @@ names = parts.measured_names(usable_methods(data, model.modality), COMPARED, vie
 if view.method not in names:
     st.info(f"{view.method} is learned for each selection, or this task has no source for it. Choose another method.")
     st.stop()
-metric = single_choice(
-    st.pills,
-    "Metric",
-    [one.name for one in metrics_of(data)],
-    default=main_metric(one.name for one in metrics_of(data)).name,
-    key="task_metric",
-    help="What the colours show. Red: the model gets worse; blue: it gets better.",
-)
+offered = [one.name for one in metrics_of(data)]
+colours = "What the colours show. Red: the model gets worse; blue: it gets better."
+metric = choose_metric(st.pills, offered, main_metric(offered).name, "task_metric", colours)
 row = METRICS[metric]
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins, positions=chosen.positions)
 described = describe_work(model, data, view.statistics, view.bins, chosen.positions)

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import streamlit as st
 
+from ablation_core.engine.metrics import METRICS
 from ablation_core.ui import boxes
 from ablation_core.ui.widgets import BROUGHT
 
@@ -39,14 +40,19 @@ def _switch(values: list[str]) -> bool:
     return {"true": True, "false": False}[values[-1]]
 
 
+def _metric(values: list[str]) -> str:
+    """By its label, as its pills have it, or by its name, as addresses of earlier versions have it."""
+    return {word: one.name for one in METRICS.values() for word in (one.name, one.label)}[values[-1]]
+
+
 # How each is read from an address, as its widget has it.
 SETTINGS: dict[str, Callable[[list[str]], Setting]] = {
     "model": _word, "text": _word, "images": _word, "labelled": _word, "predictions": _number, "method": _word,
     "bins": _number, "projector": _switch,
-    "metric": _word, "every": _switch,  # Ablate
+    "metric": _metric, "every": _switch,  # Ablate
     "methods": _words, "adaptive": _switch, "one": _word, "other": _word, "compare": _switch, "with": _word,  # Head map
     "seeds": _word, "step": _number, "whole": _switch,  # Pruning curves
-    "task": _word, "prompts": _number, "positions": _word, "task_metric": _word,  # Tasks
+    "task": _word, "prompts": _number, "positions": _word, "task_metric": _metric,  # Tasks
     "results": _words,  # Saved results
     "list": _word, "shown": _word, "density": _word, "log": _switch, "beside": _word, "odd": _word,  # Distributions
     "prompt": _word, "gaps": _word,  # typed prompts
@@ -55,7 +61,9 @@ SETTINGS: dict[str, Callable[[list[str]], Setting]] = {
     "toy-distance": _decimal,  # Learn
 }  # fmt: skip
 # What a choice was called in addresses that people have kept: (parameter, old value) → new value.
-_OLD_VALUES = {("odd", "unsure peak"): "uncertain peak", ("odd", "second mode"): "second hump"}
+_OLD_VALUES = {("odd", "unsure peak"): "uncertain peak", ("odd", "second mode"): "second hump"} | {
+    (box, name): name for box in ("metric", "task_metric") for name in METRICS
+}
 _KEPT, _PAGE = "settings", "page that keeps its settings"
 
 

@@ -11,6 +11,7 @@ import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.chart_cache import chart_spec
 from ablation_core.ui import boxes
@@ -103,6 +104,14 @@ def single_choice(
     """
     chosen = widget(label, options, default=default, key=key, help=help, bind="query-params", required=True, **looks)
     return chosen or default
+
+
+def choose_metric(
+    widget: Callable[..., Any], names: Sequence[str], default: str, key: str, help: str, **looks: Any
+) -> str:
+    """The choice of a metric by its label; returns its name."""
+    label = {name: METRICS[name].label for name in names}.__getitem__
+    return single_choice(widget, "Metric", names, default=default, key=key, help=help, format_func=label, **looks)
 
 
 def page_link(page: str, label: str, params: Mapping[str, str | list[str]], icon: str | None = "➡️") -> None:
