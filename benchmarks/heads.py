@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from ablation_core import direct_effects, head_scores, load_data, load_model, writes
-from ablation_core.data.dataset import DEFAULT_DATA, Data
+from ablation_core.data.dataset import Data
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.errors import ModelError
 from ablation_core.heads.attention import layer_patterns
 from ablation_core.heads.examples import LayerValues

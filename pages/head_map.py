@@ -1,7 +1,8 @@
 """Head map: the effect of removing each head, one at a time, by any method and metric."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -16,16 +17,18 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep import SweepSpec
 from ablation_core.runs.sweep_result import SweepResult, empty_sweep, kept_sweeps
 from ablation_core.runs.units import describe_work
-from ablation_core.selection import Selection
+from ablation_core.selection import Head, Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
+from ablation_core.ui.boxes import put, text_box
 from ablation_core.ui.head_map import show_agreement, show_estimates, show_head
 from ablation_core.ui.head_scores import choose_colour, score_columns, show_score_map, show_score_scatter
+from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 from ablation_core.ui.together.comparison import show_comparison
-from ablation_core.ui.widgets import dark_page, draw, newly_clicked
+from ablation_core.ui.widgets import dark_page
 
 ADAPTIVE = (
     "Tests all heads at planned interim looks and stops each as soon as it is significant or unlikely to become so. "
@@ -41,14 +44,14 @@ view = page.open_page("Head map", "🗺️")
 model, shape = view.model, view.model.shape
 
 
-def show(head: str) -> None:
-    """Show a head beside the map."""
-    st.session_state["head"] = head
+def pick_head(mark: Mapping[str, Any]) -> None:
+    """Show the clicked head beside the map."""
+    put("head", f"{int(mark['layer'])}.{int(mark['head'])}")
 
 
-def pick_head() -> None:
-    if clicked := newly_clicked("effects"):
-        show(f"{int(clicked[-1]['layer'])}.{int(clicked[-1]['head'])}")
+def pick_point(mark: Mapping[str, Any]) -> None:
+    """The same, for a point of a scatter."""
+    put("head", str(mark["label"]))
 
 
 st.header("Effect of removing each head", anchor=False)
@@ -161,10 +164,10 @@ def marks_caption(layers: int, heads: int) -> str:
     return "Dot: significant (FDR 5 %). Ring: an instant estimate, not measured yet."
 
 
-def show_effects(frame: pd.DataFrame, result: SweepResult) -> None:
+def show_effects(frame: pd.DataFrame, result: SweepResult, head: Head) -> None:
     """The map of effects; the head beside it is outlined."""
     most = run_charts.deepest(frame)
-    draw(
+    draw_choice(
         run_charts.effect_map,
         frame,
         title=f"{title}, by {view.method}",
@@ -174,7 +177,8 @@ def show_effects(frame: pd.DataFrame, result: SweepResult) -> None:
         dark=dark_page(),
         variant=most,
         key="effects",
-        on_pick=pick_head,
+        shown={"layer": head[0], "head": head[1]},
+        choose=pick_head,
         alt=f"Map of all heads coloured by {title}; the one beside it is outlined.",
     )
     beyond = "" if most == frame["value"].abs().max() else "; the largest changes exceed it"
@@ -207,30 +211,28 @@ def show_run() -> None:
     first = frame["label"].iloc[0]
     map_column, head_column = st.columns([3, 2], gap="large")
     with head_column:
-        text = st.text_input(
+        text = text_box(
+            "head",
             "Head",
-            key="head",
-            bind="query-params",
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2; or one of its neurons: 3.2:5.",
         )
-        (layer, number), picked = one_head(text or "") or Selection.parse(first, shape).chosen[0]
+        (layer, number), picked = one_head(text) or Selection.parse(first, shape).chosen[0]
         head = f"{layer}.{number}"
         term = f"{head}:{picked[0]}" if len(picked) == 1 else head
         show_head(result, head, term, view.method, metric)
-    frame["picked"] = frame["label"] == head
     with map_column:
         scored = choose_colour(view, data)
         if scored:
-            show_score_map(view, data, *scored, head, show)
+            show_score_map(view, data, *scored, (layer, number), pick_head)
         else:
-            show_effects(frame, result)
+            show_effects(frame, result, (layer, number))
     with st.expander("Table of all heads"):
         table = head_table(frame).rename(columns={"value": title})
         table = score_columns(table, *scored) if scored else table
         st.dataframe(table, hide_index=True, width="stretch", row_height=28, placeholder="–")
     if scored:
-        show_score_scatter(view, *scored, result, estimated, metric, head, show)
+        show_score_scatter(view, *scored, result, estimated, metric, head, pick_point)
     show_agreement(result, metric)
     counted = instant.predictions(store.get(estimate_key))
     show_estimates(result, estimated, neurons, head, term, view.method, metric, counted, no_estimate())

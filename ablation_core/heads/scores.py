@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.data.dataset import Batch, Data, ordinary_tokens, special_tokens
+from ablation_core.data.dataset import Batch, Data
 from ablation_core.data.user_input import text_inputs
 from ablation_core.engine.forward import first_row, on_device, run_blocks
 from ablation_core.errors import DataError
 from ablation_core.heads.kinds import SCORES, Score, Seen
 from ablation_core.heads.observe import observe_attention
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import known_tokens
+from ablation_core.models.tokenizer import known_tokens, ordinary_tokens, special_tokens
 from ablation_core.selection import Head
 from ablation_core.stats.intervals import FEWEST_SEQUENCES, Interval, mean_intervals
 from ablation_core.storage import as_number

@@ -7,9 +7,10 @@ from typing import Any
 from ablation_core.activations.collect import StatisticsRun, compute_statistics
 from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, missing_statistics
 from ablation_core.activations.statistics import Statistics
-from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data, checked_seed
+from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.data.load import load_data
 from ablation_core.data.positions import Positions
+from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import DataError, ModelError, StatisticsError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.methods.registry import Method, choose_methods

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,11 @@ from ablation_core.report.heads.frames import head_scatter_frame
 from ablation_core.report.heads.sentences import score_sentence
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.sweep_result import SweepResult
+from ablation_core.selection import Head
 from ablation_core.ui.computed import computed_scores
+from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.sidebar import View
-from ablation_core.ui.widgets import dark_page, draw, newly_clicked
+from ablation_core.ui.widgets import dark_page
 
 if TYPE_CHECKING:
     from ablation_core.data.dataset import Data
@@ -56,26 +58,22 @@ def choose_colour(view: View, data: Data) -> tuple[Score, HeadScores] | None:
 
 
 def show_score_map(
-    view: View, data: Data, score: Score, scores: HeadScores, head: str, pick: Callable[[str], None]
+    view: View, data: Data, score: Score, scores: HeadScores, head: Head, choose: Callable[[Mapping[str, Any]], None]
 ) -> None:
     """Every head coloured by a score; a click picks a head."""
     values, shape = _values(scores, score), view.info.shape
-    layer, number = map(int, head.split("."))
+    layer, number = head
     title = f"{score.label}{f', {score.unit}' if score.unit else ''}"
-
-    def picked() -> None:
-        if clicked := newly_clicked(_MAP):
-            pick(f"{int(clicked[-1]['layer'])}.{int(clicked[-1]['head'])}")
-
-    draw(
+    draw_choice(
         charts.head_map,
-        frames.head_frame(values, shape, {(layer, number)}),
+        frames.head_frame(values, shape),
         title=title,
         dark=dark_page(),
         variant=(shape, title),
         key=_MAP,
-        on_pick=picked,
-        alt=f"Map of all heads coloured by their score {score.label}; head {head} is outlined.",
+        shown={"layer": layer, "head": number},
+        choose=choose,
+        alt=f"Map of all heads coloured by their score {score.label}; head {layer}.{number} is outlined.",
     )
     count = f"{len(scores.per_sequence[score.name]):,}"
     unit = "images" if view.info.modality == "vision" else "sequences"
@@ -85,7 +83,7 @@ def show_score_map(
 
 def show_score_scatter(
     view: View, score: Score, scores: HeadScores, result: SweepResult, estimates: HeadEstimates, metric: str, head: str,
-    pick: Callable[[str], None],
+    choose: Callable[[Mapping[str, Any]], None],
 ) -> None:  # fmt: skip
     """The score of each head against the change without it, by any method.
 
@@ -104,20 +102,16 @@ def show_score_scatter(
     changes = run_frames.map_frame(result, method, metric, None, estimates if method == view.method else None)
     effects = dict(zip(changes["label"], changes["value"], strict=True))
     frame = head_scatter_frame(_values(scores, score), effects, head)
-
-    def picked() -> None:
-        if clicked := newly_clicked(_SCATTER):
-            pick(str(clicked[-1]["label"]))
-
     sentence = score_sentence(score.label, row.noun, method, frame)
     st.markdown(sentence)
-    draw(
+    draw_choice(
         scatter.head_scatter,
         frame,
         across=f"{score.label}{f', {score.unit}' if score.unit else ''}",
         up=f"{row.change_heading}, by {method}",
         key=_SCATTER,
-        on_pick=picked,
+        shown={"label": head},
+        choose=choose,
         variant=(score.name, metric, method),
         alt=f"{len(frame)} heads: {score.label} against {row.change_heading} by {method}. {sentence}",
     )

@@ -124,7 +124,7 @@ def test_two_data_sets_are_shares_on_the_same_scale() -> None:
 
 
 def test_by_position_is_a_plain_loop_over_sequences(bundled_model: LoadedModel) -> None:
-    from ablation_core.data.dataset import DEFAULT_DATA
+    from ablation_core.data.references import DEFAULT_DATA
 
     model = bundled_model
     data = load_data(DEFAULT_DATA[model.modality], model, 300, seq_len=20, batch_size=4, split="statistics")

@@ -25,8 +25,8 @@ from ablation_core import bundled, load_model
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import list_statistics, load_statistics, save_statistics
 from ablation_core.data import user_input
-from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.data.load import load_data
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.errors import AblationError, ModelError, SelectionError, StatisticsError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.pruning import read_seeds

@@ -13,7 +13,7 @@ from ablation_core.selection import Selection
 from ablation_core.ui.page import asks_for_distributions
 from ablation_core.ui.shared import shared_ablations, shared_model
 from tests.conftest import ROOT
-from tests.ui.test_pages import HEAVY, charts, pages_html, text_of
+from tests.ui.test_pages import HEAVY, box, charts, pages_html, text_of
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 CARDS = ("looks", "scores", "examples", "writes")
@@ -72,10 +72,10 @@ def test_a_head_is_answered_without_a_click_and_every_card_opens(model: str) -> 
 def test_a_head_picked_elsewhere_is_shown_and_cards_stay_shut() -> None:
     at = opened(model="opt-mini", select="4.2", method="mean")
     assert not at.exception and "**Head 4.2 hardly matters**" in text_of(at) and len(charts(at)) == 3
-    at.text_input(key="select").set_value("1.3:5 2.0").run()
+    box(at, "select").set_value("1.3:5 2.0").run()
     assert not at.exception and "Head 1.3" in text_of(at) and len(charts(at)) == 3
     assert '"title": "activation of neuron 1.3:5"' in str(charts(at)).replace("'", '"'), "the neuron asked for"
-    at.text_input(key="select").set_value("").run()
+    box(at, "select").set_value("").run()
     assert not at.exception and "**Pick a head**" in text_of(at)
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablation_core.data.pairs import Pair
 from ablation_core.data.tasks import agreement, facts, greater_than, induction, ioi
+from ablation_core.data.tasks.pairs import Pair
 from ablation_core.models.loaded import LoadedModel
 
 Draw = Callable[[LoadedModel, np.random.Generator], Iterator[Pair]]
