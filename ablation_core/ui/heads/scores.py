@@ -19,7 +19,7 @@ from ablation_core.report.heads.sentences import score_sentence
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.selection import Head
-from ablation_core.ui.computed import computed_scores
+from ablation_core.ui.heads.computed import computed_scores
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.widgets import dark_page
