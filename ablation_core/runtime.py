@@ -12,14 +12,19 @@ beyond `KEPT_FREE` is handed back when it ends. The environment variable `ABLATI
 milliseconds before it sleeps. A pass of a small model waits thousands of times; where a browser or another computation
 wants a core too, the thread waited for does not run while the other spins, and a pass takes many times as long. A short
 spin costs a few per cent on an idle machine (`python -m benchmarks.contention` measures both).
+
+**Cycles are looked for less often.** torch and transformers leave a million objects that stay, and Python's collector walks
+them again and again while they are imported: a second of processor time before a first answer, half of it needless.
 """
 
 import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
 
 SPINS = "1000"
+NEW_OBJECTS = 10_000  # between two searches for cycles; Python's own 700 suits small programs
 _SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # whoever runs this has decided
 KEPT_FREE = 1 << 30
 LARGEST = 1 << 28
@@ -78,6 +83,7 @@ def prepare_process() -> None:
     """What the app and the command line ask for, before torch is loaded."""
     limit_openmp_spin()
     keep_freed_memory()
+    gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
 
 
 def limit_openmp_spin() -> None:

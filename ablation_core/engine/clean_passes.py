@@ -234,7 +234,7 @@ def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int,
         skip_blocks(model, clean_pass.outputs[:first]),
         skip_attention(shortcut, z),
         replace_z(model, replacements),
-        record_outputs(model.blocks[first:]) as outputs,
+        record_outputs(model, first) as outputs,
     ):
         run_blocks(model, batch)
     return [*clean_pass.outputs[:first], *outputs]

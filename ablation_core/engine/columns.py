@@ -100,7 +100,7 @@ def run_columns(
         skip_blocks(model, before),
         skip_attention(shortcut, None if z is None else repeated(_at(z, columns), times)),
         replace_z(model, each_by_itself(here)),
-        record_outputs(model.blocks[first:]) as found,
+        record_outputs(model, first) as found,
     ):
         base: Any = model.module.base_model
         base(**inputs, **cached(model, column_cache(known.pairs, columns)))

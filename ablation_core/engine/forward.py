@@ -54,7 +54,7 @@ def record(model: LoadedModel, batch: Batch, z_values: bool = True, keys_values:
     cache = prefix.empty_cache() if may_cache else None
     with model.lock:
         wanted = _shortcuts(model, batch) if z_values else []
-        with capture_z(model, wanted) as captured, record_outputs(model.blocks) as outputs:
+        with capture_z(model, wanted) as captured, record_outputs(model) as outputs:
             run_blocks(model, batch, cache)
     pairs = prefix.keys_values(model, cache)
     usable = may_cache and prefix.takes_prefix(model, batch, outputs, pairs)
@@ -80,7 +80,7 @@ def z_values(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[in
 def run_clean_graph(model: LoadedModel, batch: Batch) -> tuple[CleanPass, list[Tensor]]:
     """A clean pass that gradients can be sent back through, and each layer's z as a place in its graph."""
     batch = on_device(batch, model)
-    with model.lock, join_z(model) as joined, record_outputs(model.blocks) as outputs:
+    with model.lock, join_z(model) as joined, record_outputs(model) as outputs:
         run_blocks(model, batch)
     return CleanPass(batch, outputs), [joined[layer] for layer in range(model.num_layers)]
 

@@ -42,7 +42,7 @@ def capture_z(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[int, T
 
     def keep_none(layer: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-            captured[layer] = hidden_of(output).detach()[..., :0]
+            captured[layer] = hidden_of(_side_by_side(model, output)).detach()[..., :0]
 
         return hook
 
@@ -68,7 +68,7 @@ def join_z(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
 
     def join_none(layer: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-            joined[layer] = hidden_of(output).detach()[..., :0].requires_grad_()
+            joined[layer] = hidden_of(_side_by_side(model, output)).detach()[..., :0].requires_grad_()
 
         return hook
 
@@ -102,14 +102,15 @@ def replace_z(model: LoadedModel, replacements: Mapping[int, Replace]) -> Iterat
 
 
 @contextmanager
-def record_outputs(blocks: Iterable[nn.Module]) -> Iterator[list[Any]]:
-    """Collect the blocks' outputs, in whatever form the family gives them, in the order in which they run."""
+def record_outputs(model: LoadedModel, first: int = 0) -> Iterator[list[Any]]:
+    """Collect the outputs of the blocks from the `first` on, in whatever form the family gives them, in the order in which
+    they run; several residual streams side by side."""
     outputs: list[Any] = []
 
     def keep(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        outputs.append(output)
+        outputs.append(_side_by_side(model, output))
 
-    with hooked((block, keep) for block in blocks):
+    with hooked((block, keep) for block in model.blocks[first:]):
         yield outputs
 
 
@@ -121,7 +122,7 @@ def skip_blocks(model: LoadedModel, outputs: Sequence[Any]) -> Iterator[None]:
     what it does between blocks and behind them stay its own code.
     """
     with ExitStack() as stack:
-        for block, output in zip(model.blocks, outputs, strict=False):
+        for block, output in zip(model.blocks, (_streams(model, output) for output in outputs), strict=False):
             stack.enter_context(forward_replaced(block, lambda *args, output=output, **kwargs: output))
         yield
 
@@ -143,3 +144,15 @@ def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator
 def hidden_of(output: Any) -> Tensor:
     """The hidden states (batch, position, width) of a block's output, whatever form its family gives it."""
     return output[0] if isinstance(output, tuple | list) else output
+
+
+def _side_by_side(model: LoadedModel, output: Any) -> Any:
+    """A block's output as the engine has it: (streams, batch, position, width) becomes (batch, position, streams * width)."""
+    return output if model.streams == 1 else hidden_of(output).permute(1, 2, 0, 3).flatten(2)
+
+
+def _streams(model: LoadedModel, output: Any) -> Any:
+    """The same as the block gives it."""
+    if model.streams == 1:
+        return output
+    return hidden_of(output).unflatten(2, (model.streams, -1)).permute(2, 0, 1, 3).contiguous()

@@ -52,10 +52,12 @@ def find_shortcuts(model: LoadedModel, run: Callable[[], None]) -> list[Shortcut
     Args:
         run: runs the clean model's blocks on some input. It is called twice.
     """
+    if model.streams > 1:
+        return [None] * model.num_layers
     watches = [_Watch(block, projection) for block, projection in zip(model.blocks, model.projections, strict=True)]
     try:
         with torch.inference_mode(False), torch.no_grad():
-            with hooked(hook for watch in watches for hook in watch.hooks()), record_outputs(model.blocks) as outputs:
+            with hooked(hook for watch in watches for hook in watch.hooks()), record_outputs(model) as outputs:
                 run()
             found = [watch.found() for watch in watches]
             with ExitStack() as stack:

@@ -139,7 +139,7 @@ class HeadScoresRun:
 
     def __init__(self, model: LoadedModel, data: Data, seed: int | None = None) -> None:
         self.model, self.data, self.seed = model, data, data.seed if seed is None else seed
-        self._chosen = [score for score in SCORES.values() if _makes_sense(score, model)]
+        self._chosen = scores_for(model)
         self._found: dict[str, list[np.ndarray]] = {score.name: [] for score in self._chosen}
         self._repeated = repeated_tokens(model, data, self.seed) if model.modality == "causal" else None
         self.steps_done = 0
@@ -183,6 +183,11 @@ class HeadScoresRun:
         if not done:
             raise DataError("Nothing has been scored yet; run at least one step.")
         return HeadScores(done, self.seed)
+
+
+def scores_for(model: LoadedModel) -> list[Score]:
+    """The rows of `SCORES` that make sense for a model."""
+    return [score for score in SCORES.values() if _makes_sense(score, model)]
 
 
 def _makes_sense(score: Score, model: LoadedModel) -> bool:

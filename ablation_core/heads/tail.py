@@ -120,7 +120,7 @@ def residual_paths(model: LoadedModel, batch: Batch) -> list[Tensor]:
     """
     batch = on_device(first_row(batch), model)
     with torch.inference_mode(False), torch.enable_grad(), model.lock, _only_residuals(model) as written:
-        with record_outputs(model.blocks[-1:]) as outputs:
+        with record_outputs(model, model.num_layers - 1) as outputs:
             run_blocks(model, batch)
         last = hidden_of(outputs[-1])
         usable = last.requires_grad and all(one.numel() == last.numel() for one in written)

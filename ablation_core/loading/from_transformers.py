@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ablation_core import bundled
 from ablation_core.errors import ModelError
 from ablation_core.loading.adapters import Adapter, merge_adapter
+from ablation_core.loading.bundled_weights import read_bundled
 from ablation_core.loading.checkpoint import check_keys, check_library, plain_flags
 from ablation_core.loading.door.remembered import DoorMemory, pass_door
 from ablation_core.loading.images.packed_patches import read_pixels
@@ -119,6 +121,8 @@ def _read(
     loader = AutoModelForZeroShotImageClassification if wanted.classes is not None else loaders[modality]
     if type(config) not in loader._model_mapping:  # a part of a larger family, which is saved by a class of its own
         loader = _saved_class(config) or loader
+    if ref in bundled.NAMES and wanted.device is not None:
+        return read_bundled(source, loader, config, wanted.dtype)
     module, read = loader.from_pretrained(source, config=config, dtype=wanted.dtype, **options)
     brought = adapter.whole if adapter else {}
     read["missing_keys"] = set(read["missing_keys"]) - set(brought)

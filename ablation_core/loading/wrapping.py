@@ -49,7 +49,9 @@ def wrap_transformers(
         found = find_structure(module, family, modality, row, inputs, lambda batch: module(**batch, **extra))
     else:
         found = remembered
-    model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
+    model = LoadedModel(
+        ref, module, found.architecture, found.shape, found.blocks, found.projections, streams=found.streams
+    )
     if reader is not None:
         model.to_pixels, model.labels = reader
     if modality == "text-classification":
@@ -106,6 +108,8 @@ def wrap_timm(ref: str, module: Any, known: Checked | None = None) -> tuple[Load
         found = find_structure(module, family, "vision", row, inputs, lambda batch: module(**batch))
     else:
         found = remembered
-    model = LoadedModel(ref, module, found.architecture, found.shape, found.blocks, found.projections)
+    model = LoadedModel(
+        ref, module, found.architecture, found.shape, found.blocks, found.projections, streams=found.streams
+    )
     model.to_pixels, model.labels = to_pixels, tuple(names)
     return model, remembered is not None

@@ -66,25 +66,28 @@ def half_sample_mode(statistics: Statistics, bins: int) -> np.ndarray:
 def _shortest_halves(below: np.ndarray) -> np.ndarray:
     """For each row of cumulative counts at the fine edges, the middle of the last of the shortest halves, in bins."""
     rows, edges = below.shape
-    row, edge = np.arange(rows), np.arange(edges)
+    row = np.arange(rows)
     left, right = np.zeros(rows, dtype=int), np.full(rows, edges - 1)
     # One long increasing line of all rows finds every edge's partner in a single search.
     offset = np.concatenate([[0.0], np.cumsum(below[:, -1] + 1)[:-1]])
     line = (below + offset[:, None]).ravel()
     for _ in range(_HALVINGS):
         half = np.ceil((below[row, right] - below[row, left]) / 2)
-        partner = np.searchsorted(line, (below + (offset + half)[:, None]).ravel()).reshape(rows, edges)
+        # Only the edges within what is left: each halving looks at fewer.
+        edge = np.minimum(left[:, None] + np.arange((right - left).max() + 1), edges - 1)
+        begun = np.take_along_axis(below, edge, 1)
+        partner = np.searchsorted(line, (begun + (offset + half)[:, None]).ravel()).reshape(edge.shape)
         partner -= (row * edges)[:, None]
-        inside = (edge >= left[:, None]) & (partner <= right[:, None])
-        length = np.where(inside, partner - edge, edges)
+        length = np.where(partner <= right[:, None], partner - edge, edges)
         shortest = length.min(1)
         # Of equally short halves the fullest, and of those the lowest.
-        held = np.take_along_axis(below, np.minimum(partner, edges - 1), 1) - below
-        best = np.where(length == shortest[:, None], held, -1.0).argmax(1)
+        held = np.take_along_axis(below, np.minimum(partner, edges - 1), 1) - begun
+        place = np.where(length == shortest[:, None], held, -1.0).argmax(1)
+        best = left + place
         shrinks = (half > 0) & (shortest < right - left)
         if not shrinks.any():
             break
-        left, right = np.where(shrinks, best, left), np.where(shrinks, partner[row, best], right)
+        left, right = np.where(shrinks, best, left), np.where(shrinks, partner[row, place], right)
     return (left + right) / 2
 
 

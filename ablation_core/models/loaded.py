@@ -61,6 +61,7 @@ class LoadedModel:
         resumes: whether a pass may begin at any block; not where later blocks read what earlier ones left elsewhere.
         takes_prefix, takes_columns: whether a pass may begin in the middle of a sequence, and of each sequence elsewhere; None
             until it is tried (`prefix.py`).
+        streams: how many residual streams its blocks hand on, (streams, batch, position, width); the engine has them side by side.
         one_image: whether what follows some blocks needs no more than one image of a batch, as it goes by the blocks' outputs
             alone; not where it asks the input for its size.
         lock: hold it while hooks are on; several sessions may share the model.
@@ -92,6 +93,7 @@ class LoadedModel:
     takes_prefix: bool | None = None
     takes_columns: bool | None = None
     one_image: bool = True
+    streams: int = 1
 
     @property
     def family(self) -> str:

@@ -34,7 +34,8 @@ class Layer:
         reader: the name of the first linear map that reads them; empty where none does.
         slices: into how many equal, independent slices its input falls, one per head; 0 where they are not independent.
         mixer: the class of what stands in the attention's place, for a sentence.
-        runs: how often the block ran, and its linear map.
+        runs, reader_runs: how often the block ran, and its linear map.
+        streams: how many residual streams it hands on.
     """
 
     heads: int
@@ -43,6 +44,7 @@ class Layer:
     mixer: str
     runs: int = 1
     reader_runs: int = 1
+    streams: int = 1
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ class _Watch:
         self._attended: set[str] = set()
         self._reader: dict[str, tuple[str, Tensor]] = {}
         self._runs: dict[str, int] = dict.fromkeys(heads, 0)
+        self._streams: dict[str, int] = {}
         self._linear_runs: dict[tuple[str, str], int] = {}
         self._generator = torch.Generator().manual_seed(0)
 
@@ -233,6 +236,9 @@ class _Watch:
         def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> Any:
             self._runs[name] += 1
             hidden = output[0] if isinstance(output, tuple | list) else output
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[1] == self.rows != output.shape[0]:
+                self._streams[name] = output.shape[0]
+                return output[:, :1].expand_as(output).clone()
             if not isinstance(hidden, Tensor) or hidden.shape[0] != self.rows:
                 found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
                 raise ModelError(
@@ -247,11 +253,10 @@ class _Watch:
     def layer(self, name: str, block: nn.Module) -> Layer:
         reader, z = self._reader.get(name, ("", None))
         if z is None:
-            return Layer(self.heads[name], "", 0, _mixer(block), self._runs[name], 0)
+            return Layer(self.heads[name], "", 0, _mixer(block), self._runs[name], 0, self._streams.get(name, 1))
         slices = independent_slices(z, self.tried(name), self.heads[name])
-        return Layer(
-            self.heads[name], reader, slices, _mixer(block), self._runs[name], self._linear_runs[(name, reader)]
-        )
+        runs = self._runs[name], self._linear_runs[(name, reader)]
+        return Layer(self.heads[name], reader, slices, _mixer(block), *runs, self._streams.get(name, 1))
 
 
 def _changes(by_row: Tensor) -> Tensor:

@@ -45,12 +45,14 @@ class Structure:
 
     Attributes:
         blocks, projections: one projection per block; a `NoHeads` where a block has no attention heads.
+        streams: how many residual streams each block hands on.
     """
 
     architecture: Architecture
     shape: ModelShape
     blocks: list[nn.Module]
     projections: list[nn.Module]
+    streams: int = 1
 
 
 def known_architecture(family: str, is_encoder_decoder: bool = False) -> Architecture | None:
@@ -165,6 +167,9 @@ def find_structure(
             found.append(block.get_submodule(layer.reader))
         else:
             found.append(NoHeads(layer.mixer))
+    streams = {layer.streams for layer in layers}
+    if len(streams) > 1:
+        raise ModelError(f"The blocks of this {family} model hand on different numbers of residual streams.")
     weights = [id(one.weight) for one in found if not isinstance(one, NoHeads)]  # modules may differ, and share them
     if len(set(weights)) < len(weights):
         raise ModelError(
@@ -174,7 +179,7 @@ def find_structure(
     readers = dict.fromkeys(layer.reader for layer in layers if layer.heads)
     slices = tuple(layer.slices if layer.heads else 0 for layer in layers)
     architecture = Architecture(family, modality, blocks_at, " or ".join(readers), verified=False)
-    return Structure(architecture, shape_of(slices, [input_width(one) for one in found]), blocks, found)
+    return Structure(architecture, shape_of(slices, [input_width(one) for one in found]), blocks, found, *streams)
 
 
 def _some(heads: tuple[int, ...]) -> str:

@@ -22,7 +22,7 @@ from ablation_core.server.jobs import Job
 from ablation_core.server.turns import FairLock
 from ablation_core.storage import CACHE
 from ablation_core.ui.shared import shared_jobs
-from ablation_core.ui.widgets import single_choice
+from ablation_core.ui.widgets import choose_metric
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -41,7 +41,7 @@ def me() -> str:
 
 def choose_measure(names: Sequence[str], help: str) -> str:
     """The choice of the metric that is drawn."""
-    return single_choice(st.pills, "Metric", names, default="loss", key="metric", help=help, wrap=True)
+    return choose_metric(st.pills, names, "loss", "metric", help, wrap=True)
 
 
 def choose_methods(usable: Sequence[str], help: str, more: DeltaGenerator) -> list[str]:

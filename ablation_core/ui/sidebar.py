@@ -26,6 +26,7 @@ from ablation_core.models.info import Modality, ModelInfo, predicts_class
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
 from ablation_core.ui import statistics_job
+from ablation_core.ui.boxes import put, text_box, text_in
 from ablation_core.ui.glance.known import known_effects
 from ablation_core.ui.shared import find_shared_statistics, is_loaded, known_model_info, shared_model, shared_statistics
 
@@ -219,11 +220,10 @@ def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tu
 
 def _choose_selection(info: ModelInfo, data_ref: str, statistics: Statistics, main: DeltaGenerator) -> Selection:
     usual = str(_usual_head(info, data_ref, statistics))
-    text = st.text_input(
+    text = text_box(
+        "select",
         "Ablated heads and neurons",
-        value=usual,
-        key="select",
-        bind="query-params",
+        usual,
         help=as_markdown(
             "3.2 is head 2 of layer 3; 3.2:0-7,12 are neurons of it; 3.* is a layer; *.* is everything. "
             "Separate several by spaces."
@@ -231,7 +231,7 @@ def _choose_selection(info: ModelInfo, data_ref: str, statistics: Statistics, ma
     )
     name = f"selection in {info.ref}"
     selection = _last_usable(
-        "select", name, text or "", lambda typed: Selection.parse(typed, info.shape), main,
+        "select", name, text, lambda typed: Selection.parse(typed, info.shape), main,
         usual=usual,
     )  # fmt: skip
     _chips(selection)
@@ -248,7 +248,7 @@ def _undo(selection: Selection, info: ModelInfo) -> None:
 
     def undo() -> None:
         past.pop()
-        st.session_state["select"] = past[-1]
+        put("select", past[-1])
 
     before = as_markdown(past[-2] or "nothing selected") if len(past) > 1 else ""
     st.button(
@@ -296,16 +296,9 @@ def _remember_switch() -> None:
 def _carry_selection_over(info: ModelInfo) -> None:
     """After the model was switched: what was selected in this one before; else what fits of the present selection; else
     the model's usual one, and the head on show likewise."""
-    state = st.session_state
-    for key, usual in (("select", None), ("neuron", "0.0")):
-        text = state.get(f"last usable selection in {info.ref}") if key == "select" else None
-        if text is None:
-            text = fitting(state.get(key) or "", info.shape) or usual
-        if text is None:
-            state.pop(key, None)
-            st.query_params.pop(key, None)
-        else:
-            state[key] = text
+    remembered = st.session_state.get(f"last usable selection in {info.ref}")
+    for box, text in (("select", remembered), ("neuron", None)):
+        put(box, text if text is not None else fitting(text_in(box) or "", info.shape) or None)
 
 
 def fitting(text: str, shape: ModelShape) -> str:
@@ -345,9 +338,10 @@ def _chips(selection: Selection) -> None:
         return
 
     def keep() -> None:
-        st.session_state["select"] = " ".join(st.session_state[key])
+        if text_in("select") == drawn:  # else the chips are of a selection before, which the browser still reports
+            put("select", " ".join(st.session_state[key]))
 
-    key = f"chips {selection}"
+    key, drawn = f"chips {selection}", text_in("select")
     st.pills(
         f"{len(selection):,} neuron{'s' * (len(selection) != 1)} · click to remove",
         terms,

@@ -128,7 +128,7 @@ def test_replacing_by_what_is_there_changes_no_bit(model: LoadedModel) -> None:
 
 
 def test_outputs_are_recorded_in_the_order_of_the_blocks(model: LoadedModel) -> None:
-    with record_outputs(model.blocks) as every, record_outputs(model.blocks[1:]) as later:
+    with record_outputs(model) as every, record_outputs(model, 1) as later:
         assert model.module(INPUT).flatten().tolist() == OUTPUTS[-1]
     assert [output.flatten().tolist() for output in every] == OUTPUTS
     assert [output.flatten().tolist() for output in later] == OUTPUTS[1:]
@@ -158,7 +158,7 @@ CONTEXTS: dict[str, Callable[[LoadedModel], AbstractContextManager]] = {
     "capture": lambda model: capture_z(model, range(3)),
     "join": join_z,
     "replace": lambda model: replace_z(model, dict.fromkeys(range(3), torch.zeros_like)),
-    "record": lambda model: record_outputs(model.blocks),
+    "record": lambda model: record_outputs(model),
     "skip": lambda model: skip_blocks(model, [INPUT, INPUT]),
 }
 

@@ -69,7 +69,7 @@ def zeroed(model: LoadedModel, layer: int, head: int, start: int) -> Iterator[No
 
 @torch.inference_mode()
 def whole(model: LoadedModel, batch: Batch, layer: int, head: int) -> list[Tensor]:
-    with zeroed(model, layer, head, START), record_outputs(model.blocks) as outputs:
+    with zeroed(model, layer, head, START), record_outputs(model) as outputs:
         run_blocks(model, batch)
     return list(map(hidden_of, outputs))
 
@@ -111,7 +111,7 @@ def test_each_sequence_runs_its_own_last_position(model: LoadedModel) -> None:
 
     seen: list[int] = []
     for layer in range(model.num_layers):
-        with torch.inference_mode(), replace_z(model, {layer: zero_last}), record_outputs(model.blocks) as expected:
+        with torch.inference_mode(), replace_z(model, {layer: zero_last}), record_outputs(model) as expected:
             run_blocks(model, batch)
         handle = model.blocks[-1].register_forward_hook(lambda _m, _i, output: seen.append(hidden_of(output).shape[1]))
         found = ablated_outputs(model, clean_pass, {layer: zero_last}, last)

@@ -382,3 +382,21 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_said_so(tmp_path: Path) 
 def test_timm_references_without_a_model_or_network_get_a_sentence(ref: str) -> None:
     with pytest.raises(ModelError, match=r"timm knows no pretrained model|switched off"):
         load_model(ref)
+
+
+@pytest.mark.parametrize(
+    ("name", "auto"), [("opt-mini", "AutoModelForCausalLM"), ("roberta-mini", "AutoModelForMaskedLM")]
+)
+def test_a_bundled_model_is_the_one_that_transformers_reads(name: str, auto: str) -> None:
+    torch.manual_seed(0)
+    model = load_model(name, device="cpu")
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(1))  # reading changes no random state
+    expected = getattr(transformers, auto).from_pretrained(bundled.FOLDER / name, dtype=torch.float32).eval()
+    ours, theirs = model.module.state_dict(), expected.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert len(list(model.module.parameters())) == len(list(expected.parameters()))  # tied weights are one
+    ids = torch.randint(5, 1000, (2, 20))
+    with torch.inference_mode():
+        assert torch.equal(model.module(input_ids=ids).logits, expected(input_ids=ids).logits)

@@ -25,7 +25,7 @@ from ablation_core.ui import run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs, shared_maps, shared_model
 from tests.conftest import ROOT
 from tests.integration.test_load import held_elsewhere
-from tests.ui.test_pages import HEAVY, charts, text_of
+from tests.ui.test_pages import HEAVY, box, charts, text_of
 
 TWO = (METHODS["zero"], METHODS["mean"])
 
@@ -111,11 +111,11 @@ def test_every_measure_of_the_map(folder: Path) -> None:
         at.pills(key="metric").set_value(metric).run()
         assert not at.exception and not at.error
     assert "a KL above every random set's" in text_of(at)
-    at.text_input(key="head").set_value("2.2").run()
+    box(at, "head").set_value("2.2").run()
     assert "Head 2.2 by every method" in text_of(at)
     links = [link.proto for link in at.get("page_link")]
     assert {link.label for link in links} >= {"Distributions of 2.2", "Ablate 2.2"}
-    at.text_input(key="head").set_value("99.1").run()
+    box(at, "head").set_value("99.1").run()
     assert not at.exception and "no layer 99" in at.error[0].value
 
 

@@ -27,7 +27,7 @@ from ablation_core.models.loaded import LoadedModel, NoHeads, weights_digest
 from ablation_core.models.structure import Structure
 from ablation_core.storage import NUMBER_OR_NULL, matches_schema, write_atomic
 
-CHECKS = 2  # one more whenever a check at the door changes, so that all models are tried again
+CHECKS = 3  # one more whenever a check at the door changes, so that all models are tried again
 _MOST_BYTES = 1_000_000
 _MOST_FILES = 500
 _PASSING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "_commit_hash", "id2label", "label2id")
@@ -43,7 +43,7 @@ class Checked:
         mixers: of those blocks, what they have instead; empty for others.
         heads: of each block.
         blocks_at, projection_at: the paths, as `Architecture` has them.
-        special_positions, resumes, one_image, max_length: as `LoadedModel` has them.
+        special_positions, resumes, one_image, max_length, streams: as `LoadedModel` has them.
     """
 
     blocks: list[str]
@@ -56,11 +56,13 @@ class Checked:
     resumes: bool
     one_image: bool
     max_length: int | None
+    streams: int
 
 
 _SCHEMA = {
     "blocks": [str], "projections": [(str, type(None))], "mixers": [str], "heads": [int], "blocks_at": str,
     "projection_at": str, "special_positions": NUMBER_OR_NULL, "resumes": bool, "one_image": bool, "max_length": NUMBER_OR_NULL,
+    "streams": int,
 }  # fmt: skip
 
 
@@ -116,6 +118,7 @@ class DoorMemory:
             model.resumes,
             model.one_image,
             model.max_length,
+            model.streams,
         )
         try:
             write_atomic(self.path, json.dumps(asdict(found)).encode())
@@ -149,7 +152,7 @@ def rebuilt(
     ):
         return None
     architecture = row or Architecture(family, modality, found.blocks_at, found.projection_at, verified=False)
-    return Structure(architecture, shape_of(tuple(found.heads), widths), blocks, projections)
+    return Structure(architecture, shape_of(tuple(found.heads), widths), blocks, projections, found.streams)
 
 
 def pass_door(model: LoadedModel, memory: DoorMemory | None, known: Checked | None) -> None:

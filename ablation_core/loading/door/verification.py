@@ -219,7 +219,7 @@ def _check_sites(model: LoadedModel, batch: Batch, clean_pass: forward.CleanPass
                 f"{heads} heads of {model.shape.size(layer)} neurons were expected."
             )
         made, hidden = _output_width(model.projections[layer]), hidden_of(clean_pass.outputs[layer]).shape[-1]
-        if made != hidden and model.modality != "vision":
+        if made * model.streams != hidden and model.modality != "vision":
             raise ModelError(
                 f"The linear map that reads the heads of layer {layer} of {model.ref} makes {made} values, and the "
                 f"residual stream has {hidden}: it is not the attention's output projection."
