@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ablation_core.data.text_files import plain_line_ends, read_text_file
-from ablation_core.errors import DataError, first_line
+from ablation_core.data.text_files import looks_like, plain_line_ends, read_text_file
+from ablation_core.errors import DataError, a_type, first_line
 
 KINDS = ("jsonl", "csv", "parquet", "folder")
 DEFAULT_COLUMN = "text"
@@ -161,7 +161,20 @@ def _faults(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
     except Exception as error:  # a parser may fail in any way on a damaged file
-        raise DataError(f"{path} cannot be read ({first_line(error)}); it may be damaged.") from error
+        raise DataError(
+            f"{path} cannot be read ({first_line(error)}){_instead(path) or '; it may be damaged'}."
+        ) from error
+
+
+_NAMED_BY = {
+    "JSON Lines": "jsonl:", "CSV": "csv:", "tab-separated values": "csv:", "a Parquet file": "parquet:", "plain text": "text:",
+}  # fmt: skip
+
+
+def _instead(path: Path) -> str:
+    """What a file looks like that is not what its reference says, and how to name it."""
+    looks = looks_like(path)
+    return f"; it looks like {looks}: write {_NAMED_BY[looks]}{path}" if looks in _NAMED_BY else ""
 
 
 def missing_library(error: ModuleNotFoundError) -> DataError:
@@ -173,6 +186,8 @@ def missing_library(error: ModuleNotFoundError) -> DataError:
 
 def _file(table: Table, what: str) -> Path:
     path = table.path
+    if path == Path():
+        raise DataError(f"No file is named. Write {table.kind}: followed by the path of {what}.")
     if os.path.isdir(path):
         raise DataError(
             f"{path} is a folder; {table.kind}: needs {what}. For a folder of .txt files write folder:{path}."
@@ -201,12 +216,13 @@ def _record(line: str, path: Path, number: int) -> dict:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"Line {number} of {path} is not JSON ({first_line(error)}); JSON Lines has one object on each line."
+            f"Line {number} of {path} is not JSON ({first_line(error)}); JSON Lines has one object on each line"
+            f"{_instead(path) if number == 1 else ''}."
         ) from error
     if isinstance(row, list) and number == 1:
         raise DataError(f"{path} is one JSON list, not JSON Lines; write one object on each line.")
     if not isinstance(row, dict):
-        raise DataError(f"Line {number} of {path} is not an object with fields, but a {type(row).__name__}.")
+        raise DataError(f"Line {number} of {path} is not an object with fields, but {a_type(row)}.")
     return row
 
 
@@ -273,6 +289,10 @@ def folder_files(folder: Path) -> list[Path]:
     Raises:
         DataError: there is no such folder, or no text file in it.
     """
+    if os.path.isfile(folder):
+        raise DataError(f"{folder} is a file, not a folder{_instead(folder)}.")
+    if folder == Path():
+        raise DataError("No folder is named. Write folder: followed by a folder with .txt files.")
     if not os.path.isdir(folder):
         raise DataError(f"There is no folder {folder}. Write folder: followed by a folder with .txt files.")
     files = sorted(
@@ -287,7 +307,9 @@ def _check_columns(table: Table, columns: tuple[str, ...], names: Any) -> None:
     """Refuse a file that lacks a column."""
     for column in columns:
         if column not in names:
-            shown = ", ".join(map(str, list(names)[:12]))
+            if looks_like(table.path) == "JSON Lines" and table.kind == "csv":
+                raise DataError(f"{table.path} is not CSV{_instead(table.path)}.")
+            shown = ", ".join(str(name)[:60] for name in list(names)[:12])
             raise DataError(
                 f"{table.path} has no column {column!r}; it has {shown}. Write {table.kind}:{table.path}#COLUMN."
             )
