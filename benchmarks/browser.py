@@ -37,11 +37,12 @@ _PATIENCE = 90.0  # seconds until a server must answer
 
 
 @contextmanager
-def served(environment: dict[str, str] | None = None) -> Iterator[str]:
+def served(environment: dict[str, str] | None = None, page: Path = ROOT / "app.py") -> Iterator[str]:
     """A fresh `streamlit run app.py`; yields its address the moment it is up.
 
     Args:
         environment: variables beside those of this process.
+        page: another page to serve.
 
     Raises:
         TimeoutError: it does not answer.
@@ -49,7 +50,7 @@ def served(environment: dict[str, str] | None = None) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    command = [sys.executable, "-m", "streamlit", "run", str(page), "--server.headless", "true"]
     command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
     server = subprocess.Popen(command, cwd=ROOT, env=os.environ | (environment or {}), stdout=subprocess.DEVNULL)
     address, until = f"http://127.0.0.1:{port}", time.monotonic() + _PATIENCE

@@ -29,6 +29,7 @@ from ablation_core.server import access
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import page, run_controls
+from ablation_core.ui.expected import passes_of_heads, seconds_of
 from ablation_core.ui.shared import SEED, find_shared_statistics, shared_data, shared_statistics
 from ablation_core.ui.sidebar import DATA_KINDS, UPLOADED, View
 from ablation_core.ui.together.keep import keep_popover
@@ -61,13 +62,19 @@ def show_comparison(view: View) -> None:
     with page.show_errors():
         kept = 0.0 if run_controls.is_running(own) or store.get(own.name) else _look(steps())
 
+    def seconds(heads: float) -> float | None:
+        passes = passes_of_heads(view.info.shape, heads)
+        found = [seconds_of(view.model, side.data, passes) for side in (one, other)]
+        return None if None in found else sum(filter(None, found))
+
     @run_controls.watched_run(own)
     def drawn() -> None:
         found = store.get(own.name)
         words = "Continue the comparison" if kept else "Compare"
         begin = None if found else f"{words}: {sum(view.info.shape.heads)} heads on both by {view.method}"
         name = f"{view.info.ref} on {one.data.ref} and {other.data.ref}"
-        run_controls.controls(own, name, steps, begin, fair_lock(view.model))
+        left = (1 - kept) * sum(view.info.shape.heads)
+        run_controls.controls(own, name, steps, begin, fair_lock(view.model), seconds=lambda: seconds(left))
         if found is None:
             st.info("Nothing has been measured with these settings yet. Each head is saved when it is finished.")
         else:
