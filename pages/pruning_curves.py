@@ -16,6 +16,7 @@ from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_cu
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
+from ablation_core.ui.expected import seconds_of
 from ablation_core.ui.run_export_row import curve_exports
 from ablation_core.ui.shared import shared_data
 from ablation_core.ui.widgets import dark_page, draw
@@ -124,6 +125,7 @@ def show_run() -> None:
         begin if left else None,
         None if place else fair_lock(model),
         aside=shown != own,
+        seconds=lambda: None if place else seconds_of(model, data, left),
     )
     points = None if result is None else run_frames.point_frame(result, metric)
     if result is None or not len(points):

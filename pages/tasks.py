@@ -20,6 +20,7 @@ from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.boxes import put, text_box
+from ablation_core.ui.expected import passes_of_heads, seconds_of
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates
@@ -86,9 +87,11 @@ if data.one_answer and whole < sum(shape.heads) and (estimate is None or estimat
 @run_controls.watched_run(own)
 def show_run() -> None:
     result = kept_sweeps(model, run_controls.FOLDER, names).get(own) or empty_sweep(model, described, names)
+    left = sum(shape.heads) - len(result.heads) + spec.random_sets
     run_controls.controls(
-        own, f"Heads of {model.ref} on {data.ref}", exact_steps, begin_words(result), fair_lock(model)
-    )
+        own, f"Heads of {model.ref} on {data.ref}", exact_steps, begin_words(result), fair_lock(model),
+        seconds=lambda: seconds_of(model, data, len(names) * passes_of_heads(shape, left)),
+    )  # fmt: skip
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     frame = run_frames.map_frame(result, view.method, metric, None, estimated)
     first = frame["label"].iloc[0] if len(frame) else "0.0"

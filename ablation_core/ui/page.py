@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
@@ -71,23 +71,30 @@ def open_page(title: str, icon: str, runs_model: bool = True) -> View:
         st.stop()
 
 
-def open_frame(title: str, icon: str) -> None:
-    """Set the page up, with links to the others, for a page that needs no model."""
-    _open(title, icon)
+def open_frame(title: str, icon: str, layout: Literal["wide", "centered"] = "wide") -> None:
+    """Set the page up, with links to the others, for a page that needs no model.
+
+    Args:
+        layout: centered for a page to read.
+    """
+    _open(title, icon, layout)
     main = st.container()
     with st.sidebar:
         _show_views(main)
 
 
-def _open(title: str, icon: str) -> None:
-    st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
+def _open(title: str, icon: str, layout: Literal["wide", "centered"] = "wide") -> None:
+    st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout=layout)
+    with st.container(key="style"):
+        st.markdown(_STYLE, unsafe_allow_html=True)  # `st.html` would hold the place of a line at first
+        st.html(_SCRIPT, unsafe_allow_javascript=True)
     prepare_process()
     keep_settings(title)
-    st.html(_STYLE + _SCRIPT, unsafe_allow_javascript=True)  # style alone would only apply once the page is drawn
     with st.sidebar:
         st.markdown("### Ablation Explorer")
-        for path, label in PAGES.items():
-            page_link(path, label, {}, icon=None)
+        with st.container(key="pages"):
+            for path, label in PAGES.items():
+                page_link(path, label, {}, icon=None)
         show_mine(title)
 
 
