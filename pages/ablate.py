@@ -18,7 +18,7 @@ from ablation_core.stats.intervals import Interval
 from ablation_core.ui import ablation_job, export_row, page
 from ablation_core.ui.boxes import text_in
 from ablation_core.ui.picking import draw_selection
-from ablation_core.ui.run_controls import watched
+from ablation_core.ui.runs.controls import watched
 from ablation_core.ui.tasks.harm import show_harm_parts
 from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens

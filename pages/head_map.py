@@ -20,13 +20,14 @@ from ablation_core.runs.units import describe_work
 from ablation_core.selection import Head, Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import export_row, page, run_controls
+from ablation_core.ui import export_row, page
 from ablation_core.ui.boxes import put, text_box
-from ablation_core.ui.expected import passes_of_heads, seconds_of
 from ablation_core.ui.heads.effects import show_agreement, show_estimates, show_head
 from ablation_core.ui.heads.scores import choose_colour, score_columns, show_score_map, show_score_scatter
 from ablation_core.ui.picking import draw_choice
-from ablation_core.ui.run_export_row import head_table, sweep_exports
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
+from ablation_core.ui.runs.export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 from ablation_core.ui.together.comparison import show_comparison
 from ablation_core.ui.widgets import dark_page

@@ -15,9 +15,10 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import export_row, page, run_controls
-from ablation_core.ui.expected import seconds_of
-from ablation_core.ui.run_export_row import curve_exports
+from ablation_core.ui import export_row, page
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import seconds_of
+from ablation_core.ui.runs.export_row import curve_exports
 from ablation_core.ui.shared import shared_data
 from ablation_core.ui.widgets import dark_page, draw
 

@@ -18,11 +18,12 @@ from ablation_core.runs.units import describe_work
 from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import export_row, page, run_controls
+from ablation_core.ui import export_row, page
 from ablation_core.ui.boxes import put, text_box
-from ablation_core.ui.expected import passes_of_heads, seconds_of
 from ablation_core.ui.picking import draw_choice
-from ablation_core.ui.run_export_row import head_table, sweep_exports
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
+from ablation_core.ui.runs.export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates
 from ablation_core.ui.tasks import choice
 from ablation_core.ui.tasks import head as parts

@@ -14,7 +14,7 @@ from ablation_core.report.charts import mark_of
 from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
 from ablation_core.ui.learn.strip import show_strip
-from ablation_core.ui.run_controls import show_mine
+from ablation_core.ui.runs.controls import show_mine
 from ablation_core.ui.settings import keep_settings
 from ablation_core.ui.sidebar import View, read_view
 from ablation_core.ui.widgets import DISTRIBUTIONS_ONLY, copy_buttons, page_link

@@ -30,8 +30,9 @@ from ablation_core.runs.comparison_result import ComparisonResult
 from ablation_core.server import access
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import page, run_controls
-from ablation_core.ui.expected import passes_of_heads, seconds_of
+from ablation_core.ui import page
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
 from ablation_core.ui.shared import (
     SEED,
     find_shared_statistics,

@@ -21,7 +21,7 @@ from ablation_core.server import access
 from ablation_core.server.jobs import Job
 from ablation_core.server.turns import FairLock
 from ablation_core.storage import CACHE
-from ablation_core.ui.expected import about
+from ablation_core.ui.runs.expected import about
 from ablation_core.ui.shared import shared_jobs
 from ablation_core.ui.widgets import choose_metric
 
