@@ -7,14 +7,17 @@ behind that one are what it costs.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ablation_core.data.dataset import Data
-from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import ModelShape
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
+
+if TYPE_CHECKING:  # the first picture waits for no large library
+    from ablation_core.data.dataset import Data
+    from ablation_core.models.loaded import LoadedModel
 
 
 @st.cache_resource
