@@ -36,7 +36,7 @@ ADAPTIVE = (
 
 COMPARE = "Which heads matter on one data set and not on another: the difference of every head's effect."
 
-view = page.open_page("Head map", "🗺️")
+view = page.open_page("Head map", "🗺️", controls=("predictions", "method"))
 model, shape = view.model, view.model.shape
 
 
