@@ -12,6 +12,7 @@ the selection that each page had. `console`: warnings and errors on all pages. R
 """
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from ablation_core.ui.page import PAGES
 from benchmarks.browser import SETTLED, SHIFT, chromium, served
@@ -111,7 +112,7 @@ def clicked_heads(page: Page, address: str, runs: int) -> dict:
             before = page.evaluate(_VERDICT)
             cell = page.locator(".st-key-slot-map .mark-rect.role-mark").first.locator("path").nth(4 + 5 * run)
             layer, head = re.findall(r": (\d+)", cell.get_attribute("aria-label") or "")[:2]
-            sign = f"() => {_VERDICT} !== {before!r} && {_VERDICT}.includes('ead {layer}.{head}')"
+            sign = f"() => {_VERDICT} !== {json.dumps(before)} && {_VERDICT}.includes('ead {layer}.{head}')"
             times.append(timed(page, partial(cell.click, force=True), sign))
             rest(page)
         found[model] = round(statistics.median(times))
@@ -158,12 +159,17 @@ def history(page: Page, address: str) -> dict:
     }
 
 
+def is_ours(message: ConsoleMessage) -> bool:
+    """A warning or an error, but for Streamlit's own search for its server below the address of a page."""
+    return message.type in ("warning", "error") and "/_stcore/" not in message.location["url"]
+
+
 def measure(runs: int) -> dict:
     with chromium() as browser:
         found = {"first": first_pictures(browser, runs)}
         with served() as address:
             page, said = new_page(browser), set[str]()
-            page.on("console", lambda message: said.add(message.text) if message.type in ("warning", "error") else None)
+            page.on("console", lambda message: said.add(message.text) if is_ours(message) else None)
             page.on("pageerror", lambda error: said.add(str(error)))
             found["clicks"] = clicked_heads(page, address, runs)
             found["shift"] = shifts(page, address)

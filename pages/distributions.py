@@ -16,7 +16,7 @@ from ablation_core.ui.widgets import as_tables, dark_page, single_choice
 COLUMNS = 8
 LISTS = ("this head", "whole model")
 
-view = page.open_page("Distributions", "📊", runs_model=False)
+view = page.open_page("Distributions", "📊", runs_model=False, controls=("selection",))
 statistics, shape = view.statistics, view.info.shape
 
 

@@ -42,7 +42,7 @@ COMPARE = (
     "head's effect."
 )
 
-view = page.open_page("Head map", "🗺️")
+view = page.open_page("Head map", "🗺️", controls=("predictions", "method"))
 model, shape = view.model, view.model.shape
 
 

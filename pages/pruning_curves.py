@@ -24,7 +24,7 @@ from ablation_core.ui.widgets import dark_page, draw
 
 STEPS = (5, 10, 20, 25, 50)
 
-view = page.open_page("Pruning curves", "📉")
+view = page.open_page("Pruning curves", "📉", controls=("predictions",))
 model = view.model
 
 

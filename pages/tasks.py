@@ -31,7 +31,7 @@ from ablation_core.ui.widgets import as_tables, choose_metric, dark_page
 
 COMPARED = ("zero", "mean", "mean-positional", "peak", "resample-dataset", "counterfactual")
 
-view = page.open_page("Tasks", "🎯")
+view = page.open_page("Tasks", "🎯", controls=("method",))
 st.header("Which heads does a task need?", anchor=False)
 if view.info.modality not in ("causal", "masked"):
     st.info("Tasks are prompts with a right and a wrong answer. Choose a language model in the sidebar.")

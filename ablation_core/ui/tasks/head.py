@@ -43,12 +43,12 @@ _SHOWN = {
     "change": st.column_config.NumberColumn("change, nats", format="%+.2f"),
 }
 _ORDER = (
+    "change",
     "right",
     "P(right)",
     "wrong",
     "P(wrong)",
     "logit difference",
-    "change",
     "prompt",
 )  # the prompt takes most room
 
