@@ -22,8 +22,8 @@ from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page, run_controls
 from ablation_core.ui.boxes import put, text_box
-from ablation_core.ui.head_map import show_agreement, show_estimates, show_head
-from ablation_core.ui.head_scores import choose_colour, score_columns, show_score_map, show_score_scatter
+from ablation_core.ui.heads.effects import show_agreement, show_estimates, show_head
+from ablation_core.ui.heads.scores import choose_colour, score_columns, show_score_map, show_score_scatter
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.run_export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps

@@ -8,7 +8,8 @@ from streamlit.testing.v1 import AppTest
 
 from ablation_core import head_scores
 from ablation_core.errors import ModelError
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.progress import finished
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.server.lru import LRU
 from ablation_core.ui import run_controls
@@ -35,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def swept(name: str, folder: Path) -> SweepResult:
     model, data, statistics = measured(name)
-    return finish_sweep(model, data, SweepSpec(TWO, heads=HEADS, random_sets=1), statistics, folder)
+    return finished(sweep_steps(model, data, SweepSpec(TWO, heads=HEADS, random_sets=1), statistics, folder))
 
 
 def points(at: AppTest, chart: int) -> dict[str, tuple[float, float]]:
@@ -86,7 +87,7 @@ def test_a_model_whose_attention_cannot_be_seen_gets_its_sentence(
 
     swept("opt-mini", folder)
     monkeypatch.setattr("ablation_core.heads.scores.head_scores", refused)
-    monkeypatch.setattr("ablation_core.ui.computed._kept", lambda: LRU(1))
+    monkeypatch.setattr("ablation_core.ui.heads.computed._kept", lambda: LRU(1))
     at = opened("head_map", model="opt-mini", colour="self")
     assert not at.exception and "does more than weighting values" in at.info[0].value
     assert "change of loss" in str(charts(at)), "the effect is shown instead"

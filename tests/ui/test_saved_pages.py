@@ -109,6 +109,24 @@ def test_on_a_shared_server_it_stays_in_the_session(folder: Path, monkeypatch: p
     assert "in this session" in text_of(at)
 
 
+def test_a_visitors_result_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def script() -> None:
+        from ablation_core import NoiseFloor
+        from ablation_core.ui.together.keep import keep_popover
+
+        keep_popover(NoiseFloor(-0.1, 0.2, 8), "pages/ablate.py", "mine")
+
+    monkeypatch.setattr(access, "ACCESS", access.decide({"ABLATION_SHARED": "1"}, folder))
+    at = AppTest.from_function(script).run()
+    button(at, "Keep").click().run()
+    assert not at.exception and "Kept as mine" in at.success[0].value and "in this session" in text_of(at)
+    assert len(at.session_state["saved results"].files()) == 1 and not list(folder.rglob("*.zip"))
+    monkeypatch.setattr(access, "ACCESS", access.Access())
+    at = AppTest.from_function(script).run()
+    button(at, "Keep").click().run()
+    assert len(list(folder.rglob("*.zip"))) == 1, "on one's own machine it is a file"
+
+
 @pytest.mark.slow
 def test_two_heads_have_an_interaction(folder: Path) -> None:
     at = opened("ablate", model="opt-mini", predictions="500", select="0.4 5.0", method="zero")

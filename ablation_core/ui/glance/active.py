@@ -6,9 +6,9 @@ import streamlit as st
 
 from ablation_core.report.heads.examples import example_images, example_lines, value_bars, value_chart
 from ablation_core.report.heads.frames import neurons_by_oddness
-from ablation_core.ui.computed import computed
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed
 
 PLACES = ("highest", "lowest", *(f"decile {one}" for one in range(1, 11)), "a clicked bar")
 _ENDS = {"highest": "top", "lowest": "bottom"}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from ablation_core.ui.computed import computed
 from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed
 from ablation_core.ui.shared import shared_data
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ablation_core.ui.computed import computed
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed
 from ablation_core.ui.shared import is_loaded
 from ablation_core.ui.together.keep import keep_popover
 

@@ -12,10 +12,10 @@ from ablation_core.engine.metrics import METRICS
 from ablation_core.report.heads import scatter
 from ablation_core.report.heads.frames import head_scatter_frame
 from ablation_core.ui.boxes import put
-from ablation_core.ui.computed import computed_scores
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.effects import effects_of
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed_scores
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.widgets import single_choice
 

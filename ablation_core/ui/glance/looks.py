@@ -11,9 +11,9 @@ from ablation_core.errors import as_markdown
 from ablation_core.report.heads import patterns
 from ablation_core.report.heads.html import patch_overlay, strongest_looks
 from ablation_core.selection import Selection
-from ablation_core.ui.computed import computed
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed
 from ablation_core.ui.widgets import single_choice
 
 if TYPE_CHECKING:

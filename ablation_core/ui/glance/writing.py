@@ -7,11 +7,11 @@ import streamlit as st
 from ablation_core.report.heads.frames import head_scatter_frame
 from ablation_core.report.heads.html import promoted
 from ablation_core.report.numbers import interval_text
-from ablation_core.ui.computed import computed
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.effects import effects_of
 from ablation_core.ui.glance.kind import draw_scatter
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed
 from ablation_core.ui.widgets import single_choice
 
 

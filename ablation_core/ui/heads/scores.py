@@ -19,7 +19,7 @@ from ablation_core.report.heads.sentences import score_sentence
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.selection import Head
-from ablation_core.ui.computed import computed_scores
+from ablation_core.ui.heads.computed import computed_scores
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.widgets import dark_page
@@ -75,10 +75,10 @@ def show_score_map(
         choose=choose,
         alt=f"Map of all heads coloured by their score {score.label}; head {layer}.{number} is outlined.",
     )
-    on = "random tokens written twice" if score.repeated else as_markdown(named(data.ref))
-    count = len(scores.per_sequence[score.name])
+    count = f"{len(scores.per_sequence[score.name]):,}"
     unit = "images" if view.info.modality == "vision" else "sequences"
-    st.caption(f"**{score.label}**: {score.definition}, over {count:,} {unit} of {on}.")
+    where = f"{count} such sequences" if score.repeated else f"{count} {unit} of {as_markdown(named(data.ref))}"
+    st.caption(f"**{score.label}**: {score.definition}, over {where}.")
 
 
 def show_score_scatter(
