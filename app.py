@@ -5,6 +5,7 @@ import streamlit as st
 from ablation_core.ui import page
 from ablation_core.ui.glance.answer import show_answer, watch
 from ablation_core.ui.glance.cards import show_cards
+from ablation_core.ui.glance.keeping import show_keep
 from ablation_core.ui.glance.links import show_deeper, show_title
 from ablation_core.ui.glance.map import show_map
 from ablation_core.ui.glance.prompt import show_prompt
@@ -27,6 +28,7 @@ if glance.picked:
     show_prompt(glance)
     show_deeper(glance)
     show_cards(glance)
+    show_keep(glance)
 watch(glance)
 with page.show_errors():  # the model may vanish at any moment
     load_in_background(view.info.ref, first_import="ablation_core.ui.ablation_job")

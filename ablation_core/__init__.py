@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ablation_core.loading.load import load_model
     from ablation_core.methods.registry import METHODS
     from ablation_core.models.loaded import LoadedModel
-    from ablation_core.report.neurons import describe_neurons
+    from ablation_core.report.heads.neurons import describe_neurons
     from ablation_core.report.sentences import comparison, verdict
     from ablation_core.runs.adaptive import AdaptiveResult
     from ablation_core.runs.compare import compare
@@ -85,7 +85,7 @@ _HOMES = {  # name → the module that has it
     "compute_statistics": "activations.collect",
     "curve": "runs.whole_runs",
     "describe_head": "heads.describe",
-    "describe_neurons": "report.neurons",
+    "describe_neurons": "report.heads.neurons",
     "direct_effects": "heads.direct",
     "estimate": "experiments.estimate",
     "examples": "heads.examples",

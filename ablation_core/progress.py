@@ -7,11 +7,32 @@ ablate(model, data, "3.2", statistics="python-docs", progress=lambda done, total
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 Progress = Callable[[int, int], None]
 ShareProgress = Callable[[float], None]
+
+
+class Growing(Protocol):
+    """A result that may not be whole yet."""
+
+    @property
+    def share(self) -> float: ...
+
+
+Result = TypeVar("Result", bound=Growing)
+
+
+def finished(steps: Iterable[Result], progress: ShareProgress = lambda share: None) -> Result:
+    """The last of a run's results, each more whole than the one before; `progress` is called with the share of each.
+
+    result = finished(sweep_steps(model, data, spec, statistics, folder))
+    """
+    for result in steps:
+        progress(result.share)
+    return result
 
 
 @contextmanager

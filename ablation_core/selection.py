@@ -110,7 +110,8 @@ class Selection:
             return cls.parse(select, shape)
         try:
             parts = tuple(select)
-            alone = isinstance(select, tuple) and len(parts) in (2, 3) and all(type(part) is int for part in parts)
+            # one head, or one neuron; a list of numbers may mean several of anything
+            alone = isinstance(select, tuple) and 2 <= len(parts) <= 3 and all(type(part) is int for part in parts)
             terms = [part if isinstance(part, str) else _term(*part) for part in ([parts] if alone else parts)]
         except (TypeError, ValueError) as error:
             raise SelectionError(

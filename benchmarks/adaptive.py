@@ -12,10 +12,11 @@ from pathlib import Path
 
 from ablation_core import load_data, load_model, load_statistics
 from ablation_core.activations.files import find_statistics
-from ablation_core.data.dataset import DEFAULT_DATA
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.methods.registry import choose_methods
-from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.progress import finished
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import every_head
 from ablation_core.runtime import keep_freed_memory
 from benchmarks.measure import machine, seconds, write
@@ -33,11 +34,11 @@ def compare(ref: str, names: list[str], predictions: int, seq_len: int, every: i
 
         def adaptive() -> None:
             spec = AdaptiveSpec(methods, heads=heads)
-            results["adaptive"] = finish_adaptive(model, data, spec, statistics, Path(folder))
+            results["adaptive"] = finished(adaptive_steps(model, data, spec, statistics, Path(folder)))
 
         def whole() -> None:
             spec = SweepSpec(methods, heads=heads, random_sets=0)
-            results["whole"] = finish_sweep(model, data, spec, statistics, Path(folder))
+            results["whole"] = finished(sweep_steps(model, data, spec, statistics, Path(folder)))
 
         for batch in data:  # what is read or computed once is not the first one's cost
             model.module(**batch.inputs)

@@ -16,7 +16,8 @@ import torch
 
 from ablation_core import ablate, find_statistics, load_data, load_model, load_statistics
 from ablation_core.activations.statistics import Statistics
-from ablation_core.data.dataset import DEFAULT_DATA, Data
+from ablation_core.data.dataset import Data
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.engine.forward import record
 from ablation_core.engine.scoring import score_outputs
 from ablation_core.experiments.estimate import EstimateRun, MethodEstimate

@@ -15,7 +15,8 @@ import torch
 
 from ablation_core import find_statistics, load_data, load_model, load_statistics
 from ablation_core.activations.statistics import Statistics
-from ablation_core.data.dataset import DEFAULT_DATA, Data
+from ablation_core.data.dataset import Data
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.gradients import linearise
 from ablation_core.experiments.ablation import AblationRun, AblationSpec

@@ -31,11 +31,12 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, finish_adaptive
+from ablation_core.progress import finished
+from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
 from ablation_core.runs.ledger import KeptRun, find_runs
-from ablation_core.runs.pruning import CurveSpec, finish_curve
+from ablation_core.runs.pruning import CurveSpec, curve_steps
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import SweepResult, every_head
 
 BY = (METHODS["mean"], METHODS["peak"])
@@ -73,15 +74,17 @@ class Work:
             return load_statistics(save_statistics(compute_statistics(model, self.counted), folder)).digest
 
         def swept(folder: Path) -> str:
-            result = finish_sweep(model, data, SweepSpec(BY, heads=heads, random_sets=4), made, folder)
+            result = finished(sweep_steps(model, data, SweepSpec(BY, heads=heads, random_sets=4), made, folder))
             return _numbers(result)
 
         def adapted(folder: Path) -> str:
-            result = finish_adaptive(model, data, AdaptiveSpec(BY, heads=heads), made, folder)
+            result = finished(adaptive_steps(model, data, AdaptiveSpec(BY, heads=heads), made, folder))
             return _numbers(result)
 
         def pruned(folder: Path) -> str:
-            result = finish_curve(model, data, CurveSpec(BY, seeds=(1, 2), percents=(0, 20, 50, 100)), made, folder)
+            result = finished(
+                curve_steps(model, data, CurveSpec(BY, seeds=(1, 2), percents=(0, 20, 50, 100)), made, folder)
+            )
             return _numbers(result)
 
         return {"statistics": counted, "sweep": swept, "adaptive": adapted, "curve": pruned}

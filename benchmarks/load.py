@@ -34,7 +34,7 @@ def compute_alone(requests: Iterator[Request]) -> Iterator[tuple[Request, dict]]
     """The tables of these requests, from the core, with nothing else running."""
     from ablation_core import ablate, load_data, load_model, load_statistics
     from ablation_core.activations.files import find_statistics
-    from ablation_core.data.dataset import DEFAULT_DATA
+    from ablation_core.data.references import DEFAULT_DATA
     from ablation_core.methods.registry import USUAL, usable_methods
     from ablation_core.report import frames
     from ablation_core.ui.shared import SEED

@@ -11,7 +11,7 @@ import numpy as np
 
 from ablation_core import load_data, load_model, load_statistics
 from ablation_core.activations.files import find_statistics
-from ablation_core.data.dataset import DEFAULT_DATA
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run

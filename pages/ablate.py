@@ -1,7 +1,6 @@
 """Ablate: what changes without the selected neurons, by every method, on the same predictions."""
 
 import math
-from contextlib import suppress
 
 import pandas as pd
 import streamlit as st
@@ -14,14 +13,17 @@ from ablation_core.experiments.results import AblationResult
 from ablation_core.report import charts, frames
 from ablation_core.report.numbers import interval_text, is_points, number
 from ablation_core.report.sentences import comparison, floor_words, loss_split, verdict
-from ablation_core.selection import Selection
+from ablation_core.report.tasks.harm import mean_changes
 from ablation_core.stats.intervals import Interval
 from ablation_core.ui import ablation_job, export_row, page
-from ablation_core.ui.run_controls import watched
+from ablation_core.ui.boxes import text_in
+from ablation_core.ui.picking import draw_selection
+from ablation_core.ui.runs.controls import watched
+from ablation_core.ui.tasks.harm import show_harm_parts
 from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
-from ablation_core.ui.widgets import as_tables, dark_page, draw, single_choice
+from ablation_core.ui.widgets import as_tables, choose_metric, dark_page, draw
 
 _COLUMNS = {
     one.name: st.column_config.NumberColumn(
@@ -40,6 +42,8 @@ _COLUMNS = {
 }
 
 _SHOWN = "figures shown last"
+_FIGURE = 138  # pixels, so that three stand beside each other in the answer's column
+_NAMED = 16  # characters of a selection in the title, which stays on one line
 view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
 classes = view.model.classes if view.model.predicts_class else None
@@ -48,19 +52,6 @@ metrics = [
     for name, metric in METRICS.items()
     if not metric.answers and (classes is None or classes >= metric.fewest_classes)
 ]
-
-
-def toggle_heads() -> None:
-    """Add the clicked heads to the selection, or remove them.
-
-    From what is typed at this moment: the page of an earlier click may not have been drawn yet.
-    """
-    selection = view.selection
-    with suppress(AblationError):
-        selection = Selection.parse(st.session_state["select"] or "", shape)
-    for clicked in st.session_state[map_key].selection.get("pick", []):
-        selection = selection.toggled(Selection.of_heads([(int(clicked["layer"]), int(clicked["head"]))], shape))
-    st.session_state["select"] = str(selection)
 
 
 def show_numbers(result: AblationResult, floor: NoiseFloor | None) -> None:
@@ -85,11 +76,12 @@ def show_numbers(result: AblationResult, floor: NoiseFloor | None) -> None:
         for one in metric.derived:
             values = (f"{performance[one.name]:{one.format}}" for performance in (before, after))
             figures.append((metric, one.label, *values, _ratio(change)))
-    for column, (metric, name, baseline, ablated, text) in zip(st.columns(len(figures)), figures, strict=True):
-        colour = _colour(row.change[metric.name], metric, floor and floor.band(row.method, metric.name))
-        column.markdown(
-            f"**{name[0].upper()}{name[1:]}**  \n{baseline} → **{ablated}**  \n:{colour}[{as_markdown(text)}]"
-        )
+    with st.container(horizontal=True):  # as many beside each other as there is room for
+        for metric, name, baseline, ablated, text in figures:
+            colour = _colour(row.change[metric.name], metric, floor and floor.band(row.method, metric.name))
+            st.container(width=_FIGURE).markdown(
+                f"**{name[0].upper()}{name[1:]}**  \n{baseline} → **{ablated}**  \n:{colour}[{as_markdown(text)}]"
+            )
 
 
 def _colour(change: Interval, metric: Metric, band: tuple[float, float] | None) -> str:
@@ -181,6 +173,7 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
             variant=tuple(parts["kind"]),
             alt="Each constant's increase in loss in two parts: what even the optimal constants cost, and the rest.",
         )
+    show_harm_parts(*mean_changes(result), view.method)
     table = methods_table(result)
     first = [name for name in table if not name.startswith("change") and name not in ("moved", "residual")]
     st.dataframe(table, column_order=first, column_config=_COLUMNS, hide_index=True, width="stretch")
@@ -210,16 +203,21 @@ def show_estimate(estimate: ablation_job.QuickEstimate) -> None:
 def show_map() -> None:
     """Every head, the selected ones outlined; drawn before anything is measured, so that a click is seen at once."""
     st.markdown("**Click heads to add or remove them**")
-    draw(
+    draw_selection(
         charts.head_map,
         heads,
         title="|peak − mean| in std",
         dark=dark_page(),
         variant=shape,
-        key=map_key,
-        on_pick=toggle_heads,
+        key=f"map {view.info.fingerprint}",
+        selection=view.selection,
+        box="select",
         alt="Map of all heads by the distance between peak and mean; the selected ones are outlined.",
     )
+
+
+def show_replaced() -> None:
+    """What each method puts in the neurons' place."""
     st.markdown("**Replacement values**")
     draw(
         charts.replaced_values,
@@ -230,13 +228,21 @@ def show_map() -> None:
     )
 
 
-def chosen() -> tuple[str, bool]:
+def title_words() -> str:
+    """The selection, or how much is selected where that is too long for a title."""
+    words, chosen = str(view.selection), view.selection.chosen
+    are_whole = all(len(neurons) == shape.size(layer) for (layer, _), neurons in chosen)
+    if len(words) > _NAMED:
+        return f"{len(chosen)} heads" if are_whole else f"{len(view.selection):,} neurons"
+    return as_markdown(f"head {words}" if are_whole and len(chosen) == 1 else words) or "any neurons"
+
+
+def chosen() -> tuple[str | None, bool]:
     """What on this page decides the result."""
-    return st.session_state.get("select") or "", bool(st.session_state.get("every"))
+    return text_in("select"), bool(st.session_state.get("every"))
 
 
-map_key = f"map {view.selection}"  # a new key forgets the last click, so that the same head can be clicked again
-heads = frames.head_frame(frames.head_distances(view.statistics, view.bins), shape, set(view.selection.heads))
+heads = frames.head_frame(frames.head_distances(view.statistics, view.bins), shape)
 values = frames.replaced_frame(view.statistics, view.selection, view.bins)
 seen, first_look = chosen(), iter((True,))
 with page.show_errors():
@@ -244,7 +250,6 @@ with page.show_errors():
     ablation_job.forget_failure(request)
     progress = ablation_job.progress_of(request)
 is_stopped = ablation_job.is_stopped(request)
-is_head = len(view.selection.chosen) == 1 and len(view.selection) == shape.head_dim
 
 
 def is_out_of_date() -> bool:
@@ -263,20 +268,23 @@ looks_again = not (progress.whole or is_stopped)
 
 @watched(is_out_of_date, ablation_job.EVERY if looks_again else None)
 def measured_part() -> None:
-    """The figures, the map and the methods: all from the progress at one moment, each in a slot of its own.
+    """The map, the figures and the methods: all from the progress at one moment, each in a slot of its own.
 
-    The map comes first. Then the page waits for new figures while the old ones stay where they are.
+    The map comes first, and nothing that grows stands above it. Then the page waits for new figures while the old ones
+    stay where they are.
     """
     global progress
     title_column, progress_column = st.columns([3, 2], vertical_alignment="center")
-    words = as_markdown(str(view.selection)) or "any neurons"
-    title_column.header(f"What changes without {'head ' if is_head else ''}{words}", anchor=False)
+    title_column.container(key="title").header(f"What changes without {title_words()}", anchor=False)
     progress_slot = progress_column.container(height=68, border=False, key="progress")
-    figures_slot = st.container(key="figures", border=False)
-    figures_slot.html("<div></div>")  # Streamlit draws no empty container, and the slot must be there from the start
-    map_column, methods_column = st.columns([2, 3], gap="large")
+    map_column, answer_column = st.columns([2, 3], gap="large")
     with map_column:
         show_map()
+    figures_slot = answer_column.container(key="figures", border=False)
+    figures_slot.html("<div></div>")  # Streamlit draws no empty container, and the slot must be there from the start
+    values_column, methods_column = st.columns([2, 3], gap="large")
+    with values_column:
+        show_replaced()
     try:
         with progress_slot:
             if next(first_look, False):
@@ -295,14 +303,7 @@ def measured_part() -> None:
         show_result(shown)
     with methods_column.container(key="methods"):
         metric_column, every_column = st.columns([3, 2], vertical_alignment="bottom")
-        single_choice(
-            metric_column.pills,
-            "Metric",
-            metrics,
-            default="loss",
-            key="metric",
-            help="What the chart shows for every method.",
-        )
+        choose_metric(metric_column.pills, metrics, "loss", "metric", "What the chart shows for every method.")
         every_column.toggle(
             "More methods",
             key="every",

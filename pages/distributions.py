@@ -6,21 +6,23 @@ from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report import charts, frames
 from ablation_core.selection import Selection
 from ablation_core.ui import export_row, page
+from ablation_core.ui.boxes import put, text_box
 from ablation_core.ui.neuron import show_all_neurons, show_neuron
+from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.shared import load_in_background
 from ablation_core.ui.sidebar import fitting
-from ablation_core.ui.widgets import as_tables, dark_page, draw, single_choice
+from ablation_core.ui.widgets import as_tables, dark_page, single_choice
 
 COLUMNS = 8
 LISTS = ("this head", "whole model")
 
-view = page.open_page("Distributions", "📊", runs_model=False)
+view = page.open_page("Distributions", "📊", runs_model=False, controls=("selection",))
 statistics, shape = view.statistics, view.info.shape
 
 
 def toggle(term: str) -> None:
     """Add a head or a neuron to the selection, or remove it."""
-    st.session_state["select"] = str(view.selection.toggled(Selection.parse(term, shape)))
+    put("select", str(view.selection.toggled(Selection.parse(term, shape))))
 
 
 def toggle_button(term: str, words: str) -> None:
@@ -39,40 +41,30 @@ def toggle_button(term: str, words: str) -> None:
 
 def pick(term: str) -> None:
     """Show this head or neuron."""
-    st.session_state["neuron"] = term
-
-
-def pick_head() -> None:
-    if clicked := st.session_state["heads"].selection.get("pick"):
-        pick(f"{int(clicked[0]['layer'])}.{int(clicked[0]['head'])}")
+    put("neuron", term)
 
 
 def show_map(layer: int, head: int) -> None:
     """Every head; the shown one is outlined."""
-    frame = frames.head_frame(frames.head_distances(statistics, view.bins), shape, {(layer, head)})
-    draw(
+    frame = frames.head_frame(frames.head_distances(statistics, view.bins), shape)
+    draw_choice(
         charts.head_map,
         frame,
         title="|peak − mean| in std",
         dark=dark_page(),
         variant=shape,
         key="heads",
-        on_pick=pick_head,
-        alt=f"Map of {len(frame)} heads coloured by the distance between peak and mean; head {layer}.{head} is outlined.",
+        shown={"layer": layer, "head": head},
+        choose=lambda mark: pick(f"{int(mark['layer'])}.{int(mark['head'])}"),
+        alt=f"Map of {len(frame)} heads coloured by the distance between peak and mean; the head on show is outlined.",
     )
 
 
 def show_head(layer: int, head: int, neuron: int) -> None:
     """The head's neurons as small histograms."""
-    key = f"grid {layer}.{head}"
-
-    def pick_neuron() -> None:
-        if clicked := st.session_state[key].selection.get("pick"):
-            pick(f"{layer}.{head}:{int(clicked[0]['neuron'])}")
-
     neurons = frames.neuron_frame(statistics, layer, head, view.bins)
     outlines, marks, cells = frames.grid_frames(statistics, layer, head, neurons, neuron, COLUMNS)
-    draw(
+    draw_choice(
         charts.neuron_grid,
         outlines,
         marks,
@@ -80,8 +72,10 @@ def show_head(layer: int, head: int, neuron: int) -> None:
         columns=COLUMNS,
         dark=dark_page(),
         variant=(len(cells), tuple(marks["kind"].unique())),
-        key=key,
-        on_pick=pick_neuron,
+        key=f"grid {layer}.{head}",
+        shown={"neuron": neuron},
+        choose=lambda mark: pick(f"{layer}.{head}:{int(mark['neuron'])}"),
+        picked_in=2,
         alt=f"Small histograms of the neurons of head {layer}.{head} with zero, mean, median and peak marked.",
     )
     page.legend(("zero", "mean", "median", "peak"))
@@ -98,11 +92,10 @@ def body() -> None:
     with map_column:
         st.markdown("**Every head: distance between peak and mean**")
         map_slot = st.container()
-        text = st.text_input(
+        text = text_box(
+            "neuron",
             "Head or neuron",
-            value=str(view.selection).split()[0].split(":")[0] if view.selection.heads else "0.0",
-            key="neuron",
-            bind="query-params",
+            usual=str(view.selection).split()[0].split(":")[0] if view.selection.heads else "0.0",
             help="Click a head on the map, a small histogram or a row on the right; or type a head (3.2) or a neuron of it (3.2:5).",
         )
         try:
@@ -136,7 +129,7 @@ def body() -> None:
     with button_column:
         toggle_button(f"{layer}.{head}:{neuron}", f"neuron {layer}.{head}:{neuron}")
     pictured = show_neuron(view, layer, head, neuron)
-    heads = frames.head_frame(frames.head_distances(statistics, view.bins), shape, set())
+    heads = frames.head_frame(frames.head_distances(statistics, view.bins), shape)
     tables = {
         "Every head": heads[["label", "value"]].set_axis(["head", "|peak − mean| in std"], axis=1),
         f"Head {layer}.{head}": frames.neuron_frame(statistics, layer, head, view.bins),

@@ -1,8 +1,10 @@
 """Head map: the effect of removing each head, one at a time, by any method and metric."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from ablation_core.cluster.driver import Progress
@@ -15,35 +17,47 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep import SweepSpec
 from ablation_core.runs.sweep_result import SweepResult, empty_sweep, kept_sweeps
 from ablation_core.runs.units import describe_work
-from ablation_core.selection import Selection
+from ablation_core.selection import Head, Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import export_row, page, run_controls
-from ablation_core.ui.head_map import show_agreement, show_estimates, show_head
-from ablation_core.ui.run_export_row import head_table, sweep_exports
+from ablation_core.ui import export_row, page
+from ablation_core.ui.boxes import put, text_box
+from ablation_core.ui.heads.effects import show_agreement, show_estimates, show_head
+from ablation_core.ui.heads.scores import choose_colour, score_columns, show_score_map, show_score_scatter
+from ablation_core.ui.picking import draw_choice
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
+from ablation_core.ui.runs.export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 from ablation_core.ui.together.comparison import show_comparison
-from ablation_core.ui.widgets import dark_page, draw, newly_clicked
+from ablation_core.ui.widgets import dark_page
 
 ADAPTIVE = (
     "Tests all heads at planned interim looks and stops each as soon as it is significant or unlikely to become so. "
     "Faster, with wider intervals; for the loss only."
 )
 
-COMPARE = "Which heads matter on one data set and not on another: the difference of every head's effect."
+COMPARE = (
+    "Which heads matter on one data set and not on another, or in one model and not in another: the difference of every "
+    "head's effect."
+)
 
-view = page.open_page("Head map", "🗺️")
+view = page.open_page("Head map", "🗺️", controls=("predictions", "method"))
 model, shape = view.model, view.model.shape
 
 
-def pick_head() -> None:
+def pick_head(mark: Mapping[str, Any]) -> None:
     """Show the clicked head beside the map."""
-    if clicked := newly_clicked("effects"):
-        st.session_state["head"] = f"{int(clicked[-1]['layer'])}.{int(clicked[-1]['head'])}"
+    put("head", f"{int(mark['layer'])}.{int(mark['head'])}")
+
+
+def pick_point(mark: Mapping[str, Any]) -> None:
+    """The same, for a point of a scatter."""
+    put("head", str(mark["label"]))
 
 
 st.header("Effect of removing each head", anchor=False)
-if st.toggle("Compare two data sets", key="compare", bind="query-params", help=COMPARE):
+if st.toggle("Compare two data sets or models", key="compare", bind="query-params", help=COMPARE):
     show_comparison(view)
     st.stop()
 with page.show_errors():
@@ -139,6 +153,14 @@ def begin_words(mine: SweepResult | None) -> str | None:
     return f"Continue: {heads} left" if mine else f"Measure {heads} × {words} on {data.predictions:,} {unit}"
 
 
+def seconds() -> float | None:
+    """How long the run will take on this machine."""
+    mine = kept_runs().get(own)
+    done, random_sets = (0, 0) if adaptive else (len(mine.heads) if mine else 0, spec.random_sets)
+    left = sum(shape.heads) - done + random_sets
+    return None if place else seconds_of(model, data, len(names) * passes_of_heads(shape, left))
+
+
 shown = run_controls.choose_run(own, kept_runs(), described, measured, "heads")
 estimate = store.get(estimate_key)
 if names and (estimate is None or estimate.share < 1):
@@ -152,13 +174,37 @@ def marks_caption(layers: int, heads: int) -> str:
     return "Dot: significant (FDR 5 %). Ring: an instant estimate, not measured yet."
 
 
+def show_effects(frame: pd.DataFrame, result: SweepResult, head: Head) -> None:
+    """The map of effects; the head beside it is outlined."""
+    most = run_charts.deepest(frame)
+    draw_choice(
+        run_charts.effect_map,
+        frame,
+        title=f"{title}, by {view.method}",
+        metric=METRICS[metric],
+        layers=shape.layers,
+        heads=max(shape.heads),
+        dark=dark_page(),
+        variant=most,
+        key="effects",
+        shown={"layer": head[0], "head": head[1]},
+        choose=pick_head,
+        alt=f"Map of all heads coloured by {title}; the one beside it is outlined.",
+    )
+    beyond = "" if most == frame["value"].abs().max() else "; the largest changes exceed it"
+    st.caption(
+        f"{marks_caption(shape.layers, max(shape.heads))} Square-root colour scale{beyond}.  \n"
+        f"{as_markdown(shown_sentence(result.description)) if result.rows else ''}"
+    )
+
+
 @run_controls.watched_run(own)
 def show_run() -> None:
     kept = kept_runs()
     by = f" by {', '.join(names)}" if adaptive else ""
     name = f"Head map of {model.ref}{by}{run_controls.words_of(place)}"
     lock = None if place else fair_lock(model)
-    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, aside=shown != own)
+    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, aside=shown != own, seconds=seconds)
     result = kept.get(shown) or empty_sweep(model, described, names)
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)
@@ -175,41 +221,28 @@ def show_run() -> None:
     first = frame["label"].iloc[0]
     map_column, head_column = st.columns([3, 2], gap="large")
     with head_column:
-        text = st.text_input(
+        text = text_box(
+            "head",
             "Head",
-            key="head",
-            bind="query-params",
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2; or one of its neurons: 3.2:5.",
         )
-        (layer, number), picked = one_head(text or "") or Selection.parse(first, shape).chosen[0]
+        (layer, number), picked = one_head(text) or Selection.parse(first, shape).chosen[0]
         head = f"{layer}.{number}"
         term = f"{head}:{picked[0]}" if len(picked) == 1 else head
         show_head(result, head, term, view.method, metric)
-    frame["picked"] = frame["label"] == head
     with map_column:
-        most = run_charts.deepest(frame)
-        draw(
-            run_charts.effect_map,
-            frame,
-            title=f"{title}, by {view.method}",
-            metric=METRICS[metric],
-            layers=shape.layers,
-            heads=max(shape.heads),
-            dark=dark_page(),
-            variant=most,
-            key="effects",
-            on_pick=pick_head,
-            alt=f"Map of all heads coloured by {title}; the one beside it is outlined.",
-        )
-        beyond = "" if most == frame["value"].abs().max() else "; the largest changes exceed it"
-        st.caption(
-            f"{marks_caption(shape.layers, max(shape.heads))} Square-root colour scale{beyond}.  \n"
-            f"{as_markdown(shown_sentence(result.description)) if result.rows else ''}"
-        )
+        scored = choose_colour(view, data)
+        if scored:
+            show_score_map(view, data, *scored, (layer, number), pick_head)
+        else:
+            show_effects(frame, result, (layer, number))
     with st.expander("Table of all heads"):
         table = head_table(frame).rename(columns={"value": title})
+        table = score_columns(table, *scored) if scored else table
         st.dataframe(table, hide_index=True, width="stretch", row_height=28, placeholder="–")
+    if scored:
+        show_score_scatter(view, *scored, result, estimated, metric, head, pick_point)
     show_agreement(result, metric)
     counted = instant.predictions(store.get(estimate_key))
     show_estimates(result, estimated, neurons, head, term, view.method, metric, counted, no_estimate())

@@ -17,8 +17,7 @@ from ablation_core.ui.widgets import page_link, single_choice
 
 SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")
 
-page.open_frame("Learn", "🎓")
-parts.narrow_column()
+page.open_frame("Learn", "🎓", layout="centered")
 
 
 def take_preset() -> None:
@@ -102,12 +101,13 @@ def guided(number: int, experiment: Experiment) -> None:
     """One experiment: what to do, where, the question, and the answer on request."""
     st.subheader(f"Experiment {number}: {experiment.title}", anchor=False)
     st.markdown(experiment.task)
-    for label, (select, method) in experiment.links.items():
-        page_link("pages/ablate.py", label, query(select, method) | {PARAMETER: str(number)})
+    for label, link in experiment.links.items():
+        page_link(link.page, label, link.params | {PARAMETER: str(number)})
     st.markdown(f"**Question.** {experiment.question}")
     with st.expander(f"Answer to experiment {number}"):
         st.markdown(experiment.answer_text)
-        st.caption("opt-mini, 2,000 predictions of python-docs, seed 0; 95 % intervals in brackets. Other versions of "
+        of_task = " The task: 100 prompts of task:induction." if experiment.scores else ""
+        st.caption(f"opt-mini, 2,000 predictions of python-docs, seed 0; 95 % intervals in brackets.{of_task} Other versions of "
                    "Python have slightly different documentation, which changes the last digits.")  # fmt: skip
 
 
@@ -143,7 +143,7 @@ st.markdown(
 )
 real_neuron()
 
-st.header("3 · Three experiments", anchor=False)
+st.header("3 · Four experiments", anchor=False)
 st.markdown(
     "Now measure. **Loss** says how surprised the model is by what comes next, in *nats* per prediction; lower is better. "
     "A change of loss comes with an **interval**: if it includes 0, the change is not significant."
@@ -151,7 +151,7 @@ st.markdown(
 for place, experiment in enumerate(EXPERIMENTS, start=1):
     guided(place, experiment)
 st.markdown(
-    "**And with other models?** Ask the same three questions about a model that fills gaps, and about one that looks at "
+    "**And with other models?** Ask the first three questions about a model that fills gaps, and about one that looks at "
     "pictures. There are no answers here: what do you find?"
 )
 page_link("pages/ablate.py", "Ablate head 2.0 of roberta-mini", query("2.0", "mean", "roberta-mini"))

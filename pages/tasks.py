@@ -1,6 +1,7 @@
 """Tasks: which heads a model needs to give the right answer rather than the wrong one, where, and on which prompts."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from typing import Any
 
 import streamlit as st
 
@@ -17,16 +18,20 @@ from ablation_core.runs.units import describe_work
 from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import export_row, page, run_controls
-from ablation_core.ui.run_export_row import head_table, sweep_exports
+from ablation_core.ui import export_row, page
+from ablation_core.ui.boxes import put, text_box
+from ablation_core.ui.picking import draw_choice
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
+from ablation_core.ui.runs.export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates
 from ablation_core.ui.tasks import choice
 from ablation_core.ui.tasks import head as parts
-from ablation_core.ui.widgets import as_tables, dark_page, draw, newly_clicked, single_choice
+from ablation_core.ui.widgets import as_tables, choose_metric, dark_page
 
 COMPARED = ("zero", "mean", "mean-positional", "peak", "resample-dataset", "counterfactual")
 
-view = page.open_page("Tasks", "🎯")
+view = page.open_page("Tasks", "🎯", controls=("method",))
 st.header("Which heads does a task need?", anchor=False)
 if view.info.modality not in ("causal", "masked"):
     st.info("Tasks are prompts with a right and a wrong answer. Choose a language model in the sidebar.")
@@ -34,10 +39,9 @@ if view.info.modality not in ("causal", "masked"):
 model, shape = view.model, view.model.shape
 
 
-def pick_head() -> None:
+def pick_head(mark: Mapping[str, Any]) -> None:
     """Show the clicked head."""
-    if clicked := newly_clicked("task heads"):
-        st.session_state["head"] = f"{int(clicked[-1]['layer'])}.{int(clicked[-1]['head'])}"
+    put("head", f"{int(mark['layer'])}.{int(mark['head'])}")
 
 
 chosen = choice.choose_task()
@@ -48,14 +52,9 @@ names = parts.measured_names(usable_methods(data, model.modality), COMPARED, vie
 if view.method not in names:
     st.info(f"{view.method} is learned for each selection, or this task has no source for it. Choose another method.")
     st.stop()
-metric = single_choice(
-    st.pills,
-    "Metric",
-    [one.name for one in metrics_of(data)],
-    default=main_metric(one.name for one in metrics_of(data)).name,
-    key="task_metric",
-    help="What the colours show. Red: the model gets worse; blue: it gets better.",
-)
+offered = [one.name for one in metrics_of(data)]
+colours = "What the colours show. Red: the model gets worse; blue: it gets better."
+metric = choose_metric(st.pills, offered, main_metric(offered).name, "task_metric", colours)
 row = METRICS[metric]
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins, positions=chosen.positions)
 described = describe_work(model, data, view.statistics, view.bins, chosen.positions)
@@ -89,18 +88,19 @@ if data.one_answer and whole < sum(shape.heads) and (estimate is None or estimat
 @run_controls.watched_run(own)
 def show_run() -> None:
     result = kept_sweeps(model, run_controls.FOLDER, names).get(own) or empty_sweep(model, described, names)
+    left = sum(shape.heads) - len(result.heads) + spec.random_sets
     run_controls.controls(
-        own, f"Heads of {model.ref} on {data.ref}", exact_steps, begin_words(result), fair_lock(model)
-    )
+        own, f"Heads of {model.ref} on {data.ref}", exact_steps, begin_words(result), fair_lock(model),
+        seconds=lambda: seconds_of(model, data, len(names) * passes_of_heads(shape, left)),
+    )  # fmt: skip
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     frame = run_frames.map_frame(result, view.method, metric, None, estimated)
     first = frame["label"].iloc[0] if len(frame) else "0.0"
     answer, map_part = st.container(), st.columns([3, 2], gap="large")
     with map_part[1]:
-        text = st.text_input(
+        text = text_box(
+            "head",
             "Head",
-            key="head",
-            bind="query-params",
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2.",
         )
@@ -123,8 +123,7 @@ def show_run() -> None:
             )
         else:
             words = f"{row.change_heading}, by {view.method}"
-            frame["picked"] = frame["label"] == head
-            draw(
+            draw_choice(
                 run_charts.effect_map,
                 frame,
                 title=words,
@@ -134,7 +133,8 @@ def show_run() -> None:
                 dark=dark_page(),
                 variant=run_charts.deepest(frame),
                 key="task heads",
-                on_pick=pick_head,
+                shown={"layer": layer, "head": number},
+                choose=pick_head,
                 alt=f"Map of all heads coloured by {words}; the one beside it is outlined.",
             )
             st.caption(

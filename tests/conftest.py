@@ -94,6 +94,14 @@ def bundled_model(request: pytest.FixtureRequest) -> "LoadedModel":
     return ablation_core.load_model(request.param)
 
 
+# for tests that take seconds a model: the other two are left to the whole run
+others_slow = pytest.mark.parametrize(
+    "bundled_model",
+    ["opt-mini", *(pytest.param(name, marks=pytest.mark.slow) for name in ("roberta-mini", "vit-mini"))],
+    indirect=True,
+)
+
+
 @pytest.fixture(scope="session")
 def opt_mini() -> "LoadedModel":
     return ablation_core.load_model("opt-mini")

@@ -10,6 +10,7 @@ from ablation_core.experiments.estimate_validation import TOP, EstimateValidatio
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.results import AblationResult, Performance
 from ablation_core.report.sentences import format_interval
+from ablation_core.report.tasks.harm import harm_sentence, mean_changes
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.comparison_result import ComparisonResult
 from ablation_core.runs.maps.position_map import PositionMapResult
@@ -229,6 +230,9 @@ def format_result(result: AblationResult) -> str:
     ]
     for row in result.results:
         lines.append(f"{row.method:{column}}{cells(row.performance)}   {format_interval(row.change['loss'])}")
+    changes, metric = mean_changes(result)
+    sentences = [harm_sentence(changes, row.method, metric) for row in result.results]
+    lines += [sentence.replace("\N{MINUS SIGN}", "-") for sentence in sentences if sentence]
     return "\n".join(lines)
 
 

@@ -16,32 +16,16 @@ The last sequence is scored only as far as is needed for exactly the number of p
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
-from ablation_core.data.made_for import reader_key
-from ablation_core.data.references import DEFAULT_DATA as DEFAULT_DATA
-from ablation_core.data.references import STATISTICS_PREDICTIONS as STATISTICS_PREDICTIONS
-from ablation_core.data.windows import (
-    IGNORED,
-    Body,
-    Reading,
-    make_windows,
-    stacked,
-    stacked_targets,
-)
 from ablation_core.errors import DataError
-from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import check_known, padding_id, special_tokens
-from ablation_core.models.tokenizer import ordinary_tokens as ordinary_tokens
 
+IGNORED = -100  # a target that is not scored
 DEFAULT_BATCH = {"causal": 8, "masked": 8, "vision": 64, "text-classification": 16}
 
 
@@ -158,84 +142,6 @@ class Data:
         return range(first, min(first + self.batch_size, self.sequences))
 
 
-class Item(Protocol):
-    """An image and its class in the model's numbering: a file, an array (`images.ImageItem`), or pixels."""
-
-    @property
-    def target(self) -> int: ...
-    def pixels(self, to_pixels: Callable[[Image.Image], Tensor]) -> Tensor: ...
-    def digest(self) -> bytes: ...
-
-
-def check_window(model: LoadedModel, seq_len: int) -> None:
-    """Refuse a window that the model cannot read, or that has no room for a prediction."""
-    before, after = special_tokens(model)
-    body = seq_len - len(before) - len(after)
-    if model.max_length is not None and seq_len > model.max_length:
-        raise DataError(f"{model.ref} reads at most {model.max_length} tokens; choose a seq-len up to that.")
-    if body < 1 or (model.modality == "causal" and seq_len < 2):
-        raise DataError(f"A window of {seq_len} tokens has no room for a prediction; choose a longer seq-len.")
-
-
-def text_data(
-    ref: str,
-    model: LoadedModel,
-    bodies: Iterable[Body],
-    predictions: int,
-    seq_len: int | None,
-    batch_size: int,
-    seed: int,
-    split: str,
-    reading: Reading,
-    documents: bool | None,
-    source: str,
-    given: Any = None,
-) -> Data | None:
-    """Windows as a data set; None where there is none.
-
-    Args:
-        seq_len: the windows' length; None: that of the longest.
-    """
-    windows, sequences, done = make_windows(bodies, model, predictions, seed, reading)
-    if not windows:
-        return None
-    longest = max(window.length for window in windows)
-    length = longest if documents is not False or seq_len is None else seq_len
-    ids, masks = map(torch.from_numpy, stacked(windows, length, padding_id(model)))
-    labels = torch.from_numpy(stacked_targets(windows, length))
-    check_known(model, int(ids.max()))
-    digest = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes())
-    if not bool(masks.all()):
-        digest.update(masks.numpy().tobytes())
-    return Data(
-        ref=ref,
-        split=split,
-        seq_len=length,
-        seed=seed,
-        batch_size=batch_size,
-        sequences=sequences,
-        pool=len(windows),
-        predictions=done,
-        fingerprint=digest.hexdigest()[:16],
-        source=source,
-        notes=reading.sentences(),
-        rows=rows_of(ids, masks, labels),
-        documents=documents,
-        made_for=reader_key(model),
-        given=given,
-    )
-
-
-def rows_of(ids: Tensor, masks: Tensor, targets: Tensor) -> Callable[[Sequence[int]], Batch]:
-    """What gives the rows of these numbers as a batch; all three begin with one row per sequence."""
-
-    def rows(chosen: Sequence[int]) -> Batch:
-        index = torch.as_tensor(list(chosen))
-        return Batch({"input_ids": ids[index], "attention_mask": masks[index]}, targets[index])
-
-    return rows
-
-
 def scored_rows(targets: np.ndarray) -> np.ndarray:
     """The row of each scored prediction of a batch, in the order in which they are scored."""
     return np.arange(len(targets)) if targets.ndim == 1 else np.nonzero(targets != IGNORED)[0]
@@ -262,46 +168,3 @@ def checked_seed(seed: int) -> int:
     if seed < 0:
         raise DataError(f"The seed must be 0 or more, not {seed}.")
     return int(seed)
-
-
-def image_data(
-    ref: str,
-    model: LoadedModel,
-    chosen: Sequence[Item],
-    predictions: int,
-    batch_size: int,
-    seed: int,
-    split: str,
-    notes: Sequence[str],
-    source: str,
-    given: Any = None,
-) -> Data:
-    """Images as a data set."""
-    digest = hashlib.sha256(b"".join(item.digest() for item in chosen))
-    to_pixels, name = model.to_pixels, model.input_name  # data that is kept must not keep a model
-
-    def rows(indices: Sequence[int]) -> Batch:
-        picked = [chosen[index] for index in indices]
-        pixels = [item.pixels(to_pixels) for item in picked]
-        if len({tuple(image.shape) for image in pixels}) > 1:
-            shapes = " and ".join(sorted({"×".join(map(str, image.shape)) for image in pixels})[:2])
-            raise DataError(f"The images of {ref} become pixels of several shapes ({shapes}); give all one size.")
-        return Batch({name: torch.stack(pixels)}, torch.tensor([item.target for item in picked]))
-
-    count = min(predictions, len(chosen))
-    return Data(
-        ref=ref,
-        split=split,
-        seq_len=None,
-        seed=seed,
-        batch_size=batch_size,
-        sequences=count,
-        pool=len(chosen),
-        predictions=count,
-        fingerprint=digest.hexdigest()[:16],
-        source=source,
-        notes=tuple(notes),
-        rows=rows,
-        made_for=reader_key(model),
-        given=given,
-    )

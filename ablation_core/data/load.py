@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from ablation_core.data.arguments import whole_number
-from ablation_core.data.dataset import DEFAULT_BATCH, Data, check_window, checked_seed, image_data, text_data
+from ablation_core.data.dataset import DEFAULT_BATCH, Data, checked_seed
+from ablation_core.data.given.images import load_hub_images
+from ablation_core.data.given.load import load_given
 from ablation_core.data.images import find_images
-from ablation_core.data.in_memory import load_given, load_hub_images
 from ablation_core.data.labelled.texts import load_labelled, needs_labels
+from ablation_core.data.pixels import image_data
 from ablation_core.data.references import (
     Split,
     is_images,
@@ -17,13 +19,16 @@ from ablation_core.data.references import (
     is_text,
     read_documents,
     read_text,
-    source_digest,
     unknown_data,
 )
-from ablation_core.data.task_data import load_task
+from ablation_core.data.request import DataRequest
+from ablation_core.data.tasks.load import load_task
+from ablation_core.data.texts import check_window, text_data
 from ablation_core.data.windows import Reading, document_bodies, packed_bodies
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
+
+PROMPTS_PER_WINDOW = 4  # a task's prompts are short: as many more of them are run at once
 
 
 def load_data(
@@ -65,46 +70,56 @@ def load_data(
     if split not in (None, "evaluation", "statistics"):
         raise DataError(f"There is no split {split!r}; choose evaluation or statistics.")
     checked_seed(seed)
-    size = batch_size or DEFAULT_BATCH[model.modality]
+    task = isinstance(ref, str) and is_task(ref)
+    request = DataRequest(
+        ref=ref if isinstance(ref, str) else "in memory",
+        split=split or "evaluation",
+        predictions=predictions,
+        seq_len=seq_len,
+        batch_size=batch_size or DEFAULT_BATCH[model.modality] * (PROMPTS_PER_WINDOW if task else 1),
+        seed=seed,
+        documents=documents,
+        given=None if isinstance(ref, str) else ref,
+    )
     if isinstance(ref, Path):
         raise unknown_data(str(ref))
     if not isinstance(ref, str):
-        return load_given(ref, model, predictions, seq_len, size, seed, split, documents)
-    part: Split = split or "evaluation"
-    if is_task(ref) and model.modality == "text-classification":
+        return load_given(ref, request, model, split)
+    if task and model.modality == "text-classification":
         raise DataError(needs_labels(model, f"{ref} is a task for language models"))
-    if is_task(ref):
-        return load_task(ref, model, predictions, batch_size, seed, part)
+    if task:
+        return load_task(request, model)
     if not is_text(ref) and not is_images(ref):
         raise unknown_data(ref)
     if model.modality == "text-classification":
-        return load_labelled(ref, model, predictions, seq_len, size, seed, part)
+        return load_labelled(request, model)
     if ref.startswith("hf:") and model.modality == "vision":
-        return load_hub_images(ref, model, predictions, size, seed, part)
+        return load_hub_images(request, model)
     if is_images(ref) != (model.modality == "vision"):
         kinds = ("images", "text") if model.modality == "vision" else ("text", "images")
         raise DataError(f"{model.ref} reads {kinds[0]}, but {ref} holds {kinds[1]}.")
-    if is_images(ref):
-        return _load_images(ref, model, predictions, size, seed, part)
-    reading = Reading()
+    return _load_images(request, model) if is_images(ref) else _load_text(request, model, seq_len)
+
+
+def _load_text(request: DataRequest, model: LoadedModel, seq_len: int) -> Data:
+    ref, part, reading = request.ref, request.split, Reading()
     check_window(model, seq_len)
-    if documents:
+    if request.documents:
         bodies = document_bodies(read_documents(ref, part, reading.notes), model, seq_len, reading)
     else:
         bodies = packed_bodies(read_text(ref, part, reading.notes), model, seq_len, reading)
-    made = text_data(ref, model, bodies, predictions, seq_len, size, seed, part, reading, documents, source_digest(ref))
+    made = text_data(request, model, bodies, reading)
     if made is None:
         raise DataError(
             f"The {part} part of {ref} is shorter than one window of {seq_len} tokens; "
             f"choose a smaller seq-len or a longer text, or take each document by itself (documents)."
-            if not documents
+            if not request.documents
             else f"The {part} part of {ref} holds no document with anything to predict."
         )
     return made
 
 
-def _load_images(ref: str, model: LoadedModel, predictions: int, batch_size: int, seed: int, split: Split) -> Data:
-    items, notes = find_images(ref, split, model.labels)
-    order = np.random.default_rng(seed).permutation(len(items))[: max(2, predictions)]
-    chosen = [items[index] for index in order]
-    return image_data(ref, model, chosen, predictions, batch_size, seed, split, notes, source_digest(ref))
+def _load_images(request: DataRequest, model: LoadedModel) -> Data:
+    items, notes = find_images(request.ref, request.split, model.labels)
+    order = np.random.default_rng(request.seed).permutation(len(items))[: max(2, request.predictions)]
+    return image_data(request, model, [items[index] for index in order], notes)

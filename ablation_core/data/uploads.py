@@ -21,8 +21,8 @@ from typing import Any
 
 from ablation_core.data import tables
 from ablation_core.data.images import eight_bit, opened_image
-from ablation_core.data.pairs import read_pairs
 from ablation_core.data.references import IMAGE_SUFFIXES
+from ablation_core.data.tasks.pairs import read_pairs
 from ablation_core.data.text_files import read_text_file
 from ablation_core.errors import DataError, first_line
 from ablation_core.storage import CACHE, uploads_folder, working_folder

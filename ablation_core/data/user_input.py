@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ablation_core.data.dataset import IGNORED, Batch, Data, special_tokens
+from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.data.images import eight_bit, opened_image
 from ablation_core.data.load import load_data
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import check_known, encode_plain, padding_id, whole_text
+from ablation_core.models.tokenizer import check_known, encode_plain, padding_id, special_tokens, whole_text
 
 NEW_TOKENS = 20
 MOST_TOKENS = 256

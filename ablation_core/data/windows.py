@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ablation_core.data.dataset import IGNORED
 from ablation_core.data.references import packed_pieces
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import encode_plain, ordinary_tokens, special_tokens
 
-IGNORED = -100
 CHOSEN_SHARE, MASKED_SHARE, RANDOM_SHARE = 0.15, 0.8, 0.1
 
 

@@ -5,9 +5,9 @@ the recorded input of block L, and behind its attention, whose recorded z it rep
 skipped, everything else is the model's own code, and the result is the same bit for bit.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import Data
 from ablation_core.data.made_for import check_made_for
-from ablation_core.engine import prefix
+from ablation_core.engine import shared_passes
 from ablation_core.engine.forward import CleanPass, first_row, record, run_blocks
 from ablation_core.engine.hooks import Replace, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.kept_bytes import kept_bytes
@@ -139,23 +139,27 @@ class CleanPassCache:
         return self._made[key]
 
 
+class Ablation(NamedTuple):
+    """What is replaced, layer by layer, and each row's first position that anything is replaced at.
+
+    Attributes:
+        starts: the batch's length where a row has no such position; None: from the first position on.
+    """
+
+    replacements: Mapping[int, Replace]
+    starts: Tensor | None = None
+
+
 @torch.inference_mode()
 def ablated_outputs(
     model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace], starts: Tensor | None = None
-) -> list[Any]:
+) -> Sequence[Any]:
     """Every block's output with these layers' z replaced, resumed from the first of them.
 
     Args:
-        starts: each row's first position that they replace anything at, the batch's length where a row has none; what
-            lies before is not run again where the clean pass has kept its keys and values.
+        starts: of `Ablation`; what lies before is not run again where the clean pass has kept its keys and values.
     """
-    if starts is not None and int(starts.min()) >= clean_pass.batch.targets.shape[1]:
-        return clean_pass.outputs  # no sequence of the batch has such a position
-    if starts is not None and replacements and clean_pass.keys_values:
-        known = prefix.Known(clean_pass.batch, clean_pass.outputs, clean_pass.z_values, clean_pass.keys_values)
-        if (outputs := prefix.ablated_from(model, known, replacements, starts)) is not None:
-            return outputs
-    return resume(model, clean_pass, replacements)
+    return next(iter(ablated_together(model, clean_pass, [Ablation(replacements, starts)])))[1]
 
 
 def ablated_output(
@@ -163,6 +167,56 @@ def ablated_output(
 ) -> Any:
     """The last block's output with these layers' z replaced, resumed from the first of them."""
     return ablated_outputs(model, clean_pass, replacements, starts)[-1]
+
+
+@torch.inference_mode()
+def ablated_together(
+    model: LoadedModel, clean_pass: CleanPass, several: Sequence[Ablation]
+) -> Iterator[tuple[int, Sequence[Any]]]:
+    """As `ablated_outputs` of each of these ablations, with its number; they share passes where they can.
+
+    Take of each what is needed before the next: all that a shared pass has computed is kept so long.
+    """
+    length = 0 if clean_pass.batch.targets.ndim == 1 else clean_pass.batch.targets.shape[1]
+    known = _known(clean_pass)
+    alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for number, (replacements, starts) in enumerate(several):
+        if starts is not None and int(starts.min()) >= length:
+            yield number, clean_pass.outputs  # no sequence of the batch has such a position
+        elif starts is None or not replacements or not clean_pass.keys_values:
+            yield number, resume(model, clean_pass, replacements)
+        else:
+            alike.setdefault((min(replacements), tuple(starts.tolist())), []).append(number)
+    for numbers in alike.values():
+        starts = several[numbers[0]].starts
+        assert starts is not None
+        begin = shared_passes.begin_of(model, known, starts)
+        together = 1 if begin is None else shared_passes.most_together(model, known, begin)
+        for at in range(0, len(numbers), together):
+            some = numbers[at : at + together]
+            every = [several[number].replacements for number in some]
+            if begin is None:
+                yield some[0], resume(model, clean_pass, every[0])
+            else:
+                yield from zip(some, shared_passes.ablated_from(model, known, every, begin), strict=True)
+
+
+def most_together(model: LoadedModel, clean_pass: CleanPass, starts: Tensor | None) -> int:
+    """How many ablations of this batch that begin at these positions and in the same block share a pass, at least 1.
+
+    Args:
+        starts: of `Ablation`.
+    """
+    length = 0 if clean_pass.batch.targets.ndim == 1 else clean_pass.batch.targets.shape[1]
+    if starts is None or not clean_pass.keys_values or int(starts.min()) >= length:
+        return 1
+    known = _known(clean_pass)
+    begin = shared_passes.begin_of(model, known, starts)
+    return 1 if begin is None else shared_passes.most_together(model, known, begin)
+
+
+def _known(clean_pass: CleanPass) -> shared_passes.Known:
+    return shared_passes.Known(clean_pass.batch, clean_pass.outputs, clean_pass.z_values, clean_pass.keys_values)
 
 
 def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> list[Any]:

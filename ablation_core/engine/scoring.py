@@ -30,12 +30,18 @@ LOGIT_VALUES = 1 << 25  # at most this many logits at once (128 MiB in float32):
 
 @torch.inference_mode()
 def score_outputs(
-    model: LoadedModel, clean_pass: CleanPass, outputs: Sequence[Any], metrics: Sequence[Metric] | None = None
+    model: LoadedModel,
+    clean_pass: CleanPass,
+    outputs: Sequence[Any],
+    metrics: Sequence[Metric] | None = None,
+    together: int = 1,
 ) -> list[Scores]:
     """Scores of the clean run, and then of each of these runs of the batch, given as last-block outputs.
 
     Args:
         metrics: by default all; every time the same of one clean pass, whose own scores are kept.
+        together: so many runs' predictions go through the unembedding at once, where they are few: each reads its weights
+            once for all of them. The last bits may differ from one at a time.
     """
     batch = clean_pass.batch
     if metrics is None:
@@ -50,10 +56,14 @@ def score_outputs(
     parts: list[list[Scores]] = [[] for _ in (clean, *outputs)]
     with model.lock:
         for rows, chunk in _chunks(model, clean_pass, scored):
-            baseline = _clean(clean_pass, rows.start or 0, partial(chunk, clean), wanted[rows], figures)
+            baseline = _clean(clean_pass, rows.start or 0, partial(chunk, [clean]), wanted[rows], figures)
             parts[0].append(baseline.scores)
-            for part, output in zip(parts[1:], outputs, strict=True):  # one at a time: logits are large
-                part.append(score(chunk(output), wanted[rows], baseline, figures))
+            few = max(1, min(together, LOGIT_VALUES // max(1, baseline.probabilities.numel())))  # logits are large
+            for first in range(0, len(outputs), few):
+                some = outputs[first : first + few]
+                each = chunk(some).chunk(len(some))
+                for part, logits in zip(parts[1 + first :], each, strict=False):
+                    part.append(score(logits, wanted[rows], baseline, figures))
             del baseline  # before the next is made
     joined = [Scores.joined(part, figures) for part in parts]
     return joined if batch.answers is None else [answer_scores(batch, tokens, metrics) for tokens in joined]
@@ -83,14 +93,14 @@ def log_probabilities(model: LoadedModel, clean_pass: CleanPass, outputs: Sequen
     with model.lock:
         for _, chunk in _chunks(model, clean_pass, scored):
             for part, output in zip(parts, outputs, strict=True):
-                part.append(chunk(output).float().log_softmax(-1).cpu())
+                part.append(chunk([output]).float().log_softmax(-1).cpu())
     return [torch.cat(part) for part in parts]
 
 
 def _chunks(
     model: LoadedModel, clean_pass: CleanPass, scored: Tensor
-) -> Iterator[tuple[slice, Callable[[Any], Tensor]]]:
-    """Runs of scored predictions, each with a function from a last-block output to the model's logits.
+) -> Iterator[tuple[slice, Callable[[Sequence[Any]], Tensor]]]:
+    """Runs of scored predictions, each with a function from last-block outputs to the model's logits, one after the other.
 
     Classified images and texts are few enough to go through at once. Of language, scored positions are packed into windows, so that the model's
     own code behind its blocks sees the shapes it is used to.
@@ -100,7 +110,12 @@ def _chunks(
         # What is embedded is of no matter, as the blocks hand on what they are given: one image is enough. A text's
         # head looks for its last token in the input.
         given = first_row(clean_pass.batch).inputs if model.modality == "vision" and model.one_image else inputs
-        yield slice(None), lambda output: _logits(model, given, [*clean_pass.outputs[:-1], output])
+
+        def whole(outputs: Sequence[Any]) -> Tensor:
+            every = [_logits(model, given, [*clean_pass.outputs[:-1], output]) for output in outputs]
+            return every[0] if len(every) == 1 else torch.cat(every)
+
+        yield slice(None), whole
         return
     rows, length = scored.shape
     length = max(1, min(length, LOGIT_VALUES // model.vocabulary))
@@ -110,12 +125,14 @@ def _chunks(
     for first in range(0, total, windows * length):
         here = slice(first, min(first + windows * length, total))
 
-        def logits(output: Any, here: slice = here) -> Tensor:
-            hidden = hidden_of(output)
-            packed = _pack(hidden[tuple(place[here].to(hidden.device) for place in places)], length)
-            some = {name: tensor[: len(packed), :length] for name, tensor in inputs.items()}
-            outputs = [_like(output, packed)] * len(model.blocks)
-            return _logits(model, some, outputs).flatten(0, 1)[: here.stop - here.start]
+        def logits(outputs: Sequence[Any], here: slice = here) -> Tensor:
+            hidden = [hidden_of(output) for output in outputs]
+            some = [one[tuple(place[here].to(one.device) for place in places)] for one in hidden]
+            packed = _pack(some[0] if len(some) == 1 else torch.cat(some), length)
+            index = torch.arange(len(packed)) % rows  # what is embedded is of no matter
+            given = {name: tensor[index.to(tensor.device), :length] for name, tensor in inputs.items()}
+            every = [_like(outputs[0], packed)] * len(model.blocks)
+            return _logits(model, given, every).flatten(0, 1)[: len(some) * (here.stop - here.start)]
 
         yield here, logits
 
@@ -126,8 +143,8 @@ def logits_from(model: LoadedModel, clean_pass: CleanPass) -> Iterator[tuple[sli
         yield rows, partial(_from_hidden, chunk, clean_pass.outputs[-1])
 
 
-def _from_hidden(logits: Callable[[Any], Tensor], output: Any, last: Tensor) -> Tensor:
-    return logits(_like(output, last))
+def _from_hidden(logits: Callable[[Sequence[Any]], Tensor], output: Any, last: Tensor) -> Tensor:
+    return logits([_like(output, last)])
 
 
 @torch.enable_grad()
@@ -140,7 +157,7 @@ def log_probs_from(model: LoadedModel, clean_pass: CleanPass, last: Tensor) -> I
     output = _like(clean_pass.outputs[-1], last)
     for rows, chunk in _chunks(model, clean_pass, clean_pass.batch.targets != IGNORED):
         with model.lock:
-            logits = chunk(output)
+            logits = chunk([output])
         yield rows, logits.float().log_softmax(-1)
 
 

@@ -23,11 +23,12 @@ from ablation_core.data.dataset import IGNORED, Batch, Data, checked_seed, predi
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.hooks import Replace
-from ablation_core.engine.metrics import metrics_of
+from ablation_core.engine.metrics import Metric, main_metric, metrics_of
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.engine.scores import Scores
 from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.displacement import DisplacementGauge
+from ablation_core.experiments.harm_split import HarmSplit, is_split, parts_of, reference_of
 from ablation_core.experiments.prediction_scores import PredictionScores
 from ablation_core.experiments.provenance import describe_made, describe_run
 from ablation_core.experiments.results import AblationResult, MethodResult, Performance
@@ -145,16 +146,20 @@ class AblationRun:
         self._sequences.append(sequences if self.data.groups is None else self.data.groups[sequences])
         self.batches_done += 1
 
-    def _ablated_output(self, method: Method, clean_pass: forward.CleanPass) -> Any:
-        """The last block's output of the next batch with the selection ablated by a method."""
-        gauge, number = self._gauges[method.name], self.batches_done
-        where = None if self.spec.positions.everywhere else self.spec.positions.mask(clean_pass.batch)
+    def _ablation(self, method: Method, clean_pass: forward.CleanPass) -> clean_passes.Ablation:
+        """The selection ablated by a method in the next batch; its gauge looks on."""
+        number = self.batches_done
         replacements = self.replacements(method, self.data.numbers(number), number, clean_pass.batch)
-        replacements = gauge.watched(replacements, where)
-        starts = self.spec.positions.firsts(clean_pass.batch)
-        outputs = clean_passes.ablated_outputs(self.model, clean_pass, replacements, starts)
-        gauge.compare(clean_pass.outputs, outputs, where)
+        replacements = self._gauges[method.name].watched(replacements, self._where(clean_pass.batch))
+        return clean_passes.Ablation(replacements, self.spec.positions.firsts(clean_pass.batch))
+
+    def _last_output(self, method: Method, clean_pass: forward.CleanPass, outputs: Sequence[Any]) -> Any:
+        """Of what came of it, what is scored."""
+        self._gauges[method.name].compare(clean_pass.outputs, outputs, self._where(clean_pass.batch))
         return outputs[-1]
+
+    def _where(self, batch: Batch) -> Callable[[Tensor], Tensor] | None:
+        return None if self.spec.positions.everywhere else self.spec.positions.mask(batch)
 
     def replacements(
         self, method: Method, rows: Sequence[int], number: int | None = None, batch: Batch | None = None
@@ -240,13 +245,21 @@ class AblationRun:
         order = sorted(ablated.values(), key=lambda scores: scores.loss.mean())
         changes = [scores.change(metric, baseline) for scores in ablated.values() for metric in self.metrics]
         excesses = [scores.loss - ablated["optimal"].loss for scores in ablated.values() if "optimal" in ablated]
-        rows = [order[-1].loss - order[0].loss, *changes, *excesses]
+        splits = self._splits(ablated, baseline)
+        rows = [
+            order[-1].loss - order[0].loss,
+            *changes,
+            *excesses,
+            *(part for parts in splits.values() for part in parts),
+        ]
         between, *tests = mean_tests(np.stack(rows), sequences, self.spec.seed)
-        change, excess = iter(tests[: len(changes)]), iter(tests[len(changes) :])
+        change, excess = iter(tests[: len(changes)]), iter(tests[len(changes) : len(changes) + len(excesses)])
+        harm = iter(tests[len(changes) + len(excesses) :])
         results = []
         for name, scores in ablated.items():
             tested = {metric.name: next(change) for metric in self.metrics}
             over_optimal = next(excess, None)
+            parts = tuple(next(harm).interval for _ in splits.get(name, ()))
             results.append(
                 MethodResult(
                     name,
@@ -256,6 +269,7 @@ class AblationRun:
                     None if over_optimal is None else over_optimal.interval,
                     self._learners[name].learning if name in self._learners else None,
                     {metric.name: tested[metric.name].p for metric in self.metrics if metric.tested},
+                    HarmSplit(self._judged.name, reference_of(ablated) or "", parts) if parts else None,
                 )
             )
         # Once for all that share clean passes: whether the weights were edited is seen by reading all of them.
@@ -281,6 +295,21 @@ class AblationRun:
             ),
         )
 
+    @property
+    def _judged(self) -> Metric:
+        return main_metric(metric.name for metric in self.metrics)
+
+    def _splits(self, ablated: Mapping[str, Scores], baseline: Scores) -> dict[str, Sequence[np.ndarray]]:
+        """Method → the parts of each prediction's harm (`harm_split.py`), where the methods give them."""
+        metric, reference = self._judged, reference_of(ablated)
+        if reference is None:
+            return {}
+
+        def harm(name: str) -> np.ndarray:
+            return metric.worse * ablated[name].change(metric, baseline)
+
+        return {name: parts_of(harm, name, reference) for name in ablated if is_split(name)}
+
     def _means(self, scores: Scores) -> Performance:
         return Performance({metric.name: float(scores[metric.name].mean()) for metric in self.metrics})
 
@@ -301,17 +330,29 @@ def step_together(runs: Sequence[AblationRun]) -> None:
     at_once = max(1, WAITING_BYTES // (hooks.hidden_of(clean_pass.outputs[-1]).nbytes * len(one.spec.methods)))
     for first in range(0, len(runs), at_once):
         part = runs[first : first + at_once]
-        ablated = [[run._ablated_output(method, clean_pass) for method in run.spec.methods] for run in part]
-        baseline, *scores = scoring.score_outputs(
-            one.model, clean_pass, [output for row in ablated for output in row], one.metrics
-        )
+        asked = [(run, method) for run in part for method in run.spec.methods]
+        ablations = [run._ablation(method, clean_pass) for run, method in asked]
+        outputs: list[Any] = [None] * len(asked)
+        for number, found in clean_passes.ablated_together(one.model, clean_pass, ablations):
+            run, method = asked[number]
+            outputs[number] = run._last_output(method, clean_pass, found)
+        together = clean_passes.most_together(one.model, clean_pass, ablations[0].starts)
+        baseline, *scores = scoring.score_outputs(one.model, clean_pass, outputs, one.metrics, together)
         if not np.isfinite(baseline.loss).all():
             raise no_numbers(one.model, one.data.ref, clean_pass.outputs)
-        for run, row in zip(part, ablated, strict=True):
-            run._take(clean_pass, baseline, scores[: len(row)])
-            del scores[: len(row)]
+        for run in part:
+            run._take(clean_pass, baseline, scores[: len(run.spec.methods)])
+            del scores[: len(run.spec.methods)]
     if one.batches_done == len(one.data):
         trim_heap()
+
+
+def passes_shared(clean_cache: clean_passes.CleanPassCache, positions: Positions) -> int:
+    """How many ablations at these positions that begin in the same block share a pass, judged by the first batch."""
+    if positions.everywhere:
+        return 1
+    clean_pass = clean_cache[0]
+    return clean_passes.most_together(clean_cache.model, clean_pass, positions.firsts(clean_pass.batch))
 
 
 @measures

@@ -12,6 +12,7 @@ from ablation_core.storage import as_number
 
 if TYPE_CHECKING:
     from ablation_core.experiments.displacement import Displacement
+    from ablation_core.experiments.harm_split import HarmSplit
     from ablation_core.experiments.prediction_scores import PredictionScores
     from ablation_core.methods.optimal import Learning
     from ablation_core.stats.intervals import Interval
@@ -46,6 +47,7 @@ class MethodResult:
             None where `optimal` was not among the methods.
         learning: how the constants were learned, where they were.
         p_values: of each tested metric's change being 0; None where there are too few sequences for a test.
+        split: what its harm is made of, where `mean-positional` and `counterfactual` were measured beside it.
     """
 
     method: str
@@ -55,6 +57,7 @@ class MethodResult:
     excess: Interval | None = None
     learning: Learning | None = None
     p_values: dict[str, float | None] = field(default_factory=dict)
+    split: HarmSplit | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,10 @@ class AblationResult(Presented):
         if result.excess is not None:
             removal = next(other for other in self.results if other.method == "optimal").change["loss"]
             row["harm"] = {"removal": _numbers(removal), "displacement": _numbers(result.excess)}
+        if result.split is not None:
+            parts = zip(("counterfactual", "information", "position", "displacement"), result.split.parts, strict=True)
+            row["split"] = {"metric": result.split.metric, "reference": result.split.reference}
+            row["split"] |= {name: _numbers(part) for name, part in parts}
         if result.learning is not None:
             row["learning"] = asdict(result.learning) | {"passes": list(map(as_number, result.learning.passes))}
         return row

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.arguments import measures
-from ablation_core.data.dataset import Batch, Data, ordinary_tokens, special_tokens
+from ablation_core.data.dataset import Batch, Data
 from ablation_core.data.user_input import text_inputs
 from ablation_core.engine.forward import first_row, on_device, run_blocks
 from ablation_core.errors import DataError
 from ablation_core.heads.kinds import SCORES, Score, Seen
 from ablation_core.heads.observe import observe_attention
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import known_tokens
+from ablation_core.models.tokenizer import known_tokens, ordinary_tokens, special_tokens
 from ablation_core.selection import Head
 from ablation_core.stats.intervals import FEWEST_SEQUENCES, Interval, mean_intervals
 from ablation_core.storage import as_number
@@ -141,7 +141,7 @@ class HeadScoresRun:
 
     def __init__(self, model: LoadedModel, data: Data, seed: int | None = None) -> None:
         self.model, self.data, self.seed = model, data, data.seed if seed is None else seed
-        self._chosen = [score for score in SCORES.values() if _makes_sense(score, model)]
+        self._chosen = scores_for(model)
         self._found: dict[str, list[np.ndarray]] = {score.name: [] for score in self._chosen}
         self._repeated = repeated_tokens(model, data, self.seed) if model.modality == "causal" else None
         self.steps_done = 0
@@ -185,6 +185,11 @@ class HeadScoresRun:
         if not done:
             raise DataError("Nothing has been scored yet; run at least one step.")
         return HeadScores(done, self.seed)
+
+
+def scores_for(model: LoadedModel) -> list[Score]:
+    """The rows of `SCORES` that make sense for a model."""
+    return [score for score in SCORES.values() if _makes_sense(score, model)]
 
 
 def _makes_sense(score: Score, model: LoadedModel) -> bool:

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ablation_core.data.dataset import Batch, Data, ordinary_tokens, special_tokens
+from ablation_core.data.dataset import Batch, Data
 from ablation_core.errors import MethodError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import encode
+from ablation_core.models.tokenizer import encode, ordinary_tokens, special_tokens
 
 CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
 _FILLED_AT_ONCE = 8  # masked tokens of a window that are drawn together, given all that were drawn before

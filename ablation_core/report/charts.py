@@ -14,6 +14,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from ablation_core.report.picks import ONE, SEVERAL, one_pick, several_picks
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -148,19 +150,22 @@ def cell_ink(share: str, colour: str, dark: bool) -> str:
     return f"'{inks[0]}'" if turn is None else f"({share}) < {turn / 100} ? '{inks[0]}' : '{inks[-1]}'"
 
 
-def head_map(frame: pd.DataFrame, title: str, form: str = ".2f", dark: bool = False) -> alt.LayerChart:
+def head_map(
+    frame: pd.DataFrame, title: str, form: str = ".2f", dark: bool = False, several: bool = False
+) -> alt.LayerChart:
     """All heads of a model, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
     Args:
         frame: columns layer, head, value, picked (bool), label (the tooltip's sentence).
         dark: whether the page is dark; the greatest value is then the lightest.
+        several: whether a click adds a head or removes it, rather than picking one in place of another.
     """
     layers, heads = int(frame["layer"].max()) + 1, int(frame["head"].max()) + 1
     base = alt.Chart(frame).encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, domain=False, ticks=False)),
         y=alt.Y("head:O", title="head", sort="descending", axis=alt.Axis(domain=False, ticks=False)),
     )
-    pick = alt.selection_point(name="pick", fields=["layer", "head"], toggle=False)
+    pick = (several_picks if several else one_pick)(["layer", "head"])
     cells = (
         base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808040", strokeWidth=1)
         .encode(
@@ -173,7 +178,7 @@ def head_map(frame: pd.DataFrame, title: str, form: str = ".2f", dark: bool = Fa
         )
         .add_params(pick)
     )
-    outline = base.transform_filter("datum.picked").mark_rect(
+    outline = base.transform_filter(SEVERAL if several else ONE).mark_rect(
         fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
     )
     chart = alt.LayerChart(layer=[cells, outline])
@@ -205,13 +210,13 @@ def neuron_grid(
     x_scale = alt.Scale(domain=[0, columns], nice=False)
     y_scale = alt.Scale(domain=[-rows, 0], nice=False)
     x, y = alt.X("x:Q", axis=None, scale=x_scale), alt.Y("y:Q", axis=None, scale=y_scale)
-    pick = alt.selection_point(name="pick", fields=["neuron"], toggle=False)
+    pick = one_pick(["neuron"])
     frame = alt.Chart(cells).encode(x=x, x2="x2:Q", y=y, y2="y2:Q")
     background = (
         frame.mark_rect(cornerRadius=4, cursor="pointer", fill="#80808014")
         .encode(
-            stroke=alt.condition("datum.picked", alt.value(ink(dark)), alt.value("#80808030")),
-            strokeWidth=alt.condition("datum.picked", alt.value(2.5), alt.value(1)),
+            stroke=alt.condition(ONE, alt.value(ink(dark)), alt.value("#80808030")),
+            strokeWidth=alt.condition(ONE, alt.value(2.5), alt.value(1)),
             tooltip=[
                 alt.Tooltip("name:N", title="neuron"),
                 *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("mean", "std", "peak")),
@@ -417,6 +422,32 @@ def loss_parts(frame: pd.DataFrame, parts: tuple[str, str]) -> alt.Chart:
                 legend=alt.Legend(title=None, orient="top", labelLimit=300),
             ),
             tooltip=["kind:N", "part:N", alt.Tooltip("start:Q", format="+.4f"), alt.Tooltip("end:Q", format="+.4f")],
+        )
+        .properties(height=32 * len(kinds) + 90)
+    )
+
+
+def harm_parts(frame: pd.DataFrame, title: str, parts: Sequence[str]) -> alt.Chart:
+    """Each constant's harm on a task as one stacked bar; parts for the better stand left of 0.
+
+    Args:
+        frame: as `tasks.harm.harm_frame` makes it.
+        parts: the names of the parts, in order.
+    """
+    kinds = list(dict.fromkeys(frame["kind"]))
+    return (
+        alt.Chart(frame)
+        .mark_bar(height={"band": 0.6})
+        .encode(
+            y=alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13)),
+            x=alt.X("value:Q", title=title, stack="zero"),
+            order=alt.Order("order:Q"),
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(domain=list(parts), range=[HELP, "#4aa3a2", GREY, HARM]),
+                legend=alt.Legend(title=None, orient="top", columns=2, labelLimit=300),
+            ),
+            tooltip=["kind:N", "part:N", alt.Tooltip("value:Q", format="+.4f")],
         )
         .properties(height=32 * len(kinds) + 90)
     )

@@ -3,7 +3,8 @@
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import BARS, mark_of, mark_scales, neuron_histogram
+from ablation_core.report.charts import BARS, ink, mark_of, mark_scales, neuron_histogram
+from ablation_core.report.distribution_frames import MOVING
 
 OTHER_BARS = "#b7a3c9"
 
@@ -15,56 +16,56 @@ def histogram_with_density(
     return neuron_histogram(bars, marks, unit, log, curve, dark=dark)
 
 
-def two_sets(bars: pd.DataFrame, marks: pd.DataFrame, unit: str, up: str, down: str) -> alt.LayerChart:
-    """A neuron's histogram on one data set upwards and on another downwards, on the same axes.
+def two_sets(
+    bars: pd.DataFrame, moves: pd.DataFrame, unit: str, first: str, second: str, dark: bool = False
+) -> alt.LayerChart:
+    """A neuron's histograms on two data sets, one over the other; above them how far mean and peak move.
 
     Args:
-        bars: columns left, right, share (negative for the second), data.
-        marks: columns kind, value, data, end.
-        up, down: the data sets' names.
+        bars: columns left, right, share, data.
+        moves: columns kind, first, second, distance, height, as `distribution_frames.two_sets_frames` makes them.
+        first, second: the data sets' names.
     """
     x_scale = alt.Scale(zero=False, nice=False, padding=12)
-    size = alt.Axis(labelExpr="format(abs(datum.value), '~g')")
-    y = alt.Y("share:Q", title="share of positions per unit of activation", axis=size)
+    y = alt.Y("share:Q", title="share of positions per unit of activation", axis=alt.Axis(format="~g"))
+    shown = alt.Scale(domain=[first, second], range=[BARS, OTHER_BARS])
     columns = (
         alt.Chart(bars)
-        .transform_filter("datum.share != 0")
-        .transform_calculate(size="abs(datum.share)")
-        .mark_rect(strokeWidth=0)
+        .transform_filter("datum.share > 0")
+        .mark_rect(strokeWidth=0, opacity=0.6)
         .encode(
             x=alt.X("left:Q", title=unit, scale=x_scale),
             x2="right:Q",
             y=y,
             y2=alt.datum(0),
-            color=alt.Color(
-                "data:N",
-                scale=alt.Scale(domain=[up, down], range=[BARS, OTHER_BARS]),
-                legend=alt.Legend(
-                    title=None, orient="top", labelExpr=f"datum.label + (datum.label == {up!r} ? ' ↑' : ' ↓')"
-                ),
-            ),
+            color=alt.Color("data:N", scale=shown, legend=alt.Legend(title=None, orient="top", symbolOpacity=1)),
             tooltip=[
                 "data:N",
                 alt.Tooltip("left:Q", title="from", format=".4f"),
                 alt.Tooltip("right:Q", title="to", format=".4f"),
-                alt.Tooltip("size:Q", title="share per unit", format=".4g"),
+                alt.Tooltip("share:Q", title="share per unit", format=".4g"),
             ],
         )
     )
-    scales = mark_scales(["zero", "mean", "median", "peak"])
-    rules = (
-        alt.Chart(marks)
-        .mark_rule(strokeWidth=2)
-        .encode(
-            x=alt.X("value:Q", scale=x_scale, title=unit),
-            y=alt.Y("end:Q", axis=size),
-            y2=alt.datum(0),
-            color=scales["color"],
-            strokeDash=scales["strokeDash"],
-            tooltip=["data:N", alt.Tooltip("kind:N", title="value"), alt.Tooltip("value:Q", format=".5f")],
-        )
-    )
-    return alt.layer(columns, rules).resolve_scale(color="independent").properties(height=380)
+    scales = mark_scales(list(MOVING))
+    tooltip = [
+        alt.Tooltip("kind:N", title="value"),
+        alt.Tooltip("first:Q", title=first, format=".5f"),
+        alt.Tooltip("second:Q", title=second, format=".5f"),
+        alt.Tooltip("distance:Q", title="moves by, std", format="+.3f"),
+    ]
+    base = alt.Chart(moves).encode(y=alt.Y("height:Q"), tooltip=tooltip)
+    ways = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("first:Q", scale=x_scale, title=unit), x2="second:Q", color=scales["color"],
+        strokeDash=scales["strokeDash"],
+    )  # fmt: skip
+    starts = base.mark_tick(orient="vertical", thickness=2, size=12).encode(x="first:Q", color=scales["color"])
+    ends = base.mark_point(filled=True, size=70, opacity=1).encode(x="second:Q", color=scales["color"])
+    names = base.mark_text(align="left", dx=9, fontSize=11, tooltip=None, color=ink(dark)).encode(
+        x=alt.X("right:Q"), text="kind:N"
+    )  # fmt: skip
+    names = names.transform_calculate(right="max(datum.first, datum.second)")
+    return alt.layer(columns, ways, starts, ends, names).resolve_scale(color="independent").properties(height=380)
 
 
 def positions(frame: pd.DataFrame, unit: str) -> alt.LayerChart:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ablation_core.activations.statistics import Statistics
+from ablation_core.report.numbers import number
 from ablation_core.selection import ModelShape
 
 if TYPE_CHECKING:
@@ -54,30 +55,53 @@ def density_frame(statistics: Statistics, layer: int, head: int, neuron: int, bi
     return pd.DataFrame({"x": x[chosen], "count": (height * per_bin)[chosen]})
 
 
+MOVING = ("mean", "peak")  # how far these lie apart on two data sets is drawn and said
+
+
 def two_sets_frames(
     one: Statistics, other: Statistics, layer: int, head: int, neuron: int, bins: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A neuron on two data sets: bars (left, right, share, data) and marks (kind, value, data, end).
+    """A neuron on two data sets: bars (left, right, share, data) and moves (kind, first, second, distance, height).
 
-    Bars are shares of positions per unit of activation, so that other bin widths and counts stay comparable; the second
-    set's are negative, drawn downwards on the same axes. A mark ends at the highest bar of its side.
+    Bars are shares of positions per unit of activation, so that other bin widths and counts stay comparable. A move is
+    that of the mean or the peak from the first data set to the second, with its distance in standard deviations of the
+    first, and the height above all bars at which it is drawn.
     """
-    bars, marks = [], []
-    for statistics, sign in ((one, 1), (other, -1)):
-        name = statistics.provenance["data"]
+    bars, values = [], []
+    at = (layer, head, neuron)
+    for statistics in (one, other):
         edges, counts = statistics.histogram(layer, head, neuron, bins)
-        share = sign * counts / np.diff(edges) / max(float(statistics.count[layer, head, neuron]), 1)
+        share = counts / np.diff(edges) / max(float(statistics.count[at]), 1)
+        name = statistics.provenance["data"]
         bars.append(pd.DataFrame({"left": edges[:-1], "right": edges[1:], "share": share, "data": name}))
-        at = (layer, head, neuron)
-        values = {
-            "zero": 0.0,
-            "mean": float(statistics.mean[at]),
-            "median": float(statistics.median()[at]),
-            "peak": float(statistics.peak(bins)[at]),
+        values.append({"mean": float(statistics.mean[at]), "peak": float(statistics.peak(bins)[at])})
+    found, std = pd.concat(bars, ignore_index=True), float(one.std[at])
+    most = float(found["share"].max()) if len(found) else 0.0
+    moves = [
+        {
+            "kind": kind,
+            "first": values[0][kind],
+            "second": values[1][kind],
+            "distance": (values[1][kind] - values[0][kind]) / std if std > 0 else math.nan,
+            "height": most * (1.08 + 0.08 * place),
         }
-        end = sign * float(np.abs(share).max(initial=0)) * 1.05
-        marks += [{"kind": kind, "value": value, "data": name, "end": end} for kind, value in values.items()]
-    return pd.concat(bars, ignore_index=True), pd.DataFrame(marks)
+        for place, kind in enumerate(MOVING)
+    ]
+    return found, pd.DataFrame(moves)
+
+
+def moves_sentence(moves: pd.DataFrame, one: str, other: str) -> str:
+    """How far mean and peak move.
+
+    >>> row = {"kind": "mean", "first": 0.5, "second": 0.75, "distance": 0.5}
+    >>> moves_sentence(pd.DataFrame([row]), "prose", "code")
+    'From prose to code the mean moves by +0.25 (+0.50 std).'
+    """
+    parts = [
+        f"the {row.kind} moves by {number(row.second - row.first, '+.3g')} ({number(row.distance, '+.2f')} std)"
+        for row in moves.itertuples()
+    ]
+    return f"From {one} to {other} {', '.join(parts)}."
 
 
 def position_frame(found: ByPosition, head: int, neuron: int) -> pd.DataFrame:
@@ -95,8 +119,8 @@ def patch_frame(positions: pd.DataFrame) -> pd.DataFrame:
     """
     side = math.isqrt(len(positions))
     patches = positions.iloc[len(positions) - side**2 :]
-    number = np.arange(side**2)
-    return patches.assign(row=number // side, column=number % side)
+    numbers = np.arange(side**2)
+    return patches.assign(row=numbers // side, column=numbers % side)
 
 
 def all_neurons_frame(

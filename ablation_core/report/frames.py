@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from ablation_core.experiments.results import AblationResult
 from ablation_core.methods.registry import constant_values, usual_constants
 from ablation_core.report.numbers import number
 from ablation_core.report.sentences import is_constant
-from ablation_core.selection import ModelShape, Selection
+from ablation_core.selection import Head, ModelShape, Selection
 
 if TYPE_CHECKING:
     from ablation_core.experiments.noise_floor import NoiseFloor
@@ -24,7 +25,7 @@ GRID_BINS = 40
 SPLIT = ("unavoidable loss", "extra loss from an unusual value")
 
 
-def head_frame(values: np.ndarray, shape: ModelShape, picked: set[tuple[int, int]]) -> pd.DataFrame:
+def head_frame(values: np.ndarray, shape: ModelShape, picked: Collection[Head] = ()) -> pd.DataFrame:
     """One row per head; `values` is (layers, heads)."""
     rows = [
         {"layer": layer, "head": head, "value": float(values[layer, head]), "picked": (layer, head) in picked}

@@ -5,7 +5,6 @@ Knows neither Streamlit nor torch. Colours, dashes and shapes of methods are tho
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -13,8 +12,8 @@ import pandas as pd
 from ablation_core.engine.metrics import Metric
 from ablation_core.report.charts import CURVE, GREY, HARM, HELP, OUTLIER, cell_ink, ink, mark_of, span_of, spanned
 from ablation_core.report.numbers import is_points
+from ablation_core.report.picks import ONE, one_pick
 from ablation_core.report.run_frames import STATES
-from ablation_core.selection import Head
 
 
 def faded(colour: str) -> str:
@@ -47,7 +46,6 @@ def effect_map(
     layers: int,
     heads: int,
     dark: bool = False,
-    start: Head | None = None,
 ) -> alt.LayerChart:
     """Every head's change, layer on the x axis and head on the y axis, clickable as the selection `pick`.
 
@@ -55,12 +53,9 @@ def effect_map(
         frame: as `run_frames.map_frame` makes it.
         metric: what is drawn; changes for the worse are red.
         dark: whether it is drawn on a dark page.
-        start: the head outlined at first; then the browser moves the outline to a clicked head by itself, and the chart
-            stays as it is. None where the outline is the frame's.
     """
     axes = (Axis("layer", range(layers)), Axis("head", range(heads)[::-1]))
-    first = None if start is None else {"layer": start[0], "head": start[1]}
-    return effect_cells(frame, title, metric, *axes, {"label": "head"}, layers * heads <= MOST_LABELLED, dark, first)
+    return effect_cells(frame, title, metric, *axes, {"label": "head"}, layers * heads <= MOST_LABELLED, dark)
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,6 @@ def effect_cells(
     named: Mapping[str, str],
     labelled: bool,
     dark: bool = False,
-    start: Mapping[str, int | str] | None = None,
 ) -> alt.LayerChart:
     """A map of changes, each a cell, clickable as the selection `pick`.
 
@@ -92,7 +86,6 @@ def effect_cells(
         frame: the axes' columns, value, low, high, q, state, picked, estimate.
         named: columns that say what a cell is, with the words for them.
         labelled: whether there is room for numbers.
-        start: the cell outlined at first, by the axes' columns; see `effect_map`.
     """
     base, form, factor = _in_points(alt.Chart(frame), metric.cell_format, "value", "low", "high", "estimate")
     most = deepest(frame, factor)
@@ -113,10 +106,7 @@ def effect_cells(
             axis=alt.Axis(domain=False, ticks=False, labelOverlap=True),
         ),
     )
-    first: dict[str, Any] = {"toggle": False}
-    if start is not None:
-        first = {"value": [dict(start)], "toggle": False, "empty": False}
-    pick = alt.selection_point(name="pick", fields=[x.column, y.column], clear=False, **first)
+    pick = one_pick([x.column, y.column])
     cells = (
         base.mark_rect(cornerRadius=3, cursor="pointer", stroke="#80808090", strokeWidth=1)
         .encode(
@@ -148,7 +138,7 @@ def effect_cells(
         )
         .add_params(pick)
     )
-    outline = base.transform_filter("datum.picked" if start is None else pick).mark_rect(
+    outline = base.transform_filter(ONE).mark_rect(
         fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
     )
     share = f"sqrt(min(abs(datum.value) / {most}, 1))"
@@ -187,7 +177,7 @@ def agreement_matrix(frame: pd.DataFrame, methods: Sequence[str], dark: bool = F
     """The rank correlation of every two methods, clickable as the selection `pick`.
 
     Args:
-        frame: columns one, other, rho, low, high, heads.
+        frame: columns one, other, rho, low, high, heads, picked.
     """
     methods = list(methods)
     axis = alt.Axis(labelAngle=-35, labelOverlap=False, domain=False, ticks=False, title=None)
@@ -195,7 +185,7 @@ def agreement_matrix(frame: pd.DataFrame, methods: Sequence[str], dark: bool = F
         x=alt.X("one:N", scale=alt.Scale(domain=methods), axis=axis),
         y=alt.Y("other:N", scale=alt.Scale(domain=methods), axis=alt.Axis(domain=False, ticks=False), title=None),
     )
-    pick = alt.selection_point(name="pick", fields=["one", "other"], toggle=False, clear=False)
+    pick = one_pick(["one", "other"])
     cells = (
         base.mark_rect(cornerRadius=3, stroke="#80808090", strokeWidth=1, cursor="pointer")
         .encode(
@@ -219,7 +209,10 @@ def agreement_matrix(frame: pd.DataFrame, methods: Sequence[str], dark: bool = F
     texts = base.mark_text(fontSize=12, cursor="pointer", tooltip=None, color=alt.expr(written)).encode(
         text=alt.Text("rho:Q", format=".2f")
     )
-    return (cells + texts).properties(height=40 * len(methods) + 90)
+    outline = base.transform_filter(ONE).mark_rect(
+        fill=None, stroke=ink(dark), strokeWidth=3, cornerRadius=3, tooltip=None
+    )
+    return (cells + outline + texts).properties(height=40 * len(methods) + 90)
 
 
 def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
@@ -233,7 +226,7 @@ def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
     span = span_of(frame["estimate"], factor=factor)
     y = alt.Y("estimate:Q", **spanned(span, title, alt.Scale(zero=True)))
     x = alt.X("neuron:O", title="neuron", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False))
-    pick = alt.selection_point(name="pick", fields=["neuron"], toggle=False, clear=False)
+    pick = one_pick(["neuron"])
     tooltip = [
         alt.Tooltip("label:N", title="neuron"),
         alt.Tooltip("estimate:Q", title="instant estimate", format=form),
@@ -245,7 +238,7 @@ def neuron_bars(frame: pd.DataFrame, title: str, form: str) -> alt.LayerChart:
             x=x,
             y=y,
             color=alt.condition("datum.estimate > 0", alt.value(HARM), alt.value(HELP)),
-            opacity=alt.condition("datum.picked", alt.value(1), alt.value(0.55)),
+            opacity=alt.condition(ONE, alt.value(1), alt.value(0.55)),
             tooltip=tooltip,
         )
         .add_params(pick)

@@ -8,7 +8,7 @@ order, drawn once by the seed; those in which much happens, by the estimates, te
 A model that cannot be differentiated has no estimates; its heads take as many more predictions.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -81,6 +81,11 @@ class AdaptiveResult(Presented):
     def metric(self) -> Metric:
         """What the verdicts are about."""
         return main_metric({} if self.baseline is None else self.baseline)
+
+    @property
+    def share(self) -> float:
+        """How far it is at least: as much as was taken of what a whole sweep takes."""
+        return min(self.taken, 1.0)
 
     @property
     def open(self) -> int:
@@ -158,20 +163,6 @@ def adaptive_steps(
             sweeping.judge(min(look * runs.data.batch_size, data.sequences))
             result = sweeping.result()
             yield result
-
-
-def finish_adaptive(
-    model: LoadedModel,
-    data: Data,
-    spec: AdaptiveSpec,
-    statistics: Statistics | None,
-    folder: Path,
-    progress: Callable[[AdaptiveResult], None] = lambda result: None,
-) -> AdaptiveResult:
-    """The whole adaptive sweep, `adaptive_steps` to its end; `progress` is called with every result on the way."""
-    for result in adaptive_steps(model, data, spec, statistics, folder):
-        progress(result)
-    return result
 
 
 class _Sweeping:

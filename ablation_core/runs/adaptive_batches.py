@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -237,13 +238,15 @@ class HeadMeasurements:
         for first in range(0, len(missing), at_once):
             part = missing[first : first + at_once]
             starts = self.positions.firsts(clean_pass.batch)
-            outputs = [
-                clean_passes.ablated_output(
-                    self.model, clean_pass, self._replacements(number, method, resampled, clean_pass.batch), starts
-                )
+            ablations = [
+                clean_passes.Ablation(self._replacements(number, method, resampled, clean_pass.batch), starts)
                 for number, method in part
             ]
-            clean, *ablated = scoring.score_outputs(self.model, clean_pass, outputs, self.metrics)
+            outputs: list[Any] = [None] * len(part)
+            for number, found in clean_passes.ablated_together(self.model, clean_pass, ablations):
+                outputs[number] = found[-1]
+            together = clean_passes.most_together(self.model, clean_pass, starts)
+            clean, *ablated = scoring.score_outputs(self.model, clean_pass, outputs, self.metrics, together)
             if not np.isfinite(clean.loss).all():
                 raise no_numbers(self.model, self.data.ref, clean_pass.outputs)
             record = {self._clean(batch): {"sums": written(_sums(clean, sequences, self.metrics)), "counts": counts}}

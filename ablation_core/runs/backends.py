@@ -6,18 +6,18 @@ The local engine runs them in this process. Another may run them elsewhere, as l
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.ablation import AblationRun, AblationSpec, step_together
+from ablation_core.experiments.ablation import AblationRun, AblationSpec, passes_shared, step_together
 from ablation_core.methods.registry import Method
 from ablation_core.runs.ledger import Ledger
 from ablation_core.runs.records import kept_rows
 from ablation_core.runs.units import WorkUnit, record_of
 
-TOGETHER = 9  # units that share what a recording has no room for
+TOGETHER = 9  # units that share passes, or what a recording has no room for
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,12 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Local:
-    """This process: one task at a time, or several together where the recording has no room for what they share."""
+    """This process."""
 
     def measure(
         self, tasks: Sequence[Task], bins: int, statistics: Statistics | None, clean_cache: CleanPassCache
     ) -> Generator[UnitProgress]:
-        first = 0
-        while first < len(tasks):
-            some = tasks[first : first + (1 if clean_cache.keeps_all else TOGETHER)]
-            for news in measure_together(some, bins, statistics, clean_cache):
-                yield replace(news, task=first + news.task)
-            first += len(some)
+        yield from measure_together(tasks, bins, statistics, clean_cache)
 
 
 LOCAL = Local()
@@ -70,21 +65,37 @@ LOCAL = Local()
 
 def measure_together(
     tasks: Sequence[Task], bins: int, statistics: Statistics | None, clean_cache: CleanPassCache
-) -> Iterator[UnitProgress]:
-    """Measure some tasks, one after the other where the recording has room for all that they share.
+) -> Generator[UnitProgress]:
+    """Measure tasks, one after the other where the recording has room for all that they share and they share no passes.
 
-    Where it has not, all go through each batch together, so that this is made once for all. The numbers are the same.
+    Else some go through each batch together. The numbers are the same, of those that share passes to float rounding
+    (`engine/shared_passes.py`).
     """
-    runs = [_begun(task, bins, statistics, clean_cache) for task in tasks]
-    together = [[number] for number in range(len(tasks))]
-    if len(tasks) > 1 and not clean_cache.keeps_all:
-        together = [list(range(len(tasks)))]
-    for numbers in together:
-        group = [runs[number] for number in numbers]
-        while any(run.steps_done < run.steps for run in group):
-            step_together(group)
-            for number in numbers:
-                yield _news(number, tasks, runs)
+    left = list(range(len(tasks)))
+    while left:
+        numbers = _next_group(tasks, left, clean_cache)
+        runs = {number: _begun(tasks[number], bins, statistics, clean_cache) for number in numbers}
+        while any(run.steps_done < run.steps for run in runs.values()):
+            step_together(list(runs.values()))
+            for number, run in runs.items():
+                yield _news(number, tasks[number], run)
+        left = [number for number in left if number not in runs]
+
+
+def _next_group(tasks: Sequence[Task], left: Sequence[int], clean_cache: CleanPassCache) -> list[int]:
+    """The first of the tasks that are left, and those that gain by being measured beside it."""
+    if not clean_cache.keeps_all:
+        return list(left[:TOGETHER])
+    first = tasks[left[0]]
+    most = passes_shared(clean_cache, first.unit.positions) // len(first.methods)
+    alike = [number for number in left[: 2 * TOGETHER] if _begins_with(tasks[number], first)]
+    return alike[: max(1, min(TOGETHER, most))]
+
+
+def _begins_with(task: Task, other: Task) -> bool:
+    """Whether two tasks begin in the same block at the same positions."""
+    one, two = task.unit, other.unit
+    return one.positions == two.positions and one.selection.layers[:1] == two.selection.layers[:1]
 
 
 def _begun(task: Task, bins: int, statistics: Statistics | None, clean_cache: CleanPassCache) -> AblationRun:
@@ -93,10 +104,9 @@ def _begun(task: Task, bins: int, statistics: Statistics | None, clean_cache: Cl
     return AblationRun(clean_cache.model, clean_cache.data, spec, statistics, clean_cache)
 
 
-def _news(number: int, tasks: Sequence[Task], runs: list[AblationRun]) -> UnitProgress:
-    run = runs[number]
+def _news(number: int, task: Task, run: AblationRun) -> UnitProgress:
     whole = run.steps_done == run.steps
-    return UnitProgress(number, run.steps_done / run.steps, record_of(tasks[number].unit, run) if whole else None)
+    return UnitProgress(number, run.steps_done / run.steps, record_of(task.unit, run) if whole else None)
 
 
 def measure_units(

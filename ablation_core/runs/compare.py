@@ -1,23 +1,24 @@
 """A comparison in one call, from models and data to the result; `comparison_steps` goes step by step."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablation_core.activations.collect import compute_statistics
+from ablation_core.activations.collect import StatisticsRun, compute_statistics
 from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, missing_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.arguments import check_data, check_model
-from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data, checked_seed
+from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.data.load import load_data
 from ablation_core.data.positions import Positions
+from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import DataError, ModelError, StatisticsError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.random_twin import random_twin
 from ablation_core.progress import ShareProgress, reporting_share
-from ablation_core.runs.comparison import ComparisonSpec, Side, comparison_steps
+from ablation_core.runs.comparison import ComparisonProgress, ComparisonSpec, Side, comparison_steps
 from ablation_core.runs.comparison_result import ComparisonResult
 from ablation_core.selection import Head, Selection
 from ablation_core.storage import CACHE
@@ -117,18 +118,38 @@ def _statistics(
         return None
     if isinstance(given, Statistics) or (given is not None and not twin):
         return as_statistics(given, model, cache)
-    ref = data.ref if given is None else given
     if twin:  # nobody has statistics of it
         if data.given is not None and given is None:
             raise StatisticsError("Data in memory has no statistics part; name a data set as statistics.")
-        usual = STATISTICS_PREDICTIONS[model.modality]
-        part = load_data(
-            ref, model, usual, data.seq_len or 128, seed=data.seed, split="statistics", documents=bool(data.documents)
-        )
-        return compute_statistics(model, part)
+        return compute_statistics(model, _statistics_part(model, data, data.ref if given is None else given))
     entry = find_statistics(model, data.ref, cache, data.source)
     if entry is None:
         raise StatisticsError(
             f"The method {method.name} needs activation statistics. {missing_statistics(model, data.ref, cache)}"
         )
     return load_statistics(entry.path, model)
+
+
+def _statistics_part(model: LoadedModel, data: Data, ref: str | Path) -> Data:
+    """The part of a data set that a twin's statistics are made from, read as the data itself is."""
+    usual = STATISTICS_PREDICTIONS[model.modality]
+    return load_data(
+        ref, model, usual, data.seq_len or 128, seed=data.seed, split="statistics", documents=bool(data.documents)
+    )
+
+
+def twin_steps(one: Side, spec: ComparisonSpec, folder: Path) -> Generator[ComparisonProgress]:
+    """Compare a model with its random twin, which is drawn, and whose statistics are computed, first.
+
+    Raises:
+        AblationError: one of its children, with a sentence for the user.
+    """
+    yield ComparisonProgress(0.0)
+    twin, statistics = random_twin(one.model, spec.seed), None
+    if spec.method.needs_statistics:
+        counting = StatisticsRun(twin, _statistics_part(twin, one.data, one.data.ref))
+        while counting.steps_done < counting.steps:
+            counting.step()
+            yield ComparisonProgress(0.0)
+        statistics = counting.result()
+    yield from comparison_steps(one, Side(twin, one.data, statistics), spec, folder)

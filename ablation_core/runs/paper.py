@@ -14,17 +14,18 @@ import torch
 
 from ablation_core.activations import files
 from ablation_core.activations.collect import compute_statistics
-from ablation_core.data.dataset import STATISTICS_PREDICTIONS, Data
+from ablation_core.data.dataset import Data
 from ablation_core.data.load import load_data
-from ablation_core.data.references import is_images, is_labelled, usual_data
+from ablation_core.data.references import STATISTICS_PREDICTIONS, is_images, is_labelled, usual_data
 from ablation_core.engine import forward
 from ablation_core.engine.kept_bytes import KEPT_BYTES
 from ablation_core.engine.scoring import LOGIT_VALUES
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import finished
 from ablation_core.runs.backends import LOCAL, Backend
-from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, finish_curve
+from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, curve_steps
 from ablation_core.runs.pruning_result import CurveResult
 
 WITHOUT = ("peak-own-range", "peak-whole-range", "peak-density", "peak-half-sample")  # not the paper's question
@@ -183,4 +184,4 @@ def run_part(
         files.save_statistics(statistics, folder)
     else:
         statistics = files.load_statistics(entry.path, model)
-    return finish_curve(model, data, CurveSpec(part.methods), statistics, folder, progress, backend)
+    return finished(curve_steps(model, data, CurveSpec(part.methods), statistics, folder, engine=backend), progress)

@@ -5,7 +5,7 @@ ablates the first so many per cent of it, so that each step's neurons contain th
 """
 
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def curve_steps(
 
     Args:
         folder: the cache folder, where finished points are kept.
-        recording: clean passes of the same model and data to share with other experiments.
+        clean_cache: clean passes of the same model and data to share with other experiments.
         engine: what measures them; the result does not depend on it.
 
     Raises:
@@ -138,21 +138,6 @@ def curve_steps(
         so_far = results_so_far(shares, ledger.done, lambda done: _result(description | _asked(spec), done))
         for result, share in so_far:
             yield replace(result, share=share, provenance=made)
-
-
-def finish_curve(
-    model: LoadedModel,
-    data: Data,
-    spec: CurveSpec,
-    statistics: Statistics | None,
-    folder: Path,
-    progress: Callable[[float], None] = lambda share: None,
-    engine: Backend = LOCAL,
-) -> CurveResult:
-    """The whole curves, `curve_steps` to its end; `progress` is called with the share done, after each batch."""
-    for result in curve_steps(model, data, spec, statistics, folder, engine=engine):
-        progress(result.share)
-    return result
 
 
 def kept_curves(model: LoadedModel, folder: Path, spec: CurveSpec | None = None) -> dict[Path, CurveResult]:

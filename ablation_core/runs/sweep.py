@@ -5,7 +5,7 @@ where it stopped and ends with the same numbers. Beside the heads stand random s
 has: what their ablation does is the noise floor.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def sweep_steps(
 
     Args:
         folder: the cache folder, where finished heads are kept.
-        recording: clean passes of the same model and data to share with other experiments.
+        clean_cache: clean passes of the same model and data to share with other experiments.
         engine: what measures them; the result does not depend on it.
 
     Raises:
@@ -84,21 +84,6 @@ def sweep_steps(
         so_far = results_so_far(shares, ledger.done, lambda done: result_of(description, names, done, wanted))
         for result, share in so_far:
             yield replace(result, share=share, provenance=made)
-
-
-def finish_sweep(
-    model: LoadedModel,
-    data: Data,
-    spec: SweepSpec,
-    statistics: Statistics | None,
-    folder: Path,
-    progress: Callable[[float], None] = lambda share: None,
-    engine: Backend = LOCAL,
-) -> SweepResult:
-    """The whole sweep, `sweep_steps` to its end; `progress` is called with the share done, after each batch."""
-    for result in sweep_steps(model, data, spec, statistics, folder, engine=engine):
-        progress(result.share)
-    return result
 
 
 def _interleaved(heads: list[WorkUnit], sets: list[WorkUnit]) -> list[WorkUnit]:

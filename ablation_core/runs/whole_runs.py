@@ -16,12 +16,12 @@ from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.progress import ShareProgress, reporting_share
-from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, finish_adaptive
+from ablation_core.progress import ShareProgress, finished, reporting_share
+from ablation_core.runs.adaptive import AdaptiveResult, AdaptiveSpec, adaptive_steps
 from ablation_core.runs.backends import LOCAL, Backend
-from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, finish_curve
+from ablation_core.runs.pruning import PERCENTS, SEEDS, CurveSpec, curve_steps
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import RANDOM_SETS, SweepSpec, finish_sweep
+from ablation_core.runs.sweep import RANDOM_SETS, SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.selection import Head, Selection
 from ablation_core.storage import CACHE
@@ -121,16 +121,14 @@ def sweep(
         sets = whole_number(random_sets, "number of random sets", 0)
         spec = SweepSpec(methods, bins=bins, heads=chosen, random_sets=sets, positions=where)
         with reporting_share(progress, "sweep") as report:
-            return finish_sweep(model, data, spec, known, Path(cache), progress=report, engine=backend)
+            return finished(sweep_steps(model, data, spec, known, Path(cache), engine=backend), report)
     if backend is not LOCAL:
         raise DataError(
             "An adaptive sweep decides as it goes what to measure next, in this process; leave backend out."
         )
     looking = AdaptiveSpec(methods, bins=bins, heads=chosen, precision=precision, positions=where)
     with reporting_share(progress, "adaptive sweep, at most") as report:
-        return finish_adaptive(
-            model, data, looking, known, Path(cache), progress=lambda so_far: report(min(so_far.taken, 1.0))
-        )
+        return finished(adaptive_steps(model, data, looking, known, Path(cache)), report)
 
 
 @measures
@@ -185,7 +183,7 @@ def curve(
     )
     known = as_statistics(statistics, model)
     with reporting_share(progress, "curve") as report:
-        return finish_curve(model, data, spec, known, Path(cache), progress=report, engine=backend)
+        return finished(curve_steps(model, data, spec, known, Path(cache), engine=backend), report)
 
 
 def _listed(numbers: int | Iterable[int]) -> tuple[int, ...]:

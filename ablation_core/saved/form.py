@@ -17,6 +17,7 @@ import numpy as np
 
 from ablation_core.errors import ReportError
 from ablation_core.experiments.displacement import Displacement
+from ablation_core.experiments.harm_split import HarmSplit
 from ablation_core.experiments.prediction_scores import PredictionScores
 from ablation_core.methods.optimal import Learning
 from ablation_core.stats.intervals import Interval
@@ -24,7 +25,7 @@ from ablation_core.stats.intervals import Interval
 Arrays = dict[str, np.ndarray]
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FOR_TYPES = {
-    one.__name__: one for one in (Displacement, PredictionScores, Learning, Interval)
+    one.__name__: one for one in (Displacement, HarmSplit, PredictionScores, Learning, Interval)
 }  # imported for types alone
 
 
@@ -166,6 +167,8 @@ def _dataclass(kind: Any, value: Any, arrays: Arrays, place: str) -> Any:
     known = [one for one in fields(kind) if one.init]
     if unknown := set(value) - {one.name for one in known}:
         raise WrongForm(f"its field {place}.{sorted(unknown)[0]} is not known here")
-    if missing := [one.name for one in known if one.name not in value]:
+    needed = [one.name for one in known if one.default is not None]  # what came later is None in what is older
+    if missing := [name for name in needed if name not in value]:
         raise WrongForm(f"it lacks the field {place}.{missing[0]}")
-    return kind(**{one.name: decode(hints[one.name], value[one.name], arrays, f"{place}.{one.name}") for one in known})
+    there = [one.name for one in known if one.name in value]
+    return kind(**{name: decode(hints[name], value[name], arrays, f"{place}.{name}") for name in there})

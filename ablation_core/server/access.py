@@ -20,6 +20,7 @@ DATA = ("python-docs", "python-code", "fashion-mnist")
 BUILT_IN_TASKS = tuple(f"task:{name}" for name in TASK_NAMES)  # drawn from a seed: they read no file
 MOST_PREDICTIONS = 20_000  # as many as statistics take
 _KINDS = {"text": "text", "images": "images", "labelled": "labelled texts"}
+SECOND_MODEL = "model: "  # before a model's reference in the box that else names a second data set
 _OFF = ("", "0", "no", "off", "false")
 
 
@@ -99,10 +100,12 @@ class Access:
         """A sentence for each reference in a page's address that is not offered."""
         sentences = []
         for name in ("model", "text", "images", "labelled", "beside", "with"):
-            check = self.check_model if name == "model" else self.check_data
+            value = address.get(name, "")
+            of_model = name == "model" or (name == "with" and value.startswith(SECOND_MODEL))
+            check = self.check_model if of_model else self.check_data
             try:
                 if name in address:
-                    check(address[name])
+                    check(value.removeprefix(SECOND_MODEL).strip() if of_model else value)
             except (ModelError, DataError) as error:
                 sentences.append(str(error))
         return sentences

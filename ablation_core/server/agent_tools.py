@@ -59,7 +59,7 @@ class Tools:
         `select` names neurons: "3.2:5" is neuron 5 of head 2 of layer 3, "3.2" a whole head, "3.2:0-7" a range.
         """
         from ablation_core.report import code
-        from ablation_core.report.neurons import describe_neurons
+        from ablation_core.report.heads.neurons import describe_neurons
         from ablation_core.selection import Selection
 
         with self._turn(model) as loaded:

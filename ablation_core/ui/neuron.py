@@ -96,26 +96,30 @@ def _two_sets(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame:
     assert other_ref is not None  # one is always chosen
     with page.show_errors():
         other = _other_statistics(view, other_ref)
-    bars, marks = distribution_frames.two_sets_frames(view.statistics, other, layer, head, neuron, view.bins)
+    bars, moves = distribution_frames.two_sets_frames(view.statistics, other, layer, head, neuron, view.bins)
     name = f"{layer}.{head}:{neuron}"
     one, two = (summarise_neuron(s, layer, head, neuron, view.bins) for s in (view.statistics, other))
+    moved = distribution_frames.moves_sentence(moves, named(view.data_ref), named(other_ref))
+    st.markdown(as_markdown(moved))
     draw(
         distribution_charts.two_sets,
         bars,
-        marks,
+        moves,
         unit=f"activation of neuron {name}",
-        up=view.statistics.provenance["data"],
-        down=other.provenance["data"],
+        first=view.statistics.provenance["data"],
+        second=other.provenance["data"],
+        dark=dark_page(),
         key="two data sets picture",
-        alt=f"Neuron {name} on {view.data_ref}, upwards, and on {other_ref}, downwards, on the same axes.",
+        alt=f"Histograms of neuron {name} on {view.data_ref} and on {other_ref}, one over the other. {moved}",
     )
+    st.caption("Above the bars: mean and peak, from the first data set (tick) to the second (dot).")
     for ref, reading, statistics in ((view.data_ref, one, view.statistics), (other_ref, two, other)):
         values = ", ".join(f"{kind} {number(value, '.4g')}" for kind, value in reading.values.items())
         st.markdown(
             f"**{as_markdown(named(ref))}** ({statistics.provenance['tokens']:,} positions): {values}, std {reading.std:.4g}. "
             f"{reading.sentence}"
         )
-    return bars.assign(share=bars["share"].abs())
+    return bars
 
 
 def _other_statistics(view: View, ref: str) -> Statistics:

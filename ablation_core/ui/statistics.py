@@ -11,8 +11,7 @@ from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import CacheEntry
 from ablation_core.activations.made_from import BINNINGS, FINE_BINS, Binning
 from ablation_core.data import uploads
-from ablation_core.data.dataset import DEFAULT_DATA, STATISTICS_PREDICTIONS
-from ablation_core.data.references import IMAGE_NAMES, TEXT_NAMES
+from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
 from ablation_core.errors import as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
 from ablation_core.server import access, inventory
@@ -46,7 +45,7 @@ def show_statistics() -> None:
         }
         for entry in entries
     ]
-    st.dataframe(rows, hide_index=True, width="stretch")
+    st.dataframe(rows, hide_index=True, width="stretch", row_height=35, height=35 * (len(rows) + 1) + 2)
     if entries:
         names = {
             f"{e.provenance['model']} on {uploads.named(e.provenance['data'])}, {e.provenance['tokens']:,} positions ({e.path.stem})": e

@@ -11,8 +11,10 @@ import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.chart_cache import chart_spec
+from ablation_core.ui import boxes
 
 BROUGHT = "to-"  # before the names of settings that a link brings from one page to another
 _INKS = {False: "#48525e", True: "#b4bfca"}  # of axes and legends, on a light and a dark page
@@ -47,7 +49,7 @@ def draw(
     Args:
         height: in pixels, in place of the chart's own.
         alt: the alternative text.
-        on_pick: called when a mark is clicked; the chart has a selection called `pick`, kept under `key`.
+        on_pick: called when a mark is clicked; the chart has a selection called `pick`, kept under `key`. See `picking`.
         variant: see `chart_cache.chart_spec`.
     """
     spec = chart_spec(make, *frames, variant=variant, **fixed)
@@ -61,8 +63,6 @@ def draw(
     if on_pick is None:
         st.vega_lite_chart(spec=spec, alt=alt, key=key, height=spec["height"])
         return
-    if key not in st.session_state:
-        st.session_state.pop(f"clicks on {key}", None)  # a chart that appears has not been clicked
     with st.container(key=f"clickable {key}"):  # by keyboard, too: see `page.js`
         st.vega_lite_chart(spec=spec, alt=alt, key=key, on_select=on_pick, selection_mode="pick", height=spec["height"])
 
@@ -82,14 +82,6 @@ def _larger(part: Any) -> Any:
         else _larger(value)
         for key, value in part.items()
     }
-
-
-def newly_clicked(key: str) -> list[dict[str, Any]]:
-    """The mark of a chart that was clicked since this was last asked, if any."""
-    now = [dict(one) for one in st.session_state[key].selection.get("pick", [])]
-    before = st.session_state.get(f"clicks on {key}", [])
-    st.session_state[f"clicks on {key}"] = now
-    return [one for one in now if one not in before]
 
 
 def as_tables(tables: dict[str, pd.DataFrame], key: str) -> None:
@@ -114,6 +106,14 @@ def single_choice(
     return chosen or default
 
 
+def choose_metric(
+    widget: Callable[..., Any], names: Sequence[str], default: str, key: str, help: str, **looks: Any
+) -> str:
+    """The choice of a metric by its label; returns its name."""
+    label = {name: METRICS[name].label for name in names}.__getitem__
+    return single_choice(widget, "Metric", names, default=default, key=key, help=help, format_func=label, **looks)
+
+
 def page_link(page: str, label: str, params: Mapping[str, str | list[str]], icon: str | None = "➡️") -> None:
     """A link that opens a page with these parameters in its address.
 
@@ -121,7 +121,8 @@ def page_link(page: str, label: str, params: Mapping[str, str | list[str]], icon
     """
     if page == "app.py":
         params = {name: value for name, value in params.items() if name not in DISTRIBUTIONS_ONLY}
-    params = {f"{BROUGHT if name in st.session_state else ''}{name}": value for name, value in params.items()}
+    here = {*st.session_state, *boxes.NAMES}
+    params = {f"{BROUGHT if name in here else ''}{name}": value for name, value in params.items()}
     with suppress(StreamlitPageNotFoundError):  # a page run by itself has no others beside it
         st.page_link(page, label=label, icon=icon, query_params=params)
 

@@ -15,6 +15,7 @@ from ablation_core.report.distribution_frames import (
     ODDITIES,
     all_neurons_frame,
     density_frame,
+    moves_sentence,
     position_frame,
     two_sets_frames,
 )
@@ -109,16 +110,21 @@ def test_two_data_sets_are_shares_on_the_same_scale() -> None:
     one, other = statistics_of(normal(20_000)), statistics_of(3 * normal(5_000, 1) + 1)
     for statistics, name in ((one, "prose"), (other, "code")):
         statistics.provenance["data"] = name
-    bars, marks = two_sets_frames(one, other, 0, 0, 0, 50)
-    for name, sign in (("prose", 1), ("code", -1)):
+    bars, moves = two_sets_frames(one, other, 0, 0, 0, 50)
+    for name in ("prose", "code"):
         rows = bars[bars["data"] == name]
         area = (rows["share"] * (rows["right"] - rows["left"])).sum()
-        assert area == pytest.approx(sign, abs=0.02)
-    assert marks.set_index(["data", "kind"])["value"]["code", "mean"] == pytest.approx(1, abs=0.2)
+        assert area == pytest.approx(1, abs=0.02)
+    mean = moves.set_index("kind").loc["mean"]
+    assert (mean["first"], mean["second"]) == pytest.approx((0, 1), abs=0.2)
+    assert mean["distance"] == pytest.approx(1, abs=0.2), "in standard deviations of the first"
+    assert (moves["height"] > bars["share"].max()).all()
+    sentence = moves_sentence(moves, "prose", "code")
+    assert sentence.startswith("From prose to code the mean moves by +") and ", the peak moves by " in sentence
 
 
 def test_by_position_is_a_plain_loop_over_sequences(bundled_model: LoadedModel) -> None:
-    from ablation_core.data.dataset import DEFAULT_DATA
+    from ablation_core.data.references import DEFAULT_DATA
 
     model = bundled_model
     data = load_data(DEFAULT_DATA[model.modality], model, 300, seq_len=20, batch_size=4, split="statistics")

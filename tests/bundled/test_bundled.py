@@ -15,6 +15,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.training import corpus, recipes
 from ablation_core.training.ngrams import Neighbours, Trigram
 from ablation_core.training.train import rate
+from tests.conftest import others_slow
 
 
 @pytest.mark.parametrize("name", bundled.NAMES)
@@ -30,6 +31,7 @@ def test_the_models_have_a_map_worth_looking_at(bundled_model: LoadedModel) -> N
     assert bundled_model.num_heads >= 6
 
 
+@others_slow
 def test_the_cards_figures_hold(bundled_model: LoadedModel) -> None:
     """On a part of the held-out data, within what a part may differ."""
     info = (bundled.FOLDER / bundled_model.ref / "README.md").read_text(encoding="utf-8")

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core import load_model
+from ablation_core import load_data, load_model
 from ablation_core.data.dataset import IGNORED, Data
-from ablation_core.data.pairs import read_pairs
-from ablation_core.data.task_data import load_task
-from ablation_core.data.tasks import TASKS
+from ablation_core.data.tasks.pairs import read_pairs
+from ablation_core.data.tasks.registry import TASKS
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 
@@ -29,8 +28,7 @@ def written(folder: Path, *pairs: dict) -> Path:
 
 
 def loaded(model: LoadedModel, path: Path, split: str = "evaluation", **options: int) -> Data:
-    settings = {"predictions": 100, "batch_size": None, "seed": 0} | options
-    return load_task(f"pairs:{path}", model, split=split, **settings)
+    return load_data(f"pairs:{path}", model, split=split, **({"predictions": 100} | options))
 
 
 ONE = {"prompt": "The value of x is", "right": " not", "wrong": " set"}
@@ -130,14 +128,15 @@ def test_what_a_model_cannot_read_is_refused(opt_mini: LoadedModel, tmp_path: Pa
     with pytest.raises(DataError, match="no file"):
         loaded(opt_mini, tmp_path / "elsewhere.jsonl")
     with pytest.raises(DataError, match="no task 'chess'"):
-        load_task("task:chess", opt_mini, 10, None, 0, "evaluation")
+        load_data("task:chess", opt_mini, 10)
 
 
 @pytest.mark.parametrize("name", ["induction", "agreement", "greater-than", "facts"])
 def test_a_task_is_the_same_for_the_same_seed_and_disjoint_in_its_parts(opt_mini: LoadedModel, name: str) -> None:
-    one, same = (load_task(f"task:{name}", opt_mini, 12, None, 3, "evaluation") for _ in range(2))
+    one, same = (load_data(f"task:{name}", opt_mini, 12, seed=3) for _ in range(2))
     other, part = (
-        load_task(f"task:{name}", opt_mini, 12, None, *settings) for settings in ((4, "evaluation"), (3, "statistics"))
+        load_data(f"task:{name}", opt_mini, 12, seed=seed, split=split)
+        for seed, split in ((4, "evaluation"), (3, "statistics"))
     )
     assert one.fingerprint == same.fingerprint
     assert len({one.fingerprint, other.fingerprint, part.fingerprint}) == 3

@@ -10,13 +10,22 @@ from torch import Tensor
 from ablation_core import load_data
 from ablation_core.data.dataset import Batch
 from ablation_core.data.positions import Positions
-from ablation_core.engine.clean_passes import CleanPassCache, ablated_outputs
+from ablation_core.engine import shared_passes
+from ablation_core.engine.clean_passes import (
+    Ablation,
+    CleanPassCache,
+    ablated_outputs,
+    ablated_together,
+    most_together,
+)
 from ablation_core.engine.forward import record, run_blocks
 from ablation_core.engine.hooks import hidden_of, record_outputs, replace_z
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.architectures import ARCHITECTURES
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.backends import Task, measure_together
+from ablation_core.runs.units import WorkUnit
 from ablation_core.selection import Selection
 from tests import tiny
 
@@ -128,6 +137,82 @@ def test_only_later_positions_are_run(model: LoadedModel) -> None:
     for handle in handles:
         handle.remove()
     assert seen == [batch.targets.shape[1] - START] * (model.num_layers - 1)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_heads_of_a_layer_share_a_pass_and_give_what_each_gives_alone(model: LoadedModel, left: bool) -> None:
+    """Each head against the whole pass with a hook of the test's own, padded at either end."""
+    batch = padded(model)
+    if left:
+        flipped = batch.inputs["attention_mask"].flip(1)
+        batch = Batch(batch.inputs | {"attention_mask": flipped}, batch.targets)
+    clean_pass = record(model, batch, keys_values=True)
+    if not clean_pass.keys_values:
+        return
+    real = batch.inputs["attention_mask"].bool()
+    starts = torch.full((3,), START)
+    heads = range(model.shape.heads[1])
+    asked = [Ablation({layer: zero_from(model, head)}, starts) for head in heads for layer in (1, 0)]
+    seen: list[int] = []
+    handle = model.blocks[-1].register_forward_hook(lambda _m, _i, output: seen.append(len(hidden_of(output))))
+    together = {number: list(outputs) for number, outputs in ablated_together(model, clean_pass, asked)}
+    handle.remove()
+    assert seen == [3 * len(heads)] * 2, "one pass a layer"
+    assert sorted(together) == list(range(2 * len(heads)))
+    for number, outputs in together.items():
+        head, layer = number // 2, 1 - number % 2
+        for one, other in zip(map(hidden_of, outputs), whole(model, batch, layer, head), strict=True):
+            torch.testing.assert_close(one[real], other[real], rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+
+
+def test_prompts_of_several_lengths_share_a_pass_at_their_own_last_positions(opt_mini: LoadedModel) -> None:
+    """All heads of a layer at each prompt's last position, from a sweep's engine, against a plain loop over prompts."""
+    data = load_data("task:induction", opt_mini, predictions=6, batch_size=6)
+    assert data.lengths is not None and len(set(data.lengths)) > 2
+    (batch,) = data
+    cache = CleanPassCache(opt_mini, data, keys_values=True)
+    units = [
+        WorkUnit(f"2.{head}", Selection.parse(f"2.{head}", opt_mini.shape), Positions.parse("last"))
+        for head in range(opt_mini.shape.heads[2])
+    ]
+    rows: list[int] = []
+    handle = opt_mini.blocks[-1].register_forward_hook(lambda _m, _i, output: rows.append(len(hidden_of(output))))
+    tasks = [Task(unit, (METHODS["zero"],)) for unit in units]
+    records = {news.task: news.record for news in measure_together(tasks, 100, None, cache) if news.record}
+    handle.remove()
+    assert max(rows) == 6 * len(units)
+    for head in range(len(units)):
+        expected = []
+        for row, end in enumerate(batch.answers.ends.tolist()):
+            columns = slice(head * opt_mini.head_dim, (head + 1) * opt_mini.head_dim)
+
+            def put(_module: torch.nn.Module, inputs: tuple[Tensor, ...], here: tuple = (end - 1, columns)) -> tuple:
+                z = inputs[0].clone()
+                z[:, here[0], here[1]] = 0
+                return (z,)
+
+            handle = opt_mini.projections[2].register_forward_pre_hook(put)
+            with torch.no_grad():
+                logits = opt_mini.module(batch.inputs["input_ids"][row : row + 1, :end]).logits[0, -1]
+            handle.remove()
+            right, wrong = batch.targets[row, end - 1], batch.answers.others[row, end - 1]
+            expected.append(float(logits[right] - logits[wrong]))
+        found = records[head]["results"][0]["logit_difference"]
+        assert found == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+
+
+def test_many_copies_do_not_share_beyond_the_limits(opt_mini: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_data("task:induction", opt_mini, predictions=4, batch_size=4)
+    clean_pass = CleanPassCache(opt_mini, data, keys_values=True)[0]
+    starts = Positions.parse("last").firsts(clean_pass.batch)
+    # 4 rows of 4 columns each, the fewest that give the same bits
+    assert most_together(opt_mini, clean_pass, starts) == shared_passes.TOKENS // 16
+    kept = sum(one.nbytes for pair in clean_pass.keys_values for one in pair)
+    monkeypatch.setattr(shared_passes, "BYTES", 3 * kept)
+    assert most_together(opt_mini, clean_pass, starts) == 3
+    monkeypatch.setattr(shared_passes, "BYTES", kept - 1)
+    assert most_together(opt_mini, clean_pass, starts) == 1
+    assert most_together(opt_mini, clean_pass, None) == 1
 
 
 @pytest.mark.parametrize(("prompts", "positions"), [(12, "last"), (12, "-9"), (1, "last"), (1, "24-")])

@@ -17,7 +17,7 @@ from ablation_core.methods import modes
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
-from tests.conftest import numbers
+from tests.conftest import numbers, others_slow
 
 SELECT = "1.2 3.0:1-4"
 
@@ -157,6 +157,7 @@ def test_an_empty_selection_changes_no_bit(bundled_model: LoadedModel, data: Dat
         assert all({i.mean, i.low, i.high} <= {0, None} for i in row.change.values())
 
 
+@others_slow
 def test_the_batch_size_changes_only_rounding(bundled_model: LoadedModel, data: Data, statistics: Statistics) -> None:
     other = load_data(data.ref, bundled_model, predictions=data.predictions, seq_len=48, batch_size=50, seed=3)
     one, two = (ablate(bundled_model, d, SELECT, "all", statistics=statistics) for d in (data, other))
@@ -164,12 +165,14 @@ def test_the_batch_size_changes_only_rounding(bundled_model: LoadedModel, data: 
         assert left.performance.loss == pytest.approx(right.performance.loss, rel=1e-5)
 
 
+@others_slow
 def test_the_same_seed_gives_the_same_document(bundled_model: LoadedModel, data: Data, statistics: Statistics) -> None:
     first, second = (numbers(ablate(bundled_model, data, "1.0", "all", statistics=statistics)) for _ in range(2))
     assert first == second
     assert json.loads(json.dumps(first, allow_nan=False)) == first
 
 
+@others_slow
 def test_the_model_is_as_it_was(bundled_model: LoadedModel, data: Data, statistics: Statistics) -> None:
     before = {name: tensor.clone() for name, tensor in bundled_model.module.state_dict().items()}
     calls = []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ablation_core import load_data
-from ablation_core.data.dataset import DEFAULT_DATA
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, AblationSpec
 from ablation_core.experiments.per_prediction import (

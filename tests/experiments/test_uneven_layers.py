@@ -10,8 +10,9 @@ from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import finished
 from ablation_core.runs.pruning import pruned
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.selection import ModelShape, Selection, SelectionError
 from tests.models.every_family import Sizes, build, zeroed_gap
 
@@ -59,7 +60,7 @@ def test_heads_are_ablated_and_counted_layer_by_layer(model: LoadedModel, tmp_pa
         statistics.mean[last, : model.shape.heads[last], : model.shape.size(last)], mean, rtol=1e-4, atol=1e-5
     )
     every = [f"{layer}.{head}" for layer, count in enumerate(model.shape.heads) for head in range(count)]
-    swept = finish_sweep(model, data, SweepSpec((METHODS["mean"],), random_sets=2), statistics, tmp_path)
+    swept = finished(sweep_steps(model, data, SweepSpec((METHODS["mean"],), random_sets=2), statistics, tmp_path))
     assert set(every) <= {str(name) for name in swept.rows}
     alone = ablate(model, data, every[-1], "mean", statistics=statistics).to_dict()["results"][0]["change"]["loss"][
         "mean"

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ablation_core import load_statistics
 from ablation_core.activations.files import find_statistics
-from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.data.positions import Positions
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.data.user_input import UserInput, image, prompt, read_image
 from ablation_core.errors import DataError
 from ablation_core.experiments.ablation import AblationSpec

@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 
-from ablation_core import load_data
+from ablation_core import load_data, load_model
 from ablation_core.heads.attention import layer_patterns
 from ablation_core.heads.kinds import SCORES, Seen
 from ablation_core.heads.scores import head_scores, repeated_tokens
@@ -137,6 +137,30 @@ def test_an_induction_head_made_by_hand_scores_as_one() -> None:
     assert scores.induction[1, 0] == pytest.approx(1 - 0.5 / 24, abs=1e-3)
     assert scores.induction[0, 0] < 0.1
     assert scores.previous_token[1, 0] < 0.2
+
+
+@pytest.mark.parametrize("name", ["roberta-mini", "vit-mini"])
+def test_masked_and_vision_scores_are_a_plain_loop_over_patterns(name: str) -> None:
+    model = load_model(name)
+    vision = model.modality == "vision"
+    data = load_data("fashion-mnist" if vision else "python-docs", model, predictions=12 if vision else 60, seq_len=48)
+    scores, found = head_scores(model, data), []
+    side = 7
+    for batch in data:
+        for pattern in layer_patterns(model, batch, 3)[:, 4].astype(float):
+            length = len(pattern)
+            entropy = -sum(weight * np.log(weight) for weight in pattern.ravel() if weight > 0) / length
+            apart, first = 0.0, length - side**2 if vision else 0
+            for row in range(first, length):
+                for column in range(first, length):
+                    places = [divmod(place - first, side) for place in (row, column)]
+                    far = np.hypot(*np.subtract(*places)) if vision else abs(row - column)
+                    apart += pattern[row, column] * far
+            apart /= pattern[first:, first:].sum() if vision else length
+            found.append((np.trace(pattern) / length, pattern[:, 0].mean(), entropy, apart))
+    expected = np.mean(found, axis=0)
+    mine = [scores[one][3, 4] for one in ("self", "first_token", "entropy", "distance")]
+    np.testing.assert_allclose(mine, expected, rtol=1e-4)
 
 
 def test_repeated_tokens_are_written_twice(opt_mini: LoadedModel) -> None:

@@ -83,6 +83,49 @@ def test_components_of_gpt2_add_up_by_hand() -> None:
     assert heads + rest == pytest.approx(float(logits[row, position, target]), abs=1e-4)
 
 
+@pytest.mark.parametrize("family", ["llama", "vit"])
+def test_heads_by_hand_with_grouped_queries_and_of_images(family: str) -> None:
+    """Each head's share of the target's logit through the final norm's own scale, in plain torch; what is left is the rest.
+
+    llama: RMSNorm, and heads that are not hidden / heads wide; vit: LayerNorm, read at CLS.
+    """
+    model = tiny.build(family)
+    batch, vision, row = tiny.batch(model, rows=1), model.modality == "vision", 0
+    position = 0 if vision else 4
+    norm = model.module.vit.layernorm if vision else model.module.model.norm
+    head = model.module.classifier if vision else model.module.lm_head
+    seen: dict[str, torch.Tensor] = {}
+    hook = norm.register_forward_pre_hook(lambda _m, inputs: seen.__setitem__("stream", inputs[0][row, position]))
+    logits = model.module(**batch.inputs).logits
+    hook.remove()
+    target = batch.targets[row] if vision else batch.targets[row, position]
+    stream = seen["stream"]
+
+    def contribution(part: torch.Tensor) -> torch.Tensor:
+        if vision:
+            scale = (stream.var(unbiased=False) + norm.eps).sqrt()
+            part = part - part.mean(-1, keepdim=True)
+        else:
+            scale = (stream.pow(2).mean() + norm.variance_epsilon).sqrt()
+        return (part / scale * norm.weight) @ head.weight[target]
+
+    constant = float(norm.bias @ head.weight[target] + head.bias[target]) if vision else 0.0
+    whole = float(logits[row, target] if vision else logits[row, position, target])
+    assert float(contribution(stream)) + constant == pytest.approx(whole, abs=1e-4), "the norm is understood"
+
+    only = torch.full_like(batch.targets, -100)
+    only[(row,) if vision else (row, position)] = target
+    clean_pass, z = pass_with_z(model, Batch(batch.inputs, only))
+    gradient, _ = target_gradient(model, clean_pass)
+    for layer in range(model.num_layers):
+        weight = model.projections[layer].weight
+        for number in range(4):
+            columns = slice(model.head_dim * number, model.head_dim * (number + 1))
+            written = z[layer][row, position, columns] @ weight[:, columns].T
+            mine = float(gradient[row, position] @ written)
+            assert mine == pytest.approx(float(contribution(written)), abs=1e-4), (layer, number)
+
+
 def test_heads_and_the_rest_are_the_mean_logit(opt_mini: LoadedModel) -> None:
     data = load_data("python-docs", opt_mini, predictions=200, seq_len=32)
     direct = direct_effects(opt_mini, data)

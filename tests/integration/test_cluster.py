@@ -32,8 +32,9 @@ from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, EngineError
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import finished
 from ablation_core.runs.ledger import find_runs
-from ablation_core.runs.sweep import SweepSpec, finish_sweep, sweep_steps
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from tests import tiny
 from tests.conftest import numbers
 
@@ -149,7 +150,7 @@ def statistics_path(opt_mini: LoadedModel) -> Path:
 def here(opt_mini: LoadedModel, data: Data, statistics_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the local engine gives."""
     statistics = load_statistics(statistics_path, opt_mini)
-    return numbers(finish_sweep(opt_mini, data, SPEC, statistics, tmp_path_factory.mktemp("here")))
+    return numbers(finished(sweep_steps(opt_mini, data, SPEC, statistics, tmp_path_factory.mktemp("here"))))
 
 
 def records(model: LoadedModel, folder: Path) -> int:
@@ -201,8 +202,8 @@ def test_with_its_driver_killed_and_then_stopped_a_run_goes_on_from_its_ledger(
                 break
     assert killed < records(opt_mini, tmp_path) < 12
     assert not drivers()
-    result = finish_sweep(
-        opt_mini, data, SPEC, statistics, tmp_path
+    result = finished(
+        sweep_steps(opt_mini, data, SPEC, statistics, tmp_path)
     )  # the rest without a cluster: the ledger is the same
     assert json.dumps(numbers(result)) == json.dumps(here)
 
@@ -222,8 +223,10 @@ def test_a_model_split_over_memory_and_disk_in_a_worker_gives_the_same(machines:
     data = load_data(f"text:{tmp_path / 'mine.txt'}", model, predictions=60, seq_len=32)
     spec = SweepSpec((METHODS["zero"], METHODS["resample-dataset"]), heads=((1, 2), (2, 0)), random_sets=1)
     engine = RayBackend(machines.address, memory=fits / 1e9, split=True)
-    there = finish_sweep(model, data, spec, None, tmp_path / "there", engine=engine)
-    assert json.dumps(numbers(there)) == json.dumps(numbers(finish_sweep(model, data, spec, None, tmp_path / "here")))
+    there = finished(sweep_steps(model, data, spec, None, tmp_path / "there", engine=engine))
+    assert json.dumps(numbers(there)) == json.dumps(
+        numbers(finished(sweep_steps(model, data, spec, None, tmp_path / "here")))
+    )
 
 
 def test_other_data_or_no_room_is_a_sentence(
@@ -232,10 +235,10 @@ def test_other_data_or_no_room_is_a_sentence(
     zero = SweepSpec((METHODS["zero"],), heads=((0, 0),), random_sets=0)
     other = replace(data, fingerprint="of another Python")
     with pytest.raises(DataError, match=r"On the machine .* python-docs is not what the driver has"):
-        finish_sweep(opt_mini, other, zero, None, tmp_path, engine=RayBackend(machines.address, workers=1))
+        finished(sweep_steps(opt_mini, other, zero, None, tmp_path, engine=RayBackend(machines.address, workers=1)))
     with pytest.raises(EngineError, match="No machine of the cluster has room for a worker with 1 CPU, 2 GPU"):
-        finish_sweep(opt_mini, data, zero, None, tmp_path, engine=RayBackend(machines.address, gpus=2))
+        finished(sweep_steps(opt_mini, data, zero, None, tmp_path, engine=RayBackend(machines.address, gpus=2)))
     for address, words in (("127.0.0.2:1", "No Ray cluster answers"), ("ray://here:1", "write HOST:PORT")):
         with pytest.raises(EngineError, match=words):
-            finish_sweep(opt_mini, data, zero, None, tmp_path, engine=RayBackend(address))
+            finished(sweep_steps(opt_mini, data, zero, None, tmp_path, engine=RayBackend(address)))
     assert records(opt_mini, tmp_path) == 0

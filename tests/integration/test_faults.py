@@ -34,9 +34,10 @@ from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, ModelError, StatisticsError
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import finished
 from ablation_core.runs.ledger import find_runs, open_ledger
-from ablation_core.runs.pruning import CurveSpec, finish_curve
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.runs.pruning import CurveSpec, curve_steps
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.storage import file_lock, working_folder, write_atomic
 from tests.conftest import ROOT, numbers
 
@@ -198,14 +199,14 @@ def test_a_sweep_on_a_full_disk_keeps_what_it_has_and_goes_on_later(
     tmp_path: Path, opt_mini: LoadedModel, data: Data
 ) -> None:
     spec = SweepSpec(ZERO, heads=((0, 0), (3, 1), (5, 5)), random_sets=1)
-    undisturbed = finish_sweep(opt_mini, data, spec, None, tmp_path / "undisturbed")
+    undisturbed = finished(sweep_steps(opt_mini, data, spec, None, tmp_path / "undisturbed"))
     size = next((tmp_path / "undisturbed").rglob("*.jsonl")).stat().st_size
     refused = pytest.raises(StatisticsError, match=r"cannot be kept in .*; make room and run it again\.")
     with refused, room_for(size * 2 // 3):
-        finish_sweep(opt_mini, data, spec, None, tmp_path / "full")
+        finished(sweep_steps(opt_mini, data, spec, None, tmp_path / "full"))
     kept = next((tmp_path / "full").rglob("*.jsonl")).read_bytes()
     assert kept.endswith(b"\n") and kept.count(b"\n") == 3, "a first line and two whole pieces"
-    assert numbers(finish_sweep(opt_mini, data, spec, None, tmp_path / "full")) == numbers(undisturbed)
+    assert numbers(finished(sweep_steps(opt_mini, data, spec, None, tmp_path / "full"))) == numbers(undisturbed)
 
 
 def test_a_run_that_cannot_even_begin_is_a_sentence(tmp_path: Path) -> None:
@@ -370,12 +371,12 @@ def test_files_dated_long_ago_or_in_the_future_are_found_and_read(
     tmp_path: Path, opt_mini: LoadedModel, statistics: Statistics, data: Data, stamp: int
 ) -> None:
     path = save_statistics(statistics, tmp_path)
-    first = finish_curve(opt_mini, data, CurveSpec(ZERO, seeds=(1,), percents=(50,)), None, tmp_path)
+    first = finished(curve_steps(opt_mini, data, CurveSpec(ZERO, seeds=(1,), percents=(50,)), None, tmp_path))
     for file in tmp_path.rglob("*"):
         os.utime(file, (stamp, stamp))
     found = cache.find_statistics(opt_mini, "python-docs", tmp_path)
     assert found.path == path and load_statistics(path, opt_mini).digest == statistics.digest
-    again = finish_curve(opt_mini, data, CurveSpec(ZERO, seeds=(1,), percents=(50,)), None, tmp_path)
+    again = finished(curve_steps(opt_mini, data, CurveSpec(ZERO, seeds=(1,), percents=(50,)), None, tmp_path))
     assert numbers(again) == numbers(first)
 
 
@@ -418,7 +419,7 @@ def test_what_was_measured_on_other_weights_is_never_used_for_these(own_folder: 
     evaluated = load_data("python-docs", model, 60, seq_len=16)
     path = save_statistics(compute_statistics(model, counted), tmp_path)
     spec = CurveSpec(ZERO, seeds=(1,), percents=(50,))
-    first = finish_curve(model, evaluated, spec, None, tmp_path)
+    first = finished(curve_steps(model, evaluated, spec, None, tmp_path))
     weights = own_folder / "model.safetensors"
     arrays = load_file(weights)
     name = next(name for name in arrays if "layers.2" in name and name.endswith("out_proj.weight"))
@@ -428,7 +429,7 @@ def test_what_was_measured_on_other_weights_is_never_used_for_these(own_folder: 
         load_statistics(path, changed)
     assert cache.find_statistics(changed, "python-docs", tmp_path) is None
     assert "model_fingerprint differs" in other_statistics(changed, "python-docs", tmp_path)
-    second = finish_curve(changed, evaluated, spec, None, tmp_path)
+    second = finished(curve_steps(changed, evaluated, spec, None, tmp_path))
     assert second.to_dict()["points"] != first.to_dict()["points"]
     assert len([name for name in files(tmp_path / "runs") if name.endswith(".jsonl")]) == 2
 

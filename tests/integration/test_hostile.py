@@ -25,15 +25,16 @@ from ablation_core import bundled, load_model
 from ablation_core.activations.collect import compute_statistics
 from ablation_core.activations.files import list_statistics, load_statistics, save_statistics
 from ablation_core.data import user_input
-from ablation_core.data.dataset import DEFAULT_DATA
 from ablation_core.data.load import load_data
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.errors import AblationError, ModelError, SelectionError, StatisticsError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.pruning import read_seeds
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
 from ablation_core.storage import CACHE
-from ablation_core.ui import run_controls, shared
+from ablation_core.ui import shared
+from ablation_core.ui.runs import controls as run_controls
 from tests.conftest import PAGES, ROOT, watching
 
 pytestmark = pytest.mark.slow

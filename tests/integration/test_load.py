@@ -44,6 +44,7 @@ from ablation_core.ui import ablation_job
 from ablation_core.ui import shared as server
 from ablation_core.ui.shared import SEED
 from tests.conftest import ROOT, numbers
+from tests.ui.test_pages import box
 
 pytestmark = pytest.mark.slow
 THREADS = 12
@@ -399,7 +400,7 @@ def test_a_page_says_that_it_waits_and_who_waits_can_ask_for_something_else(monk
         test = page(select="3.1").run()
         assert not test.exception
         assert turns.waiting_words(model.ref) in [bar.text for bar in progress_bars(test)]
-        test.text_input(key="select").set_value("4.2").run()
+        box(test, "select").set_value("4.2").run()
         assert not test.exception and turns.waiting_words(model.ref) in [bar.text for bar in progress_bars(test)]
         assert time.monotonic() - began < 30, "long before the other is done"
         assert len(server.shared_ablations().running()) == 1, "what was asked for first is given up"

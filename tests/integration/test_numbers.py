@@ -27,9 +27,10 @@ from ablation_core.errors import DataError, ModelError
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
-from ablation_core.runs.pruning import CurveSpec, finish_curve
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.progress import finished
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps
+from ablation_core.runs.pruning import CurveSpec, curve_steps
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from tests import tiny
 from tests.conftest import ROOT, numbers
 
@@ -87,11 +88,11 @@ def test_a_layer_that_breaks_is_named_by_every_computation(tmp_path: Path, layer
         estimate(model, data, "zero")
     zero = (METHODS["zero"],)
     with pytest.raises(ModelError, match=words):
-        finish_sweep(model, data, SweepSpec(zero, heads=((1, 1),), random_sets=0), None, tmp_path)
+        finished(sweep_steps(model, data, SweepSpec(zero, heads=((1, 1),), random_sets=0), None, tmp_path))
     with pytest.raises(ModelError, match=words):
-        finish_curve(model, data, CurveSpec(zero, seeds=(1,), percents=(50,)), None, tmp_path)
+        finished(curve_steps(model, data, CurveSpec(zero, seeds=(1,), percents=(50,)), None, tmp_path))
     with pytest.raises(ModelError, match=words):
-        finish_adaptive(model, data, AdaptiveSpec(zero, heads=((1, 1),)), None, tmp_path)
+        finished(adaptive_steps(model, data, AdaptiveSpec(zero, heads=((1, 1),)), None, tmp_path))
 
 
 def test_what_breaks_behind_the_layers_is_said_to() -> None:
@@ -181,9 +182,9 @@ def everything(model: LoadedModel, data: Data, statistics: Statistics, folder: P
     return [
         ablate(model, data, "1.1", [row.name for row in usable], statistics=statistics).to_dict(),
         estimate(model, data, "mean", statistics=statistics).to_dict(),
-        finish_sweep(model, data, few, statistics, folder).to_dict(),
-        finish_adaptive(model, data, AdaptiveSpec(MEAN, heads=((0, 0), (1, 1))), statistics, folder).to_dict(),
-        finish_curve(model, data, CurveSpec(MEAN, seeds=(1,), percents=(0, 50)), statistics, folder).to_dict(),
+        finished(sweep_steps(model, data, few, statistics, folder)).to_dict(),
+        finished(adaptive_steps(model, data, AdaptiveSpec(MEAN, heads=((0, 0), (1, 1))), statistics, folder)).to_dict(),
+        finished(curve_steps(model, data, CurveSpec(MEAN, seeds=(1,), percents=(0, 50)), statistics, folder)).to_dict(),
     ]
 
 
@@ -217,9 +218,9 @@ def test_where_all_targets_are_ignored_each_computation_says_so(tmp_path: Path, 
     with pytest.raises(DataError, match=words):
         estimate(opt_mini, ignored, "zero")
     with pytest.raises(DataError, match=words):
-        finish_sweep(opt_mini, ignored, SweepSpec(zero, heads=((0, 0),)), None, tmp_path)
+        finished(sweep_steps(opt_mini, ignored, SweepSpec(zero, heads=((0, 0),)), None, tmp_path))
     with pytest.raises(DataError, match=words):
-        finish_adaptive(opt_mini, ignored, AdaptiveSpec(zero, heads=((0, 0),)), None, tmp_path)
+        finished(adaptive_steps(opt_mini, ignored, AdaptiveSpec(zero, heads=((0, 0),)), None, tmp_path))
 
 
 def test_a_batch_in_which_nothing_is_scored_changes_nothing(opt_mini: LoadedModel) -> None:

@@ -21,18 +21,19 @@ from ablation_core.experiments.estimate_validation import largest_heads, validat
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.methods.registry import METHODS, Method
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import finished
 from ablation_core.report import charts, export, frames, run_frames, user_input_charts
 from ablation_core.report.html import result_table
 from ablation_core.report.run_sentences import curve_levels, sweep_sentence
-from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
-from ablation_core.runs.pruning import CurveSpec, finish_curve, kept_curves
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps
+from ablation_core.runs.pruning import CurveSpec, curve_steps, kept_curves
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import kept_sweeps
 from ablation_core.selection import Selection
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ExportContent, ablation_exports
 from ablation_core.ui.learn.glossary import words
-from ablation_core.ui.run_export_row import curve_exports, sweep_exports
+from ablation_core.ui.runs.export_row import curve_exports, sweep_exports
 from ablation_core.ui.sidebar import View
 
 HEADS = ((0, 0), (1, 1), (2, 2), (3, 3))
@@ -85,7 +86,7 @@ def test_an_ablation_has_the_new_metric_and_the_new_method(
     document = json.loads(capsys.readouterr().out)
     data = load_data("python-docs", opt_mini, 120)
     result = ablate(opt_mini, data, "3.2", ["opposite", "zero"], statistics=view.statistics)
-    assert document == result.to_dict()
+    assert document | {"provenance": None} == result.to_dict() | {"provenance": None}
     total, count = 0.0, 0
     with torch.no_grad():
         for batch in data:
@@ -116,7 +117,9 @@ def test_the_exported_script_gives_the_numbers_again(opt_mini: LoadedModel, view
 @pytest.mark.usefixtures("rows")
 def test_maps_curves_and_estimates_have_them_too(opt_mini: LoadedModel, view: View, tmp_path: Path) -> None:
     data, methods = load_data("python-docs", opt_mini, 700, seq_len=128), (METHODS["zero"], OPPOSITE)
-    swept = finish_sweep(opt_mini, data, SweepSpec(methods, heads=HEADS, random_sets=1), view.statistics, tmp_path)
+    swept = finished(
+        sweep_steps(opt_mini, data, SweepSpec(methods, heads=HEADS, random_sets=1), view.statistics, tmp_path)
+    )
     document = swept.to_dict()
     assert (
         set(document["agreement"]) == {name for name, metric in METRICS.items() if not metric.answers}
@@ -132,12 +135,14 @@ def test_maps_curves_and_estimates_have_them_too(opt_mini: LoadedModel, view: Vi
     exact = validate_estimate(opt_mini, data, found, view.statistics, largest_heads(found, 1))
     assert "change of entropy against exact" in format_estimate(found, exact)
     spec = CurveSpec(methods, seeds=(1, 2), percents=(0, 50, 90))
-    curves = finish_curve(opt_mini, data, spec, view.statistics, tmp_path)
+    curves = finished(curve_steps(opt_mini, data, spec, view.statistics, tmp_path))
     assert "entropy" in curves.to_dict()["ranks"] and "entropy" in format_curve(curves)
     assert list(curve_levels(curves, "entropy")) == [f"baseline {curves.baseline['entropy']:.1f}"]
     said = drawn_and_told(curve_exports(curves, "entropy"), "opposite")
     assert "entropy, nats" in said and charts.mark_of("opposite").color in said
-    adaptive = finish_adaptive(opt_mini, data, AdaptiveSpec(methods, heads=HEADS[:2]), view.statistics, tmp_path)
+    adaptive = finished(
+        adaptive_steps(opt_mini, data, AdaptiveSpec(methods, heads=HEADS[:2]), view.statistics, tmp_path)
+    )
     assert "entropy" in adaptive.baseline and "entropy" in adaptive.heads[0]["results"][1]["change"]
 
 
@@ -145,8 +150,8 @@ def test_runs_that_are_older_than_a_metric_still_load(
     opt_mini: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, zero = load_data("python-docs", opt_mini, 120, seq_len=32), (METHODS["zero"],)
-    finish_sweep(opt_mini, data, SweepSpec(zero, heads=HEADS, random_sets=0), None, tmp_path)
-    finish_curve(opt_mini, data, CurveSpec(zero, seeds=(1,), percents=(0, 50)), None, tmp_path)
+    finished(sweep_steps(opt_mini, data, SweepSpec(zero, heads=HEADS, random_sets=0), None, tmp_path))
+    finished(curve_steps(opt_mini, data, CurveSpec(zero, seeds=(1,), percents=(0, 50)), None, tmp_path))
     monkeypatch.setitem(METRICS, "entropy", ENTROPY)
     (swept,), (curves,) = kept_sweeps(opt_mini, tmp_path).values(), kept_curves(opt_mini, tmp_path).values()
     assert len(swept.heads) == 4 and "entropy" not in swept.to_dict()["agreement"]

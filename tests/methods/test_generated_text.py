@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from ablation_core import load_data
-from ablation_core.data.dataset import ordinary_tokens
 from ablation_core.methods.resampling import _with_cache, generated_text
 from ablation_core.models.architectures import ARCHITECTURES
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.tokenizer import ordinary_tokens
 from tests import tiny
 
 

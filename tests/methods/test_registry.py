@@ -13,7 +13,7 @@ from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.collect import gather_statistics
 from ablation_core.activations.statistics import Statistics
-from ablation_core.data.dataset import Data, special_tokens
+from ablation_core.data.dataset import Data
 from ablation_core.engine.clean_passes import CleanPassCache, ablated_output, constant_replacements
 from ablation_core.errors import MethodError
 from ablation_core.experiments.displacement import DisplacementGauge
@@ -29,9 +29,10 @@ from ablation_core.methods.registry import (
 )
 from ablation_core.methods.resampling import generated_text, random_characters, random_pixels, random_tokens
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.tokenizer import special_tokens
 from ablation_core.runs.pruning import pruned
 from ablation_core.selection import ModelShape, Selection
-from tests.conftest import numbers
+from tests.conftest import numbers, others_slow
 
 
 def of_values(values: np.ndarray) -> Statistics:
@@ -195,6 +196,7 @@ def starts(statistics: Statistics) -> dict[str, np.ndarray]:
     return {"zero": np.zeros_like(statistics.mean), "mean": statistics.mean, "peak": statistics.peak()}
 
 
+@others_slow
 @pytest.mark.parametrize("select", ["2.1", pytest.param("1.2:0-7 4.*", marks=pytest.mark.slow)])
 def test_optimal_is_no_worse_than_any_start(
     bundled_model: LoadedModel, data: Data, statistics: Statistics, select: str
@@ -238,6 +240,7 @@ def test_the_gradient_of_the_constants_against_finite_differences(
         np.testing.assert_allclose(float(found), (sides[0] - sides[1]) / (2 * step), rtol=0.1, atol=2e-4)
 
 
+@others_slow
 def test_optimal_in_an_experiment_splits_the_harm(
     bundled_model: LoadedModel, data: Data, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,7 @@ def drawings(layer: int, head: int, neuron: int, bins: int) -> dict[str, tuple]:
             distribution_charts.two_sets,
             two_sets_frames(STATISTICS, *at),
             (),
-            {"unit": "u", "up": "python-docs", "down": "python-docs"},
+            {"unit": "u", "first": "python-docs", "second": "python-code"},
         ),
         "answers": (user_input_charts.probabilities, (answers, answers.assign(kind="peak")), 2, {"kinds": ("mean",)}),
     }  # fmt: skip

@@ -32,11 +32,12 @@ from ablation_core.__main__ import main
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cli.text import format_result
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import finished
 from ablation_core.report import code
 from ablation_core.report.sentences import comparison, verdict
-from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
-from ablation_core.runs.pruning import CurveSpec, finish_curve
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps
+from ablation_core.runs.pruning import CurveSpec, curve_steps
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.selection import Selection
 from tests.conftest import ROOT
 
@@ -143,7 +144,7 @@ def test_script_and_command_of_a_neuron(tmp_path: Path) -> None:
 def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, statistics = loaded("vit-mini", "fashion-mnist")
     data = load_data("fashion-mnist", model, 30)
-    result = finish_sweep(model, data, SweepSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
+    result = finished(sweep_steps(model, data, SweepSpec((METHODS["mean"],), 60), statistics, tmp_path / "page"))
     described, shown = result.description, json.loads(json.dumps(result.to_dict()))
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))  # an empty one: measured again
     done = in_own_process(["python", "-c", code.sweep_script(described, result.methods)])
@@ -153,7 +154,9 @@ def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert agree(json.loads(in_own_process([*command, "--json"]).stdout), shown)
     assert "--adaptive" in code.sweep_command(described, result.methods, adaptive=True)
     adaptive = json.loads(in_own_process(["python", "-c", code.sweep_script(described, result.methods, True)]).stdout)
-    expected = finish_adaptive(model, data, AdaptiveSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
+    expected = finished(
+        adaptive_steps(model, data, AdaptiveSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
+    )
     assert agree(adaptive, json.loads(json.dumps(expected.to_dict())))
 
 
@@ -162,7 +165,7 @@ def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_script_and_command_of_curves(whole_heads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, statistics = loaded("roberta-mini", "python-docs")
     spec = CurveSpec((METHODS["zero"], METHODS["peak"]), 60, (1, 2), (0, 50, 90), whole_heads)
-    result = finish_curve(model, load_data("python-docs", model, 60), spec, statistics, tmp_path / "page")
+    result = finished(curve_steps(model, load_data("python-docs", model, 60), spec, statistics, tmp_path / "page"))
     shown = json.loads(json.dumps(result.to_dict()))
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))
     done = in_own_process(["python", "-c", code.curve_script(result.description)])

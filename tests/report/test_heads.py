@@ -91,4 +91,4 @@ def test_bars_hold_every_finite_value_and_heads_without_a_value_have_no_point() 
     bars = value_bars(values)
     assert bars["count"].sum() == 3 and bars["count"].iloc[-1] == 2
     frame = head_scatter_frame(np.array([[0.5, np.nan]]), {"0.0": 0.1, "0.1": 0.2}, "0.0")
-    assert frame.to_dict("records") == [{"label": "0.0", "across": 0.5, "up": 0.1, "shown": True}]
+    assert frame.to_dict("records") == [{"label": "0.0", "across": 0.5, "up": 0.1, "picked": True}]

@@ -14,15 +14,16 @@ from PIL import Image
 from ablation_core import METHODS, ablate, find_statistics, load_data, load_statistics
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import finished
 from ablation_core.report import charts, export, frames
 from ablation_core.report.html import Picture, Report, to_html
 from ablation_core.report.sentences import verdict
-from ablation_core.runs.pruning import CurveSpec, finish_curve
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.runs.pruning import CurveSpec, curve_steps
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.selection import Selection
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ablation_exports, neuron_exports
-from ablation_core.ui.run_export_row import curve_exports, sweep_exports
+from ablation_core.ui.runs.export_row import curve_exports, sweep_exports
 from ablation_core.ui.sidebar import View
 
 FLOOR = NoiseFloor(-0.001, 0.002, 8, bands={"mean": {"loss": (-0.001, 0.002)}})
@@ -128,9 +129,11 @@ def kept(view: View, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     data, folder = load_data("python-docs", view.model, 700), tmp_path_factory.mktemp("runs")
     methods = (METHODS["zero"], METHODS["mean"])
     heads = ((0, 0), (1, 1), (2, 2), (3, 3))
-    swept = finish_sweep(view.model, data, SweepSpec(methods, heads=heads, random_sets=2), view.statistics, folder)
-    return swept, finish_curve(
-        view.model, data, CurveSpec(methods, seeds=(1, 2), percents=(0, 50, 90)), view.statistics, folder
+    swept = finished(
+        sweep_steps(view.model, data, SweepSpec(methods, heads=heads, random_sets=2), view.statistics, folder)
+    )
+    return swept, finished(
+        curve_steps(view.model, data, CurveSpec(methods, seeds=(1, 2), percents=(0, 50, 90)), view.statistics, folder)
     )
 
 

@@ -16,7 +16,8 @@ from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError, MethodError
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps, finish_adaptive
+from ablation_core.progress import finished
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps
 from ablation_core.runs.adaptive_batches import HeadMeasurements
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.stats.regression_estimator import RegressionEstimator
@@ -185,7 +186,7 @@ def test_a_head_that_took_everything_is_its_own_ablation(
 ) -> None:
     for chance in ("HARDLY", "SETTLED"):  # none is let go untold
         monkeypatch.setattr(f"ablation_core.stats.sequential.{chance}", 0.0)
-    document = finish_adaptive(opt_mini, data, spec(), None, tmp_path).to_dict()
+    document = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path)).to_dict()
     whole = [(h["head"], row) for h in document["heads"] for row in h["results"] if row["sequences"] == data.sequences]
     assert whole
     for head, row in whole[:3]:  # each ablation runs a model
@@ -197,7 +198,7 @@ def test_a_head_that_took_everything_is_its_own_ablation(
 
 
 def test_it_takes_less_and_says_how_much(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    result = finish_adaptive(opt_mini, data, spec(), None, tmp_path)
+    result = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path))
     rows = [row for head in result.heads for row in head["results"]]
     assert result.open == 0
     assert {row["verdict"] for row in rows} <= {"told", "unlikely", "not told"}
@@ -206,13 +207,13 @@ def test_it_takes_less_and_says_how_much(opt_mini: LoadedModel, data: Data, tmp_
 
 
 def test_interrupted_anywhere_it_ends_with_the_same_numbers(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    whole = finish_adaptive(opt_mini, data, spec(), None, tmp_path / "whole")
+    whole = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path / "whole"))
     for stop in (3, 9):
         steps = adaptive_steps(opt_mini, data, spec(), None, tmp_path / str(stop))
         for _ in range(stop):
             next(steps)
         steps.close()
-        assert numbers(finish_adaptive(opt_mini, data, spec(), None, tmp_path / str(stop))) == numbers(whole)
+        assert numbers(finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path / str(stop)))) == numbers(whole)
     kept = {path.read_bytes() for path in tmp_path.glob("*/runs/*.jsonl")}
     assert len(kept) == 1
 
@@ -220,18 +221,18 @@ def test_interrupted_anywhere_it_ends_with_the_same_numbers(opt_mini: LoadedMode
 def test_without_gradients_it_ends_all_the_same(
     opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guided = finish_adaptive(opt_mini, data, spec(), None, tmp_path / "guided")
+    guided = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path / "guided"))
 
     def no_gradient(*_args: object) -> None:
         raise RuntimeError("derivative for aten::_int_mm is not implemented")
 
     monkeypatch.setattr("ablation_core.runs.adaptive_batches.linearise", no_gradient)
-    plain = finish_adaptive(opt_mini, data, spec(), None, tmp_path / "plain")
+    plain = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path / "plain"))
     assert [r.description["first_order_estimates"] for r in (guided, plain)] == [True, False]
     assert plain.open == 0
     assert guided.taken < plain.taken
     monkeypatch.undo()  # what was measured in another order of the sequences is not taken for this one's
-    again = finish_adaptive(opt_mini, data, spec(), None, tmp_path / "plain")
+    again = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path / "plain"))
     assert numbers(again) == numbers(guided)
 
 
@@ -270,10 +271,10 @@ def test_guesses_are_slopes_of_each_sequences_loss(opt_mini: LoadedModel, data: 
 def test_a_finished_sweep_is_not_computed_again(
     opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = finish_adaptive(opt_mini, data, spec(), None, tmp_path)
+    first = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path))
     for again in ("engine.clean_passes.record", "runs.adaptive_batches.linearise"):
         monkeypatch.setattr(f"ablation_core.{again}", lambda *_: pytest.fail("a batch was run again"))
-    assert numbers(finish_adaptive(opt_mini, data, spec(), None, tmp_path)) == numbers(first)
+    assert numbers(finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path))) == numbers(first)
 
 
 CHANGES = {
@@ -288,25 +289,39 @@ CHANGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def kept_run(opt_mini: LoadedModel, data: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A whole run's file, and its numbers."""
+    folder = tmp_path_factory.mktemp("kept run")
+    whole = numbers(finished(adaptive_steps(opt_mini, data, spec(), None, folder)))
+    (path,) = (folder / "runs").glob("*.jsonl")
+    return path, whole
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_is_not_built_as_it_should_be_is_measured_anew(
-    opt_mini: LoadedModel, data: Data, tmp_path: Path, change: Callable[[dict, str], object]
+    opt_mini: LoadedModel,
+    data: Data,
+    kept_run: tuple[Path, dict],
+    tmp_path: Path,
+    change: Callable[[dict, str], object],
 ) -> None:
     """Every record of a kept run is altered; lines without a digest pass as those of an earlier version do."""
-    whole = numbers(finish_adaptive(opt_mini, data, spec(), None, tmp_path))
-    (path,) = (tmp_path / "runs").glob("*.jsonl")
-    header, *lines = path.read_text().splitlines()
+    kept, whole = kept_run
+    path = tmp_path / "runs" / kept.name
+    path.parent.mkdir()
+    header, *lines = kept.read_text().splitlines()
     altered = []
     for line in map(json.loads, lines):
         for record in line["record"].values():
             change(record, "guesses" if "guesses" in record else "sums")
         altered.append(json.dumps({"piece": line["piece"], "record": line["record"]}))
     path.write_text("\n".join([header, *altered, ""]))
-    assert numbers(finish_adaptive(opt_mini, data, spec(), None, tmp_path)) == whole
+    assert numbers(finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path))) == whole
 
 
 def test_with_a_coarse_precision_the_first_look_decides(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    result = finish_adaptive(opt_mini, data, spec(precision=1e3), None, tmp_path)
+    result = finished(adaptive_steps(opt_mini, data, spec(precision=1e3), None, tmp_path))
     assert result.looks == 1
     assert {row["verdict"] for head in result.heads for row in head["results"]} <= {"small", "told"}
 
@@ -314,7 +329,7 @@ def test_with_a_coarse_precision_the_first_look_decides(opt_mini: LoadedModel, d
 def test_a_precision_that_is_none_is_refused(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
     for precision in (0.0, -1.0, float("nan")):
         with pytest.raises(DataError, match="above 0 nats"):
-            finish_adaptive(opt_mini, data, spec(precision=precision), None, tmp_path)
+            finished(adaptive_steps(opt_mini, data, spec(precision=precision), None, tmp_path))
 
 
 def test_constants_that_are_learned_are_refused(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
@@ -322,7 +337,7 @@ def test_constants_that_are_learned_are_refused(opt_mini: LoadedModel, data: Dat
     with pytest.raises(
         MethodError, match="The constants of optimal are learned for each head; sweep without --adaptive"
     ):
-        finish_adaptive(opt_mini, data, learned, None, tmp_path)
+        finished(adaptive_steps(opt_mini, data, learned, None, tmp_path))
 
 
 def test_the_maps_on_the_way_grow_into_the_last(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core import ablate, compare, load_data
+from ablation_core import METHODS, ablate, compare, find_statistics, load_data, load_statistics
 from ablation_core.data.dataset import Data
 from ablation_core.errors import AblationError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.random_twin import random_twin
+from ablation_core.runs.compare import twin_steps
+from ablation_core.runs.comparison import ComparisonSpec, Side
 from ablation_core.runs.comparison_result import ComparisonResult
 from ablation_core.stats.intervals import mean_tests
 from tests.tiny import build
@@ -128,6 +130,18 @@ def test_a_random_twin_by_name_has_its_own_statistics(
     result = compare(opt_mini, prose, "mean", other="random", heads="3.2", cache=tmp_path)
     (one, other) = (side["statistics"]["digest"] for side in result.sides)
     assert one != other and result.baselines[1]["loss"] > result.baselines[0]["loss"] + 1
+
+
+def test_the_apps_steps_find_what_compare_finds(
+    opt_mini: LoadedModel, prose: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablation_core.runs.compare.STATISTICS_PREDICTIONS", {"causal": 600})
+    wanted = compare(opt_mini, prose, "mean", other="random", heads="3.2", cache=tmp_path)
+    statistics = load_statistics(find_statistics(opt_mini, "python-docs").path, opt_mini)
+    spec = ComparisonSpec(METHODS["mean"], heads=((3, 2),))
+    *under_way, last = twin_steps(Side(opt_mini, prose, statistics), spec, tmp_path / "other")
+    assert [step.share for step in under_way] == sorted(step.share for step in under_way) and last.share == 1
+    assert last.result.heads == wanted.heads and last.result.sides[1] == wanted.sides[1]
 
 
 @pytest.mark.parametrize("family", ["opt", "bert", "vit", "VisionTransformer"])

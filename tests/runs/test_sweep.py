@@ -25,11 +25,12 @@ from ablation_core.errors import StatisticsError
 from ablation_core.experiments.noise_floor import random_head
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.progress import finished
 from ablation_core.report.run_frames import map_frame
 from ablation_core.runs.ledger import find_runs, open_ledger
-from ablation_core.runs.pruning import CurveSpec, curve_steps, finish_curve, kept_curves, pruned
+from ablation_core.runs.pruning import CurveSpec, curve_steps, kept_curves, pruned
 from ablation_core.runs.pruning_result import CurveResult
-from ablation_core.runs.sweep import SweepSpec, finish_sweep, sweep_steps
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import SweepResult, kept_sweeps
 from ablation_core.selection import ModelShape
 from ablation_core.server.head_map import head_estimates, refined_steps
@@ -50,7 +51,7 @@ def data(opt_mini: LoadedModel) -> Data:
 
 
 def test_a_sweep_is_every_heads_own_ablation(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    document = finish_sweep(opt_mini, data, ZERO, None, tmp_path).to_dict()
+    document = finished(sweep_steps(opt_mini, data, ZERO, None, tmp_path)).to_dict()
     assert [head["head"] for head in document["heads"]] == [
         f"{layer}.{head}" for layer in range(6) for head in range(6)
     ]
@@ -61,7 +62,9 @@ def test_a_sweep_is_every_heads_own_ablation(opt_mini: LoadedModel, data: Data, 
 
 
 def test_false_discoveries_are_held_down_over_the_map(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    rows = [head["results"][0] for head in finish_sweep(opt_mini, data, ZERO, None, tmp_path).to_dict()["heads"]]
+    rows = [
+        head["results"][0] for head in finished(sweep_steps(opt_mini, data, ZERO, None, tmp_path)).to_dict()["heads"]
+    ]
     p = np.array([row["p"] for row in rows])
     order = np.argsort(p)
     # Benjamini and Hochberg (1995), step by step
@@ -75,7 +78,7 @@ def test_rows_of_an_older_test_are_measured_again_to_the_same_intervals(
     opt_mini: LoadedModel, data: Data, tmp_path: Path
 ) -> None:
     spec = SweepSpec((METHODS["zero"],), heads=((0, 1), (2, 3)), random_sets=0)
-    first = finish_sweep(opt_mini, data, spec, None, tmp_path)
+    first = finished(sweep_steps(opt_mini, data, spec, None, tmp_path))
     (path,) = (tmp_path / "runs").glob("*.jsonl")
     head, *lines = path.read_text().splitlines()
     old = [json.loads(line) for line in lines]
@@ -86,7 +89,7 @@ def test_rows_of_an_older_test_are_measured_again_to_the_same_intervals(
         one["digest"] = hashlib.sha256(content.encode()).hexdigest()[:16]
     path.write_text("\n".join([head, *map(json.dumps, old), ""]))
     assert kept_sweeps(opt_mini, tmp_path) == {}, "what has another test's p-values is not shown as this one's"
-    assert finish_sweep(opt_mini, data, spec, None, tmp_path).rows == first.rows
+    assert finished(sweep_steps(opt_mini, data, spec, None, tmp_path)).rows == first.rows
     assert len(path.read_text().splitlines()) == 5 and len(kept_sweeps(opt_mini, tmp_path)) == 1
     for head in first.rows.values():
         for metric, p in head["zero"]["p_values"].items():
@@ -111,7 +114,7 @@ def test_pruned_neurons_grow_and_are_the_right_many(seed: int, whole_heads: bool
 def test_a_curve_begins_at_the_baseline_and_ends_where_seeds_agree(
     opt_mini: LoadedModel, data: Data, tmp_path: Path
 ) -> None:
-    result = finish_curve(opt_mini, data, HALVES, None, tmp_path)
+    result = finished(curve_steps(opt_mini, data, HALVES, None, tmp_path))
     baseline = ablate(opt_mini, data, "", "zero").baseline.loss
     assert result.value(1, 0, "zero", "loss") == result.value(2, 0, "zero", "loss") == baseline
     assert result.value(1, 100, "zero", "loss") == result.value(2, 100, "zero", "loss")
@@ -164,15 +167,21 @@ def test_a_run_under_way_is_not_begun_twice(tmp_path: Path) -> None:
 def _swept(folder: Path) -> None:
     model = load_model("opt-mini")
     data = load_data("python-docs", model, predictions=120, seq_len=32)
-    finish_sweep(
-        model, data, SweepSpec((METHODS["zero"],), heads=((5, 1), (2, 0), (0, 3), (4, 4)), random_sets=3), None, folder
+    finished(
+        sweep_steps(
+            model,
+            data,
+            SweepSpec((METHODS["zero"],), heads=((5, 1), (2, 0), (0, 3), (4, 4)), random_sets=3),
+            None,
+            folder,
+        )
     )
 
 
 def _curved(folder: Path) -> None:
     model = load_model("opt-mini")
     data = load_data("python-docs", model, predictions=120, seq_len=32)
-    finish_curve(model, data, CurveSpec((METHODS["zero"],), seeds=(1, 2)), None, folder)
+    finished(curve_steps(model, data, CurveSpec((METHODS["zero"],), seeds=(1, 2)), None, folder))
 
 
 @pytest.mark.slow
@@ -238,8 +247,10 @@ def test_a_run_is_yielded_as_it_grows_and_can_be_left_anywhere(
 
 def test_another_method_is_added_to_what_is_there(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
     zero, source = METHODS["zero"], METHODS["resample-dataset"]
-    first = finish_curve(opt_mini, data, CurveSpec((zero,), seeds=(1,), percents=(50,)), None, tmp_path)
-    both = finish_curve(opt_mini, data, CurveSpec((source, zero), seeds=(1,), percents=(0, 50)), None, tmp_path)
+    first = finished(curve_steps(opt_mini, data, CurveSpec((zero,), seeds=(1,), percents=(50,)), None, tmp_path))
+    both = finished(
+        curve_steps(opt_mini, data, CurveSpec((source, zero), seeds=(1,), percents=(0, 50)), None, tmp_path)
+    )
     (kept,) = find_runs(tmp_path, "curve", opt_mini.fingerprint)
     assert list(kept.done) == [
         "seed 1, 50 %: zero",
@@ -247,7 +258,9 @@ def test_another_method_is_added_to_what_is_there(opt_mini: LoadedModel, data: D
         "seed 1, 50 %: resample-dataset",
     ]
     assert both.points[1, 50]["zero"] == first.points[1, 50]["zero"]
-    alone = finish_curve(opt_mini, data, CurveSpec((source,), seeds=(1,), percents=(50,)), None, tmp_path / "alone")
+    alone = finished(
+        curve_steps(opt_mini, data, CurveSpec((source,), seeds=(1,), percents=(50,)), None, tmp_path / "alone")
+    )
     for name, value in alone.points[1, 50]["resample-dataset"].items():
         assert both.points[1, 50]["resample-dataset"][name] == value
 
@@ -267,7 +280,9 @@ def test_a_partial_curve_has_points_and_no_ranks_yet(opt_mini: LoadedModel, data
 def test_kept_runs_are_found_by_their_model_the_largest_first(opt_mini: LoadedModel, tmp_path: Path) -> None:
     for predictions in (40, 80):
         few = load_data("python-docs", opt_mini, predictions=predictions, seq_len=32)
-        finish_sweep(opt_mini, few, SweepSpec((METHODS["zero"],), heads=((0, 0),), random_sets=0), None, tmp_path)
+        finished(
+            sweep_steps(opt_mini, few, SweepSpec((METHODS["zero"],), heads=((0, 0),), random_sets=0), None, tmp_path)
+        )
     found = list(kept_sweeps(opt_mini, tmp_path).values())
     assert [result.description["data"]["predictions"] for result in found] == [80, 40]
     assert found[0].heads == ("0.0",) and len(found[0].wanted) == 36

@@ -17,7 +17,7 @@ from ablation_core.stats.intervals import (
     sum_tests,
 )
 
-KINDS = ("normal", "skewed", "ties", "few", "shifted")
+KINDS = ("normal", "skewed", "few", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ties", "shifted")))
 
 
 def rows_of(generator: np.random.Generator, kind: str, rows: int, predictions: int) -> np.ndarray:
@@ -95,7 +95,7 @@ def test_normal_samples_have_about_the_t_tests_p() -> None:
     assert np.median(near) < 0.05 and near.max() < 0.5
 
 
-@pytest.mark.parametrize("size", [16, 40, 100])
+@pytest.mark.parametrize("size", [16, *(pytest.param(size, marks=pytest.mark.slow) for size in (40, 100))])
 def test_false_positives_are_about_as_many_as_stated(size: int) -> None:
     """Of normal samples without effect, at 5 % and at 0.5 %; the t-test's are exact there."""
     generator, p = np.random.default_rng(size), []
@@ -107,7 +107,13 @@ def test_false_positives_are_about_as_many_as_stated(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "normal", "skewed"), [(5, 0.895, 0.84), (8, 0.92, 0.89), (16, 0.93, 0.91), (40, 0.935, 0.92)]
+    ("size", "normal", "skewed"),
+    [
+        (5, 0.895, 0.84),
+        pytest.param(8, 0.92, 0.89, marks=pytest.mark.slow),
+        (16, 0.93, 0.91),
+        pytest.param(40, 0.935, 0.92, marks=pytest.mark.slow),
+    ],
 )
 def test_coverage_is_what_the_module_states(size: int, normal: float, skewed: float) -> None:
     generator = np.random.default_rng(2024)

@@ -41,7 +41,9 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
     return run
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", ["opt-mini", *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES if name != "opt-mini")]
+)
 def test_an_interrupted_training_ends_with_the_same_weights(
     name: str, trained: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

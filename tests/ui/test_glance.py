@@ -7,10 +7,13 @@ from collections.abc import Iterator
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from ablation_core import attention_pattern, find_statistics, load_data, load_statistics
+from ablation_core.engine.clean_passes import constant_replacements
+from ablation_core.selection import Selection
 from ablation_core.ui.page import asks_for_distributions
 from ablation_core.ui.shared import shared_ablations, shared_model
 from tests.conftest import ROOT
-from tests.ui.test_pages import HEAVY, charts, pages_html, text_of
+from tests.ui.test_pages import HEAVY, box, charts, pages_html, text_of
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 CARDS = ("looks", "scores", "examples", "writes")
@@ -69,10 +72,10 @@ def test_a_head_is_answered_without_a_click_and_every_card_opens(model: str) -> 
 def test_a_head_picked_elsewhere_is_shown_and_cards_stay_shut() -> None:
     at = opened(model="opt-mini", select="4.2", method="mean")
     assert not at.exception and "**Head 4.2 hardly matters**" in text_of(at) and len(charts(at)) == 3
-    at.text_input(key="select").set_value("1.3:5 2.0").run()
+    box(at, "select").set_value("1.3:5 2.0").run()
     assert not at.exception and "Head 1.3" in text_of(at) and len(charts(at)) == 3
     assert '"title": "activation of neuron 1.3:5"' in str(charts(at)).replace("'", '"'), "the neuron asked for"
-    at.text_input(key="select").set_value("").run()
+    box(at, "select").set_value("").run()
     assert not at.exception and "**Pick a head**" in text_of(at)
 
 
@@ -83,6 +86,23 @@ def test_another_prompt_is_answered_and_a_bad_one_refused_in_its_place() -> None
     assert not at.exception and not at.error and pages_html(at) != before
     at.text_input(key="gaps").set_value("no gap").run()
     assert not at.exception and "three underscores" in at.error[0].value and len(charts(at)) == 3
+
+
+def test_a_pattern_is_shown_without_other_heads_over_a_window_of_the_data() -> None:
+    """5.1 finds its place by what 3.3 writes (Learn, experiment 4): the change of its pattern, by a plain loop."""
+    model = shared_model("opt-mini")
+    at = opened(
+        model="opt-mini", select="5.1", method="mean", predictions="500", looks="true", over="a window of the data"
+    )
+    assert not at.exception and "lies elsewhere" not in text_of(at)
+    at.text_input(key="looks without").set_value("3.3").run()
+    statistics = load_statistics(find_statistics(model, "python-docs").path, model)
+    ids = load_data("python-docs", model, predictions=500).rows([0]).inputs["input_ids"][0]
+    means = constant_replacements(Selection.parse("3.3", model.shape), statistics.mean, model)
+    one, other = (attention_pattern(model, ids, "5.1", swaps) for swaps in (None, means))
+    moved = sum(abs(one[row] - other[row]).sum() / 2 for row in range(len(ids))) / len(ids)
+    assert not at.exception and f"Without 3.3, {moved:.0%} of this head's attention lies elsewhere" in text_of(at)
+    assert moved > 0.05
 
 
 def test_an_address_that_once_opened_distributions_opens_it() -> None:

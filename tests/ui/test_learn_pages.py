@@ -9,9 +9,10 @@ from streamlit.testing.v1 import AppTest
 
 from ablation_core import bundled
 from ablation_core.data import uploads
-from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, MODELS, REFERENCES
+from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, REFERENCES
 from ablation_core.ui.learn.toy import PRESETS
 from tests.conftest import ROOT
+from tests.ui.test_pages import HEAVY
 
 
 def opened(page: str, **params: str) -> AppTest:
@@ -80,7 +81,7 @@ def test_the_real_neuron_changes_with_its_kind_and_bins() -> None:
     assert not at.exception and marks(at, 1)["peak"] != before["peak"] and marks(at, 1)["mean"] == before["mean"]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", HEAVY)
 def test_a_real_neuron_of_every_kind_of_model(model: str) -> None:
     at = opened("learn")
     (control,) = (one for one in at.segmented_control if one.key == "learn-model")
@@ -147,7 +148,7 @@ def test_a_bad_upload_gets_a_sentence(own_cache: Path, key: str, name: str, cont
 
 
 def test_statistics_are_computed_imported_and_deleted(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ablation_core.data.dataset import STATISTICS_PREDICTIONS
+    from ablation_core.data.references import STATISTICS_PREDICTIONS
 
     monkeypatch.setitem(STATISTICS_PREDICTIONS, "vision", 40)
     at = opened("models_and_data")

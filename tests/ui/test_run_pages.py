@@ -10,22 +10,23 @@ from streamlit.testing.v1 import AppTest
 
 from ablation_core import find_statistics, load_data, load_model, load_statistics
 from ablation_core.cluster import driver
-from ablation_core.data.dataset import DEFAULT_DATA, Data
+from ablation_core.data.dataset import Data
+from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.adaptive import AdaptiveSpec, finish_adaptive
-from ablation_core.runs.pruning import CurveSpec, finish_curve
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
+from ablation_core.progress import finished
+from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps
+from ablation_core.runs.pruning import CurveSpec, curve_steps
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import kept_sweeps
 from ablation_core.selection import Selection
-from ablation_core.ui import run_controls
+from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs, shared_maps, shared_model
 from tests.conftest import ROOT
 from tests.integration.test_load import held_elsewhere
-from tests.ui.test_pages import HEAVY, charts, text_of
+from tests.ui.test_pages import HEAVY, box, charts, text_of
 
-MODELS = ("opt-mini", "roberta-mini", "vit-mini")
 TWO = (METHODS["zero"], METHODS["mean"])
 
 
@@ -59,11 +60,11 @@ def button(at: AppTest, start: str):
     return next((button for button in at.button if button.label.startswith(start)), None)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", HEAVY)
 def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
     heads = ((0, 0), (1, 1), (2, 2), (3, 3), (5, 4))
-    result = finish_sweep(model, data, SweepSpec(TWO, heads=heads, random_sets=2), statistics, folder)
+    result = finished(sweep_steps(model, data, SweepSpec(TWO, heads=heads, random_sets=2), statistics, folder))
     at = opened("head_map", model=name)
     assert not at.exception and not at.error
     assert "(5 measured so far)" in text_of(at) and "2 random sets" in text_of(at)
@@ -79,10 +80,10 @@ def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
     assert top["change of loss, nats"] == pytest.approx(result.changes("mean", "loss")[top["head"]])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", HEAVY)
 def test_kept_curves_are_drawn_at_once(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
-    result = finish_curve(model, data, CurveSpec(TWO, percents=(0, 50, 100)), statistics, folder)
+    result = finished(curve_steps(model, data, CurveSpec(TWO, percents=(0, 50, 100)), statistics, folder))
     at = opened("pruning_curves", model=name, step="50")
     assert not at.exception and not at.error
     assert "Smallest damage over the whole curve" in text_of(at)
@@ -100,17 +101,21 @@ def test_kept_curves_are_drawn_at_once(name: str, folder: Path) -> None:
 
 def test_every_measure_of_the_map(folder: Path) -> None:
     model, data, statistics = measured("vit-mini")
-    finish_sweep(model, data, SweepSpec(TWO, heads=((0, 0), (1, 1), (2, 2), (3, 3)), random_sets=1), statistics, folder)
+    finished(
+        sweep_steps(
+            model, data, SweepSpec(TWO, heads=((0, 0), (1, 1), (2, 2), (3, 3)), random_sets=1), statistics, folder
+        )
+    )
     at = opened("head_map", model="vit-mini")
     for metric in ("top1", "top10", "kl"):
         at.pills(key="metric").set_value(metric).run()
         assert not at.exception and not at.error
     assert "a KL above every random set's" in text_of(at)
-    at.text_input(key="head").set_value("2.2").run()
+    box(at, "head").set_value("2.2").run()
     assert "Head 2.2 by every method" in text_of(at)
     links = [link.proto for link in at.get("page_link")]
     assert {link.label for link in links} >= {"Distributions of 2.2", "Ablate 2.2"}
-    at.text_input(key="head").set_value("99.1").run()
+    box(at, "head").set_value("99.1").run()
     assert not at.exception and "no layer 99" in at.error[0].value
 
 
@@ -207,7 +212,7 @@ def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
     assert not at.exception and not at.error
     model, _, statistics = measured("vit-mini")
     data = load_data("fashion-mnist", model, 500)
-    expected = finish_adaptive(model, data, AdaptiveSpec((METHODS["mean"],)), statistics, folder)
+    expected = finished(adaptive_steps(model, data, AdaptiveSpec((METHODS["mean"],)), statistics, folder))
     significant = [head["head"] for head in expected.heads if head["results"][0]["told_from_no_effect"]]
     assert f"**{len(significant)} of 36 heads** have a significant effect" in text_of(at)
     assert f"with {expected.taken:.0%} of a full sweep's predictions" in text_of(at)
@@ -219,12 +224,12 @@ def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
 def test_the_best_kept_run_is_shown_and_others_can_be(folder: Path) -> None:
     model, data, statistics = measured("vit-mini", 70)
     part = ((0, 0), (1, 1))
-    finish_sweep(model, data, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder)
+    finished(sweep_steps(model, data, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder))
     more = load_data("fashion-mnist", model, 90)
-    finish_sweep(model, more, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
-    finish_sweep(model, more, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder)
+    finished(sweep_steps(model, more, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder))
+    finished(sweep_steps(model, more, SweepSpec(TWO, heads=part, random_sets=0), statistics, folder))
     other = load_data("fashion-mnist", model, 90, seed=3)
-    finish_sweep(model, other, SweepSpec(TWO, heads=part[:1], random_sets=0), statistics, folder)
+    finished(sweep_steps(model, other, SweepSpec(TWO, heads=part[:1], random_sets=0), statistics, folder))
     at = opened("head_map", model="vit-mini")
     (box,) = (box for box in at.selectbox if box.label == "Results from")
     assert box.options == [
@@ -241,12 +246,12 @@ def test_the_best_kept_run_is_shown_and_others_can_be(folder: Path) -> None:
     assert not [box for box in at.selectbox if box.label == "Results from"], "none of them has measured the median"
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", HEAVY)
 def test_every_control_of_the_curves(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
-    finish_curve(model, data, CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100)), statistics, folder)
+    finished(curve_steps(model, data, CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100)), statistics, folder))
     heads = CurveSpec(TWO, seeds=(42,), percents=(0, 50, 100), whole_heads=True)
-    result = finish_curve(model, data, heads, statistics, folder)
+    result = finished(curve_steps(model, data, heads, statistics, folder))
     at = opened("pruning_curves", model=name, step="50", seeds="42")
     assert "With one seed there is no interval" in text_of(at)
     at.toggle(key="whole").set_value(True).run()
@@ -271,7 +276,7 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("page", ["head_map", "pruning_curves"])
 def test_a_page_opened_by_itself_works_too(page: str, folder: Path) -> None:
     model, data, statistics = measured("vit-mini")
-    finish_sweep(model, data, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder)
+    finished(sweep_steps(model, data, SweepSpec(TWO, heads=((0, 0),), random_sets=0), statistics, folder))
     at = AppTest.from_file(str(ROOT / f"pages/{page}.py"), default_timeout=120)
     at.query_params["model"] = "vit-mini"
     assert not at.run().exception

@@ -13,8 +13,9 @@ from ablation_core.errors import DataError
 from ablation_core.experiments.task_prompts import asked_prompts
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.sweep import SweepSpec, finish_sweep
-from ablation_core.ui import run_controls
+from ablation_core.progress import finished
+from ablation_core.runs.sweep import SweepSpec, sweep_steps
+from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs
 from tests.conftest import ROOT
 from tests.ui.test_pages import charts, text_of
@@ -45,7 +46,7 @@ def test_the_induction_task_with_a_head_by_method_and_on_every_prompt(opt_mini: 
     data = load_data("task:induction", opt_mini, predictions=50)
     statistics = load_statistics(find_statistics(opt_mini, "python-docs").path, opt_mini)
     spec = SweepSpec(tuple(METHODS[name] for name in METHODS if name in COMPARED), heads=((4, 5),), random_sets=0)
-    result = finish_sweep(opt_mini, data, spec, statistics, folder)
+    result = finished(sweep_steps(opt_mini, data, spec, statistics, folder))
     at = opened(head="4.5")
     assert not at.exception and not at.error
     alone = ablate(opt_mini, data, "4.5", "zero")
@@ -63,6 +64,15 @@ def test_the_induction_task_with_a_head_by_method_and_on_every_prompt(opt_mini: 
     )
     assert f"falls on {int((after < before).sum())} of 50 prompts" in text_of(at)
     assert result.changes("zero", "logit_difference")["4.5"] == pytest.approx((after - before).mean())
+    harm = {name: -result.changes(name, "logit_difference")["4.5"] for name in COMPARED}
+    kept = (
+        harm["counterfactual"],
+        harm["mean-positional"] - harm["counterfactual"],
+        harm["mean"] - harm["mean-positional"],
+    )
+    named = ("what the counterfactual changes", "other information", "position")
+    for value, part in zip(kept, named, strict=True):
+        assert f"{value:+.3f} for {part}".replace("-", "−") in text_of(at)
     button = next(button for button in at.button if button.label == "Measure head 4.5 by position")
     button.click()
     at.run()

@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
-    from ablation_core.report.neurons import describe_neurons, format_neurons
+    from ablation_core.report.heads.neurons import describe_neurons, format_neurons
 
     model, _, _, statistics = load_measured(parsed)
     if statistics is None:

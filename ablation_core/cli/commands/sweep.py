@@ -1,6 +1,7 @@
 """`sweep`: ablate every head, one at a time."""
 
 import argparse
+from typing import Any
 
 from ablation_core.cli.measured import load_measured, progress_bar, save_named
 from ablation_core.cli.options import add_backend, add_measured, add_positions, chosen_backend, chosen_positions
@@ -45,53 +46,27 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
     from ablation_core.runs.whole_runs import sweep
 
     model, data, methods, statistics = load_measured(parsed)
-    names = [method.name for method in methods]
+    common = {
+        "method": [method.name for method in methods],
+        "statistics": statistics,
+        "bins": parsed.bins,
+        "positions": chosen_positions(parsed),
+        "cache": parsed.cache_dir,
+    }
+    result: Any  # of three kinds, each with its own text
     if parsed.by_position:
         with progress_bar("map by position", "%") as progress:
-            mapped = position_map(
-                model,
-                data,
-                names,
-                select=parsed.select,
-                whole_layers=parsed.whole_layers,
-                positions=chosen_positions(parsed),
-                statistics=statistics,
-                bins=parsed.bins,
-                cache=parsed.cache_dir,
-                backend=backend,
-                progress=in_per_cent(progress),
-            )
-        save_named(parsed, mapped)
-        return mapped.to_dict(), format_position_map(mapped)
-    if parsed.adaptive:
+            rows = {"select": parsed.select, "whole_layers": parsed.whole_layers}
+            result = position_map(model, data, **common, **rows, backend=backend, progress=in_per_cent(progress))
+        text = format_position_map(result)
+    elif parsed.adaptive:
         with progress_bar("adaptive sweep, at most", "%") as progress:
-            found = sweep(
-                model,
-                data,
-                names,
-                statistics=statistics,
-                heads=parsed.select,
-                bins=parsed.bins,
-                positions=chosen_positions(parsed),
-                adaptive=True,
-                precision=parsed.precision,
-                cache=parsed.cache_dir,
-                progress=in_per_cent(progress),
-            )
-        save_named(parsed, found)
-        return found.to_dict(), format_adaptive(found)
-    with progress_bar("sweep", "%") as progress:
-        result = sweep(
-            model,
-            data,
-            names,
-            statistics=statistics,
-            heads=parsed.select,
-            bins=parsed.bins,
-            positions=chosen_positions(parsed),
-            cache=parsed.cache_dir,
-            backend=backend,
-            progress=in_per_cent(progress),
-        )
+            decided = {"heads": parsed.select, "precision": parsed.precision}
+            result = sweep(model, data, **common, **decided, adaptive=True, progress=in_per_cent(progress))
+        text = format_adaptive(result)
+    else:
+        with progress_bar("sweep", "%") as progress:
+            result = sweep(model, data, **common, heads=parsed.select, backend=backend, progress=in_per_cent(progress))
+        text = format_sweep(result)
     save_named(parsed, result)
-    return result.to_dict(), format_sweep(result)
+    return result.to_dict(), text

@@ -9,44 +9,43 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from ablation_core.data.dataset import Data, check_window, rows_of
+from ablation_core.data.dataset import Data
 from ablation_core.data.labelled.rows import LabelledText, read_labelled
-from ablation_core.data.made_for import reader_key
-from ablation_core.data.references import Split, source_digest
+from ablation_core.data.request import DataRequest
+from ablation_core.data.texts import check_window, rows_of
 from ablation_core.data.windows import Body, Reading, Window, plain_tokens, stacked
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import check_known, padding_id, special_tokens
 
 
-def load_labelled(
-    ref: str, model: LoadedModel, predictions: int, seq_len: int, batch_size: int, seed: int, split: Split
-) -> Data:
+def load_labelled(request: DataRequest, model: LoadedModel) -> Data:
     """A reference's labelled texts: the seed draws which of the part are used, and their order.
 
     Raises:
         DataError: it holds no labelled texts, or a label is none of the model's classes.
     """
+    ref = request.ref
     if ref.partition(":")[0] not in ("jsonl", "csv", "parquet", "hf"):
         raise DataError(needs_labels(model, f"{ref} has none"))
-    reading, seq_len = Reading(), readable(model, seq_len)
-    rows = read_labelled(ref, split, model.labels, reading.notes)
-    order = np.random.default_rng(seed).permutation(len(rows))[: max(2, predictions)]
+    reading, seq_len = Reading(), readable(model, request.seq_len)
+    rows = read_labelled(ref, request.split, model.labels, reading.notes)
+    order = np.random.default_rng(request.seed).permutation(len(rows))[: max(2, request.predictions)]
     windows = [window_of(rows[number], model, seq_len, reading) for number in order]
-    return labelled_data(ref, model, windows, predictions, batch_size, seed, split, reading, source_digest(ref))
+    return labelled_data(request, model, windows, reading)
 
 
-def readable(model: LoadedModel, seq_len: int) -> int:
+def readable(model: LoadedModel, seq_len: int | None) -> int:
     """The most tokens of a text that are read: so many, or as many as the model has positions for.
 
     Raises:
         DataError: there is no room for a text.
     """
+    assert seq_len is not None  # only rows of ids that are given come without
     seq_len = seq_len if model.max_length is None else min(seq_len, model.max_length)
     check_window(model, seq_len)
     return seq_len
@@ -78,18 +77,7 @@ def window_of(row: LabelledText | Body, model: LoadedModel, seq_len: int | None,
     return Window(ids, np.array([row.target], dtype=np.int64), len(ids))
 
 
-def labelled_data(
-    ref: str,
-    model: LoadedModel,
-    windows: Sequence[Window],
-    predictions: int,
-    batch_size: int,
-    seed: int,
-    split: str,
-    reading: Reading,
-    source: str,
-    given: Any = None,
-) -> Data:
+def labelled_data(request: DataRequest, model: LoadedModel, windows: Sequence[Window], reading: Reading) -> Data:
     """Texts as windows, each with its class, as a data set."""
     longest = max(window.length for window in windows)
     if model.max_length is not None and longest > model.max_length:
@@ -97,7 +85,7 @@ def labelled_data(
     ids, masks = (torch.from_numpy(array) for array in stacked(windows, longest, padding_id(model)))
     targets = torch.from_numpy(np.concatenate([window.targets for window in windows]))
     check_known(model, int(ids.max()))
-    count = min(predictions, len(windows))
+    count = min(request.predictions, len(windows))
     notes = list(reading.sentences())
     if reading.cut:
         notes.append(
@@ -107,19 +95,14 @@ def labelled_data(
         notes.append(f"All {count:,} texts are of the class {model.labels[int(targets[0])]}.")
 
     digest = hashlib.sha256(b"".join(array.numpy().tobytes() for array in (ids, masks, targets)))
-    return Data(
-        ref=ref,
-        split=split,
+    return request.data(
+        model,
         seq_len=longest,
-        seed=seed,
-        batch_size=batch_size,
+        documents=None,
         sequences=count,
         pool=len(windows),
         predictions=count,
         fingerprint=digest.hexdigest()[:16],
-        source=source,
         notes=tuple(notes),
         rows=rows_of(ids, masks, targets),
-        made_for=reader_key(model),
-        given=given,
     )

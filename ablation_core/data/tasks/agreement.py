@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ablation_core.data.pairs import Pair
+from ablation_core.data.tasks.pairs import Pair
 from ablation_core.data.tasks.words import one_token
 from ablation_core.models.loaded import LoadedModel
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ablation_core.data.pairs import Pair
+from ablation_core.data.tasks.pairs import Pair
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import encode
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ablation_core.report.charts import BARS, CURVE
 from ablation_core.report.numbers import number
+from ablation_core.report.picks import one_pick
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,7 +30,7 @@ def value_bars(values: np.ndarray) -> pd.DataFrame:
 
 def value_chart(bars: pd.DataFrame, unit: str) -> alt.Chart:
     """Clickable as the selection `pick`; empty bars cannot be clicked."""
-    pick = alt.selection_point(name="pick", fields=["bar"], toggle=False)
+    pick = one_pick(["bar"])
     return (
         alt.Chart(bars[bars["count"] > 0])
         .mark_rect(cursor="pointer", stroke=BARS, strokeWidth=0.3)

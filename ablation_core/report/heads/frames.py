@@ -57,6 +57,6 @@ def head_scatter_frame(values: np.ndarray, effects: Mapping[str, float], shown: 
     for label, effect in effects.items():
         layer, head = map(int, label.split("."))
         if math.isfinite(effect) and math.isfinite(values[layer, head]):
-            row = {"label": label, "across": float(values[layer, head]), "up": effect, "shown": label == shown}
+            row = {"label": label, "across": float(values[layer, head]), "up": effect, "picked": label == shown}
             rows.append(row)
-    return pd.DataFrame(rows, columns=["label", "across", "up", "shown"])
+    return pd.DataFrame(rows, columns=["label", "across", "up", "picked"])

@@ -4,6 +4,7 @@ import altair as alt
 import pandas as pd
 
 from ablation_core.report.charts import GREY, HARM, HELP
+from ablation_core.report.picks import ONE, one_pick
 
 
 def head_scatter(frame: pd.DataFrame, across: str, up: str, same: bool = False) -> alt.LayerChart:
@@ -14,7 +15,7 @@ def head_scatter(frame: pd.DataFrame, across: str, up: str, same: bool = False) 
         across, up: the axes' titles.
         same: whether both axes are of one unit, so that a dashed diagonal means equality.
     """
-    pick = alt.selection_point(name="pick", fields=["label"], toggle=False)
+    pick = one_pick(["label"])
     x = alt.X("across:Q", title=across, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=6))
     y = alt.Y("up:Q", title=up, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(format="~g", tickCount=6))
     zero = alt.Chart(pd.DataFrame({"up": [0.0]})).mark_rule(color=GREY, strokeWidth=1.2, tooltip=None).encode(y=y)
@@ -24,9 +25,9 @@ def head_scatter(frame: pd.DataFrame, across: str, up: str, same: bool = False) 
         .encode(
             x=x,
             y=y,
-            size=alt.condition("datum.shown", alt.value(230), alt.value(70)),
-            opacity=alt.condition("datum.shown", alt.value(1), alt.value(0.6)),
-            color=alt.condition("datum.shown", alt.value(HARM), alt.value(HELP)),
+            size=alt.condition(ONE, alt.value(230), alt.value(70)),
+            opacity=alt.condition(ONE, alt.value(1), alt.value(0.6)),
+            color=alt.condition(ONE, alt.value(HARM), alt.value(HELP)),
             tooltip=[
                 alt.Tooltip("label:N", title="head"),
                 alt.Tooltip("across:Q", title=across, format=".3f"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
-from ablation_core.report.numbers import amount, number
+from ablation_core.report.numbers import amount, interval_text, number
+from ablation_core.stats.correlation import rank_agreement
 
 _CHANGE = "+.3f"
 _UNIT = "nats per prediction"
@@ -66,3 +68,25 @@ def _mixed(head: str, rows: pd.DataFrame, worse: pd.DataFrame, better: pd.DataFr
 
 def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def score_sentence(label: str, noun: str, method: str, frame: pd.DataFrame) -> str:
+    """Whether heads with a high score are the ones that matter, in Markdown.
+
+    Args:
+        label: the score's, such as `Induction`.
+        noun: of the metric, such as `loss`.
+        frame: one row per head, columns label, across (the score), up (the change).
+    """
+    if not len(frame):
+        return f"No head has both a score and a change of {noun} by {method}."
+    top = frame.loc[frame["across"].idxmax()]
+    harm = frame["up"].rank(ascending=False, method="min")[frame["across"].idxmax()]
+    first = (
+        f"Head {top['label']} scores highest ({number(top['across'], '.2f')}); by {method} its change of {noun} ranks "
+        f"{int(harm)} of {len(frame)}."
+    )
+    rho = rank_agreement(frame["across"], frame["up"])
+    if not math.isfinite(rho.mean):
+        return first
+    return f"{first} Rank correlation of {label.lower()} and change of {noun}: {interval_text(rho.mean, rho.low, rho.high, '+.2f')}."

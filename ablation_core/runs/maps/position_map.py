@@ -7,7 +7,7 @@ Each cell is an experiment of its own, on all sequences: those that are too shor
 count as unchanged. A cell is judged among all cells of the map.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from ablation_core.experiments.provenance import describe_made
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
-from ablation_core.progress import ShareProgress, reporting_share
+from ablation_core.progress import ShareProgress, finished, reporting_share
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.records import kept_baseline, kept_rows, kept_runs, results_so_far, tested_alike
@@ -183,16 +183,12 @@ def position_map_steps(
         for row in spec.rows
     ]
     description = describe_work(model, data, statistics, spec.bins)
-    described = description | {"methods": [method.name for method in spec.methods]}
-    names = tuple(cell_name(row, at) for row in spec.rows for at in positions)
     clean_cache = clean_cache or CleanPassCache(model, data, keys_values=True)
     made = describe_made(model, data)
     with open_ledger(folder, "positions", description) as ledger:
         ledger.done = tested_alike(ledger.done)
         shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine)
-        so_far = results_so_far(
-            shares, ledger.done, lambda done: SweepResult(described, kept_baseline(done), kept_rows(done), names)
-        )
+        so_far = results_so_far(shares, ledger.done, lambda done: _cells(description, spec, positions, done))
         for cells, share in so_far:
             yield PositionMapResult(cells, spec.rows, positions, sequences, share, made)
 
@@ -205,11 +201,16 @@ def kept_position_map(
     done = next((run.done for run in kept_runs(folder, "positions", model.fingerprint) if run.run == description), None)
     if not done:
         return None
-    positions, rows = spec.positions.single(_longest(data)), kept_rows(tested_alike(done))
-    described = description | {"methods": [method.name for method in spec.methods]}
-    names = tuple(cell_name(row, at) for row in spec.rows for at in positions)
-    cells = SweepResult(described, kept_baseline(done), rows, names)
+    positions = spec.positions.single(_longest(data))
+    cells = _cells(description, spec, positions, tested_alike(done))
     return PositionMapResult(cells, spec.rows, positions, _having(data, positions))
+
+
+def _cells(description: dict, spec: PositionMapSpec, positions: Iterable[int], done: Mapping[str, dict]) -> SweepResult:
+    """What a ledger has of a map, as a sweep whose heads are the cells."""
+    names = tuple(cell_name(row, at) for row in spec.rows for at in positions)
+    described = description | {"methods": [method.name for method in spec.methods]}
+    return SweepResult(described, kept_baseline(done), kept_rows(done), names)
 
 
 @measures
@@ -256,24 +257,9 @@ def position_map(
     methods = tuple(choose_methods([method] if isinstance(method, str) else method, model.modality, data))
     spec = PositionMapSpec(methods, rows, bins, Positions.read(positions))
     with reporting_share(progress, "map by position") as report:
-        return finish_position_map(
-            model, data, spec, as_statistics(statistics, model), Path(cache), progress=report, engine=backend
+        return finished(
+            position_map_steps(model, data, spec, as_statistics(statistics, model), Path(cache), engine=backend), report
         )
-
-
-def finish_position_map(
-    model: LoadedModel,
-    data: Data,
-    spec: PositionMapSpec,
-    statistics: Statistics | None,
-    folder: Path,
-    progress: Callable[[float], None] = lambda share: None,
-    engine: Backend = LOCAL,
-) -> PositionMapResult:
-    """The whole map, `position_map_steps` to its end; `progress` is called with the share done, after each batch."""
-    for result in position_map_steps(model, data, spec, statistics, folder, engine=engine):
-        progress(result.share)
-    return result
 
 
 def _longest(data: Data) -> int:

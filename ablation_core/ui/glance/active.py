@@ -7,8 +7,8 @@ import streamlit as st
 from ablation_core.report.heads.examples import example_images, example_lines, value_bars, value_chart
 from ablation_core.report.heads.frames import neurons_by_oddness
 from ablation_core.ui.glance import inputs
-from ablation_core.ui.glance.computed import computed
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed
 
 PLACES = ("highest", "lowest", *(f"decile {one}" for one in range(1, 11)), "a clicked bar")
 _ENDS = {"highest": "top", "lowest": "bottom"}
@@ -22,7 +22,7 @@ def show_active(glance: Glance) -> None:
 
     view, data, (layer, head) = glance.view, inputs.evaluation_data(glance), glance.head
     collected = computed(
-        glance, ("values", data.fingerprint, layer), "Collecting the layer's values",
+        glance.view, ("values", data.fingerprint, layer), "Collecting the layer's values",
         lambda: LayerValues.collect(view.model, data, layer),
     )  # fmt: skip
     odd = neurons_by_oddness(view.statistics, layer, head, view.bins)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from ablation_core.ui.glance.computed import computed
 from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed
 from ablation_core.ui.shared import shared_data
 
 if TYPE_CHECKING:
@@ -69,7 +69,10 @@ def example_images(glance: Glance) -> dict[int, str]:
     numbers = list(range(min(_LOOKED_AT, data.sequences)))
     targets = data.rows(numbers).targets.tolist()
     shares = computed(
-        glance, ("shares", data.fingerprint), "Looking for images", lambda: _right_shares(model, data.rows(numbers))
+        glance.view,
+        ("shares", data.fingerprint),
+        "Looking for images",
+        lambda: _right_shares(model, data.rows(numbers)),
     )
     names = dict[int, str]()
     for number in sorted(numbers, key=lambda one: (shares[one] < 0.5, shares[one])):

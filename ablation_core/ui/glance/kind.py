@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
@@ -10,10 +11,12 @@ import streamlit as st
 from ablation_core.engine.metrics import METRICS
 from ablation_core.report.heads import scatter
 from ablation_core.report.heads.frames import head_scatter_frame
+from ablation_core.ui.boxes import put
 from ablation_core.ui.glance import inputs
-from ablation_core.ui.glance.computed import computed
 from ablation_core.ui.glance.effects import effects_of
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed_scores
+from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.widgets import single_choice
 
 if TYPE_CHECKING:
@@ -24,10 +27,8 @@ _PICKED = "a head was picked on a scatter"
 
 def show_kind(glance: Glance) -> None:
     from ablation_core.heads.kinds import SCORES
-    from ablation_core.heads.scores import head_scores
 
-    view, data = glance.view, inputs.evaluation_data(glance)
-    scores = computed(glance, ("scores", data.fingerprint), "Scoring every head", lambda: head_scores(view.model, data))
+    scores = computed_scores(glance.view, inputs.evaluation_data(glance))
     known = [row for name, row in SCORES.items() if name in scores.per_sequence]
     table_column, scatter_column = st.columns([1, 1], gap="large")
     with table_column:
@@ -82,17 +83,20 @@ def score_table(scores: HeadScores, glance: Glance) -> pd.DataFrame:
 def draw_scatter(glance: Glance, frame: pd.DataFrame, across: str, words: str, key: str, same: bool = False) -> None:
     """A point per head; a click shows that head."""
 
-    def pick() -> None:
-        if clicked := st.session_state[key].selection.get("pick"):
-            st.session_state["select"] = str(clicked[0]["label"])
-            st.session_state[_PICKED] = True
+    def pick(mark: Mapping[str, Any]) -> None:
+        put("select", str(mark["label"]))
+        st.session_state[_PICKED] = True
 
-    st.altair_chart(
-        scatter.head_scatter(frame, across, METRICS["loss"].change_title, same),
+    draw_choice(
+        scatter.head_scatter,
+        frame,
+        across=across,
+        up=METRICS["loss"].change_title,
+        same=same,
         key=key,
-        on_select=pick,
-        selection_mode="pick",
-        alt=f"{len(frame)} heads: {across} against the change of loss; head {glance.name} is dark.",
+        shown={"label": glance.name},
+        choose=pick,
+        alt=f"{len(frame)} heads: {across} against the change of loss; the head on show is dark.",
     )
     st.caption(f"{words} Head {glance.name} is the large point. Click a point to see that head.")
     if st.session_state.pop(_PICKED, False):

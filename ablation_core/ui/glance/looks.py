@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from ablation_core.errors import SelectionError
+from ablation_core.errors import as_markdown
 from ablation_core.report.heads import patterns
 from ablation_core.report.heads.html import patch_overlay, strongest_looks
 from ablation_core.selection import Selection
 from ablation_core.ui.glance import inputs
-from ablation_core.ui.glance.computed import computed
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed
 from ablation_core.ui.widgets import single_choice
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def show_looks(glance: Glance) -> None:
     vision = glance.view.info.modality == "vision"
     source_column, others_column = st.columns([3, 2], vertical_alignment="bottom")
     with source_column:
-        own, batch = _input(glance, vision)
+        place_of, batch = _input(glance, vision)
     typed = others_column.text_input(
         "Without these heads",
         key="looks without",
@@ -36,7 +36,10 @@ def show_looks(glance: Glance) -> None:
         help="The pattern with other heads ablated, by the sidebar's method: does this head need them?",
     )
     without = Selection.parse(typed or "", glance.view.info.shape)
-    weights = _pattern(glance, own, batch, without)
+    weights = _pattern(glance, place_of, batch, without)
+    if without.chosen:
+        moved = abs(weights - _pattern(glance, place_of, batch, Selection.parse("", glance.view.info.shape))).sum(1) / 2
+        st.caption(f"Without {as_markdown(typed or '')}, {moved.mean():.0%} of this head's attention lies elsewhere.")
     if vision:
         with source_column:
             place = _choose_place(glance, len(weights))
@@ -45,56 +48,54 @@ def show_looks(glance: Glance) -> None:
     _show_tokens(glance, weights, batch, typed)
 
 
-def _input(glance: Glance, vision: bool) -> tuple[UserInput | None, Batch]:
-    """The input as a person's own, where it is one, and as the model takes it."""
-    if vision:
-        own = inputs.chosen_input(glance)
-        return own, own.asked
-    source = single_choice(
-        st.segmented_control,
-        "Attention over",
-        SOURCES,
-        default=SOURCES[0],
-        key="over",
-        help="The text that the head reads.",
-    )
-    if source == SOURCES[0]:
-        own = inputs.chosen_input(glance)
-        return own, own.asked
-    data = inputs.evaluation_data(glance)
-    number = int(st.number_input("Window", 1, data.sequences, 1, key="window", help="Its number in the data."))
-    return None, data.rows([number - 1])
+def _input(glance: Glance, vision: bool) -> tuple[UserInput | int, Batch]:
+    """A person's own input, or the number of a window of the data; and either as the model takes it."""
+    if not vision:
+        source = single_choice(
+            st.segmented_control,
+            "Attention over",
+            SOURCES,
+            default=SOURCES[0],
+            key="over",
+            help="The text that the head reads.",
+        )
+        if source != SOURCES[0]:
+            data = inputs.evaluation_data(glance)
+            number = int(st.number_input("Window", 1, data.sequences, 1, key="window", help="Its number in the data."))
+            return number - 1, data.rows([number - 1])
+    own = inputs.chosen_input(glance)
+    return own, own.asked
 
 
-def _pattern(glance: Glance, own: UserInput | None, batch: Batch, without: Selection) -> np.ndarray:
+def _pattern(glance: Glance, place: UserInput | int, batch: Batch, without: Selection) -> np.ndarray:
     """The head's weights, float32 (positions, positions)."""
     from ablation_core.heads.attention import layer_patterns
 
     view, (layer, head) = glance.view, glance.head
-    if without.chosen and own is None:
-        raise SelectionError("With other heads ablated the pattern is shown over the prompt above.")
     (ids,) = (batch.inputs[name] for name in batch.inputs if name != "attention_mask")
-    key = ("pattern", layer, hash(ids.numpy().tobytes()), str(without), view.method if without.chosen else "")
+    settings = (str(without), view.method, view.bins, view.statistics.digest) if without.chosen else ()
+    key = ("pattern", layer, hash(ids.numpy().tobytes()), *settings)
 
     def make() -> np.ndarray:
-        replacements = {}
-        if without.chosen and own is not None:
-            replacements = _replacements(glance, own, without)
+        replacements = _replacements(glance, place, without) if without.chosen else {}
         return layer_patterns(view.model, batch, layer, replacements)[0]
 
-    return computed(glance, key, "Reading the attention", make)[head]
+    return computed(view, key, "Reading the attention", make)[head]
 
 
-def _replacements(glance: Glance, own: UserInput, without: Selection) -> dict:
-    from ablation_core.experiments.ablation import AblationSpec
+def _replacements(glance: Glance, place: UserInput | int, without: Selection) -> dict:
+    from ablation_core.experiments.ablation import AblationRun, AblationSpec
     from ablation_core.experiments.user_input import UserInputRun
     from ablation_core.methods.registry import METHODS
     from ablation_core.ui.shared import SEED
 
     view = glance.view
     method = METHODS["mean" if METHODS[view.method].learned else view.method]
-    run = UserInputRun(view.model, own, AblationSpec(without, (method,), view.bins, SEED), view.statistics)
-    return run.replacements[method.name]
+    spec = AblationSpec(without, (method,), view.bins, SEED)
+    if isinstance(place, int):
+        run = AblationRun(view.model, inputs.evaluation_data(glance), spec, view.statistics)
+        return run.replacements(method, [place])
+    return UserInputRun(view.model, place, spec, view.statistics).replacements[method.name]
 
 
 def _show_tokens(glance: Glance, weights: np.ndarray, batch: Batch, without: str) -> None:

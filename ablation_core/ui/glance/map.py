@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from ablation_core.engine.metrics import METRICS
@@ -9,12 +12,12 @@ from ablation_core.errors import as_markdown
 from ablation_core.report import run_charts, run_frames
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.sweep_result import SweepResult
-from ablation_core.selection import Head
+from ablation_core.ui.boxes import put, text_in
 from ablation_core.ui.glance.estimated import estimated_map
 from ablation_core.ui.glance.shown import Glance
-from ablation_core.ui.widgets import dark_page, draw
+from ablation_core.ui.picking import draw_choice
+from ablation_core.ui.widgets import dark_page
 
-_START = "first head of the glance map"  # of the session: the map's identity, its first outline, and the head on show
 METRIC = METRICS["loss"]
 
 
@@ -39,29 +42,21 @@ def show_map(glance: Glance, selected: str) -> None:
 def _draw_map(glance: Glance, sweep: SweepResult, method: str, estimates: HeadEstimates, source: str) -> None:
     """Every head's change of loss.
 
-    The browser outlines the clicked head itself. Only a head chosen elsewhere, or other values, make another map.
+    Only a head chosen elsewhere, or other values, make another map.
 
     Args:
         source: what the values come from: another source is another map.
     """
     shape, dark = glance.view.info.shape, dark_page()
     identity = (glance.view.info.fingerprint, source, method, dark)
-    drawn = st.session_state.get(_START)
-    start = drawn[1] if drawn and drawn[0] == identity and drawn[2] == glance.head else glance.head
-    start = start if glance.picked else None
-    st.session_state[_START] = (identity, start, glance.head)
-    key = f"glance map {' '.join(map(str, identity))} {start}"
 
-    def pick() -> None:
-        if clicked := st.session_state[key].selection.get("pick"):
-            head = int(clicked[0]["layer"]), int(clicked[0]["head"])
-            st.session_state[_START] = (identity, start, head)
-            remember_selection(glance, head)
-            st.session_state["select"] = f"{head[0]}.{head[1]}"
+    def pick(mark: Mapping[str, Any]) -> None:
+        remember_selection(glance)
+        put("select", f"{int(mark['layer'])}.{int(mark['head'])}")
 
     frame = run_frames.map_frame(sweep, method, METRIC.name, None, estimates)
     title = f"{METRIC.change_heading}, by {method}"
-    draw(
+    draw_choice(
         run_charts.effect_map,
         frame,
         title=title,
@@ -69,10 +64,10 @@ def _draw_map(glance: Glance, sweep: SweepResult, method: str, estimates: HeadEs
         layers=shape.layers,
         heads=max(shape.heads),
         dark=dark,
-        start=start,
         variant=identity,  # made once, down to the names that Altair counts up: another specification would be drawn again
-        key=key,
-        on_pick=pick,
+        key=f"glance map {' '.join(map(str, identity))}",
+        shown={"layer": glance.head[0], "head": glance.head[1]} if glance.picked else None,
+        choose=pick,
         alt=f"Map of {len(frame)} heads coloured by {title}. The head on show is outlined.",
     )
 
@@ -80,9 +75,9 @@ def _draw_map(glance: Glance, sweep: SweepResult, method: str, estimates: HeadEs
 _EARLIER = "selection before a head was picked"
 
 
-def remember_selection(glance: Glance, head: Head) -> None:
+def remember_selection(glance: Glance) -> None:
     """Keep a selection of more than the head on show, which picking another head would lose."""
-    before = st.session_state.get("select") or ""
+    before = text_in("select")
     if before and before != glance.name:
         st.session_state[_EARLIER] = before
 
@@ -94,7 +89,7 @@ def offer_earlier_selection(selected: str) -> None:
         return
 
     def select() -> None:
-        st.session_state["select"] = st.session_state.pop(_EARLIER)
+        put("select", st.session_state.pop(_EARLIER))
 
     st.button(
         f"Select {as_markdown(earlier)} again",

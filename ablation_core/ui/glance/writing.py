@@ -8,10 +8,10 @@ from ablation_core.report.heads.frames import head_scatter_frame
 from ablation_core.report.heads.html import promoted
 from ablation_core.report.numbers import interval_text
 from ablation_core.ui.glance import inputs
-from ablation_core.ui.glance.computed import computed
 from ablation_core.ui.glance.effects import effects_of
 from ablation_core.ui.glance.kind import draw_scatter
 from ablation_core.ui.glance.shown import Glance
+from ablation_core.ui.heads.computed import computed
 from ablation_core.ui.widgets import single_choice
 
 
@@ -30,7 +30,7 @@ def show_writing(glance: Glance) -> None:
         )  # fmt: skip
         if place == places[0]:
             written = computed(
-                glance, ("writes", glance.name, data.fingerprint), "Reading what it writes",
+                glance.view, ("writes", glance.name, data.fingerprint), "Reading what it writes",
                 lambda: writes(view.model, glance.name, data),
             )  # fmt: skip
         else:
@@ -39,14 +39,14 @@ def show_writing(glance: Glance) -> None:
             key = ("writes", glance.name, hash(ids.numpy().tobytes()))
             position = -1 if view.info.modality != "masked" else int((asked.targets[0] >= 0).nonzero()[0])
             written = computed(
-                glance, key, "Reading what it writes",
+                glance.view, key, "Reading what it writes",
                 lambda: writes(view.model, glance.name, own=asked, position=position),
             )  # fmt: skip
         st.html(promoted(written.promotes, written.suppresses))
         st.caption(f"Logits, less the mean over all {'classes' if vision else 'tokens'}.")
     with scatter_column:
         direct = computed(
-            glance, ("direct", data.fingerprint), "Reading every head's direct effect",
+            glance.view, ("direct", data.fingerprint), "Reading every head's direct effect",
             lambda: direct_effects(view.model, data),
         )  # fmt: skip
         own = direct.interval(glance.head)

@@ -1,12 +1,18 @@
 """The content of the Learn page: real neurons of each kind, guided experiments with their answers, references.
 
-The answers' numbers are those of the bundled model on 2,000 predictions of `python-docs` with seed 0; a test
-reproduces them.
+The answers' numbers are those of the bundled model on 2,000 predictions of `python-docs` with seed 0, which a test
+reproduces; those of a task are read from its published sweep.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 
+from ablation_core import bundled
 from ablation_core.report.numbers import number, span_text
+from ablation_core.runs.sweep_result import SweepResult, kept_sweeps
+from ablation_core.storage import CACHE
 
 FORM = "+.4f"
 MODEL, DATA, PREDICTIONS = "opt-mini", "python-docs", 2000
@@ -54,30 +60,71 @@ DATA_OF = {model: "fashion-mnist" if model == "vit-mini" else DATA for model in 
 
 
 @dataclass(frozen=True)
+class Link:
+    """A page that an experiment opens, with everything set.
+
+    Attributes:
+        more: parameters of that page's own.
+    """
+
+    select: str
+    method: str
+    page: str = "pages/ablate.py"
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def params(self) -> dict[str, str]:
+        return query(self.select, self.method) | dict(self.more)
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A guided experiment.
 
     Attributes:
         task: what to do and to look at.
-        links: label → the selection and the method that the Ablate page opens with.
+        links: label → the page that it opens.
         figures: (selection, method) → change of loss in nats: mean, low, high.
+        scores: (score, head) → a head's score on random tokens written twice.
         answer: a text with a `{name}` for each figure, see `answer_text`.
     """
 
     title: str
     task: str
-    links: dict[str, tuple[str, str]]
+    links: dict[str, Link]
     question: str
     figures: dict[tuple[str, str], tuple[float, float, float]]
     answer: str
+    scores: dict[tuple[str, str], float] = field(default_factory=dict)
 
     @property
     def answer_text(self) -> str:
-        """The answer with its figures; `{3.0 zero}` stands for one of them."""
+        """The answer with its figures: `{3.0 zero}` stands for one of them, `{induction of 5.1}` for a score, and
+        `{induction: 5.1 mean}` for the change of the logit difference of a task in its published sweep."""
         text = self.answer
         for (select, method), (mean, low, high) in self.figures.items():
             text = text.replace(f"{{{select} {method}}}", f"{number(mean, FORM)} nats ({span_text(low, high, FORM)})")
-        return text
+        for (score, head), value in self.scores.items():
+            text = text.replace(f"{{{score} of {head}}}", number(value, ".2f"))
+        return re.sub(r"\{(\S+): (\S+) (\S+)\}", lambda found: task_figure(*found.groups()), text)
+
+
+@cache
+def published_task(task: str) -> SweepResult | None:
+    """The sweep of a task on the bundled language model that comes with the project; None where it has been deleted."""
+    sweeps = kept_sweeps(bundled.CARDS[MODEL], CACHE).values()
+    return next((one for one in sweeps if one.description["data"]["ref"] == f"task:{task}"), None)
+
+
+def task_figure(task: str, head: str, method: str) -> str:
+    """The change of the task's logit difference without a head; `baseline` as head stands for that of the whole model."""
+    sweep = published_task(task)
+    if sweep is None:
+        return "(not measured here)"
+    if head == "baseline":
+        return f"{number((sweep.baseline or {}).get(method), '+.2f')} nats"
+    change = sweep.rows[head][method]["change"]["logit_difference"]
+    return f"{number(change['mean'], '+.2f')} nats ({span_text(change['low'], change['high'], '+.2f')})"
 
 
 def query(select: str, method: str, model: str = MODEL) -> dict[str, str]:
@@ -93,12 +140,14 @@ def query(select: str, method: str, model: str = MODEL) -> dict[str, str]:
     }
 
 
+_TASK = {"task": "task:induction", "prompts": "100", "task_metric": "logit_difference"}
+
 EXPERIMENTS = (
     Experiment(
         title="Is zero neutral?",
         task="Open head 3.0 and compare two rows of the chart: *zero* and *mean*. Look where each interval is, relative to "
         "the line at 0.",
-        links={"Ablate head 3.0": ("3.0", "zero")},
+        links={"Ablate head 3.0": Link("3.0", "zero")},
         question="Judged by zero alone, does the model need this head? And judged by the mean?",
         figures={
             ("3.0", "zero"): (0.0245, 0.0091, 0.0380),
@@ -114,7 +163,7 @@ EXPERIMENTS = (
         title="A head that matters, or just any neurons?",
         task="Open head 2.3, then head 4.2. For each, compare the marks with the grey bands: they show the effect of as "
         "many random neurons of the same layer.",
-        links={"Ablate head 2.3": ("2.3", "mean"), "Ablate head 4.2": ("4.2", "mean")},
+        links={"Ablate head 2.3": Link("2.3", "mean"), "Ablate head 4.2": Link("4.2", "mean")},
         question="Which of the two heads would you call important, and why is one number not enough?",
         figures={
             ("2.3", "mean"): (0.0929, 0.0691, 0.1160),
@@ -131,7 +180,7 @@ EXPERIMENTS = (
         title="What does a replacement keep?",
         task="Open head 0.4 and look at the lowest row: *resample-dataset* uses the values that the head has on another "
         "text, position by position. The paper found that resampling usually raises the loss most.",
-        links={"Ablate head 0.4": ("0.4", "resample-dataset")},
+        links={"Ablate head 0.4": Link("0.4", "resample-dataset")},
         question="Here it raises the loss least, by far. What could these neurons carry?",
         figures={
             ("0.4", "zero"): (0.1115, 0.0952, 0.1288),
@@ -143,6 +192,31 @@ EXPERIMENTS = (
         "(zero). Indeed, 90 % of this head's variance depends on the position alone. Every replacement preserves "
         "something: a constant preserves the average, resampling preserves what all texts share. Which one is right "
         "depends on your question.",
+    ),
+    Experiment(
+        title="Can you find an induction head?",
+        task="An **induction head** continues what has been seen before: after *A B … A* it expects *B*. On the map coloured "
+        "by *induction*, find the head that looks at the token behind the earlier copy. Predict what its removal does to "
+        "a task that needs just this: random tokens, and their beginning again. Then open that task, and look at head 5.1 "
+        "and at head 3.3.",
+        links={
+            "Head map, coloured by induction": Link("5.1", "mean", "pages/head_map.py", {"colour": "induction"}),
+            "Task without head 5.1": Link("5.1", "mean", "pages/tasks.py", _TASK | {"head": "5.1"}),
+            "Task without head 3.3": Link("3.3", "mean", "pages/tasks.py", _TASK | {"head": "3.3"}),
+        },
+        question="Head 3.3 has an induction score of 0. Why does the task need it as much as the induction head? And why do "
+        "the two differ so much by *counterfactual*, which swaps the right and the wrong token in the first copy?",
+        figures={("5.1", "mean"): (0.0396, 0.0118, 0.0716)},
+        scores={("induction", "5.1"): 0.536, ("induction", "3.3"): 0.0, ("previous_token", "3.3"): 0.793},
+        answer="Head 5.1 gives {induction of 5.1} of its attention to the token behind the first copy, more than any other "
+        "head. The task's logit difference is {induction: baseline logit_difference}; without 5.1 it changes by "
+        "{induction: 5.1 mean}. On ordinary text its loss changes by only {5.1 mean}: few words there are repetitions.  \n"
+        "Head 3.3 changes it by {induction: 3.3 mean}, though its induction score is {induction of 3.3}. Colour the map by "
+        "*previous token*: 3.3 is the highest, with {previous_token of 3.3}. It notes at each position which token came "
+        "before, and 5.1 searches these notes. (Without 3.3, the induction score of 5.1 falls from 0.54 to 0.21.) By "
+        "*counterfactual* 3.3 changes the difference by {induction: 3.3 counterfactual} and 5.1 by "
+        "{induction: 5.1 counterfactual}: 3.3 says where to look, 5.1 what stands there. A score says what a head does; "
+        "only an ablation says what it is needed for.",
     ),
 )
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ablation_core.ui.learn.lessons import EXPERIMENTS, query
+from ablation_core.ui.learn.lessons import EXPERIMENTS
 from ablation_core.ui.widgets import page_link
 
 PARAMETER = "experiment"  # of the address: the experiment's number, from 1
@@ -20,8 +20,8 @@ def show_strip() -> None:
             with st.popover("Answer"):
                 st.markdown(experiment.answer_text)
             if len(experiment.links) > 1:
-                for label, (select, method) in experiment.links.items():
-                    page_link("pages/ablate.py", label, query(select, method) | {PARAMETER: number})
+                for label, link in experiment.links.items():
+                    page_link(link.page, label, link.params | {PARAMETER: number})
             page_link("pages/learn.py", "Back to Learn", {}, icon="⬅️")
             st.button("Close", on_click=_close, help="The page stays as it is.")
 

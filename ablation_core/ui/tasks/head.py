@@ -29,10 +29,11 @@ from ablation_core.runs.units import describe_work
 from ablation_core.selection import Selection
 from ablation_core.server import access
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import run_controls
 from ablation_core.ui.page import model_turn
+from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import SEED, shared_clean_passes, shared_results
 from ablation_core.ui.sidebar import View
+from ablation_core.ui.tasks.harm import show_harm_parts
 from ablation_core.ui.widgets import dark_page, page_link
 
 _SHOWN = {
@@ -42,12 +43,12 @@ _SHOWN = {
     "change": st.column_config.NumberColumn("change, nats", format="%+.2f"),
 }
 _ORDER = (
+    "change",
     "right",
     "P(right)",
     "wrong",
     "P(wrong)",
     "logit difference",
-    "change",
     "prompt",
 )  # the prompt takes most room
 
@@ -88,6 +89,7 @@ def show_by_method(result: SweepResult, head: str, method: str, metric: str) -> 
     floor = result.floor(method, metric)
     band = f" Grey bands: noise floor, {floor_words(floor[2])} (layers in turn)." if floor else ""
     st.caption(f"95 % intervals over prompts, paired.{band}")
+    show_harm_parts(dict(zip(frame["kind"], frame["mean"], strict=True)), row, method)
 
 
 def show_links(head: str) -> None:

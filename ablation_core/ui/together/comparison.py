@@ -1,4 +1,7 @@
-"""Comparison mode of the Head map: every head's effect on two data sets, or in the model and its random twin."""
+"""Comparison mode of the Head map: every head's effect on two data sets, or in two models on one.
+
+What stands in the box "Compare with" is a data set, `model: REF` for a second model, or the model's random twin.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,40 @@ from pathlib import Path
 
 import streamlit as st
 
+from ablation_core import bundled
 from ablation_core.data.uploads import list_uploads, reference
 from ablation_core.errors import DataError, StatisticsError, as_markdown
 from ablation_core.methods.registry import METHODS
+from ablation_core.models.info import ModelInfo
+from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.present.comparisons import (
     comparison_chart,
     comparison_sentence,
     comparison_sentences,
     differing_frame,
 )
-from ablation_core.runs.comparison import (
-    ComparisonProgress,
-    ComparisonSpec,
-    Side,
-    comparison_steps,
-)
+from ablation_core.runs.compare import twin_steps
+from ablation_core.runs.comparison import ComparisonProgress, ComparisonSpec, Side, check_alike, comparison_steps
 from ablation_core.runs.comparison_result import ComparisonResult
 from ablation_core.server import access
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import page, run_controls
-from ablation_core.ui.shared import SEED, find_shared_statistics, shared_data, shared_statistics
+from ablation_core.ui import page
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
+from ablation_core.ui.shared import (
+    SEED,
+    find_shared_statistics,
+    known_model_info,
+    shared_data,
+    shared_model,
+    shared_statistics,
+)
 from ablation_core.ui.sidebar import DATA_KINDS, UPLOADED, View
 from ablation_core.ui.together.keep import keep_popover
 from ablation_core.ui.widgets import dark_page, sentence_markdown
+
+RANDOM_TWIN = "random twin"
 
 
 @st.cache_resource
@@ -46,28 +59,39 @@ def show_comparison(view: View) -> None:
     with page.show_errors():
         one, other = _sides(view)
     spec = ComparisonSpec(METHODS[view.method], view.bins, seed=SEED)
-    parts = (view.info.fingerprint, *(p for side in (one, other) for p in _deciding(side)), view.method, view.bins)
+    parts = (*(part for side in (one, other) for part in _deciding(side)), view.method, view.bins)
     own = Path(
         f"comparison-{sha256(' | '.join(map(str, parts)).encode()).hexdigest()[:12]}"
     )  # a job's name, not a file
     folder, store = run_controls.FOLDER, shared_comparisons()
 
     def steps() -> Generator[ComparisonProgress]:
-        for step in comparison_steps(one, other, spec, folder):
+        begun = twin_steps(one, spec, folder) if other is None else comparison_steps(one, other, spec, folder)
+        for step in begun:
             if step.result is not None:
                 store.keep(own.name, step.result)
             yield step
 
     with page.show_errors():
-        kept = 0.0 if run_controls.is_running(own) or store.get(own.name) else _look(steps())
+        known = run_controls.is_running(own) or store.get(own.name) or other is None  # a twin has to be drawn first
+        kept = 0.0 if known else _look(steps())
+
+    def seconds(heads: float) -> float | None:
+        passes = passes_of_heads(view.info.shape, heads)
+        found = [seconds_of(side.model, side.data, passes) for side in (one, other or one)]
+        return None if None in found else sum(filter(None, found))
 
     @run_controls.watched_run(own)
     def drawn() -> None:
         found = store.get(own.name)
         words = "Continue the comparison" if kept else "Compare"
         begin = None if found else f"{words}: {sum(view.info.shape.heads)} heads on both by {view.method}"
-        name = f"{view.info.ref} on {one.data.ref} and {other.data.ref}"
-        run_controls.controls(own, name, steps, begin, fair_lock(view.model))
+        if other is None or other.model is not one.model:
+            name = f"{view.info.ref} and {RANDOM_TWIN if other is None else other.model.ref} on {one.data.ref}"
+        else:
+            name = f"{view.info.ref} on {one.data.ref} and {other.data.ref}"
+        left = (1 - kept) * sum(view.info.shape.heads)
+        run_controls.controls(own, name, steps, begin, fair_lock(view.model), seconds=lambda: seconds(left))
         if found is None:
             st.info("Nothing has been measured with these settings yet. Each head is saved when it is finished.")
         else:
@@ -76,8 +100,10 @@ def show_comparison(view: View) -> None:
     drawn()
 
 
-def _deciding(side: Side) -> tuple[str, str]:
-    return side.data.fingerprint, "" if side.statistics is None else side.statistics.digest
+def _deciding(side: Side | None) -> tuple[str, ...]:
+    if side is None:
+        return (RANDOM_TWIN,)
+    return side.model.fingerprint, side.data.fingerprint, "" if side.statistics is None else side.statistics.digest
 
 
 def _look(steps: Generator[ComparisonProgress]) -> float:
@@ -88,35 +114,60 @@ def _look(steps: Generator[ComparisonProgress]) -> float:
         return next(begun).share
 
 
-def _sides(view: View) -> tuple[Side, Side]:
-    """The sidebar's data with its statistics, and the chosen other data with its own."""
+def _sides(view: View) -> tuple[Side, Side | None]:
+    """The sidebar's model and data, and what is chosen beside them; None stands for the random twin."""
     allowed = access.ACCESS
     kind, listed = DATA_KINDS[view.info.modality]
     uploads = {reference(one): one.name for one in list_uploads() if one.kind in UPLOADED[kind]}
-    names = [ref for ref in allowed.offered_data(kind, (*listed, *uploads)) if ref != view.data_ref]
+    data = [ref for ref in allowed.offered_data(kind, (*listed, *uploads)) if ref != view.data_ref]
+    models = [
+        f"{access.SECOND_MODEL}{ref}" for ref in allowed.offered_models(bundled.NAMES) if _is_alike(ref, view.info)
+    ]
+    names = [*data, *models, *([] if allowed.shared else [RANDOM_TWIN])]  # a twin costs as much again as the model
     if not names:
         raise DataError(f"There is no second data set of {kind} to compare {view.data_ref} with; upload one.")
     ref = st.selectbox(
-        f"Compare {view.data_ref} with",
+        f"Compare {view.info.ref} on {view.data_ref} with",
         names,
         key="with",
         bind="query-params",
         accept_new_options=not allowed.shared,
         format_func=lambda one: uploads.get(one, one),
-        help="A second data set of the same kind. Each is ablated with the values of its own statistics.",
+        help="A second data set of the same kind; or a second model with the same tokenizer and shape on this data (type "
+        f"{access.SECOND_MODEL}REF); or the model's random twin: the same architecture with random weights. Each is ablated with the "
+        "values of its own statistics.",
     )
     ref = ref or names[0]  # where the box was emptied
-    one, other = (shared_data(view.model, each, view.predictions, "evaluation") for each in (view.data_ref, ref))
-    statistics = view.statistics
-    if METHODS[view.method].needs_statistics:
-        entry = find_shared_statistics(view.model, ref)
-        if entry is None:
-            raise StatisticsError(
-                f"There are no statistics of {view.info.ref} on {ref} yet: choose it as Data in the sidebar once, and compute "
-                f"them there."
-            )
-        return Side(view.model, one, statistics), Side(view.model, other, shared_statistics(view.model, entry))
-    return Side(view.model, one, None), Side(view.model, other, None)
+    one = _side(view.model, view.data_ref, view)
+    if ref == RANDOM_TWIN and not allowed.shared:
+        return one, None
+    if ref.startswith(access.SECOND_MODEL):
+        other = shared_model(ref.removeprefix(access.SECOND_MODEL).strip())
+        check_alike(view.model, other)
+        return one, _side(other, view.data_ref, view)
+    return one, _side(view.model, ref, view)
+
+
+def _is_alike(ref: str, info: ModelInfo) -> bool:
+    """Whether a model is known to be another one of the same kind and shape."""
+    known = known_model_info(ref)
+    return known is not None and ref != info.ref and (known.modality, known.shape) == (info.modality, info.shape)
+
+
+def _side(model: LoadedModel, ref: str, view: View) -> Side:
+    """A model and a data set, with their own statistics where the method needs some."""
+    data = shared_data(model, ref, view.predictions, "evaluation")
+    if not METHODS[view.method].needs_statistics:
+        return Side(model, data, None)
+    if model is view.model and ref == view.data_ref:
+        return Side(model, data, view.statistics)
+    entry = find_shared_statistics(model, ref)
+    if entry is None:
+        what = f"{model.ref} as Model" if model is not view.model else f"{ref} as Data"
+        raise StatisticsError(
+            f"There are no statistics of {model.ref} on {ref} yet: choose {what} in the sidebar once, and compute them there."
+        )
+    return Side(model, data, shared_statistics(model, entry))
 
 
 def _show(found: ComparisonResult) -> None:
@@ -134,7 +185,7 @@ def _show(found: ComparisonResult) -> None:
             "**Bold**: significant (FDR 5 %). Red: the larger change is on the second. Square-root colour scale."
         )
     with scatter_column:
-        st.markdown("**One data set against the other**")
+        st.markdown(f"**{as_markdown(other)} against {as_markdown(one)}**")
         st.altair_chart(
             comparison_chart(found, "scatter", metric, dark=dark_page()),
             alt=f"Each head's change on {one} against {other}. {sentence}",
@@ -145,4 +196,5 @@ def _show(found: ComparisonResult) -> None:
     st.caption(as_markdown(comparison_sentences(found)[1]))
     with st.expander("Table of all heads"):
         st.dataframe(differing_frame(found), hide_index=True, width="stretch", row_height=28, placeholder="–")
-    keep_popover(found, "pages/head_map.py", f"{one} and {other} in {found.sides[0]['model']['ref']} by {found.method}")
+    shared = found.sides[0]["data" if found.paired else "model"]["ref"]
+    keep_popover(found, "pages/head_map.py", f"{one} and {other}, {shared}, by {found.method}")

@@ -1,5 +1,8 @@
 """Parts of the Head map page: one head by every method, the instant estimate, whether the methods agree."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -11,7 +14,9 @@ from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import estimate_sentence
 from ablation_core.report.sentences import floor_words
 from ablation_core.runs.sweep_result import SweepResult
-from ablation_core.ui.widgets import dark_page, draw, newly_clicked, page_link
+from ablation_core.ui.boxes import put
+from ablation_core.ui.picking import draw_choice
+from ablation_core.ui.widgets import dark_page, draw, page_link
 
 LARGEST = 20  # neurons listed
 
@@ -91,18 +96,18 @@ def show_estimates(
         layer, number = map(int, head.split("."))
         own = neurons[(neurons["layer"] == layer) & (neurons["head"] == number)].sort_values("neuron")
 
-        def pick_neuron() -> None:
-            if clicked := newly_clicked("neurons of the head"):
-                st.session_state["head"] = f"{head}:{int(clicked[-1]['neuron'])}"
+        def pick_neuron(mark: Mapping[str, Any]) -> None:
+            put("head", f"{head}:{int(mark['neuron'])}")
 
-        draw(
+        draw_choice(
             run_charts.neuron_bars,
-            own.assign(picked=own["label"] == term),
+            own,
             title=title,
             form=form,
             variant=charts.span_of(own["estimate"]),
-            key="neurons of the head",
-            on_pick=pick_neuron,
+            key=f"neurons of head {head}",
+            shown={"neuron": int(term.split(":")[1])} if ":" in term else None,
+            choose=pick_neuron,
             alt=f"Estimated {title} without each neuron of the head, with standard errors.",
         )
         st.caption("Thin lines: ± one standard error. Click a neuron to select it.")
@@ -124,26 +129,10 @@ def show_agreement(result: SweepResult, metric: str) -> None:
         st.caption("This needs at least two methods on four heads: measure more.")
         return
 
-    def pick_pair() -> None:
-        if clicked := newly_clicked("matrix"):
-            st.session_state["one"], st.session_state["other"] = clicked[-1]["one"], clicked[-1]["other"]
+    def pick_pair(mark: Mapping[str, Any]) -> None:
+        st.session_state["one"], st.session_state["other"] = mark["one"], mark["other"]
 
     matrix_column, scatter_column = st.columns(2, gap="large")
-    with matrix_column:
-        st.markdown("**Rank correlation over the heads (Spearman's ρ)**")
-        draw(
-            run_charts.agreement_matrix,
-            frame,
-            methods=tuple(result.methods),
-            dark=dark_page(),
-            key="matrix",
-            on_pick=pick_pair,
-            alt="Matrix of rank correlations: "
-            + "; ".join(
-                f"{row.one} and {row.other} {row.rho:.2f}" for row in frame.itertuples() if row.one < row.other
-            ),
-        )
-        st.caption("1: the same ranking of heads; 0: unrelated. Click a pair to plot it; hover for its interval.")
     with scatter_column:
         names = st.columns(2)
         one = names[0].selectbox(
@@ -153,6 +142,23 @@ def show_agreement(result: SweepResult, metric: str) -> None:
             "y axis", result.methods, index=len(result.methods) - 1, key="other", bind="query-params",
             help="The method on the y axis.",
         )  # fmt: skip
+    with matrix_column:
+        st.markdown("**Rank correlation over the heads (Spearman's ρ)**")
+        draw_choice(
+            run_charts.agreement_matrix,
+            frame,
+            methods=tuple(result.methods),
+            dark=dark_page(),
+            key="matrix",
+            shown={"one": one, "other": other},
+            choose=pick_pair,
+            alt="Matrix of rank correlations: "
+            + "; ".join(
+                f"{row.one} and {row.other} {row.rho:.2f}" for row in frame.itertuples() if row.one < row.other
+            ),
+        )
+        st.caption("1: the same ranking of heads; 0: unrelated. Click a pair to plot it; hover for its interval.")
+    with scatter_column:
         pairs = run_frames.pair_frame(result, one, other, metric)
         _scatter(pairs, one, other, title, form, f"Each head's {title} by {one} against {other}.")
         st.caption("One point per head; on the dashed line both methods change it equally.")

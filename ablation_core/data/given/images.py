@@ -1,0 +1,95 @@
+"""Images with their classes, given in memory or by a data set of the `datasets` library."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ablation_core.data import hub_datasets
+from ablation_core.data.dataset import Data
+from ablation_core.data.given.rows import CLASS_COLUMNS, GivenImage, rows_by_name
+from ablation_core.data.images import ImageItem, eight_bit
+from ablation_core.data.labelled.classes import ClassLabels
+from ablation_core.data.pixels import Item, Pixels, image_data
+from ablation_core.data.request import DataRequest
+from ablation_core.errors import DataError
+from ablation_core.models.loaded import LoadedModel
+
+
+def load_given_images(rows: Iterable[Any], request: DataRequest, model: LoadedModel, names: tuple[str, ...]) -> Data:
+    """Images in memory as a data set.
+
+    Args:
+        names: what the classes are called that the rows number, where whoever gave them says so.
+
+    Raises:
+        DataError: a row is no image, or its class none of the model's.
+    """
+    items, notes = _items(rows, request, model, names)
+    source = hashlib.sha256(b"".join(item.digest() for item in items)).hexdigest()[:16]
+    data = image_data(request, model, items, notes)
+    return replace(data, ref=f"in memory: {len(items):,} images", source=source)
+
+
+def load_hub_images(request: DataRequest, model: LoadedModel) -> Data:
+    """The images of a data set of the `datasets` library."""
+    records, names = hub_datasets.read_labelled(request.ref, request.split)
+    rows = iter(row for record in records for row in rows_by_name(record))
+    first = next(rows, None)
+    if not isinstance(first, GivenImage):
+        raise DataError(f"{model.ref} reads images, but {request.ref} has no image and label columns.")
+    items, notes = _items(chain([first], rows), request, model, class_names(names))
+    return image_data(request, model, items, notes)
+
+
+def class_names(columns: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """What a data set's column of classes calls them, out of the names of all its columns."""
+    return next((columns[one] for one in CLASS_COLUMNS if one in columns), ())
+
+
+def _items(
+    rows: Iterable[Any], request: DataRequest, model: LoadedModel, names: tuple[str, ...]
+) -> tuple[list[Item], list[str]]:
+    """As many images as are needed, and what there is to say of their classes."""
+    classes = ClassLabels(model.labels, names)
+    items = [_item(row, classes) for row in islice(rows, max(2, request.predictions))]
+    note = classes.note()
+    return items, [note] if note else []
+
+
+def _item(row: Any, classes: ClassLabels) -> Item:
+    """An image with its class, as the model takes it.
+
+    Raises:
+        DataError: the class is none of the model's, or the image is none.
+    """
+    if not isinstance(row, GivenImage):
+        raise DataError(f"The data given mixes images with a {type(row).__name__}.")
+    target = classes(row.label)
+    image = row.image
+    if isinstance(image, str | Path):
+        return ImageItem(Path(image), target)
+    if isinstance(image, Image.Image):
+        return ImageItem(np.asarray(eight_bit(image)), target)
+    array = torch.as_tensor(image)
+    if array.is_floating_point():
+        if array.ndim == 2:
+            array = array[None]
+        if array.ndim != 3 or not bool(torch.isfinite(array).all()):
+            raise DataError(
+                "Pixels are given as (channels, height, width), finite numbers, prepared as the model takes them."
+            )
+        return Pixels(array.detach().cpu().float(), target)
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[-1] not in (1, 3):
+        array = array.movedim(0, -1)
+    if array.dtype != torch.uint8 or array.ndim not in (2, 3):
+        raise DataError(
+            "Images are given as PIL images, as arrays of 8-bit values, or as float pixels of (channels, height, width)."
+        )
+    return ImageItem(np.ascontiguousarray(array.squeeze(-1).numpy() if array.shape[-1] == 1 else array.numpy()), target)

@@ -1,0 +1,207 @@
+"""The rows of anything that a person has in memory: a list, a tensor, a loader, a data set, a table.
+
+    list(given_rows([(image, 3), (other, "dog")]))  # [GivenImage, GivenImage]
+
+A row is a text, a `GivenText`, a `GivenImage`, or a `Body` of token ids. They are made one at a time.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ablation_core.data.windows import Body
+from ablation_core.errors import DataError, a_type
+
+EXPECTED = (
+    "texts, a tensor of token ids (one row per sequence), pairs of an image (or a text) and its class, a DataLoader or a data "
+    "set of these"
+)
+IMAGE_COLUMNS, CLASS_COLUMNS = ("image", "img", "pixel_values", "pixels"), ("label", "labels", "fine_label", "class")
+_TEXT_COLUMNS = ("text", "content", "sentence")
+
+
+@dataclass(frozen=True, eq=False)
+class GivenImage:
+    """An image in any form, and its class by name or number."""
+
+    image: Any
+    label: Any
+
+
+@dataclass(frozen=True, eq=False)
+class GivenText:
+    """A text and its class, if it has one."""
+
+    text: str
+    label: Any
+    paired: bool = False  # given as a pair, so that its second part is no column that may be left out
+
+
+def given_rows(given: Any) -> Iterator[Any]:
+    """The rows of anything given."""
+    if isinstance(given, torch.utils.data.DataLoader):
+        for batch in given:
+            yield from _batch(batch)
+    elif isinstance(given, torch.Tensor | np.ndarray):
+        yield from _array(torch.as_tensor(given))
+    elif isinstance(given, Mapping) or hasattr(given, "input_ids"):
+        if type(given).__module__.startswith("datasets."):
+            names = ", ".join(map(repr, given))
+            raise DataError(
+                f"This data set has the parts {names}; give one of them, as in dataset[{next(iter(given))!r}]."
+            )
+        yield from rows_by_name(given)
+    elif isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], torch.Tensor | np.ndarray):
+        yield from _batch(given)
+    elif type(given).__module__.split(".")[0] == "pandas" and hasattr(given, "columns"):
+        yield from (row for record in given.to_dict("records") for row in rows_by_name(record))
+    elif isinstance(given, set | frozenset):
+        raise DataError("A set has no order, so that its rows would differ from run to run; give a list.")
+    elif isinstance(given, Iterable) or hasattr(given, "__getitem__"):
+        for number, row in enumerate(_each(given)):
+            yield _one(row, number)
+    else:
+        raise DataError(f"Data cannot be {a_type(given)}; expected a reference, {EXPECTED}.")
+
+
+def _each(given: Any) -> Iterator[Any]:
+    """The items of an iterable, or of a torch data set, which may only be indexed."""
+    if hasattr(given, "__iter__"):
+        yield from given
+    else:
+        yield from (given[number] for number in range(len(given)))
+
+
+def _one(row: Any, number: int) -> Any:
+    """One row of a list or data set."""
+    if isinstance(row, str):
+        return row
+    if isinstance(row, Mapping):
+        made = list(rows_by_name(row))
+        if len(made) == 1:
+            return made[0]
+    elif isinstance(row, tuple | list) and len(row) == 2 and _is_image(row[0]):
+        return GivenImage(*row)
+    elif isinstance(row, tuple | list) and len(row) == 2 and isinstance(row[0], str):
+        return GivenText(row[0], row[1], paired=True)
+    elif isinstance(row, torch.Tensor | np.ndarray | list | tuple):
+        ids = torch.as_tensor(row) if len(row) and not isinstance(row[0], str) else None
+        if ids is not None and ids.ndim == 1 and not ids.is_floating_point():
+            return Body(ids.tolist())
+    what = "an image without its class" if _is_image(row) else a_type(row)
+    raise DataError(f"Row {number} of the data given is {what}; expected {EXPECTED}.")
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, Image.Image | Path) or (
+        isinstance(value, torch.Tensor | np.ndarray) and np.ndim(value) in (2, 3)
+    )
+
+
+def _batch(batch: Any) -> Iterator[Any]:
+    """The rows of a loader's batch: a dictionary, a pair of inputs and classes, a tensor of ids, or texts."""
+    if isinstance(batch, Mapping) or hasattr(batch, "input_ids"):
+        yield from rows_by_name(batch)
+    elif isinstance(batch, torch.Tensor | np.ndarray):
+        yield from _array(torch.as_tensor(batch))
+    elif isinstance(batch, tuple | list) and batch and all(isinstance(text, str) for text in batch):
+        yield from batch
+    elif isinstance(batch, tuple | list) and len(batch) == 2:
+        inputs, labels = batch
+        if (isinstance(inputs, torch.Tensor | np.ndarray) and torch.as_tensor(inputs).is_floating_point()) or np.ndim(
+            inputs
+        ) > 2:
+            yield from (GivenImage(image, label) for image, label in zip(inputs, labels, strict=True))
+        elif isinstance(inputs, torch.Tensor | np.ndarray) and np.ndim(inputs) == 2:
+            labels = list(labels) if np.ndim(labels) == 1 and len(labels) == len(inputs) else [None] * len(inputs)
+            yield from map(_with_label, _array(torch.as_tensor(inputs)), labels)
+        elif len(inputs) and isinstance(inputs[0], str):
+            labels = labels if len(labels) == len(inputs) else [None] * len(inputs)
+            yield from map(GivenText, inputs, labels)
+        else:
+            yield from (GivenImage(image, label) for image, label in zip(inputs, labels, strict=True))
+    elif isinstance(batch, tuple | list) and len(batch) == 1:
+        yield from _batch(batch[0])
+    elif isinstance(batch, tuple | list):
+        yield from (_one(row, number) for number, row in enumerate(batch))
+    else:
+        raise DataError(f"A batch of the loader is {a_type(batch)}; expected {EXPECTED}.")
+
+
+def _array(ids: Tensor) -> Iterator[Body]:
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise DataError(
+            f"A tensor of {str(ids.dtype).removeprefix('torch.')} was given; ids of tokens are whole numbers, and images "
+            f"come in pairs with their classes."
+        )
+    if ids.ndim != 2:
+        raise DataError(f"A tensor of ids has two dimensions (sequences, tokens); this one has {ids.ndim}.")
+    for row in ids.tolist():
+        yield Body(row)
+
+
+def rows_by_name(row: Any) -> Iterator[Any]:
+    """A row, or a batch of rows, by the names of its columns."""
+    keys = list(row.keys())
+    if "input_ids" in keys:
+        yield from _tokenised(row)
+        return
+    image = next((name for name in IMAGE_COLUMNS if name in keys), None)
+    label = next((name for name in CLASS_COLUMNS if name in keys), None)
+    if image and label:
+        images, labels = row[image], row[label]
+        if isinstance(images, list) or (isinstance(images, torch.Tensor | np.ndarray) and np.ndim(images) == 4):
+            yield from (GivenImage(*pair) for pair in zip(images, labels, strict=True))
+        else:
+            yield GivenImage(images, labels)
+        return
+    text = next((name for name in _TEXT_COLUMNS if name in keys), None)
+    text = text or (keys[0] if len(keys) == 1 else None)
+    if text is not None and label:
+        several = isinstance(row[text], list | tuple)
+        texts, labels = (row[text], row[label]) if several else ([row[text]], [row[label]])
+        yield from map(GivenText, texts, labels)
+        return
+    if text is None:
+        raise DataError(
+            f"The rows given have the columns {', '.join(map(str, keys))}; expected text, input_ids, or image and label."
+        )
+    yield from row[text] if isinstance(row[text], list | tuple) else [row[text]]
+
+
+def _tokenised(row: Any) -> Iterator[Body]:
+    """Ids with their attention mask, and labels as transformers has them: at the tokens' own places."""
+
+    def rows(name: str) -> list | None:
+        value = row.get(name)
+        if value is None:
+            return None
+        value = value.tolist() if hasattr(value, "tolist") else list(value)
+        return (
+            value
+            if value and isinstance(value[0], list | tuple)
+            else [v.tolist() for v in value]
+            if value and hasattr(value[0], "tolist") and np.ndim(value[0])
+            else [value]
+        )
+
+    ids, masks, labels = (rows(name) for name in ("input_ids", "attention_mask", "labels"))
+    names = [name for name in CLASS_COLUMNS if row.get(name) is not None]
+    classes: Any = np.ravel(row[names[0]]) if names else []  # one per row, where the labels are classes and not tokens
+    for number, one in enumerate(ids or []):
+        kept = [bool(flag) for flag in masks[number]] if masks else [True] * len(one)
+        whole = [int(token) for token, keep in zip(one, kept, strict=True) if keep]
+        wanted = None
+        if labels and np.shape(labels[number]) == np.shape(one):
+            wanted = [int(label) for label, keep in zip(labels[number], kept, strict=True) if keep]
+        yield Body(whole, targets=wanted, label=classes[number] if len(classes) == len(ids or []) else None)
+
+
+def _with_label(row: Body, label: Any) -> Body:
+    return replace(row, label=label)

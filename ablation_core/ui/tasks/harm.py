@@ -1,0 +1,28 @@
+"""What the harm of constants on a task is made of: a bar for each, and a sentence about the chosen one."""
+
+from collections.abc import Mapping
+
+import streamlit as st
+
+from ablation_core.engine.metrics import Metric
+from ablation_core.errors import as_markdown
+from ablation_core.experiments.harm_split import PARTS
+from ablation_core.report import charts
+from ablation_core.report.tasks.harm import harm_frame, harm_sentence
+
+
+def show_harm_parts(changes: Mapping[str, float], metric: Metric, method: str) -> None:
+    """Nothing where the methods measured do not give the split.
+
+    Args:
+        changes: the mean change by each method.
+    """
+    frame = harm_frame(changes, metric)
+    if metric.divergence or frame.empty:
+        return
+    st.markdown("**What the harm is made of**")
+    st.altair_chart(
+        charts.harm_parts(frame, f"harm: {metric.change_heading}", PARTS),
+        alt=f"Each constant's harm in four parts: {', '.join(PARTS)}.",
+    )
+    st.caption(as_markdown(harm_sentence(changes, method, metric)))
