@@ -130,7 +130,7 @@ def transformer_lens(prompts: Prompts) -> Patch:
 
     model = TransformerBridge.boot_transformers(str(prompts.folder), dtype=torch.float32, device="cpu")
     model.eval()
-    patching.tqdm = lambda rows: rows  # type: ignore[attr-defined]
+    patching.tqdm = lambda rows: rows
     _, cache = model.run_with_cache(prompts.others, names_filter=lambda name: name.endswith("hook_z"))
 
     def at_last(z: Tensor, index: list[int], other: Tensor) -> Tensor:
@@ -204,8 +204,9 @@ def spread(count: int, many: int) -> list[int]:
 
 
 @torch.inference_mode()
-def race(model: LoadedModel, data: Data, folder: Path, peer: str) -> dict:
+def race(model: LoadedModel, data: Data, folder: Path | None, peer: str) -> dict:
     """All three questions; the project, the plain loop and a peer (empty: none) take turns."""
+    assert folder is not None, "the model was loaded from it"
     prompts = Prompts.of(model, data, folder)
     makers = {"plain": plain} | (
         {peer: {"transformer_lens": transformer_lens, "nnsight": nnsight}[peer]} if peer else {}
@@ -214,7 +215,7 @@ def race(model: LoadedModel, data: Data, folder: Path, peer: str) -> dict:
     for patch in others.values():
         patch(0, 0, LAST)  # to warm up
     longest, heads = prompts.ids.shape[1], sum(model.shape.heads)
-    asked = {"last": [LAST], "each": spread(longest, POSITIONS), "all": [None]}
+    asked: dict[str, list] = {"last": [LAST], "each": spread(longest, POSITIONS), "all": [None]}
     found = {}
     for question, positions in asked.items():
         ours = Ours(model, data, question != "all")

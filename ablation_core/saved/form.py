@@ -10,7 +10,7 @@ what a field cannot be. Nothing is looked up by a name from the file, so that a 
 import math
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -167,8 +167,8 @@ def _dataclass(kind: Any, value: Any, arrays: Arrays, place: str) -> Any:
     known = [one for one in fields(kind) if one.init]
     if unknown := set(value) - {one.name for one in known}:
         raise WrongForm(f"its field {place}.{sorted(unknown)[0]} is not known here")
-    needed = [one for one in known if one.default is MISSING and one.default_factory is MISSING]
-    if missing := [one.name for one in needed if one.name not in value]:  # a field that came later has a default
+    needed = [one.name for one in known if one.default is not None]  # what came later is None in what is older
+    if missing := [name for name in needed if name not in value]:
         raise WrongForm(f"it lacks the field {place}.{missing[0]}")
     there = [one.name for one in known if one.name in value]
     return kind(**{name: decode(hints[name], value[name], arrays, f"{place}.{name}") for name in there})

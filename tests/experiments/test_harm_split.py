@@ -7,17 +7,22 @@ from ablation_core import ablate, load_data
 from ablation_core.cli.text import format_result
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.harm_split import PARTS, mean_parts, parts_of, reference_of
+from ablation_core.experiments.results import AblationResult
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import charts
 from ablation_core.report.tasks.harm import harm_frame, harm_sentence
+from ablation_core.saved.form import decode, encode
 from ablation_core.stats.intervals import mean_tests
 
 DIFFERENCE = METRICS["logit_difference"]
 METHODS = ("counterfactual", "mean-positional", "mean", "zero")
 
 
-def test_parts_are_paired_differences_of_single_ablations(opt_mini: LoadedModel) -> None:
-    data = load_data("task:induction", opt_mini, predictions=12)
+def test_parts_are_paired_differences_of_single_ablations(
+    opt_mini: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablation_core.methods.optimal.TRAINING_PROMPTS", 20)
+    data = load_data("task:induction", opt_mini, predictions=8)
     together = ablate(opt_mini, data, "5.1", [*METHODS, "resample-dataset"], statistics="python-docs")
     harm, sequences = {}, None
     for method in METHODS:
@@ -42,6 +47,12 @@ def test_parts_are_paired_differences_of_single_ablations(opt_mini: LoadedModel)
     assert rows["mean"]["split"]["displacement"] == {"mean": 0, "low": 0, "high": 0}
     assert all("split" not in rows[name] for name in ("counterfactual", "mean-positional", "resample-dataset"))
     assert "for what the counterfactual changes" in format_result(together)
+
+    document, arrays = encode(together)
+    assert decode(AblationResult, document, arrays).to_dict() == together.to_dict()
+    for row in document["results"]:
+        del row["split"]  # a result that was saved before there were splits
+    assert all(row.split is None for row in decode(AblationResult, document, arrays).results)
 
 
 def test_optimal_constants_part_position_from_displacement_where_they_were_learned() -> None:

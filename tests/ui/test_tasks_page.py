@@ -15,7 +15,7 @@ from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.progress import finished
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
-from ablation_core.ui import run_controls
+from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs
 from tests.conftest import ROOT
 from tests.ui.test_pages import charts, text_of
@@ -64,6 +64,15 @@ def test_the_induction_task_with_a_head_by_method_and_on_every_prompt(opt_mini: 
     )
     assert f"falls on {int((after < before).sum())} of 50 prompts" in text_of(at)
     assert result.changes("zero", "logit_difference")["4.5"] == pytest.approx((after - before).mean())
+    harm = {name: -result.changes(name, "logit_difference")["4.5"] for name in COMPARED}
+    kept = (
+        harm["counterfactual"],
+        harm["mean-positional"] - harm["counterfactual"],
+        harm["mean"] - harm["mean-positional"],
+    )
+    named = ("what the counterfactual changes", "other information", "position")
+    for value, part in zip(kept, named, strict=True):
+        assert f"{value:+.3f} for {part}".replace("-", "−") in text_of(at)
     button = next(button for button in at.button if button.label == "Measure head 4.5 by position")
     button.click()
     at.run()
