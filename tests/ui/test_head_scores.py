@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import head_scores
 from ablation_core.errors import ModelError
+from ablation_core.heads.kinds import SCORES
 from ablation_core.progress import finished
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.server.lru import LRU
+from ablation_core.ui.export_row import ExportContent
+from ablation_core.ui.heads.scores import with_scores
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import SEED, shared_data, shared_jobs, shared_model
 from tests.ui.test_pages import charts, text_of
@@ -64,6 +68,11 @@ def test_the_map_shows_scores_and_each_against_harm(name: str, folder: Path) -> 
     assert set(table.index) >= set(result.heads)  # the others are estimated as time goes
     for head, value in table.items():
         assert value == pytest.approx(float(scores.entropy[tuple(map(int, head.split(".")))]), rel=1e-4)
+    bare = ExportContent("", "", "", {}, {}, {})
+    exported = with_scores(bare, SimpleNamespace(info=model.info), SCORES["entropy"], scores)
+    assert [len(table()) for table in exported.tables.values()] == [36]
+    drawn = exported.charts["Every head, Entropy"].draw().to_dict()
+    assert {row["value"] for row in next(iter(drawn["datasets"].values()))} == set(map(float, scores.entropy.ravel()))
     for method in ("mean", "zero"):
         if method == "zero":  # the sidebar's method came first
             at.pills(key="scored by").set_value(method).run()
