@@ -39,6 +39,12 @@ def as_markdown(sentence: object) -> str:
     return re.sub(r"([\\`*_\[\]$<>~|])", r"\\\1", str(sentence))
 
 
+def a_type(value: object) -> str:
+    """The kind of a value with its article, for a sentence: an int, a list."""
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

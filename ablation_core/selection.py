@@ -94,7 +94,8 @@ class Selection:
 
     @classmethod
     def read(cls, select: str | Selection | Iterable[Head], shape: ModelShape) -> Selection:
-        """A selection however a person writes it: `"3.2 5.0:1-4"`, heads as `[(3, 2), (5, 0)]`, or a `Selection`.
+        """A selection however a person writes it: `"3.2 5.0:1-4"`, heads as `[(3, 2), (5, 0)]`, one as `(3, 2)`,
+        texts in a list, or a `Selection`.
 
         Raises:
             SelectionError: it cannot be read, lies outside the model, or was made for a model of another shape.
@@ -108,7 +109,10 @@ class Selection:
         if isinstance(select, str):
             return cls.parse(select, shape)
         try:
-            terms = [_term(*part) for part in select]
+            parts = tuple(select)
+            # one head, or one neuron; a list of numbers may mean several of anything
+            alone = isinstance(select, tuple) and 2 <= len(parts) <= 3 and all(type(part) is int for part in parts)
+            terms = [part if isinstance(part, str) else _term(*part) for part in ([parts] if alone else parts)]
         except (TypeError, ValueError) as error:
             raise SelectionError(
                 f"Cannot read the selection {str(select)[:80]}: write heads and neurons as text, such as "

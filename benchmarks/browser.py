@@ -18,16 +18,31 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SETTLED = '[data-testid="stApp"][data-test-script-state="notRunning"]'  # the page's script has ended
+# For a page's start: `window.shift` is then its cumulative layout shift as Chromium counts it, `window.shifted` what moved.
+# Without what moves sideways only: the sidebar, when it first appears, pushes the page to the right, as it does anywhere.
+SHIFT = """
+window.shift = 0; window.shifted = [];
+new PerformanceObserver(list => {
+  for (const one of list.getEntries()) {
+    const sideways = one.sources.every(source => source.previousRect.y === source.currentRect.y);
+    if (one.hadRecentInput || sideways) continue;
+    window.shift += one.value;
+    window.shifted.push([one.value, ...one.sources.map(source =>
+      [(source.node?.parentElement ?? source.node)?.innerText?.slice(0, 40), source.previousRect.y, source.currentRect.y])]);
+  }
+}).observe({type: 'layout-shift', buffered: true});
+"""
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 _PATIENCE = 90.0  # seconds until a server must answer
 
 
 @contextmanager
-def served(environment: dict[str, str] | None = None) -> Iterator[str]:
+def served(environment: dict[str, str] | None = None, page: Path = ROOT / "app.py") -> Iterator[str]:
     """A fresh `streamlit run app.py`; yields its address the moment it is up.
 
     Args:
         environment: variables beside those of this process.
+        page: another page to serve.
 
     Raises:
         TimeoutError: it does not answer.
@@ -35,7 +50,7 @@ def served(environment: dict[str, str] | None = None) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    command = [sys.executable, "-m", "streamlit", "run", str(page), "--server.headless", "true"]
     command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
     server = subprocess.Popen(command, cwd=ROOT, env=os.environ | (environment or {}), stdout=subprocess.DEVNULL)
     address, until = f"http://127.0.0.1:{port}", time.monotonic() + _PATIENCE

@@ -18,7 +18,7 @@ from ablation_core.stats.intervals import Interval
 from ablation_core.ui import ablation_job, export_row, page
 from ablation_core.ui.boxes import text_in
 from ablation_core.ui.picking import draw_selection
-from ablation_core.ui.run_controls import watched
+from ablation_core.ui.runs.controls import watched
 from ablation_core.ui.tasks.harm import show_harm_parts
 from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
@@ -43,7 +43,7 @@ _COLUMNS = {
 
 _SHOWN = "figures shown last"
 _FIGURE = 138  # pixels, so that three stand beside each other in the answer's column
-_NAMED = 3  # terms of a selection in the title, which stays on one line
+_NAMED = 16  # characters of a selection in the title, which stays on one line
 view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
 classes = view.model.classes if view.model.predicts_class else None
@@ -230,12 +230,11 @@ def show_replaced() -> None:
 
 def title_words() -> str:
     """The selection, or how much is selected where that is too long for a title."""
-    terms, heads = str(view.selection).split(), view.selection.heads
-    if len(view.selection.chosen) == 1 and len(view.selection) == shape.head_dim:
-        return f"head {terms[0]}"
-    if len(terms) <= _NAMED:
-        return as_markdown(" ".join(terms)) or "any neurons"
-    return f"{len(view.selection):,} neurons of {len(heads)} heads"
+    words, chosen = str(view.selection), view.selection.chosen
+    are_whole = all(len(neurons) == shape.size(layer) for (layer, _), neurons in chosen)
+    if len(words) > _NAMED:
+        return f"{len(chosen)} heads" if are_whole else f"{len(view.selection):,} neurons"
+    return as_markdown(f"head {words}" if are_whole and len(chosen) == 1 else words) or "any neurons"
 
 
 def chosen() -> tuple[str | None, bool]:
@@ -276,7 +275,7 @@ def measured_part() -> None:
     """
     global progress
     title_column, progress_column = st.columns([3, 2], vertical_alignment="center")
-    title_column.header(f"What changes without {title_words()}", anchor=False)
+    title_column.container(key="title").header(f"What changes without {title_words()}", anchor=False)
     progress_slot = progress_column.container(height=68, border=False, key="progress")
     map_column, answer_column = st.columns([2, 3], gap="large")
     with map_column:

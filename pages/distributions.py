@@ -16,7 +16,7 @@ from ablation_core.ui.widgets import as_tables, dark_page, single_choice
 COLUMNS = 8
 LISTS = ("this head", "whole model")
 
-view = page.open_page("Distributions", "📊", runs_model=False)
+view = page.open_page("Distributions", "📊", runs_model=False, controls=("selection",))
 statistics, shape = view.statistics, view.info.shape
 
 
@@ -56,7 +56,7 @@ def show_map(layer: int, head: int) -> None:
         key="heads",
         shown={"layer": layer, "head": head},
         choose=lambda mark: pick(f"{int(mark['layer'])}.{int(mark['head'])}"),
-        alt=f"Map of {len(frame)} heads coloured by the distance between peak and mean; head {layer}.{head} is outlined.",
+        alt=f"Map of {len(frame)} heads coloured by the distance between peak and mean; the head on show is outlined.",
     )
 
 

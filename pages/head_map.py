@@ -20,12 +20,14 @@ from ablation_core.runs.units import describe_work
 from ablation_core.selection import Head, Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import export_row, page, run_controls
+from ablation_core.ui import export_row, page
 from ablation_core.ui.boxes import put, text_box
 from ablation_core.ui.heads.effects import show_agreement, show_estimates, show_head
 from ablation_core.ui.heads.scores import choose_colour, score_columns, show_score_map, show_score_scatter
 from ablation_core.ui.picking import draw_choice
-from ablation_core.ui.run_export_row import head_table, sweep_exports
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
+from ablation_core.ui.runs.export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 from ablation_core.ui.together.comparison import show_comparison
 from ablation_core.ui.widgets import dark_page
@@ -40,7 +42,7 @@ COMPARE = (
     "head's effect."
 )
 
-view = page.open_page("Head map", "🗺️")
+view = page.open_page("Head map", "🗺️", controls=("predictions", "method"))
 model, shape = view.model, view.model.shape
 
 
@@ -151,6 +153,14 @@ def begin_words(mine: SweepResult | None) -> str | None:
     return f"Continue: {heads} left" if mine else f"Measure {heads} × {words} on {data.predictions:,} {unit}"
 
 
+def seconds() -> float | None:
+    """How long the run will take on this machine."""
+    mine = kept_runs().get(own)
+    done, random_sets = (0, 0) if adaptive else (len(mine.heads) if mine else 0, spec.random_sets)
+    left = sum(shape.heads) - done + random_sets
+    return None if place else seconds_of(model, data, len(names) * passes_of_heads(shape, left))
+
+
 shown = run_controls.choose_run(own, kept_runs(), described, measured, "heads")
 estimate = store.get(estimate_key)
 if names and (estimate is None or estimate.share < 1):
@@ -194,7 +204,7 @@ def show_run() -> None:
     by = f" by {', '.join(names)}" if adaptive else ""
     name = f"Head map of {model.ref}{by}{run_controls.words_of(place)}"
     lock = None if place else fair_lock(model)
-    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, aside=shown != own)
+    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, aside=shown != own, seconds=seconds)
     result = kept.get(shown) or empty_sweep(model, described, names)
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)

@@ -17,8 +17,7 @@ from ablation_core.ui.widgets import page_link, single_choice
 
 SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")
 
-page.open_frame("Learn", "🎓")
-parts.narrow_column()
+page.open_frame("Learn", "🎓", layout="centered")
 
 
 def take_preset() -> None:

@@ -15,14 +15,16 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import export_row, page, run_controls
-from ablation_core.ui.run_export_row import curve_exports
+from ablation_core.ui import export_row, page
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import seconds_of
+from ablation_core.ui.runs.export_row import curve_exports
 from ablation_core.ui.shared import shared_data
 from ablation_core.ui.widgets import dark_page, draw
 
 STEPS = (5, 10, 20, 25, 50)
 
-view = page.open_page("Pruning curves", "📉")
+view = page.open_page("Pruning curves", "📉", controls=("predictions",))
 model = view.model
 
 
@@ -124,6 +126,7 @@ def show_run() -> None:
         begin if left else None,
         None if place else fair_lock(model),
         aside=shown != own,
+        seconds=lambda: None if place else seconds_of(model, data, left),
     )
     points = None if result is None else run_frames.point_frame(result, metric)
     if result is None or not len(points):

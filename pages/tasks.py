@@ -18,10 +18,12 @@ from ablation_core.runs.units import describe_work
 from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import export_row, page, run_controls
+from ablation_core.ui import export_row, page
 from ablation_core.ui.boxes import put, text_box
 from ablation_core.ui.picking import draw_choice
-from ablation_core.ui.run_export_row import head_table, sweep_exports
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
+from ablation_core.ui.runs.export_row import head_table, sweep_exports
 from ablation_core.ui.shared import shared_data, shared_estimates
 from ablation_core.ui.tasks import choice
 from ablation_core.ui.tasks import head as parts
@@ -29,7 +31,7 @@ from ablation_core.ui.widgets import as_tables, choose_metric, dark_page
 
 COMPARED = ("zero", "mean", "mean-positional", "peak", "resample-dataset", "counterfactual")
 
-view = page.open_page("Tasks", "🎯")
+view = page.open_page("Tasks", "🎯", controls=("method",))
 st.header("Which heads does a task need?", anchor=False)
 if view.info.modality not in ("causal", "masked"):
     st.info("Tasks are prompts with a right and a wrong answer. Choose a language model in the sidebar.")
@@ -86,9 +88,11 @@ if data.one_answer and whole < sum(shape.heads) and (estimate is None or estimat
 @run_controls.watched_run(own)
 def show_run() -> None:
     result = kept_sweeps(model, run_controls.FOLDER, names).get(own) or empty_sweep(model, described, names)
+    left = sum(shape.heads) - len(result.heads) + spec.random_sets
     run_controls.controls(
-        own, f"Heads of {model.ref} on {data.ref}", exact_steps, begin_words(result), fair_lock(model)
-    )
+        own, f"Heads of {model.ref} on {data.ref}", exact_steps, begin_words(result), fair_lock(model),
+        seconds=lambda: seconds_of(model, data, len(names) * passes_of_heads(shape, left)),
+    )  # fmt: skip
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     frame = run_frames.map_frame(result, view.method, metric, None, estimated)
     first = frame["label"].iloc[0] if len(frame) else "0.0"

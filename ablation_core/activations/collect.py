@@ -7,6 +7,7 @@ from torch import Tensor
 from ablation_core.activations.accumulator import Accumulator
 from ablation_core.activations.made_from import BINNINGS, FINE_BINS, FORMAT_VERSION, Binning
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Batch, Data
 from ablation_core.data.made_for import check_made_for
 from ablation_core.engine import forward
@@ -96,6 +97,7 @@ class StatisticsRun:
         return gather_statistics(self.layers, self.model.shape.heads, provenance)
 
 
+@measures
 def compute_statistics(
     model: LoadedModel,
     data: Data,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablation_core.activations.made_from import FINE_BINS, FORMAT_VERSION, check_made_from
-from ablation_core.errors import StatisticsError
+from ablation_core.errors import StatisticsError, a_type
 from ablation_core.storage import CACHE, PUBLISHED, check_writable, reading_places, write_atomic
 
 if TYPE_CHECKING:  # a list of files needs no numpy
@@ -241,7 +241,7 @@ def as_statistics(
         return given
     if not isinstance(given, str | Path):
         raise StatisticsError(
-            f"Statistics cannot be a {type(given).__name__}: give what compute_statistics returns, a file's path, or the "
+            f"Statistics cannot be {a_type(given)}: give what compute_statistics returns, a file's path, or the "
             f"name of the data they were made from, such as 'python-docs'."
         )
     if isinstance(given, Path) or given.endswith(".safetensors") or os.path.isfile(given):

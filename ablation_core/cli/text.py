@@ -50,8 +50,18 @@ def format_sweep(result: SweepResult) -> str:
 def _measured_on(document: dict) -> str:
     """The model and the data of a document, as a sentence's beginning."""
     data, positions = document["data"], document.get("positions", "all")
-    counted = f"{data['predictions']:,} predictions ({data['sequences']:,} sequences) of {data['ref']}"
+    counted = f"{data['predictions']:,} predictions ({_sequences(data)}) of {data['ref']}"
     return f"{document['model']['ref']} on {counted}" + (f", at positions {positions}" if positions != "all" else "")
+
+
+def _sequences(data: dict) -> str:
+    return f"{data['sequences']:,} sequence{'s' * (data['sequences'] != 1)}"
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _change_of(metric: Metric) -> str:
@@ -69,7 +79,7 @@ def _significant_heads(
     """
     if rows and all(p is None for _, _, p in rows):
         return [
-            f"{method}: no test was possible over {document['data']['sequences']:,} sequences, so that nothing is said of its "
+            f"{method}: no test was possible over {_sequences(document['data'])}, so that nothing is said of its "
             f"{len(rows)} heads; raise --predictions, or shorten --seq-len."
         ]
     significant = [(head, row) for head, row, _ in rows if head in found]
@@ -231,7 +241,7 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
     data = result.description["data"]
     lines = [
         f"{result.description['model']['ref']} on {data['predictions']:,} predictions of {data['ref']}: estimates of second "
-        f"order in nats, ± their standard error over {data['sequences']:,} sequences"
+        f"order in nats, ± their standard error over {_sequences(data)}"
     ]
     for method in result.methods:
         exact, metrics = calibration.exact[method.method] if calibration else {}, metrics_in(method.changes)

@@ -161,8 +161,10 @@ def checked_seed(seed: int) -> int:
     """The seed.
 
     Raises:
-        DataError: it is negative.
+        DataError: it is negative, or not a whole number.
     """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise DataError(f"The seed must be a whole number, not {seed!r}.")
     if seed < 0:
         raise DataError(f"The seed must be 0 or more, not {seed}.")
-    return seed
+    return int(seed)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ablation_core.data.arguments import whole_number
 from ablation_core.data.dataset import DEFAULT_BATCH, Data, checked_seed
 from ablation_core.data.given.images import load_hub_images
 from ablation_core.data.given.load import load_given
@@ -65,8 +66,7 @@ def load_data(
         ("seq-len", seq_len),
         ("batch-size", 1 if batch_size is None else batch_size),
     ):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise DataError(f"The {name} must be a whole number of at least 1, not {value!r}.")
+        whole_number(value, name, 1)
     if split not in (None, "evaluation", "statistics"):
         raise DataError(f"There is no split {split!r}; choose evaluation or statistics.")
     checked_seed(seed)

@@ -12,8 +12,9 @@ positions at which the answer is predicted.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -68,9 +69,18 @@ class Positions:
         return cls(tuple(spans), "answer" in terms)
 
     @classmethod
-    def read(cls, positions: "str | Positions") -> "Positions":
-        """The positions themselves, or those that a text names."""
-        return cls.parse(positions) if isinstance(positions, str) else positions
+    def read(cls, positions: "str | int | Iterable[int | str] | Positions") -> "Positions":
+        """The positions themselves, or those that a text, a number or several of these name.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        if isinstance(positions, Positions):
+            return positions
+        parts = list(positions) if isinstance(positions, Iterable) and not isinstance(positions, str) else [positions]
+        if not parts or any(isinstance(part, bool) or not isinstance(part, str | SupportsIndex) for part in parts):
+            raise DataError(f"Cannot read {str(positions)[:80]} as positions. Write all, last, 3, -2, 3-7, or [3, 5].")
+        return cls.parse(",".join(map(str, parts)))
 
     @classmethod
     def after(cls, skipped: int) -> "Positions":

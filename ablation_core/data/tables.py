@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ablation_core.data.text_files import plain_line_ends, read_text_file
-from ablation_core.errors import DataError, first_line
+from ablation_core.data.text_files import looks_like, plain_line_ends, read_text_file
+from ablation_core.errors import DataError, a_type, first_line
 
 KINDS = ("jsonl", "csv", "parquet", "folder")
 DEFAULT_COLUMN = "text"
@@ -58,7 +58,7 @@ def read_rows(table: Table, notes: list[str]) -> Iterator[str]:
     readers = {"jsonl": _json_lines, "csv": _csv, "parquet": _parquet}
     empty, crlf, found = 0, False, False
     try:
-        with _faults(table.path):
+        with _faults(table.path, table.kind):
             rows = _folder(table, notes) if table.kind == "folder" else readers[table.kind](table, (table.column,))
             for (value,) in rows:
                 if value is None or value == "":
@@ -90,7 +90,7 @@ def read_records(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, 
     readers = {"jsonl": _json_lines, "csv": _csv, "parquet": _parquet}
     if table.kind not in readers:
         raise DataError(f"{table.path} has no columns; labelled texts are read from jsonl:, csv:, parquet: or hf:.")
-    with _faults(table.path):
+    with _faults(table.path, table.kind):
         yield from readers[table.kind](table, columns)
 
 
@@ -103,7 +103,7 @@ def column_names(table: Table) -> list[str]:
     if table.kind not in ("jsonl", "csv", "parquet"):
         raise DataError(f"{table.path} has no columns; labelled texts are read from jsonl:, csv:, parquet: or hf:.")
     path = _file(table, "a file of records")
-    with _faults(path):
+    with _faults(path, table.kind):
         if table.kind == "csv":
             return _csv_form(path)[0]
         if table.kind == "jsonl":
@@ -121,7 +121,7 @@ def text_columns(kind: str, path: Path, rows: int) -> dict[str, int]:
         DataError: the file cannot be read.
     """
     lengths: dict[str, int] = {}
-    with _faults(path):
+    with _faults(path, kind):
         for row in islice(_whole_rows(kind, path), rows):
             for name, value in row.items():
                 if isinstance(value, str) and value.strip():
@@ -151,7 +151,7 @@ def _whole_rows(kind: str, path: Path) -> Iterator[dict]:
 
 
 @contextmanager
-def _faults(path: Path) -> Iterator[None]:
+def _faults(path: Path, kind: str = "") -> Iterator[None]:
     try:
         yield
     except (DataError, GeneratorExit):
@@ -161,7 +161,21 @@ def _faults(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
     except Exception as error:  # a parser may fail in any way on a damaged file
-        raise DataError(f"{path} cannot be read ({first_line(error)}); it may be damaged.") from error
+        raise DataError(
+            f"{path} cannot be read ({first_line(error)}){_instead(path, kind) or '; it may be damaged'}."
+        ) from error
+
+
+_NAMED_BY = {
+    "JSON Lines": "jsonl:", "CSV": "csv:", "tab-separated values": "csv:", "a Parquet file": "parquet:", "plain text": "text:",
+}  # fmt: skip
+
+
+def _instead(path: Path, kind: str) -> str:
+    """What a file looks like that is not what its reference says, and how to name it."""
+    looks = looks_like(path)
+    named = _NAMED_BY.get(looks, f"{kind}:")
+    return "" if named == f"{kind}:" else f"; it looks like {looks}: write {named}{path}"
 
 
 def missing_library(error: ModuleNotFoundError) -> DataError:
@@ -173,6 +187,8 @@ def missing_library(error: ModuleNotFoundError) -> DataError:
 
 def _file(table: Table, what: str) -> Path:
     path = table.path
+    if path == Path():
+        raise DataError(f"No file is named. Write {table.kind}: followed by the path of {what}.")
     if os.path.isdir(path):
         raise DataError(
             f"{path} is a folder; {table.kind}: needs {what}. For a folder of .txt files write folder:{path}."
@@ -201,12 +217,13 @@ def _record(line: str, path: Path, number: int) -> dict:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"Line {number} of {path} is not JSON ({first_line(error)}); JSON Lines has one object on each line."
+            f"Line {number} of {path} is not JSON ({first_line(error)}); JSON Lines has one object on each line"
+            f"{_instead(path, 'jsonl') if number == 1 else ''}."
         ) from error
     if isinstance(row, list) and number == 1:
         raise DataError(f"{path} is one JSON list, not JSON Lines; write one object on each line.")
     if not isinstance(row, dict):
-        raise DataError(f"Line {number} of {path} is not an object with fields, but a {type(row).__name__}.")
+        raise DataError(f"Line {number} of {path} is not an object with fields, but {a_type(row)}.")
     return row
 
 
@@ -273,6 +290,10 @@ def folder_files(folder: Path) -> list[Path]:
     Raises:
         DataError: there is no such folder, or no text file in it.
     """
+    if os.path.isfile(folder):
+        raise DataError(f"{folder} is a file, not a folder{_instead(folder, 'folder')}.")
+    if folder == Path():
+        raise DataError("No folder is named. Write folder: followed by a folder with .txt files.")
     if not os.path.isdir(folder):
         raise DataError(f"There is no folder {folder}. Write folder: followed by a folder with .txt files.")
     files = sorted(
@@ -287,7 +308,9 @@ def _check_columns(table: Table, columns: tuple[str, ...], names: Any) -> None:
     """Refuse a file that lacks a column."""
     for column in columns:
         if column not in names:
-            shown = ", ".join(map(str, list(names)[:12]))
+            if looks_like(table.path) == "JSON Lines" and table.kind == "csv":
+                raise DataError(f"{table.path} is not CSV{_instead(table.path, table.kind)}.")
+            shown = ", ".join(str(name)[:60] for name in list(names)[:12])
             raise DataError(
                 f"{table.path} has no column {column!r}; it has {shown}. Write {table.kind}:{table.path}#COLUMN."
             )

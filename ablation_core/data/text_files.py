@@ -30,6 +30,7 @@ _MAGIC = (  # the first bytes of a file that is not text → what it is, and wha
     (b"SQLite format 3", "an SQLite database", "export a column of it as text"),
 )  # fmt: skip
 _COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]{0,60}")
+_MARKUP = re.compile(r"\s*<(\?xml|!doctype|html|head|body|svg|rss|feed|mediawiki|tei)\b", re.IGNORECASE)
 _LINES = 40  # looked at, to tell a table
 
 
@@ -48,6 +49,8 @@ def read_text_file(path: Path, notes: list[str]) -> str:
         notes.append(changed)
     if looks := _records(text, path):
         raise DataError(looks)
+    if _MARKUP.match(text):
+        notes.append(f"{path} looks like HTML or XML: its tags are scored as text. Save its text without them.")
     return text
 
 
@@ -58,6 +61,8 @@ def read_bytes(path: Path) -> bytes:
         DataError: it cannot be read, or is too large.
     """
     too_large = f"{path} is larger than {MAX_TEXT_BYTES // 1_000_000} MB; cut a part of it and use that."
+    if path == Path():
+        raise DataError("No file is named. Write text: followed by the path of a UTF-8 text file.")
     try:
         if path.is_dir():
             raise DataError(f"{path} is a folder, not a file. For a folder of .txt files write folder:{path}.")
@@ -106,7 +111,35 @@ def plain_line_ends(text: str, name: str) -> tuple[str, str]:
     """
     if "\r" not in text:
         return text, ""
-    return text.replace("\r\n", "\n").replace("\r", "\n"), f"The line ends of {name} (CR LF) were read as LF."
+    kinds = [kind for kind, there in (("CR LF", "\r\n" in text), ("CR", "\r" in text.replace("\r\n", ""))) if there]
+    plain = text.replace("\r\n", "\n").replace("\r", "\n")
+    return plain, f"The line ends of {name} ({' and '.join(kinds)}) were read as LF."
+
+
+def looks_like(path: Path) -> str:
+    """What a file seems to hold, for a sentence: JSON Lines, CSV, tab-separated values, one JSON document, a Parquet file or
+    text; nothing where it cannot be told."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1_000_000)
+        if head[:2] == GZIP:
+            with gzip.open(path) as packed:
+                head = packed.read(1_000_000)
+    except (OSError, EOFError, zlib.error):
+        return ""
+    if head.startswith(b"PAR1"):
+        return "a Parquet file"
+    text = head.decode("utf-8-sig", errors="replace")
+    if b"\0" in head or not text.strip():
+        return ""
+    lines = [line for line in text.split("\n")[: 4 * _LINES] if line.strip()][:_LINES]
+    if _is_json_lines(lines) or (len(lines) == 1 and _keys(lines[0])):
+        return "JSON Lines"
+    if _is_json(text):
+        return "one JSON document"
+    if delimiter := _delimiter(lines, path.name.lower().removesuffix(".gz")):
+        return "tab-separated values" if delimiter == "\t" else "CSV"
+    return "plain text"
 
 
 def _records(text: str, path: Path) -> str:

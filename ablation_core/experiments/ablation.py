@@ -18,6 +18,7 @@ from torch import Tensor
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import IGNORED, Batch, Data, checked_seed, predicted_rows
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, forward, hooks, scoring
@@ -25,7 +26,7 @@ from ablation_core.engine.hooks import Replace
 from ablation_core.engine.metrics import Metric, main_metric, metrics_of
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.engine.scores import Scores
-from ablation_core.errors import DataError
+from ablation_core.errors import DataError, MethodError
 from ablation_core.experiments.displacement import DisplacementGauge
 from ablation_core.experiments.harm_split import HarmSplit, is_split, parts_of, reference_of
 from ablation_core.experiments.prediction_scores import PredictionScores
@@ -73,6 +74,8 @@ class AblationRun:
         learned: Mapping[str, dict[int, Replace]] | None = None,
     ) -> None:
         Selection.read(spec.selection, model.shape)  # says where it was made for a model of another shape
+        if not isinstance(spec.bins, int) or spec.bins < 1:
+            raise MethodError(f"The bins must be a whole number of at least 1, not {spec.bins!r}.")
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
         spec.positions.check(data.longest or data.seq_len, data.is_task)
         if statistics is not None:
@@ -352,6 +355,7 @@ def passes_shared(clean_cache: clean_passes.CleanPassCache, positions: Positions
     return clean_passes.most_together(clean_cache.model, clean_pass, positions.firsts(clean_pass.batch))
 
 
+@measures
 def ablate(
     model: LoadedModel,
     data: Data,

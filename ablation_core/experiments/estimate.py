@@ -22,6 +22,7 @@ import numpy as np
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import IGNORED, Data, checked_seed
 from ablation_core.data.made_for import check_made_for
 from ablation_core.data.positions import EVERYWHERE, Positions
@@ -157,8 +158,8 @@ class EstimateRun:
     ) -> None:
         positions.check(data.longest or data.seq_len, data.is_task)
         data.check_one_answer("an estimate")
-        if passes < 1:
-            raise MethodError(f"An estimate needs at least 1 random pass a batch, not {passes}.")
+        if not isinstance(passes, int) or passes < 1:
+            raise MethodError(f"An estimate needs at least 1 random pass a batch, not {passes!r}.")
         if learned := [method.name for method in methods if method.learned]:
             raise MethodError(
                 f"The constants of {learned[0]} are learned for each selection; they cannot be estimated."
@@ -261,6 +262,7 @@ def _stacked(layers: list[np.ndarray]) -> np.ndarray:
     return stacked
 
 
+@measures
 def estimate(
     model: LoadedModel,
     data: Data,

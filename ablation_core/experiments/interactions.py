@@ -26,6 +26,7 @@ import numpy as np
 
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
@@ -116,6 +117,7 @@ class InteractionResult(Presented):
         }
 
 
+@measures
 def interact(
     model: LoadedModel,
     data: Data,

@@ -11,6 +11,7 @@ import numpy as np
 
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
@@ -76,6 +77,7 @@ def random_head(shape: ModelShape, number: int, seed: int) -> Selection:
     return Selection.of_masks(masks, shape)
 
 
+@measures
 def noise_floor(
     model: LoadedModel,
     data: Data,

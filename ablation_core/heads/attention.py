@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Batch
 from ablation_core.engine.forward import on_device, run_blocks
 from ablation_core.engine.hooks import Replace, replace_z
@@ -19,6 +20,7 @@ from ablation_core.heads.target import OwnInput, Target, one_input
 from ablation_core.models.loaded import LoadedModel
 
 
+@measures
 def attention_pattern(
     model: LoadedModel, own: OwnInput, select: str, replacements: Mapping[int, Replace] | None = None
 ) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data
 from ablation_core.errors import ModelError
 from ablation_core.experiments.ablation import ablate
@@ -65,6 +66,7 @@ class HeadDescription(Presented):
         }
 
 
+@measures
 def describe_head(
     model: LoadedModel,
     data: Data,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import IGNORED, Batch, Data, scored_rows
 from ablation_core.engine.forward import CleanPass, record
 from ablation_core.engine.hooks import capture_z, hidden_of
@@ -65,6 +66,7 @@ class DirectEffects:
         return mean_intervals(values[None], np.repeat(np.arange(len(counts)), counts), self.seed)[0]
 
 
+@measures
 def direct_effects(model: LoadedModel, data: Data, progress: Callable[[int, int], None] | None = None) -> DirectEffects:
     """The direct contribution of every head to the logit of the target, over the data, in one clean pass.
 

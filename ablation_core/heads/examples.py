@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ablation_core.activations.collect import counted_positions
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data
 from ablation_core.engine.forward import z_values
 from ablation_core.errors import DataError
@@ -60,6 +61,7 @@ class Example:
         return asdict(self) | {"value": as_number(self.value), "patch": None if self.patch is None else [*self.patch]}
 
 
+@measures
 def examples(
     model: LoadedModel, data: Data, select: str, where: Where = "top", count: int = COUNT, seed: int | None = None
 ) -> list[Example]:

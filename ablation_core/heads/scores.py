@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Batch, Data
 from ablation_core.data.user_input import text_inputs
 from ablation_core.engine.forward import first_row, on_device, run_blocks
@@ -110,6 +111,7 @@ class HeadScores:
         return frame[frame[next(iter(self.per_sequence))].notna()].reset_index(drop=True)
 
 
+@measures
 def head_scores(
     model: LoadedModel, data: Data, seed: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> HeadScores:

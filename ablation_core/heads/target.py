@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,19 +35,20 @@ class Target:
     neuron: int | None = None
 
     @classmethod
-    def parse(cls, select: str, shape: ModelShape) -> Target:
-        """Read `3.2` or `3.2:5`.
+    def parse(cls, select: str | Sequence[int], shape: ModelShape) -> Target:
+        """Read `3.2` or `3.2:5`, also as numbers: `(3, 2)` or `(3, 2, 5)`.
 
         Raises:
             SelectionError: it is not a head or a neuron of this model, or more than one.
         """
-        chosen = Selection.parse(select, shape).chosen
+        chosen = Selection.read(select, shape).chosen  # type: ignore[arg-type]
         if len(chosen) != 1 or (len(neurons := chosen[0][1]) > 1 and len(neurons) < shape.head_dim):
             raise SelectionError(
                 f"One head (3.2) or one neuron of it (3.2:5) is described at a time; {select!r} is something else."
             )
         layer, head = chosen[0][0]
-        return cls(layer, head, neurons[0] if len(neurons) == 1 and ":" in select else None)
+        names_neuron = ":" in select if isinstance(select, str) else len(select) == 3
+        return cls(layer, head, neurons[0] if len(neurons) == 1 and names_neuron else None)
 
     def __str__(self) -> str:
         return f"{self.layer}.{self.head}" + ("" if self.neuron is None else f":{self.neuron}")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.engine.forward import CleanPass
 from ablation_core.engine.hooks import hidden_of
@@ -65,6 +66,7 @@ class Writes:
         }
 
 
+@measures
 def writes(
     model: LoadedModel,
     select: str,

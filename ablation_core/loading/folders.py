@@ -32,6 +32,11 @@ def find_folder(ref: str, cache_dir: Path = CACHE) -> Path | None:
         return folder
     if ref and os.path.isdir(ref):  # also false where the text is no possible path
         return _snapshot(Path(ref))
+    if os.path.isfile(ref):
+        raise ModelError(
+            f"{ref} is a file. A model is a folder: its weights with their configuration (config.json), as save_pretrained, "
+            f"or timm's save_for_hf, leaves it."
+        )
     owner, slash, name = ref.partition("/")
     if ref.startswith("hf-hub:") or (slash and owner and name and "/" not in name and not ref.startswith((".", "~"))):
         return None

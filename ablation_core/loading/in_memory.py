@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ablation_core.errors import AblationError, ModelError, first_line
+from ablation_core.errors import AblationError, ModelError, a_type, first_line
 from ablation_core.loading.checkpoint import class_names, plain_flags
 from ablation_core.loading.door.length import longest_input
 from ablation_core.loading.door.verification import verify
@@ -45,7 +45,7 @@ def load_from_memory(
     """
     if not isinstance(module, nn.Module):
         raise ModelError(
-            f"A model is a reference or a torch module, not a {type(module).__name__}; write load_model('opt-mini'), or "
+            f"A model is a reference or a torch module, not {a_type(module)}; write load_model('opt-mini'), or "
             f"load_model(module, tokenizer=…)."
         )
     original = unwrapped(module)
@@ -62,7 +62,7 @@ def load_from_memory(
     except Exception as error:  # whatever a module does, the user needs one sentence
         raise ModelError(f"The {type(original).__name__} cannot be measured: {first_line(error)}") from error
     raise ModelError(
-        f"A {type(original).__name__} is neither a transformers nor a timm model; only these can be taken from memory."
+        f"The {type(original).__name__} is neither a transformers nor a timm model; only these can be taken from memory."
     )
 
 
@@ -147,7 +147,7 @@ def _transformers(
     modality = "vision" if by_texts else modality_of([type(original).__name__], family)
     if is_headless(type(original).__name__) and not by_texts:
         raise ModelError(
-            f"A {type(original).__name__} has no head that predicts; give the model with its head, such as one of "
+            f"The {type(original).__name__} has no head that predicts; give the model with its head, such as one of "
             f"AutoModelForCausalLM."
         )
     if modality == "text-classification":

@@ -39,7 +39,7 @@ def load_model(
     ref: Any,
     device: str = "auto",
     dtype: str = "auto",
-    cache_dir: Path = CACHE,
+    cache_dir: str | Path = CACHE,
     split_memory: int | None = None,
     *,
     tokenizer: Any = None,
@@ -72,6 +72,7 @@ def load_model(
     """
     if isinstance(ref, Path):
         ref = str(ref)
+    cache_dir = Path(cache_dir)
     if not isinstance(ref, str):
         with _ONE_AT_A_TIME:
             return load_from_memory(ref, tokenizer, image_processor, labels, device, dtype)
@@ -80,7 +81,7 @@ def load_model(
             "A tokenizer, image processor or labels go with a module in memory; a reference brings its own."
         )
     target = None if device == SPLIT else _device(device)
-    precision = _dtype(dtype, target)
+    precision = _dtype(dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch."), target)
     try:
         with _ONE_AT_A_TIME:
             classes = split_classes(ref)[1]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ablation_core.activations.statistics import Statistics
-from ablation_core.errors import MethodError
+from ablation_core.errors import MethodError, a_type
 from ablation_core.methods import modes
 from ablation_core.models.info import Modality
 from ablation_core.selection import Selection
@@ -177,6 +177,12 @@ def choose_methods(names: Sequence[str], modality: Modality, data: Data | None =
     fitting = {name: method for name, method in METHODS.items() if modality in method.modalities}
     at_once = {name: method for name, method in fitting.items() if not method.learned and _suits(method, data)}
     chosen: dict[str, Method] = {}
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise MethodError(
+            f"A method is named by a text, not {a_type(names)}. Choose from {', '.join(fitting)}, or all."
+            if not isinstance(names, Sequence)
+            else f"Methods are named by texts. Choose from {', '.join(fitting)}, or all."
+        )
     for name in names:
         if name in METHODS and name not in fitting:
             *others, last = METHODS[name].modalities

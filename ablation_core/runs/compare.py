@@ -7,6 +7,7 @@ from typing import Any
 from ablation_core.activations.collect import StatisticsRun, compute_statistics
 from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, missing_statistics
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import check_data, check_model
 from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.data.load import load_data
 from ablation_core.data.positions import Positions
@@ -70,7 +71,10 @@ def compare(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    pair = (data,) if isinstance(data, Data) else tuple(data)
+    check_model(model)
+    pair = tuple(data) if isinstance(data, list | tuple) else (data,)
+    for one in pair:
+        check_data(one)
     seed = checked_seed(pair[0].seed if seed is None and pair else seed or 0)
     models = (model, *_other_model(model, other, seed))
     if sorted((len(pair), len(models))) != [1, 2]:
@@ -101,6 +105,8 @@ def _other_model(model: LoadedModel, other: LoadedModel | str | None, seed: int)
         if other != RANDOM:
             raise ModelError(f"Give the other model as load_model returns it, or as {RANDOM!r}, not as {other!r}.")
         return (random_twin(model, seed),)
+    if other is not None:
+        check_model(other)
     return () if other is None else (other,)
 
 

@@ -9,6 +9,7 @@ from typing import Literal, overload
 
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import measures, whole_number
 from ablation_core.data.dataset import Data
 from ablation_core.data.positions import Positions
 from ablation_core.errors import DataError
@@ -68,6 +69,7 @@ def sweep(
 ) -> AdaptiveResult: ...
 
 
+@measures
 def sweep(
     model: LoadedModel,
     data: Data,
@@ -116,7 +118,8 @@ def sweep(
     if not adaptive:
         if precision is not None:
             raise DataError("A precision belongs to an adaptive sweep; give adaptive=True too, or leave it out.")
-        spec = SweepSpec(methods, bins=bins, heads=chosen, random_sets=random_sets, positions=where)
+        sets = whole_number(random_sets, "number of random sets", 0)
+        spec = SweepSpec(methods, bins=bins, heads=chosen, random_sets=sets, positions=where)
         with reporting_share(progress, "sweep") as report:
             return finished(sweep_steps(model, data, spec, known, Path(cache), engine=backend), report)
     if backend is not LOCAL:
@@ -128,14 +131,15 @@ def sweep(
         return finished(adaptive_steps(model, data, looking, known, Path(cache)), report)
 
 
+@measures
 def curve(
     model: LoadedModel,
     data: Data,
     method: Methods = "mean",
     *,
     statistics: GivenStatistics = None,
-    seeds: Iterable[int] = SEEDS,
-    percents: Iterable[int] = PERCENTS,
+    seeds: int | Iterable[int] = SEEDS,
+    percents: int | Iterable[int] = PERCENTS,
     whole_heads: bool = False,
     bins: int = DEFAULT_BINS,
     positions: str | Positions = "all",
@@ -172,14 +176,20 @@ def curve(
     spec = CurveSpec(
         _methods(model, data, method),
         bins=bins,
-        seeds=tuple(seeds),
-        percents=tuple(percents),
+        seeds=_listed(seeds),
+        percents=_listed(percents),
         whole_heads=whole_heads,
         positions=Positions.read(positions),
     )
     known = as_statistics(statistics, model)
     with reporting_share(progress, "curve") as report:
         return finished(curve_steps(model, data, spec, known, Path(cache), engine=backend), report)
+
+
+def _listed(numbers: int | Iterable[int]) -> tuple[int, ...]:
+    """Whole numbers, or one of them."""
+    given = list(numbers) if isinstance(numbers, Iterable) and not isinstance(numbers, str) else [numbers]
+    return tuple(whole_number(number, "seeds and percents", 0) for number in given)
 
 
 def _methods(model: LoadedModel, data: Data, method: Methods) -> tuple[Method, ...]:
@@ -190,6 +200,8 @@ def _heads(heads: Heads, model: LoadedModel) -> tuple[Head, ...]:
     """In the order in which they are given, where they have one."""
     if isinstance(heads, str | Selection):
         return Selection.read(heads, model.shape).heads
-    listed = tuple(dict.fromkeys((int(layer), int(head)) for layer, head in heads))
-    Selection.of_heads(listed, model.shape)  # says which lies outside the model
-    return listed
+    listed = list(heads)
+    Selection.read(listed, model.shape)  # says what cannot be read, or lies outside the model
+    if not all(isinstance(one, tuple | list) and len(one) == 2 for one in listed):
+        return Selection.read(listed, model.shape).heads
+    return tuple(dict.fromkeys((int(layer), int(head)) for layer, head in listed))

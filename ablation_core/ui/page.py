@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
@@ -14,9 +14,9 @@ from ablation_core.report.charts import mark_of
 from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
 from ablation_core.ui.learn.strip import show_strip
-from ablation_core.ui.run_controls import show_mine
+from ablation_core.ui.runs.controls import show_mine
 from ablation_core.ui.settings import keep_settings
-from ablation_core.ui.sidebar import View, read_view
+from ablation_core.ui.sidebar import CONTROLS, View, read_view
 from ablation_core.ui.widgets import DISTRIBUTIONS_ONLY, copy_buttons, page_link
 
 if TYPE_CHECKING:
@@ -52,18 +52,19 @@ html {font-size: 21px}
 </style>"""
 
 
-def open_page(title: str, icon: str, runs_model: bool = True) -> View:
+def open_page(title: str, icon: str, runs_model: bool = True, controls: Collection[str] = CONTROLS) -> View:
     """Set the page up and draw the sidebar; stops the page, with a sentence in the main area, if something is missing.
 
     Args:
         runs_model: False for a page that shows something before the model is loaded.
+        controls: which of the sidebar's the page uses.
     """
     _open(title, icon)
     show_strip()
     messages = st.container()
     try:
         with st.sidebar:
-            view = read_view(runs_model, messages)
+            view = read_view(runs_model, messages, controls)
             _show_views(messages)
             return view
     except AblationError as error:
@@ -71,23 +72,30 @@ def open_page(title: str, icon: str, runs_model: bool = True) -> View:
         st.stop()
 
 
-def open_frame(title: str, icon: str) -> None:
-    """Set the page up, with links to the others, for a page that needs no model."""
-    _open(title, icon)
+def open_frame(title: str, icon: str, layout: Literal["wide", "centered"] = "wide") -> None:
+    """Set the page up, with links to the others, for a page that needs no model.
+
+    Args:
+        layout: centered for a page to read.
+    """
+    _open(title, icon, layout)
     main = st.container()
     with st.sidebar:
         _show_views(main)
 
 
-def _open(title: str, icon: str) -> None:
-    st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout="wide")
+def _open(title: str, icon: str, layout: Literal["wide", "centered"] = "wide") -> None:
+    st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout=layout)
+    with st.container(key="style"):
+        st.markdown(_STYLE, unsafe_allow_html=True)  # `st.html` would hold the place of a line at first
+        st.html(_SCRIPT, unsafe_allow_javascript=True)
     prepare_process()
     keep_settings(title)
-    st.html(_STYLE + _SCRIPT, unsafe_allow_javascript=True)  # style alone would only apply once the page is drawn
     with st.sidebar:
         st.markdown("### Ablation Explorer")
-        for path, label in PAGES.items():
-            page_link(path, label, {}, icon=None)
+        with st.container(key="pages"):
+            for path, label in PAGES.items():
+                page_link(path, label, {}, icon=None)
         show_mine(title)
 
 
@@ -101,7 +109,7 @@ def _show_views(main: DeltaGenerator) -> None:
     st.toggle(
         "Projector view", key="projector", bind="query-params", help="Larger text and charts, without the sidebar."
     )
-    st.html('<a href="./" target="_self" style="color: inherit">Reset all settings</a>')
+    st.html('<a href="./" target="_self" style="color: inherit; font-size: 0.875rem">Reset all settings</a>')
     if st.session_state["projector"]:
         with main:
             st.html(_PROJECTED)

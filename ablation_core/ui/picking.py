@@ -34,7 +34,8 @@ def draw_choice(
     """A chart of which a click picks one mark. It is drawn again only where something else was picked outside of it.
 
     Args:
-        make, frames, drawing: as `widgets.draw` takes them. The chart outlines by `report.picks.ONE`.
+        make, frames, drawing: as `widgets.draw` takes them. The chart outlines by `report.picks.ONE`. Another alternative
+            text would draw it again: it does not say which mark is on show.
         shown: the mark on show, by the fields of the chart's selection; None where it is none of them.
         choose: called with a clicked mark, by these fields.
         picked_in: which frame holds the marks; it gets the column `picked`.

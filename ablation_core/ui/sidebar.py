@@ -7,7 +7,7 @@ view.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SWITCHED = "model switched"
 _REMEMBERED = 20  # selections that can be undone
+CONTROLS = ("predictions", "selection", "method")  # beside model, data and bins, which every page with a view uses
 BINS = (20, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300)
 PREDICTIONS = (500, 1000, 2000, 5000, 10_000)
 _MODALITY_WORDS = {
@@ -83,7 +84,7 @@ class View:
         return _loaded(self.info.ref)
 
 
-def read_view(runs_model: bool, main: DeltaGenerator) -> View:
+def read_view(runs_model: bool, main: DeltaGenerator, controls: Collection[str] = CONTROLS) -> View:
     """Draw the sidebar and return what is chosen there.
 
     What cannot be used is said in the main area, where it is seen on a telephone too, and the last choice that could be
@@ -92,6 +93,7 @@ def read_view(runs_model: bool, main: DeltaGenerator) -> View:
     Args:
         runs_model: False for a page that shows something before the model is loaded.
         main: where messages go.
+        controls: which of `CONTROLS` the page uses; the others keep their values out of sight.
     """
     allowed = access.ACCESS
     for sentence in allowed.refusals(st.query_params):  # before a box drops from the address what it does not list
@@ -100,26 +102,12 @@ def read_view(runs_model: bool, main: DeltaGenerator) -> View:
     if st.session_state.pop(_SWITCHED, False):
         _carry_selection_over(info)
     statistics, data_ref, whole = _choose_data(info, not runs_model, main)
-    predictions = st.select_slider(
-        {"vision": "Images", "text-classification": "Texts"}.get(info.modality, "Predictions"),
-        PREDICTIONS,
-        value=1000 if predicts_class(info.modality) else 2000,
-        key="predictions",
-        bind="query-params",
-        help="How many are scored with and without the ablation. More give narrower intervals and take longer.",
-    )
-    selection = _choose_selection(info, data_ref, statistics, main)
-    usual_first = sorted(METHODS, key=lambda name: name not in USUAL)
-    offered_methods = {name: METHODS[name] for name in usual_first if info.modality in METHODS[name].modalities}
-    method = st.selectbox(
-        "Method",
-        list(offered_methods),
-        index=list(offered_methods).index("peak"),
-        key="method",
-        bind="query-params",
-        help="What replaces each selected neuron's value.  \n"
-        + "  \n".join(f"**{name}**: {as_markdown(row.description)}" for name, row in offered_methods.items()),
-    )
+    predictions = _choose_predictions(info, "predictions" in controls)
+    if "selection" in controls:
+        selection = _choose_selection(info, data_ref, statistics, main)
+    else:
+        selection = Selection.parse(fitting(text_in("select") or "", info.shape), info.shape)
+    method = _choose_method(info, "method" in controls)
     offered = [count for count in BINS if count <= statistics.bins] or [statistics.bins]
     bins = st.select_slider(
         "Bins for the peak",
@@ -131,19 +119,64 @@ def read_view(runs_model: bool, main: DeltaGenerator) -> View:
     )
     if broken := not_finite_sentence(statistics):
         main.warning(broken, icon="⚠️")
-    st.caption(as_markdown(statistics_sentence(statistics, whole)))
+    st.caption(as_markdown(statistics_sentence(statistics, whole, measured="predictions" in controls)))
     return View(info, data_ref, predictions, statistics, selection, method, bins, whole)
 
 
-def statistics_sentence(statistics: Statistics, whole: bool) -> str:
-    """What the replacement values come from, and where the ablation acts."""
+def _choose_predictions(info: ModelInfo, is_shown: bool) -> int:
+    usual = 1000 if predicts_class(info.modality) else 2000
+    if not is_shown:
+        return _out_of_sight("predictions", PREDICTIONS, usual)
+    return st.select_slider(
+        {"vision": "Images", "text-classification": "Texts"}.get(info.modality, "Predictions"),
+        PREDICTIONS,
+        value=usual,
+        key="predictions",
+        bind="query-params",
+        help="How many are scored with and without the ablation. More give narrower intervals and take longer.",
+    )
+
+
+def _choose_method(info: ModelInfo, is_shown: bool) -> str:
+    usual_first = sorted(METHODS, key=lambda name: name not in USUAL)
+    offered = {name: METHODS[name] for name in usual_first if info.modality in METHODS[name].modalities}
+    if not is_shown:
+        return _out_of_sight("method", list(offered), "peak")
+    return st.selectbox(
+        "Method",
+        list(offered),
+        index=list(offered).index("peak"),
+        key="method",
+        bind="query-params",
+        help="What replaces each selected neuron's value.  \n"
+        + "  \n".join(f"**{name}**: {as_markdown(row.description)}" for name, row in offered.items()),
+    )
+
+
+def _out_of_sight(name: str, options: Sequence[T], usual: T) -> T:
+    """A setting that this page does not use, as another page has it or the address says."""
+    said = {str(option): option for option in options}
+    value = st.session_state.get(name, said.get(st.query_params.get(name, "")))
+    if value not in options:
+        return usual
+    st.session_state[name] = value
+    return value
+
+
+def statistics_sentence(statistics: Statistics, whole: bool, measured: bool = True) -> str:
+    """What the replacement values come from, and where the ablation acts.
+
+    Args:
+        measured: whether the page measures effects on the data.
+    """
     made, skipped = statistics.provenance, statistics.provenance["positions_left_out"]
     without = {0: "all positions", 1: "without each sequence's first position"}.get(
         skipped, f"without each sequence's first {skipped} positions"
     )
     return (
         f"Statistics{'' if whole else ' so far'}: {made['tokens']:,} positions of {named(made['data'])} (statistics part), "
-        f"{without}. Effects are measured on the evaluation part, with the ablation at every position."
+        f"{without}."
+        + (" Effects are measured on the evaluation part, with the ablation at every position." if measured else "")
     )
 
 

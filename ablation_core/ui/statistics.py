@@ -45,7 +45,7 @@ def show_statistics() -> None:
         }
         for entry in entries
     ]
-    st.dataframe(rows, hide_index=True, width="stretch")
+    st.dataframe(rows, hide_index=True, width="stretch", row_height=35, height=35 * (len(rows) + 1) + 2)
     if entries:
         names = {
             f"{e.provenance['model']} on {uploads.named(e.provenance['data'])}, {e.provenance['tokens']:,} positions ({e.path.stem})": e

@@ -8,7 +8,7 @@ import pytest
 
 from ablation_core import AblationError, ablate, load_data
 from ablation_core.__main__ import main
-from ablation_core.cli.text import format_curve, format_sweep
+from ablation_core.cli.text import format_curve, format_sweep, ordinal
 from ablation_core.data.positions import Positions
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.code import ablation_command
@@ -158,3 +158,30 @@ def test_misuse_in_python_gets_one_sentence(opt_mini: LoadedModel, call: Callabl
     data = load_data("python-docs", opt_mini, predictions=20, seq_len=32)
     with pytest.raises(AblationError, match=words):
         call(opt_mini, data)
+
+
+def test_ranks_and_single_sequences_read_as_english() -> None:
+    read = {
+        1: "1st",
+        2: "2nd",
+        3: "3rd",
+        4: "4th",
+        11: "11th",
+        12: "12th",
+        13: "13th",
+        33: "33rd",
+        100: "100th",
+        101: "101st",
+    }
+    assert {number: ordinal(number) for number in read} == read
+    one = swept(None)
+    alone = SweepResult(
+        one.description | {"data": DESCRIBED["data"] | {"sequences": 1}}, one.baseline, one.rows, one.wanted
+    )
+    assert "(1 sequence)" in format_sweep(alone) and "over 1 sequence," in format_sweep(alone)
+
+
+def test_a_file_in_place_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"0")
+    assert main(["ablate", str(tmp_path / "weights.pth"), "--select", "1.1"]) == 1
+    assert "is a file. A model is a folder" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ablation_core.cli.parser import COMMANDS
+from benchmarks.startup import measured
 
 MOST_SECONDS = 1.0  # of processor time; 0.1 to 0.2 are usual
 HEAVY = {"torch", "scipy", "pandas", "transformers", "timm", "streamlit", "altair", "numpy", "huggingface_hub"}
@@ -39,3 +40,9 @@ def test_answers_at_once(words: tuple[str, ...]) -> None:
 def test_help_of_a_command_needs_no_torch(command: str) -> None:
     said, seconds, imported = answer(command, "--help")
     assert f"{command} [-h]" in said and imported <= {"numpy"} and seconds < 2 * MOST_SECONDS
+
+
+@pytest.mark.slow
+def test_a_single_look_costs_little_more_than_the_libraries_it_needs() -> None:
+    taken = measured(1)
+    assert taken["look"][0] < 2 * taken["plain"][0]  # 1.3 to 1.7 are usual

@@ -212,7 +212,8 @@ def test_the_digest_of_a_large_file_reads_its_ends_and_notices_a_change(
         (lambda p: p.write_text('["a", "b"]\n'), "jsonl:{}", "one JSON list"),
         (lambda p: p.write_text("a,b\n1,2\n"), "csv:{}", "it has a, b"),
         (lambda p: p.write_text(""), "csv:{}", "empty"),
-        (lambda p: p.write_text("no parquet"), "parquet:{}", "damaged"),
+        (lambda p: p.write_text("no parquet"), "parquet:{}", "looks like plain text"),
+        (lambda p: p.write_bytes(b"PAR1, and cut off"), "parquet:{}", "damaged"),
         (lambda p: p.mkdir(), "folder:{}", "no .txt file"),
         (lambda p: p.mkdir(), "text:{}", "is a folder"),
         (lambda p: p.mkdir(), "jsonl:{}", "is a folder"),
@@ -253,3 +254,31 @@ def test_a_data_set_saved_to_disk_is_read_through_datasets(tmp_path: Path, opt_m
         load_data(f"hf:{tmp_path / 'one'}", opt_mini)
     with pytest.raises(DataError, match="switched off"):
         load_data("hf:nobody/nothing-of-this-name", opt_mini)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("named", ["jsonl", "csv", "parquet", "folder"])
+def test_a_file_under_another_kinds_name_is_told_what_it_is(
+    opt_mini: LoadedModel, tmp_path: Path, kind: str, named: str
+) -> None:
+    path = write(tmp_path, kind).split(":", 1)[1].removesuffix("#body")
+    if kind == named:
+        assert load_data(f"{named}:{path}#body", opt_mini, predictions=20, seq_len=16).predictions == 20
+        return
+    with pytest.raises(DataError, match=f"write {kind}:"):
+        load_data(f"{named}:{path}", opt_mini, predictions=20, seq_len=16)
+
+
+@pytest.mark.parametrize("named", ["jsonl", "csv", "parquet", "folder", "text"])
+def test_a_reference_that_names_no_file(opt_mini: LoadedModel, named: str) -> None:
+    with pytest.raises(DataError, match=r"No (file|folder) is named"):
+        load_data(f"{named}:", opt_mini)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("One line.\r", "(CR)"), ("One.\r\nTwo.\r", "(CR LF and CR)"), ("<html><p>One.\n", "HTML")]
+)
+def test_what_is_said_of_a_text(opt_mini: LoadedModel, tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "a.txt").write_bytes((content * 200).encode())
+    data = load_data(f"text:{tmp_path}/a.txt", opt_mini, predictions=10, seq_len=16)
+    assert said in " ".join(data.notes)

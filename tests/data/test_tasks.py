@@ -10,8 +10,8 @@ import torch
 
 from ablation_core import load_data, load_model
 from ablation_core.data.dataset import IGNORED, Data
-from ablation_core.data.tasks import TASKS
 from ablation_core.data.tasks.pairs import read_pairs
+from ablation_core.data.tasks.registry import TASKS
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 

@@ -63,7 +63,7 @@ def test_statistics_and_the_estimate_see_each_position_once(model: LoadedModel, 
 
 
 def test_what_a_head_writes_to_the_logits_directly_is_refused(model: LoadedModel, data: Data) -> None:
-    with pytest.raises(ModelError, match="head writes"):
+    with pytest.raises(ModelError, match="direct contribution"):
         direct_effects(model, data)
-    described = describe_head(model, "1.2", data).to_dict()
+    described = describe_head(model, data, "1.2").to_dict()
     assert described["total_effect"] is not None and described["direct_effect"] is None

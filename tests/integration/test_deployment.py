@@ -25,8 +25,8 @@ from ablation_core.server import access, jobs
 from ablation_core.server.access import Access, decide
 from ablation_core.storage import CACHE
 from ablation_core.ui import page as pages
-from ablation_core.ui import run_controls
 from ablation_core.ui import shared as server
+from ablation_core.ui.runs import controls as run_controls
 from tests.conftest import PAGES, ROOT, watching
 
 OFFERED = Access(True, ("opt-mini", "vit-mini"), ("python-docs", "fashion-mnist"), keeps_runs=True)
@@ -261,7 +261,7 @@ def test_a_run_is_stopped_by_the_visitor_who_began_it(shared: Access, monkeypatc
             yield SimpleNamespace(share=0.5)
 
     def page() -> None:
-        from ablation_core.ui import run_controls
+        from ablation_core.ui.runs import controls as run_controls
 
         run_controls._show_progress("a run")
 

@@ -33,7 +33,8 @@ from ablation_core.runs.pruning import read_seeds
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
 from ablation_core.storage import CACHE
-from ablation_core.ui import run_controls, shared
+from ablation_core.ui import shared
+from ablation_core.ui.runs import controls as run_controls
 from tests.conftest import PAGES, ROOT, watching
 
 pytestmark = pytest.mark.slow

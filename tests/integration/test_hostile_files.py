@@ -33,7 +33,7 @@ from ablation_core.runs.pruning import kept_curves
 from ablation_core.runs.sweep_result import kept_sweeps
 from ablation_core.selection import ModelShape
 from ablation_core.storage import CACHE
-from ablation_core.ui.run_controls import _differences
+from ablation_core.ui.runs.controls import _differences
 
 QUIET = {
     "deadline": None,

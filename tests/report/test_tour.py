@@ -9,7 +9,7 @@ import pytest
 from ablation_core.storage import PROJECT
 
 TOUR = PROJECT / "docs" / "guide" / "tour.ipynb"
-MOST_BYTES = 400_000
+MOST_BYTES = 450_000
 
 
 def outputs(cells: list[dict]) -> list[set[str]]:
@@ -44,3 +44,4 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert outputs(notebook.cells) == committed
     drawing = (tmp_path / "head-5.2.svg").read_text(encoding="utf-8")
     assert drawing.startswith("<svg") and "python-docs" in drawing
+    assert (tmp_path / "ioi.pdf").read_bytes().startswith(b"%PDF")

@@ -12,7 +12,7 @@ from ablation_core.progress import finished
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.server.lru import LRU
-from ablation_core.ui import run_controls
+from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import SEED, shared_data, shared_jobs, shared_model
 from tests.ui.test_pages import HEAVY, charts, text_of
 from tests.ui.test_run_pages import TWO, measured, opened

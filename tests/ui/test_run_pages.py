@@ -21,7 +21,7 @@ from ablation_core.runs.pruning import CurveSpec, curve_steps
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import kept_sweeps
 from ablation_core.selection import Selection
-from ablation_core.ui import run_controls
+from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs, shared_maps, shared_model
 from tests.conftest import ROOT
 from tests.integration.test_load import held_elsewhere

@@ -13,7 +13,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.saved.results import find, keep
 from ablation_core.saved.shelves import FolderShelf
 from ablation_core.server import access
-from ablation_core.ui import run_controls
+from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import shared_jobs, shared_model
 from ablation_core.ui.together import keep as keeping
 from tests.conftest import ROOT

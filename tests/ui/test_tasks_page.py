@@ -15,7 +15,7 @@ from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.progress import finished
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
-from ablation_core.ui import run_controls
+from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import shared_estimates, shared_jobs
 from tests.conftest import ROOT
 from tests.ui.test_pages import charts, text_of

@@ -32,6 +32,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _text(found: "HeadDescription", document: dict) -> str:
+    from ablation_core.cli.text import ordinal
     from ablation_core.heads.kinds import SCORES
 
     model, data = document["model"], document["data"]
@@ -45,7 +46,7 @@ def _text(found: "HeadDescription", document: dict) -> str:
                 wide = "" if spread is None else f" ± {spread:.3f}"
                 unit = f" {score.unit}" if score.unit else ""
                 percentile = document["percentile"][name]
-                lines.append(f"  {score.label:16}{value:8.3f}{wide}{unit}  [{percentile:.0f}th]")
+                lines.append(f"  {score.label:16}{value:8.3f}{wide}{unit}  [{ordinal(round(percentile))}]")
     if found.writes is not None:
         lines.append(f"Promotes:   {_listed(found.writes.promotes)}")
         lines.append(f"Suppresses: {_listed(found.writes.suppresses)}")

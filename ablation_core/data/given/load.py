@@ -31,7 +31,7 @@ from ablation_core.data.request import DataRequest
 from ablation_core.data.text_files import plain_line_ends
 from ablation_core.data.texts import check_window, text_data
 from ablation_core.data.windows import Body, Reading, Window, document_bodies, given_bodies, packed_documents
-from ablation_core.errors import AblationError, DataError, first_line
+from ablation_core.errors import AblationError, DataError, a_type, first_line
 from ablation_core.models.loaded import LoadedModel
 
 
@@ -115,6 +115,7 @@ def _texts(texts: Iterator[Any], request: DataRequest, model: LoadedModel) -> Da
         data = text_data(replace(request, documents=True), model, bodies, reading)
     if data is None:
         raise DataError("The texts given hold nothing to predict; give longer ones.")
+    data = replace(data, notes=(*data.notes, *held.notes))
     return _named(data, f"{len(held.read):,} texts", "\0".join(held.read).encode())
 
 
@@ -134,19 +135,20 @@ def _named(data: Data, what: str, content: bytes) -> Data:
 
 
 class _Held:
-    """Texts that are kept as they are read, with plain line ends."""
+    """Texts that are kept as they are read, with plain line ends, and a note about the first that had others."""
 
     def __init__(self, texts: Iterator[Any]) -> None:
-        self.texts, self.read = texts, list[str]()
+        self.texts, self.read, self.notes = texts, list[str](), list[str]()
 
     def __iter__(self) -> Iterator[str]:
         for number, text in enumerate(self.texts):
             if not isinstance(text, str):
-                raise DataError(
-                    f"Row {number} of the data given is a {type(text).__name__}, whereas the first is a text."
-                )
+                raise DataError(f"Row {number} of the data given is {a_type(text)}, whereas the first is a text.")
             if text.strip():
-                self.read.append(plain_line_ends(text, "it")[0])
+                plain, changed = plain_line_ends(text, f"text {number}")
+                if changed and not self.notes:
+                    self.notes.append(changed)
+                self.read.append(plain)
                 yield self.read[-1]
 
 

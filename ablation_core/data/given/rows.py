@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ablation_core.data.windows import Body
-from ablation_core.errors import DataError
+from ablation_core.errors import DataError, a_type
 
 EXPECTED = (
     "texts, a tensor of token ids (one row per sequence), pairs of an image (or a text) and its class, a DataLoader or a data "
@@ -61,11 +61,13 @@ def given_rows(given: Any) -> Iterator[Any]:
         yield from _batch(given)
     elif type(given).__module__.split(".")[0] == "pandas" and hasattr(given, "columns"):
         yield from (row for record in given.to_dict("records") for row in rows_by_name(record))
+    elif isinstance(given, set | frozenset):
+        raise DataError("A set has no order, so that its rows would differ from run to run; give a list.")
     elif isinstance(given, Iterable) or hasattr(given, "__getitem__"):
         for number, row in enumerate(_each(given)):
             yield _one(row, number)
     else:
-        raise DataError(f"Data cannot be a {type(given).__name__}; expected a reference, {EXPECTED}.")
+        raise DataError(f"Data cannot be {a_type(given)}; expected a reference, {EXPECTED}.")
 
 
 def _each(given: Any) -> Iterator[Any]:
@@ -92,7 +94,7 @@ def _one(row: Any, number: int) -> Any:
         ids = torch.as_tensor(row) if len(row) and not isinstance(row[0], str) else None
         if ids is not None and ids.ndim == 1 and not ids.is_floating_point():
             return Body(ids.tolist())
-    what = "an image without its class" if _is_image(row) else f"a {type(row).__name__}"
+    what = "an image without its class" if _is_image(row) else a_type(row)
     raise DataError(f"Row {number} of the data given is {what}; expected {EXPECTED}.")
 
 
@@ -129,7 +131,7 @@ def _batch(batch: Any) -> Iterator[Any]:
     elif isinstance(batch, tuple | list):
         yield from (_one(row, number) for number, row in enumerate(batch))
     else:
-        raise DataError(f"A batch of the loader is a {type(batch).__name__}; expected {EXPECTED}.")
+        raise DataError(f"A batch of the loader is {a_type(batch)}; expected {EXPECTED}.")
 
 
 def _array(ids: Tensor) -> Iterator[Body]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ablation_core.data.images import match_class
-from ablation_core.errors import DataError
+from ablation_core.errors import DataError, a_type
 
 _SHOWN = 8
 
@@ -49,7 +49,7 @@ class ClassLabels:
             return self._numbered(label, where)
         if not isinstance(label, str):
             raise DataError(
-                f"The label{_of(where)} is a {type(label).__name__}; a class is one name or one number. Data with several "
+                f"The label{_of(where)} is {a_type(label)}; a class is one name or one number. Data with several "
                 f"classes per text is not supported."
             )
         found = match_class(label.strip(), self.model)

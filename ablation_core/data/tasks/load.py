@@ -14,9 +14,9 @@ import torch
 
 from ablation_core.data.dataset import IGNORED, Answers, Batch, Data
 from ablation_core.data.request import DataRequest
-from ablation_core.data.tasks import TASKS
 from ablation_core.data.tasks.pairs import Pair, read_pairs
 from ablation_core.data.tasks.prompts import Prompt, Row, prompt_of
+from ablation_core.data.tasks.registry import TASKS
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import check_known

@@ -8,11 +8,13 @@ from pathlib import Path
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import measures
 from ablation_core.experiments.provenance import describe_model, describe_statistics
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Head, Selection
 
 
+@measures
 def describe_neurons(
     model: LoadedModel,
     statistics: Statistics | str | Path,

@@ -16,6 +16,7 @@ import torch
 
 from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
@@ -212,6 +213,7 @@ def _cells(description: dict, spec: PositionMapSpec, positions: Iterable[int], d
     return SweepResult(described, kept_baseline(done), kept_rows(done), names)
 
 
+@measures
 def position_map(
     model: LoadedModel,
     data: Data,

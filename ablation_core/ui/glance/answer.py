@@ -21,9 +21,9 @@ from ablation_core.report.heads.html import value_legend
 from ablation_core.report.heads.sentences import head_verdict
 from ablation_core.report.numbers import number
 from ablation_core.runs.ledger import run_path
-from ablation_core.ui import run_controls
 from ablation_core.ui.glance.shown import Glance, slot
-from ablation_core.ui.run_controls import watched
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.controls import watched
 from ablation_core.ui.shared import is_loaded
 from ablation_core.ui.widgets import draw
 

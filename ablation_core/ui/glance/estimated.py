@@ -12,9 +12,9 @@ from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep_result import SweepResult, empty_sweep
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import run_controls
 from ablation_core.ui.glance.shown import Glance
-from ablation_core.ui.run_controls import watched
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.controls import watched
 from ablation_core.ui.shared import is_loaded, shared_data, shared_estimates, shared_jobs
 
 EVERY = 0.7  # seconds between two looks

@@ -96,7 +96,7 @@ def draw_scatter(glance: Glance, frame: pd.DataFrame, across: str, words: str, k
         key=key,
         shown={"label": glance.name},
         choose=pick,
-        alt=f"{len(frame)} heads: {across} against the change of loss; head {glance.name} is dark.",
+        alt=f"{len(frame)} heads: {across} against the change of loss; the head on show is dark.",
     )
     st.caption(f"{words} Head {glance.name} is the large point. Click a point to see that head.")
     if st.session_state.pop(_PICKED, False):

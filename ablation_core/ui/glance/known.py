@@ -11,7 +11,7 @@ from ablation_core.models.info import ModelInfo
 from ablation_core.runs.sweep_result import SweepResult, kept_sweeps
 from ablation_core.selection import Head
 from ablation_core.storage import reading_places
-from ablation_core.ui import run_controls
+from ablation_core.ui.runs import controls as run_controls
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Parts of the Learn page: its column, its diagram, its small tables, and statistics without a model."""
+"""Parts of the Learn page: its diagram, its small tables, and statistics without a model."""
 
 import pandas as pd
 import streamlit as st
@@ -12,11 +12,6 @@ from ablation_core.report.charts import mark_of
 from ablation_core.server import inventory
 from ablation_core.ui.learn.lessons import DATA_OF
 from ablation_core.ui.learn.toy import Toy
-
-_COLUMN = """<style>
-.stMainBlockContainer {max-width: 62rem; margin: 0 auto}
-.stMainBlockContainer [data-testid="stMarkdownContainer"] p {font-size: 1.08rem; line-height: 1.6}
-</style>"""
 
 _BOX = "border:1.5px solid currentColor;border-radius:10px;padding:0.7rem 1rem;text-align:center"
 _NEURON = "display:inline-flex;width:2.1rem;height:2.1rem;border-radius:50%;align-items:center;justify-content:center;"
@@ -33,11 +28,6 @@ _DIAGRAM = f"""
   <div style="{_BOX}">output<br>projection</div> <span aria-hidden="true">→</span>
   <div style="{_BOX}">the next<br>layers</div>
 </div>"""
-
-
-def narrow_column() -> None:
-    """Text of a readable width and size, on a screen and from the back of a room."""
-    st.html(f"{_COLUMN}<div></div>")  # style alone would only apply once the page is drawn
 
 
 def diagram() -> None:

@@ -7,7 +7,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from ablation_core.data import uploads
 from ablation_core.data.positions import Positions
-from ablation_core.data.tasks import TASKS
+from ablation_core.data.tasks.registry import TASKS
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.server import access
 from ablation_core.ui.widgets import file_box

@@ -29,8 +29,8 @@ from ablation_core.runs.units import describe_work
 from ablation_core.selection import Selection
 from ablation_core.server import access
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import run_controls
 from ablation_core.ui.page import model_turn
+from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import SEED, shared_clean_passes, shared_results
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.tasks.harm import show_harm_parts
@@ -43,12 +43,12 @@ _SHOWN = {
     "change": st.column_config.NumberColumn("change, nats", format="%+.2f"),
 }
 _ORDER = (
+    "change",
     "right",
     "P(right)",
     "wrong",
     "P(wrong)",
     "logit difference",
-    "change",
     "prompt",
 )  # the prompt takes most room
 

@@ -30,7 +30,9 @@ from ablation_core.runs.comparison_result import ComparisonResult
 from ablation_core.server import access
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import page, run_controls
+from ablation_core.ui import page
+from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
 from ablation_core.ui.shared import (
     SEED,
     find_shared_statistics,
@@ -74,6 +76,11 @@ def show_comparison(view: View) -> None:
         known = run_controls.is_running(own) or store.get(own.name) or other is None  # a twin has to be drawn first
         kept = 0.0 if known else _look(steps())
 
+    def seconds(heads: float) -> float | None:
+        passes = passes_of_heads(view.info.shape, heads)
+        found = [seconds_of(side.model, side.data, passes) for side in (one, other or one)]
+        return None if None in found else sum(filter(None, found))
+
     @run_controls.watched_run(own)
     def drawn() -> None:
         found = store.get(own.name)
@@ -83,7 +90,8 @@ def show_comparison(view: View) -> None:
             name = f"{view.info.ref} and {RANDOM_TWIN if other is None else other.model.ref} on {one.data.ref}"
         else:
             name = f"{view.info.ref} on {one.data.ref} and {other.data.ref}"
-        run_controls.controls(own, name, steps, begin, fair_lock(view.model))
+        left = (1 - kept) * sum(view.info.shape.heads)
+        run_controls.controls(own, name, steps, begin, fair_lock(view.model), seconds=lambda: seconds(left))
         if found is None:
             st.info("Nothing has been measured with these settings yet. Each head is saved when it is finished.")
         else:

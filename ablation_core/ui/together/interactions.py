@@ -16,7 +16,7 @@ from ablation_core.report.present.interactions import interaction_matrix, meanin
 from ablation_core.report.present.words import interaction_sentences
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import run_controls
+from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import SEED
 from ablation_core.ui.sidebar import View
 from ablation_core.ui.together.keep import keep_popover

@@ -21,6 +21,7 @@ from ablation_core.server import access
 from ablation_core.server.jobs import Job
 from ablation_core.server.turns import FairLock
 from ablation_core.storage import CACHE
+from ablation_core.ui.runs.expected import about
 from ablation_core.ui.shared import shared_jobs
 from ablation_core.ui.widgets import choose_metric
 
@@ -215,6 +216,7 @@ def controls(
     lock: FairLock | None = None,
     saves: bool = True,
     aside: bool = False,
+    seconds: Callable[[], float | None] = lambda: None,
 ) -> None:
     """The progress of the view's own run with a Stop button or, where something is left to do, a button that starts it.
 
@@ -224,6 +226,7 @@ def controls(
         lock: that of the model, where this server runs it.
         saves: whether it saves what it finishes.
         aside: whether something is shown already, so that starting is not the main thing to do.
+        seconds: how long it will take, where that can be said.
     """
     for key in _under_way(own):
         if key != str(own):
@@ -233,7 +236,10 @@ def controls(
     elif begin is not None and saves and not access.ACCESS.keeps_runs:
         st.caption("This server saves nothing, so long runs are not offered; earlier results are shown.")
     elif begin is not None:
-        begin_button(own, name, steps, begin, lock, saves, aside)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            begin_button(own, name, steps, begin, lock, saves, aside)
+            if (expected := seconds()) is not None:
+                st.caption(f"Takes {about(expected)}.")
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(as_markdown(refused), icon="⚠️")
     job = shared_jobs().get(str(own))
