@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ablation_core import bundled
@@ -54,7 +55,7 @@ def steps() -> dict[str, float]:
     clock, taken = time.process_time, {}
 
     @contextlib.contextmanager
-    def step(name: str):
+    def step(name: str) -> Iterator[None]:
         begun = clock()
         yield
         taken[name] = round(clock() - begun, 2)

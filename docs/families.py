@@ -1,6 +1,7 @@
 """Tries every family of the installed transformers on tiny random models, and writes what became of each to a page.
 
     python -m docs.families                     all of them, into docs/results/families.md
+    python -m docs.families causal              all of one kind, into its section of that page
     python -m docs.families causal gpt2 llama   these alone, printed
 
 Each family is tried in a process of its own with bounded memory, as some configuration classes ignore the sizes they are
@@ -67,17 +68,30 @@ def section(kind: str, outcomes: list[Outcome]) -> str:
     lines = [f"\n## {TITLES[kind]}\n", ", ".join(f"{count} {state}" for state, count in counts.most_common()) + ".\n"]
     lines += ["| family | | where, or why not |", "|---|---|---|"]
     for outcome in outcomes:
-        lines.append(f"| {outcome.family} | {outcome.state} | {outcome.said.splitlines()[0][:300].replace('|', '/')} |")
+        lines.append(f"| {outcome.family} | {outcome.state} | {outcome.said.splitlines()[0][:400].replace('|', '/')} |")
     return "\n".join(lines) + "\n"
+
+
+def replaced(page: str, kind: str, outcomes: list[Outcome]) -> str:
+    """The page with one kind's section made again."""
+    before, _, rest = page.partition(f"\n## {TITLES[kind]}\n")
+    _, heading, after = rest.partition("\n## ")
+    return before + section(kind, outcomes) + heading + after
+
+
+def _printed(outcome: Outcome) -> Outcome:
+    print(f"{outcome.family:24} {outcome.state:10} {outcome.said.splitlines()[0][:400]}", flush=True)
+    return outcome
 
 
 def main(arguments: list[str]) -> None:
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     if arguments:
-        for family in arguments[1:] or sorted(KINDS[arguments[0]].names):
-            outcome = tried(arguments[0], family)
-            print(f"{outcome.family:24} {outcome.state:10} {outcome.said[:200]}", flush=True)
+        families = arguments[1:] or sorted(KINDS[arguments[0]].names)
+        outcomes = [_printed(tried(arguments[0], family)) for family in families]
+        if not arguments[1:]:
+            PAGE.write_text(replaced(PAGE.read_text(), arguments[0], outcomes))
         return
     sizes = Sizes()
     page = HEAD.format(

@@ -42,7 +42,7 @@ def measures(function: Callable[P, R]) -> Callable[P, R]:
 
 def check_model(given: Any) -> None:
     """Refuse what is not a loaded model."""
-    if isinstance(given, LoadedModel):
+    if isinstance(given, LoadedModel) or (hasattr(given, "module") and hasattr(given, "shape")):
         return
     if isinstance(given, Data):
         raise ModelError("Data was given in the model's place: the model comes first, then the data.")
@@ -51,8 +51,8 @@ def check_model(given: Any) -> None:
 
 
 def check_data(given: Any) -> None:
-    """Refuse what is not loaded data."""
-    if isinstance(given, Data):
+    """Refuse what is not loaded data, or made by hand to be used as such."""
+    if isinstance(given, Data) or hasattr(given, "seed"):
         return
     load = f"load_data({given[:80]!r}, model)" if isinstance(given, str) else "load_data(…, model)"
     raise DataError(f"The data is {a_type(given)} here; load it first, data = {load}, and give that.")

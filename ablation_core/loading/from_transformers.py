@@ -50,7 +50,15 @@ def load_transformers(
     disable_progress_bar()  # a bar for a fraction of a second, in the midst of our own output
     reading = {name: value for name, value in options.items() if name not in _ONLY_FOR_WEIGHTS}
     reading["trust_remote_code"] = False
-    config = AutoConfig.from_pretrained(source, **reading)
+    try:
+        config = AutoConfig.from_pretrained(source, **reading)
+    except ValueError as error:
+        if "custom code" not in str(error):
+            raise
+        raise ModelError(
+            f"{ref} is built by code that it brings along (auto_map in its config.json), and such code is never run here. "
+            f"Use a model of a family that transformers has."
+        ) from error
     plain_flags(config)
     family = config.model_type
     row = known_architecture(family, getattr(config, "is_encoder_decoder", False))

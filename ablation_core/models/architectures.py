@@ -99,6 +99,10 @@ REFUSED = {
         ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"), "its layers are not attention, so that they have no heads"
     ),
     "canine": "it pools several characters into one position, so that its blocks lie between others of another length",
+    "convbert": "half of what its output projection reads comes from convolutions beside its heads",
+    "jetmoe": "a mixture of experts reads its heads, each token's by other weights, and no one output projection",
+    "lilt": "its blocks hand on two streams, of the text and of its layout, and the heads of both share their attention",
+    "longformer": "it fills texts up to whole windows, so that its blocks have more positions than its input",
     **dict.fromkeys(("t5", "mt5", "umt5", "longt5"), "it is an encoder-decoder, and its layers do not form one row"),
 }
 

@@ -146,15 +146,15 @@ def test_a_data_set_of_the_datasets_library(opt_mini: LoadedModel) -> None:
     [
         ([], "empty"),
         ([""], "nothing to predict"),
-        (7, "cannot be a int"),
+        (7, "cannot be an int"),
         (None, "cannot be a NoneType"),
         (torch.rand(3, 4), "whole numbers"),
         (torch.zeros(2, 3, 4, dtype=torch.long), "two dimensions"),
         (torch.tensor([[5, 4096]]), r"knows 4,096"),
         (torch.tensor([[5, -3]]), "0 or more"),
-        (["a text", 3], "Row 1 of the data given is a int"),
+        (["a text", 3], "Row 1 of the data given is an int"),
         ([(Image.new("L", (4, 4)), 0)], "reads text"),
-        ([object()], "a object"),
+        ([object()], "an object"),
         (torch.full((1, 300), 7), "at most 256"),
     ],
 )

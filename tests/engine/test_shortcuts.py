@@ -68,7 +68,7 @@ class Apart(nn.Module):
 def found(block: nn.Module, projection: nn.Module) -> str | None:
     """The name of the module that the shortcut replaces."""
     x = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(0))
-    model = SimpleNamespace(blocks=[block], projections=[projection], num_layers=1)
+    model = SimpleNamespace(blocks=[block], projections=[projection], num_layers=1, streams=1)
     before = {name: len(m._forward_hooks) for name, m in block.named_modules()}
     (shortcut,) = find_shortcuts(model, lambda: block(x))
     assert before == {name: len(m._forward_hooks) for name, m in block.named_modules()}

@@ -400,3 +400,19 @@ def test_a_bundled_model_is_the_one_that_transformers_reads(name: str, auto: str
     ids = torch.randint(5, 1000, (2, 20))
     with torch.inference_mode():
         assert torch.equal(model.module(input_ids=ids).logits, expected(input_ids=ids).logits)
+
+
+def test_a_model_of_its_own_code_is_refused_and_the_code_not_run(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    for name in ("configuration_openelm", "modeling_openelm"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(ran)!r}, 'w')")
+    settings = {
+        "model_type": "openelm",
+        "architectures": ["OpenELMForCausalLM"],
+        "auto_map": {"AutoConfig": "configuration_openelm.C", "AutoModelForCausalLM": "modeling_openelm.M"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    save_file({"a": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="such code is never run here"):
+        load_model(str(tmp_path))
+    assert not ran.exists()

@@ -193,6 +193,7 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
         **dict.fromkeys(("swin", "donut-swin"), swin),
         **dict.fromkeys(("segformer", "pvt", "pvt_v2", "cvt", "levit"), stages),
         "timm_wrapper": {"architecture": "vit_tiny_patch16_224", "model_args": {"img_size": 32, "patch_size": 8, "depth": 2}},
+        "layoutlmv3": {"coordinate_size": sizes.width // 6, "shape_size": sizes.width // 6},
         "luke": {"entity_vocab_size": 10, "entity_emb_size": 8},
         "neomme": {"layer_types": mixed("sliding_attention", sizes)},
         "hiera": {"embed_dim": 16, "image_size": [64, 64], "depths": [1, 2, 1, 1], "num_heads": [1, 2, 4, 8], "num_layers": None,
