@@ -115,3 +115,9 @@ def test_short_spins_are_asked_for_before_torch_is_loaded() -> None:
 )
 def test_who_has_decided_is_heeded(decided: dict[str, str], stays: str) -> None:
     assert run(SPIN, **decided) == [stays]
+
+
+def test_cycles_are_looked_for_less_often_and_still_found() -> None:
+    script = "import gc; from ablation_core.runtime import prepare_process as go; go(); print(gc.isenabled(), gc.get_threshold())"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.strip() == "True (10000, 10, 10)"
