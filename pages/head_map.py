@@ -23,7 +23,7 @@ from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page
 from ablation_core.ui.boxes import put, text_box
 from ablation_core.ui.heads.effects import show_agreement, show_estimates, show_head
-from ablation_core.ui.heads.scores import choose_colour, score_columns, show_score_map, show_score_scatter
+from ablation_core.ui.heads.scores import choose_colour, score_columns, show_score_map, show_score_scatter, with_scores
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
@@ -246,7 +246,8 @@ def show_run() -> None:
     show_agreement(result, metric)
     counted = instant.predictions(store.get(estimate_key))
     show_estimates(result, estimated, neurons, head, term, view.method, metric, counted, no_estimate())
-    export_row.row(sweep_exports(result, view.method, metric, head, estimated, neurons, adaptive))
+    exports = sweep_exports(result, view.method, metric, head, estimated, neurons, adaptive)
+    export_row.row(with_scores(exports, view, *scored) if scored else exports)
 
 
 show_run()

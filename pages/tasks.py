@@ -96,7 +96,7 @@ def show_run() -> None:
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     frame = run_frames.map_frame(result, view.method, metric, None, estimated)
     first = frame["label"].iloc[0] if len(frame) else "0.0"
-    answer, map_part = st.container(), st.columns([3, 2], gap="large")
+    answer, map_part = st.container(key="answer"), st.columns([3, 2], gap="large")
     with map_part[1]:
         text = text_box(
             "head",

@@ -12,20 +12,10 @@ if (!window.ablationExplorer) {
     const replace = () => history.replaceState(state, title, address);
     clearTimeout(clearing);
     if (there.pathname !== location.pathname) push(state, title, address);
-    else if (location.search && !there.search) clearing = setTimeout(replace, 1000);
+    else if ([...new URL(location.href).searchParams.keys()].some(name => !there.searchParams.has(name)))
+      clearing = setTimeout(replace, 1000);
     else replace();
   };
-
-  // On the way back Streamlit forgets all settings. The link in the sidebar keeps them, and makes no entry of its own here,
-  // since the address is already that of its page.
-  addEventListener("popstate", event => {
-    const name = location.pathname.split("/").pop();
-    const links = [...document.querySelectorAll("[data-testid=stSidebar] [data-testid=stPageLink] a")];
-    const link = links.find(one => one.getAttribute("href").split("?")[0] === name);
-    if (!link) return;
-    event.stopImmediatePropagation();
-    link.click();
-  }, true);
 
   // A button with `data-copy` copies that, or the page's address where it is empty, and says so.
   const copied = async text => {

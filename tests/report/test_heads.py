@@ -10,7 +10,7 @@ from ablation_core.report.heads.examples import value_bars
 from ablation_core.report.heads.frames import head_scatter_frame, known_frame
 from ablation_core.report.heads.html import before_after
 from ablation_core.report.heads.patterns import pattern_chart, pattern_frame
-from ablation_core.report.heads.sentences import head_verdict
+from ablation_core.report.heads.sentences import head_verdict, score_sentence
 from ablation_core.runs.sweep_result import SweepResult
 
 NAN = math.nan
@@ -92,3 +92,17 @@ def test_bars_hold_every_finite_value_and_heads_without_a_value_have_no_point() 
     assert bars["count"].sum() == 3 and bars["count"].iloc[-1] == 2
     frame = head_scatter_frame(np.array([[0.5, np.nan]]), {"0.0": 0.1, "0.1": 0.2}, "0.0")
     assert frame.to_dict("records") == [{"label": "0.0", "across": 0.5, "up": 0.1, "picked": True}]
+
+
+def test_a_score_against_harm_in_a_sentence() -> None:
+    """The top head's rank, and Spearman's ρ by ranks written out: 1 − 6 Σd² / (n (n² − 1))."""
+    scores, changes = [0.9, 0.1, 0.2, 0.3, 0.4], [0.2, 0.0, 0.1, 0.3, -0.1]
+    frame = pd.DataFrame({"label": [f"0.{n}" for n in range(5)], "across": scores, "up": changes})
+    ranks = [(5, 4), (1, 2), (2, 3), (3, 5), (4, 1)]
+    rho = 1 - 6 * sum((one - other) ** 2 for one, other in ranks) / (5 * 24)
+    assert score_sentence("Induction", "loss", "mean", frame) == (
+        f"Head 0.0 scores highest (0.90); by mean its change of loss ranks 2 of 5. Rank correlation of induction and change "
+        f"of loss: +{rho:.2f}."
+    )
+    assert "ranks" in score_sentence("Induction", "loss", "mean", frame.iloc[:2]), "too few for a correlation"
+    assert "No head has both" in score_sentence("Induction", "loss", "mean", frame.iloc[:0])

@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from ablation_core import head_scores
 from ablation_core.errors import ModelError
+from ablation_core.heads.kinds import SCORES
 from ablation_core.progress import finished
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.server.lru import LRU
+from ablation_core.ui.export_row import ExportContent
+from ablation_core.ui.heads.scores import with_scores
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import SEED, shared_data, shared_jobs, shared_model
-from tests.ui.test_pages import HEAVY, charts, text_of
+from tests.ui.test_pages import charts, text_of
 from tests.ui.test_run_pages import TWO, measured, opened
 
 HEADS = ((0, 0), (1, 1), (2, 2), (3, 3), (5, 4))
@@ -50,7 +54,8 @@ def points(at: AppTest, chart: int) -> dict[str, tuple[float, float]]:
     return {}
 
 
-@pytest.mark.parametrize("name", HEAVY)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OFFERED)
 def test_the_map_shows_scores_and_each_against_harm(name: str, folder: Path) -> None:
     result = swept(name, folder)
     at = opened("head_map", model=name, colour="entropy")
@@ -63,20 +68,25 @@ def test_the_map_shows_scores_and_each_against_harm(name: str, folder: Path) -> 
     assert set(table.index) >= set(result.heads)  # the others are estimated as time goes
     for head, value in table.items():
         assert value == pytest.approx(float(scores.entropy[tuple(map(int, head.split(".")))]), rel=1e-4)
-    for method in ("mean", "zero"):  # the sidebar's first
-        at.pills(key="scored by").set_value(method).run()
+    bare = ExportContent("", "", "", {}, {}, {})
+    exported = with_scores(bare, SimpleNamespace(info=model.info), SCORES["entropy"], scores)
+    assert [len(table()) for table in exported.tables.values()] == [36]
+    drawn = exported.charts["Every head, Entropy"].draw().to_dict()
+    assert {row["value"] for row in next(iter(drawn["datasets"].values()))} == set(map(float, scores.entropy.ravel()))
+    for method in ("mean", "zero"):
+        if method == "zero":  # the sidebar's method came first
+            at.pills(key="scored by").set_value(method).run()
         (scatter,) = (found for number in range(len(charts(at))) if (found := points(at, number)))
         for head, change in result.changes(method, "loss").items():
             across = float(scores.entropy[tuple(map(int, head.split(".")))])
             assert scatter[head] == pytest.approx((across, change), rel=1e-4), (method, head)
-    at.selectbox(key="colour").set_value("effect").run()
-    assert not at.exception and "against effect" not in text_of(at)
 
 
 def test_a_score_that_another_kind_of_model_had_gives_way(folder: Path) -> None:
     swept("vit-mini", folder)
     at = opened("head_map", model="vit-mini", colour="induction")
     assert not at.exception and at.selectbox(key="colour").value == "effect"
+    assert "against effect" not in text_of(at) and "Square-root colour scale" in text_of(at)
 
 
 def test_a_model_whose_attention_cannot_be_seen_gets_its_sentence(

@@ -194,7 +194,8 @@ def test_every_word_of_the_pages_is_explained() -> None:
     known = explained()
     said = ("loss", "perplexity", "top-1", "top-10", "kl", "noise floor", "false discovery", "significant", "fdr", "pp", "estimate", "residual stream",
             "standard error", "interval", "rank correlation", "adaptive", "skew", "second hump", "baseline", "chance",
-            "statistics part", "evaluation part", "std", "bin", "seed", "pruning curve", "sweep", "token")  # fmt: skip
+            "induction head", "previous token", "duplicate token", "first token", "self", "entropy", "distance", "direct effect",
+            "random twin", "attention pattern", "statistics part", "evaluation part", "std", "bin", "seed", "pruning curve", "sweep", "token")  # fmt: skip
     assert [word for word in said if word not in known] == []
     families = {"resample": "resampling"}  # its kinds are explained under one word
     names = [families.get(name.split("-")[0], name) for name in METHODS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ablation_core.report.heads.sentences import score_sentence
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.selection import Head
+from ablation_core.ui.export_row import Chart, ExportContent
 from ablation_core.ui.heads.computed import computed_scores
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.sidebar import View
@@ -63,7 +65,7 @@ def show_score_map(
     """Every head coloured by a score; a click picks a head."""
     values, shape = _values(scores, score), view.info.shape
     layer, number = head
-    title = f"{score.label}{f', {score.unit}' if score.unit else ''}"
+    title = _title(score)
     draw_choice(
         charts.head_map,
         frames.head_frame(values, shape),
@@ -107,7 +109,7 @@ def show_score_scatter(
     draw_choice(
         scatter.head_scatter,
         frame,
-        across=f"{score.label}{f', {score.unit}' if score.unit else ''}",
+        across=_title(score),
         up=f"{row.change_heading}, by {method}",
         key=_SCATTER,
         shown={"label": head},
@@ -129,6 +131,21 @@ def score_columns(frame: pd.DataFrame, score: Score, scores: HeadScores) -> pd.D
     values = _values(scores, score)
     places = [tuple(map(int, head.split("."))) for head in frame["head"]]
     return frame.assign(**{score.label.lower(): [float(values[place]) for place in places]})
+
+
+def with_scores(content: ExportContent, view: View, score: Score, scores: HeadScores) -> ExportContent:
+    """What the page exports, with the map of the score and the table of all scores."""
+    words = f"Every head, {score.label}"
+    chart = Chart(
+        lambda: charts.head_map(frames.head_frame(_values(scores, score), view.info.shape), _title(score)),
+        f"Map of every head of {view.info.ref} by its score {score.label}: {score.definition}.",
+    )
+    tables = content.tables | {"Scores of every head": scores.to_frame}
+    return replace(content, charts=content.charts | {words: chart}, tables=tables)
+
+
+def _title(score: Score) -> str:
+    return f"{score.label}{f', {score.unit}' if score.unit else ''}"
 
 
 def _values(scores: HeadScores, score: Score) -> np.ndarray:

@@ -20,6 +20,17 @@ _GROUPS: dict[str, dict[str, str]] = {
         "window": "A stretch of text of a fixed number of tokens, which the model reads at once.",
         "modality": "What the model reads and predicts: the next token (causal), a masked token (masked), or an image's class.",
     },
+    "What a head does": {
+        "attention pattern": "How much of its attention each position gives to each other one; every row sums to 1.",
+        "score": "How far a head's pattern is of a known kind, as a mean over positions: 0 is not at all, 1 is always.",
+        "previous token, duplicate token": "Heads that look at the token before, or at other places with the same token.",
+        "induction head": "A head that continues what has been seen: after A B … A it looks at B.",
+        "first token, self": "Attention to the sequence's first position, where heads with nothing to do often look (a sink); "
+        "and of a position to itself.",
+        "entropy, distance": "How widely a head spreads its attention, in nats; and how far away it looks.",
+        "direct effect": "What a head's own output adds to the right answer's logit, without what later layers make of it.",
+        "random twin": "The same architecture with random weights: what its map shows too was not learned.",
+    },
     "Ablation": {
         "ablation": "Replacing a neuron's value, to find out what the neuron was for.",
         "method": "What replaces the value: zero, mean, median, a peak, resampled values, or an optimal constant.",

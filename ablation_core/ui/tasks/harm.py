@@ -20,9 +20,10 @@ def show_harm_parts(changes: Mapping[str, float], metric: Metric, method: str) -
     frame = harm_frame(changes, metric)
     if metric.divergence or frame.empty:
         return
+    way = "fall" if metric.worse < 0 else "rise"
     st.markdown("**What the harm is made of**")
     st.altair_chart(
-        charts.harm_parts(frame, f"harm: {metric.change_heading}", PARTS),
+        charts.harm_parts(frame, f"harm: {way} of {metric.noun}, {metric.unit or 'pp'}", PARTS),
         alt=f"Each constant's harm in four parts: {', '.join(PARTS)}.",
     )
     st.caption(as_markdown(harm_sentence(changes, method, metric)))
