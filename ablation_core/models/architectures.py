@@ -103,6 +103,7 @@ REFUSED = {
     "jetmoe": "a mixture of experts reads its heads, each token's by other weights, and no one output projection",
     "lilt": "its blocks hand on two streams, of the text and of its layout, and the heads of both share their attention",
     "longformer": "it fills texts up to whole windows, so that its blocks have more positions than its input",
+    "squeezebert": "convolutions, most of them in groups, stand where other models have linear maps, and read its heads",
     **dict.fromkeys(("t5", "mt5", "umt5", "longt5"), "it is an encoder-decoder, and its layers do not form one row"),
 }
 
