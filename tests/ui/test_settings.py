@@ -18,7 +18,8 @@ VARIABLE = {
     "learn.py": {"toy-place", "toy-lean", "toy-second", "toy-distance"},
     "cards.py": set(),  # which cards are open is the first page's own
     "widgets.py": set(),  # the binders themselves
-    "run_controls.py": set(),
+    "controls.py": set(),
+    "scores.py": {"colour"},
 }
 
 
