@@ -75,7 +75,8 @@ class AblationRun:
     ) -> None:
         Selection.read(spec.selection, model.shape)  # says where it was made for a model of another shape
         if not isinstance(spec.bins, int) or spec.bins < 1:
-            raise MethodError(f"The bins must be a whole number of at least 1, not {spec.bins!r}.")
+            most = "those of the statistics" if statistics is None else statistics.bins
+            raise MethodError(f"The bins must be a whole number between 1 and {most}, not {spec.bins!r}.")
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
         spec.positions.check(data.longest or data.seq_len, data.is_task)
         if statistics is not None:

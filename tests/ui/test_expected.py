@@ -9,7 +9,7 @@ from ablation_core import load_data
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import ModelShape
 from ablation_core.server.turns import fair_lock
-from ablation_core.ui import expected
+from ablation_core.ui.runs import expected
 
 
 def test_the_words_are_as_rough_as_the_forecast() -> None:

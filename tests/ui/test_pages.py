@@ -379,7 +379,7 @@ def test_an_old_address_of_a_renamed_choice_opens_the_same_view() -> None:
 @pytest.mark.slow
 def test_ten_classes_have_no_top_10_and_images_are_images() -> None:
     at = opened("ablate", model="vit-mini", predictions="500", select="2.1")
-    assert not at.exception and at.pills(key="metric").options == ["loss", "top1", "kl"]
+    assert not at.exception and at.pills(key="metric").options == ["loss", "top-1", "KL"]
     assert "500 images of fashion-mnist" in text_of(at) and "top10" not in at.dataframe[0].value
     assert "sequences" not in " ".join(one.value for one in at.caption)
 
