@@ -49,7 +49,9 @@ def answered(at: AppTest) -> AppTest:
 
 @pytest.mark.parametrize("model", HEAVY)
 def test_a_head_is_answered_without_a_click_and_every_card_opens(model: str) -> None:
-    at = answered(opened(model=model, predictions="500", **dict.fromkeys(CARDS, "true")))
+    at = answered(
+        opened(model=model, predictions="1000", **dict.fromkeys(CARDS, "true"))
+    )  # of 500 there are no intervals
     assert not at.exception and not at.error
     assert at.header[0].value == "Take an attention head out of a model and see what it gets wrong"
     said = text_of(at)
