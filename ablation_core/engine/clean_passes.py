@@ -191,7 +191,7 @@ def ablated_together(
         starts = several[numbers[0]].starts
         assert starts is not None
         begin = shared_passes.begin_of(model, known, starts)
-        together = 1 if begin is None else shared_passes.most_together(model, known, begin)
+        together = shared_passes.most_together(model, known, begin)
         for at in range(0, len(numbers), together):
             some = numbers[at : at + together]
             every = [several[number].replacements for number in some]
@@ -211,8 +211,7 @@ def most_together(model: LoadedModel, clean_pass: CleanPass, starts: Tensor | No
     if starts is None or not clean_pass.keys_values or int(starts.min()) >= length:
         return 1
     known = _known(clean_pass)
-    begin = shared_passes.begin_of(model, known, starts)
-    return 1 if begin is None else shared_passes.most_together(model, known, begin)
+    return shared_passes.most_together(model, known, shared_passes.begin_of(model, known, starts))
 
 
 def _known(clean_pass: CleanPass) -> shared_passes.Known:

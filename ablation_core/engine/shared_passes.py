@@ -76,9 +76,9 @@ def begin_of(model: LoadedModel, known: Known, starts: Tensor) -> Begin | None:
     return Begin(start, None) if start else None
 
 
-def most_together(model: LoadedModel, known: Known, begin: Begin) -> int:
+def most_together(model: LoadedModel, known: Known, begin: Begin | None) -> int:
     """How many ablations that begin there share a pass, at least 1."""
-    if model.dtype not in TOLERANCE:
+    if begin is None or model.dtype not in TOLERANCE:
         return 1
     rows, length = known.batch.targets.shape
     copied = sum(tensor.nbytes for pair in known.pairs for tensor in pair)

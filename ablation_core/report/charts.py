@@ -408,22 +408,10 @@ def loss_parts(frame: pd.DataFrame, parts: tuple[str, str]) -> alt.Chart:
         frame: as `frames.split_frame` makes it.
         parts: the names of both.
     """
-    kinds = list(dict.fromkeys(frame["kind"]))
-    return (
-        alt.Chart(frame)
-        .mark_bar(height={"band": 0.6})
-        .encode(
-            y=alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13)),
-            x=alt.X("start:Q", title="change of loss, nats per prediction"),
-            x2="end:Q",
-            color=alt.Color(
-                "part:N",
-                scale=alt.Scale(domain=list(parts), range=[GREY, HARM]),
-                legend=alt.Legend(title=None, orient="top", labelLimit=300),
-            ),
-            tooltip=["kind:N", "part:N", alt.Tooltip("start:Q", format="+.4f"), alt.Tooltip("end:Q", format="+.4f")],
-        )
-        .properties(height=32 * len(kinds) + 90)
+    return _parts(frame, parts, [GREY, HARM]).encode(
+        x=alt.X("start:Q", title="change of loss, nats per prediction"),
+        x2="end:Q",
+        tooltip=["kind:N", "part:N", alt.Tooltip("start:Q", format="+.4f"), alt.Tooltip("end:Q", format="+.4f")],
     )
 
 
@@ -434,20 +422,26 @@ def harm_parts(frame: pd.DataFrame, title: str, parts: Sequence[str]) -> alt.Cha
         frame: as `tasks.harm.harm_frame` makes it.
         parts: the names of the parts, in order.
     """
+    return _parts(frame, parts, [HELP, "#4aa3a2", GREY, HARM], columns=2).encode(
+        x=alt.X("value:Q", title=title, stack="zero"),
+        order=alt.Order("order:Q"),
+        tooltip=["kind:N", "part:N", alt.Tooltip("value:Q", format="+.4f")],
+    )
+
+
+def _parts(frame: pd.DataFrame, parts: Sequence[str], colours: Sequence[str], **legend: Any) -> alt.Chart:
+    """A bar for each kind, coloured by its parts; where these lie is left to the caller."""
     kinds = list(dict.fromkeys(frame["kind"]))
     return (
         alt.Chart(frame)
         .mark_bar(height={"band": 0.6})
         .encode(
             y=alt.Y("kind:N", sort=kinds, title=None, axis=alt.Axis(domain=False, ticks=False, labelFontSize=13)),
-            x=alt.X("value:Q", title=title, stack="zero"),
-            order=alt.Order("order:Q"),
             color=alt.Color(
                 "part:N",
-                scale=alt.Scale(domain=list(parts), range=[HELP, "#4aa3a2", GREY, HARM]),
-                legend=alt.Legend(title=None, orient="top", columns=2, labelLimit=300),
+                scale=alt.Scale(domain=list(parts), range=list(colours)),
+                legend=alt.Legend(title=None, orient="top", labelLimit=300, **legend),
             ),
-            tooltip=["kind:N", "part:N", alt.Tooltip("value:Q", format="+.4f")],
         )
         .properties(height=32 * len(kinds) + 90)
     )

@@ -75,7 +75,7 @@ def show_score_map(
         key=_MAP,
         shown={"layer": layer, "head": number},
         choose=choose,
-        alt=f"Map of all heads coloured by their score {score.label}; head {layer}.{number} is outlined.",
+        alt=f"Map of all heads coloured by their score {score.label}; the one on show is outlined.",
     )
     count = f"{len(scores.per_sequence[score.name]):,}"
     unit = "images" if view.info.modality == "vision" else "sequences"
