@@ -11,19 +11,17 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Batch
-from ablation_core.engine.hooks import Replace, hidden_of, record_outputs, replace_z, skip_blocks
+from ablation_core.engine.hooks import Replace, hidden_of
 from ablation_core.engine.prefix import (
     KeysValues,
     Known,
     alike,
-    cached,
-    each_by_itself,
     empty_cache,
     fewest_columns,
     like,
     repeated,
+    run_late,
 )
-from ablation_core.engine.shortcuts import skip_attention
 from ablation_core.models.loaded import LoadedModel
 
 _APART = 3  # columns that the starts are set apart by where a model is tried
@@ -94,17 +92,8 @@ def run_columns(
     ]
     before = [like(output, repeated(_at(hidden_of(output), columns), times)) for output in known.outputs[:first]]
     z = known.z_values.get(first) if any(several) else None
-    shortcut = model.shortcuts[first] if model.shortcuts else None
-    with (
-        model.lock,
-        skip_blocks(model, before),
-        skip_attention(shortcut, None if z is None else repeated(_at(z, columns), times)),
-        replace_z(model, each_by_itself(here)),
-        record_outputs(model, first) as found,
-    ):
-        base: Any = model.module.base_model
-        base(**inputs, **cached(model, column_cache(known.pairs, columns)))
-    return found
+    z = None if z is None else repeated(_at(z, columns), times)
+    return run_late(model, inputs, before, z, here, column_cache(known.pairs, columns))
 
 
 def placed(clean: Any, late: Tensor, columns: Tensor) -> Any:

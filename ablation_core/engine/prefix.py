@@ -116,7 +116,7 @@ def run_from(
     Args:
         several: the replacements of each ablation, as for whole sequences; before `start` they change nothing.
     """
-    times, shortcut = len(several), model.shortcuts[first] if model.shortcuts else None
+    times = len(several)
     z = known.z_values.get(first) if any(several) else None
     before = [like(output, repeated(hidden_of(output)[:, start:], times)) for output in known.outputs[:first]]
     here = [{layer: _later(replace, start) for layer, replace in replacements.items()} for replacements in several]
@@ -124,15 +124,37 @@ def run_from(
         name: repeated(tensor if name == "attention_mask" else tensor[:, start:], times)
         for name, tensor in known.batch.inputs.items()
     }
+    z = None if z is None else repeated(z[:, start:], times)
+    return run_late(model, inputs, before, z, here, _filled(known.pairs, start))
+
+
+def run_late(
+    model: LoadedModel,
+    inputs: Mapping[str, Tensor],
+    before: Sequence[Any],
+    z: Tensor | None,
+    several: Sequence[Mapping[int, Replace]],
+    cache: Any,
+) -> list[Any]:
+    """The outputs of the blocks behind those that are known, of only some positions of each sequence.
+
+    Args:
+        inputs: of these positions; the rows of each ablation stand behind those of the one before.
+        before: the outputs of the blocks that are not run, at these positions.
+        z: of the first block that is run, where its attention can be skipped.
+        several: the replacements of each ablation, for these positions.
+        cache: the keys and values of the other positions.
+    """
+    first = len(before)
     with (
         model.lock,
         skip_blocks(model, before),
-        skip_attention(shortcut, None if z is None else repeated(z[:, start:], times)),
-        replace_z(model, each_by_itself(here)),
+        skip_attention(model.shortcuts[first] if model.shortcuts else None, z),
+        replace_z(model, each_by_itself(several)),
         record_outputs(model, first) as found,
     ):
         base: Any = model.module.base_model
-        base(**inputs, **cached(model, _filled(known.pairs, start)))
+        base(**inputs, **cached(model, cache))
     return found
 
 
