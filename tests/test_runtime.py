@@ -47,8 +47,6 @@ from ablation_core.engine.forward import record
 from ablation_core.engine.scoring import score_outputs
 from ablation_core.models.architectures import ARCHITECTURES
 from ablation_core.models.loaded import wrap
-from ablation_core.runtime import keep_freed_memory
-keep_freed_memory()
 config = transformers.LlamaConfig(
     vocab_size=250_000, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
 )
@@ -101,7 +99,10 @@ def test_switched_off_nothing_is_kept() -> None:
 @linux
 @pytest.mark.slow
 def test_scoring_takes_as_much_memory_for_four_windows_as_for_one() -> None:
-    """Only some logits are held at a time: with all those of four windows it would grow by three windows' and more."""
+    """Only some logits are held at a time: with all those of four windows it would grow by three windows' and more.
+
+    The allocator keeps nothing here: where freed memory stays, how much more is asked for is chance (10 to 930 MB seen).
+    """
     grown, logits_of_one = map(int, run(WIDE))
     assert grown < logits_of_one
 
