@@ -20,7 +20,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ablation_core.data import tables
-from ablation_core.data.images import eight_bit, opened_image
 from ablation_core.data.references import IMAGE_SUFFIXES
 from ablation_core.data.tasks.pairs import read_pairs
 from ablation_core.data.text_files import read_text_file
@@ -316,6 +315,8 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) 
 
 def _decode(filename: str, data: bytes) -> int:
     """Decode an image once, after a look at its size, and return how many pixels it has."""
+    from ablation_core.data.images import eight_bit, opened_image  # brings the imaging library
+
     with opened_image(io.BytesIO(data), _shown(filename), MAX_PIXELS) as image:
         eight_bit(image)
         return image.width * image.height
