@@ -10,7 +10,7 @@ from ablation_core.ui.glance.links import show_deeper, show_title
 from ablation_core.ui.glance.map import show_map
 from ablation_core.ui.glance.prompt import show_prompt
 from ablation_core.ui.glance.shown import glance_at, slot, use_style
-from ablation_core.ui.shared import load_in_background
+from ablation_core.ui.shared import LONGEST_DRAWING, load_in_background
 
 if page.asks_for_distributions(st.query_params):  # which opened first until this page did
     st.switch_page("pages/distributions.py", query_params=st.query_params.to_dict())
@@ -31,4 +31,4 @@ if glance.picked:
     show_keep(glance)
 watch(glance)
 with page.show_errors():  # the model may vanish at any moment
-    load_in_background(view.info.ref, first_import="ablation_core.ui.ablation_job")
+    load_in_background(view.info.ref, first_import="ablation_core.ui.ablation_job", patience=LONGEST_DRAWING)

@@ -24,7 +24,7 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.ui.glance.shown import Glance, slot
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.controls import watched
-from ablation_core.ui.shared import is_loaded
+from ablation_core.ui.shared import is_loaded, page_is_drawn
 from ablation_core.ui.widgets import draw
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 EVERY = 0.7  # seconds between two looks at what is loaded or measured
 METRIC = METRICS["loss"]
 _SETTLED = (True, True, True, True)
+_LOOKS = "looks at the first page"
+_DRAWN_AFTER = 2  # of these a browser has drawn the page
 _CHART = 196  # pixels
 
 
@@ -62,7 +64,13 @@ def watch(glance: Glance) -> None:
     """Draw the page again once the model is loaded, and as the view's own figures come; looks, and draws nothing."""
     seen = _state(glance)
 
-    @watched(lambda: _state(glance) != seen, None if seen == _SETTLED else EVERY)
+    def is_out_of_date() -> bool:
+        looks = st.session_state[_LOOKS] = st.session_state.get(_LOOKS, 0) + 1
+        if looks > _DRAWN_AFTER:
+            page_is_drawn()
+        return _state(glance) != seen
+
+    @watched(is_out_of_date, None if seen == _SETTLED else EVERY)
     def look() -> None:
         pass
 
