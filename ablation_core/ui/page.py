@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.charts import mark_of
 from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
 from ablation_core.ui.learn.strip import show_strip
@@ -137,6 +136,8 @@ def model_turn(model: LoadedModel) -> Iterator[None]:
 
 def legend(kinds: tuple[str, ...]) -> None:
     """The kinds of values, each with its line in its colour and style."""
+    from ablation_core.report.charts import mark_of  # brings Altair, which no sidebar waits for
+
     styles = {"zero": "dotted", "mean": "dashed", "median": "double"}
     lines = "".join(
         f'<span style="margin-right:1.4em;white-space:nowrap"><span style="display:inline-block;width:26px;'

@@ -1,20 +1,26 @@
-"""Small parts that many pages use: charts, single choices, links, files, and actions that end in one sentence."""
+"""Small parts that many pages use: charts, single choices, links, files, and actions that end in one sentence.
+
+Altair and pandas are imported with the first chart, so that no sidebar waits for them.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair
-import pandas as pd
 import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
-from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.chart_cache import chart_spec
 from ablation_core.ui import boxes
+
+if TYPE_CHECKING:
+    import altair
+    import pandas as pd
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 BROUGHT = "to-"  # before the names of settings that a link brings from one page to another
 _INKS = {False: "#48525e", True: "#b4bfca"}  # of axes and legends, on a light and a dark page
@@ -52,6 +58,8 @@ def draw(
         on_pick: called when a mark is clicked; the chart has a selection called `pick`, kept under `key`. See `picking`.
         variant: see `chart_cache.chart_spec`.
     """
+    from ablation_core.report.chart_cache import chart_spec
+
     spec = chart_spec(make, *frames, variant=variant, **fixed)
     ink = {"labelColor": _INKS[dark_page()], "titleColor": _INKS[dark_page()]}
     # Streamlit's own greys are too pale to read, and it moves the first and the last label away from what they name.
