@@ -22,6 +22,7 @@ from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import IGNORED, Batch, Data, checked_seed, predicted_rows
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, forward, hooks, scoring
+from ablation_core.engine.clean_pass import CleanPass
 from ablation_core.engine.hooks import Replace
 from ablation_core.engine.metrics import Metric, main_metric, metrics_of
 from ablation_core.engine.nonfinite import no_numbers
@@ -137,7 +138,7 @@ class AblationRun:
                 return True
         return False
 
-    def _take(self, clean_pass: forward.CleanPass, baseline: Scores, scores: Sequence[Scores]) -> None:
+    def _take(self, clean_pass: CleanPass, baseline: Scores, scores: Sequence[Scores]) -> None:
         """Add the next batch's scores, of the clean run and of each method."""
         self._baseline.append(baseline)
         for method, part in zip(self.spec.methods, scores, strict=True):
@@ -147,14 +148,14 @@ class AblationRun:
         self._sequences.append(sequences if self.data.groups is None else self.data.groups[sequences])
         self.batches_done += 1
 
-    def _ablation(self, method: Method, clean_pass: forward.CleanPass) -> clean_passes.Ablation:
+    def _ablation(self, method: Method, clean_pass: CleanPass) -> clean_passes.Ablation:
         """The selection ablated by a method in the next batch; its gauge looks on."""
         number = self.batches_done
         replacements = self.replacements(method, self.data.numbers(number), number, clean_pass.batch)
         replacements = self._gauges[method.name].watched(replacements, self._where(clean_pass.batch))
         return clean_passes.Ablation(replacements, self.spec.positions.firsts(clean_pass.batch))
 
-    def _last_output(self, method: Method, clean_pass: forward.CleanPass, outputs: Sequence[Any]) -> Any:
+    def _last_output(self, method: Method, clean_pass: CleanPass, outputs: Sequence[Any]) -> Any:
         """Of what came of it, what is scored."""
         self._gauges[method.name].compare(clean_pass.outputs, outputs, self._where(clean_pass.batch))
         return outputs[-1]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ablation_core.data.dataset import Batch
-from ablation_core.engine.forward import CleanPass, first_row, on_device, run_blocks
+from ablation_core.engine.clean_pass import CleanPass
+from ablation_core.engine.forward import first_row, on_device, run_blocks
 from ablation_core.engine.hooks import forward_replaced, hidden_of, hooked, record_outputs
 from ablation_core.engine.scoring import logits_from
 from ablation_core.errors import ModelError

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import IGNORED, Batch, Data
-from ablation_core.engine.forward import CleanPass
+from ablation_core.engine.clean_pass import CleanPass
 from ablation_core.engine.hooks import hidden_of
 from ablation_core.engine.scoring import logits_from
 from ablation_core.errors import DataError

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.engine import clean_passes, forward, scoring
+from ablation_core.engine.clean_pass import CleanPass
 from ablation_core.engine.forward import options
 from ablation_core.engine.hooks import hidden_of
 from ablation_core.engine.nonfinite import no_numbers
@@ -205,7 +206,7 @@ def _check_losses(model: LoadedModel, batch: Batch, logits: Tensor) -> None:
             )
 
 
-def _check_sites(model: LoadedModel, batch: Batch, clean_pass: forward.CleanPass, own: Mapping[int, Tensor]) -> None:
+def _check_sites(model: LoadedModel, batch: Batch, clean_pass: CleanPass, own: Mapping[int, Tensor]) -> None:
     for layer, heads in enumerate(model.shape.heads):
         if not heads:
             continue
@@ -235,7 +236,7 @@ def _output_width(projection: torch.nn.Module) -> int:
     return int(linear.out_features if hasattr(linear, "out_features") else linear.weight.shape[1])
 
 
-def _agree(model: LoadedModel, clean_pass: forward.CleanPass, output: object, right: np.ndarray) -> bool:
+def _agree(model: LoadedModel, clean_pass: CleanPass, output: object, right: np.ndarray) -> bool:
     clean, other = scoring.score_outputs(model, clean_pass, [output])
     tolerance = _tolerance(model)
     return all(np.allclose(scores.loss, right, rtol=tolerance, atol=tolerance) for scores in (clean, other))
