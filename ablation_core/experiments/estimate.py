@@ -29,9 +29,9 @@ from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.gradients import linearise
 from ablation_core.engine.metrics import estimated_metrics
 from ablation_core.errors import DataError, MethodError
-from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.head_displacements import HeadDisplacements
 from ablation_core.experiments.provenance import describe_made, describe_run
+from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented

@@ -12,7 +12,8 @@ from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.data.user_input import NEW_TOKENS, UserInput, text_inputs
 from ablation_core.engine import clean_passes, forward, hooks, scoring
 from ablation_core.engine.clean_pass import CleanPass
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 
@@ -62,7 +63,7 @@ class UserInputRun:
 
             return cut
 
-        return {layer: fitted(swap) for layer, swap in self.run.replacements(method, [0]).items()}
+        return {layer: fitted(swap) for layer, swap in self.run.replacements.of(method, [0]).items()}
 
     def answer(self) -> Answer:
         """What the model predicts at the places asked for."""

@@ -6,10 +6,11 @@ import streamlit as st
 
 from ablation_core.data.dataset import Data
 from ablation_core.errors import as_markdown
-from ablation_core.experiments import per_prediction
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.by_token import harm_by_token, in_words
-from ablation_core.experiments.per_prediction import Predicted, PredictionEffects, class_name
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.predictions import per_prediction
+from ablation_core.experiments.predictions.by_token import harm_by_token, in_words
+from ablation_core.experiments.predictions.per_prediction import Predicted, PredictionEffects, class_name
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.report.numbers import number as signed
 from ablation_core.report.sentences import harm_sentence

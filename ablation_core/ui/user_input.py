@@ -12,8 +12,8 @@ import streamlit as st
 from PIL import Image, ImageOps
 
 from ablation_core.data import user_input
-from ablation_core.experiments.ablation import AblationSpec
-from ablation_core.experiments.per_prediction import class_name, token_texts
+from ablation_core.experiments.predictions.per_prediction import class_name, token_texts
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.experiments.user_input import Answer, UserInputRun
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report import user_input_charts

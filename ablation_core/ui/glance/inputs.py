@@ -63,7 +63,7 @@ def example_images(glance: Glance) -> dict[int, str]:
 
     What barely holds is what an ablation changes first.
     """
-    from ablation_core.experiments.per_prediction import class_name
+    from ablation_core.experiments.predictions.per_prediction import class_name
 
     model, data = glance.view.model, evaluation_data(glance)
     numbers = list(range(min(_LOOKED_AT, data.sequences)))

@@ -86,7 +86,7 @@ def _choose_image(glance: Glance) -> None:
 
 
 def _show_answer(glance: Glance) -> None:
-    from ablation_core.experiments.per_prediction import class_name
+    from ablation_core.experiments.predictions.per_prediction import class_name
     from ablation_core.ui.user_input import kept_answers, own_run
 
     view, own = glance.view, inputs.chosen_input(glance)

@@ -9,9 +9,10 @@ from ablation_core.data.dataset import Data
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import as_markdown
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.predictions.task_prompts import AskedPrompt, asked_prompts
 from ablation_core.experiments.results import AblationResult
-from ablation_core.experiments.task_prompts import AskedPrompt, asked_prompts
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.report import charts, run_frames
 from ablation_core.report.numbers import is_points
