@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ablation_core import ablate, load_data
-from ablation_core.cli.text import format_result
+from ablation_core.cli.text.experiments import format_result
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.harm_split import PARTS, mean_parts, parts_of, reference_of
 from ablation_core.experiments.results import AblationResult

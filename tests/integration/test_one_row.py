@@ -13,7 +13,9 @@ import torch
 
 from ablation_core import ablate, find_statistics, load_data, load_statistics
 from ablation_core.__main__ import main
-from ablation_core.cli.text import format_curve, format_estimate, format_result, format_sweep
+from ablation_core.cli.text.curves import format_curve
+from ablation_core.cli.text.experiments import format_estimate, format_result
+from ablation_core.cli.text.runs import format_sweep
 from ablation_core.engine.metrics import METRICS, Metric
 from ablation_core.engine.scores import ScoredLogits, score, score_clean
 from ablation_core.experiments.estimate import estimate
