@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ablation_core.data.load import load_data
     from ablation_core.errors import AblationError
     from ablation_core.experiments.ablation import ablate
-    from ablation_core.experiments.estimate import EstimateResult, estimate
+    from ablation_core.experiments.estimate import estimate
+    from ablation_core.experiments.estimate_result import EstimateResult
     from ablation_core.experiments.interactions import interact
     from ablation_core.experiments.noise_floor import NoiseFloor, noise_floor
     from ablation_core.experiments.results import AblationResult
@@ -65,7 +66,7 @@ _HOMES = {  # name → the module that has it
     "CurveResult": "runs.pruning_result",
     "Data": "data.dataset",
     "DirectEffects": "heads.direct",
-    "EstimateResult": "experiments.estimate",
+    "EstimateResult": "experiments.estimate_result",
     "HeadDescription": "heads.describe",
     "HeadScores": "heads.scores",
     "Interval": "stats.intervals",

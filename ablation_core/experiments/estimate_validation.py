@@ -11,7 +11,7 @@ from ablation_core.data.positions import Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import AblationRun
-from ablation_core.experiments.estimate import EstimateResult
+from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import choose_methods
 from ablation_core.models.loaded import LoadedModel

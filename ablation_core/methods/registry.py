@@ -177,9 +177,11 @@ def choose_methods(names: Sequence[str], modality: Modality, data: Data | None =
     fitting = {name: method for name, method in METHODS.items() if modality in method.modalities}
     at_once = {name: method for name, method in fitting.items() if not method.learned and _suits(method, data)}
     chosen: dict[str, Method] = {}
-    odd = names if not isinstance(names, Sequence) else next((one for one in names if not isinstance(one, str)), None)
-    if odd is not None:
-        raise MethodError(f"A method is named by a text, not {a_type(odd)}. Choose from {', '.join(fitting)}, or all.")
+    odd = [one for one in (names if isinstance(names, Sequence) else [names]) if not isinstance(one, str)]
+    if odd:
+        raise MethodError(
+            f"A method is named by a text, not {a_type(odd[0])}. Choose from {', '.join(fitting)}, or all."
+        )
     for name in names:
         if name in METHODS and name not in fitting:
             *others, last = METHODS[name].modalities

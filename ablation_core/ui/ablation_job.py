@@ -17,7 +17,8 @@ from ablation_core.data.dataset import Data
 from ablation_core.engine.hooks import Replace
 from ablation_core.errors import AblationError
 from ablation_core.experiments.ablation import AblationRun
-from ablation_core.experiments.estimate import Estimated, EstimateRun
+from ablation_core.experiments.estimate import EstimateRun
+from ablation_core.experiments.estimate_result import Estimated
 from ablation_core.experiments.noise_floor import SETS, NoiseFloor, noise_floor_steps
 from ablation_core.experiments.predictions.per_prediction import PredictionEffects, effect_per_prediction
 from ablation_core.experiments.results import AblationResult

@@ -2,7 +2,7 @@
 
 from ablation_core.cli.text.phrases import counted_sequences
 from ablation_core.engine.metrics import metrics_in
-from ablation_core.experiments.estimate import EstimateResult
+from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.estimate_validation import TOP, EstimateValidation
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.results import AblationResult, Performance

@@ -12,7 +12,7 @@ from ablation_core.activations.neuron_summary import NeuronSummary, summarise_ne
 from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.metrics import METRICS, Metric
 from ablation_core.errors import ReportError
-from ablation_core.experiments.estimate import EstimateResult
+from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
