@@ -23,24 +23,25 @@ from ablation_core.ui.tasks.harm import show_harm_parts
 from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
-from ablation_core.ui.widgets import as_tables, choose_metric, dark_page, draw
+from ablation_core.ui.widgets import as_tables, choose_metric, dark_page, draw, with_digits
 
 _COLUMNS = {
-    one.name: st.column_config.NumberColumn(
-        one.heading if isinstance(one, Metric) else one.label,
-        format="percent" if one.format.endswith("%") else f"%{one.format}",
-    )
+    one.name: st.column_config.NumberColumn(one.heading if isinstance(one, Metric) else one.label)
     for metric in METRICS.values()
     for one in (metric, *metric.derived)
 } | {
     "moved": st.column_config.NumberColumn(
-        "moved, std", format="%.2f", help="How far the values are moved: root mean square, in standard deviations."
+        "moved, std", help="How far the values are moved: root mean square, in standard deviations."
     ),
     "residual": st.column_config.NumberColumn(
-        "residual stream's length", format="percent", help="Its mean change after the ablated layers."
+        "residual stream's length", help="Its mean change after the ablated layers."
     ),
 }
 
+_DIGITS = {one.name: one.format for metric in METRICS.values() for one in (metric, *metric.derived)} | {
+    "moved": ".2f",
+    "residual": ".1%",
+}
 _SHOWN = "figures shown last"
 _FIGURE = 138  # pixels, so that three stand beside each other in the answer's column
 _NAMED = 16  # characters of a selection in the title, which stays on one line
@@ -176,7 +177,9 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
     show_harm_parts(*mean_changes(result), view.method)
     table = methods_table(result)
     first = [name for name in table if not name.startswith("change") and name not in ("moved", "residual")]
-    st.dataframe(table, column_order=first, column_config=_COLUMNS, hide_index=True, width="stretch")
+    st.dataframe(
+        with_digits(table, _DIGITS), column_order=first, column_config=_COLUMNS, hide_index=True, width="stretch"
+    )
 
 
 def methods_table(result: AblationResult) -> pd.DataFrame:

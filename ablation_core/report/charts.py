@@ -126,6 +126,17 @@ def spanned(span: Span | None, title: str, linear: alt.Scale, **axis: Any) -> di
     }
 
 
+# Of a y axis whose title is longer than the axis: above it, in reading direction.
+ON_TOP = {
+    "titleAngle": 0,
+    "titleAlign": "left",
+    "titleAnchor": "end",
+    "titleBaseline": "bottom",
+    "titleX": -32,
+    "titleY": -8,
+}
+
+
 def luminance(colour: str) -> float:
     """The relative luminance of `#rrggbb` (WCAG 2.1), from 0 to 1."""
     shades = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]

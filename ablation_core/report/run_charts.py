@@ -10,7 +10,19 @@ import altair as alt
 import pandas as pd
 
 from ablation_core.engine.metrics import Metric
-from ablation_core.report.charts import CURVE, GREY, HARM, HELP, OUTLIER, cell_ink, ink, mark_of, span_of, spanned
+from ablation_core.report.charts import (
+    CURVE,
+    GREY,
+    HARM,
+    HELP,
+    ON_TOP,
+    OUTLIER,
+    cell_ink,
+    ink,
+    mark_of,
+    span_of,
+    spanned,
+)
 from ablation_core.report.numbers import is_points
 from ablation_core.report.picks import ONE, one_pick
 from ablation_core.report.run_frames import STATES
@@ -261,7 +273,7 @@ def pair_scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str
     # Where a diagonal means equality, both axes are the same.
     same, span = alt.Scale(domain=ends, nice=False, zero=False), span_of(frame["x"], frame["y"], factor=factor)
     x = alt.X("x:Q", **spanned(span, f"{one}: {unit}", same))
-    y = alt.Y("y:Q", **spanned(span, f"{other}: {unit}", same))
+    y = alt.Y("y:Q", **spanned(span, f"{other}: {unit}", same, **ON_TOP))
     points = base.mark_point(filled=True, size=60, opacity=0.75, color=GREY).encode(
         x=x,
         y=y,
@@ -302,7 +314,7 @@ def pruning_curves(
         title=None, orient="top", labelFontSize=13, symbolSize=90, symbolStrokeWidth=0, symbolOpacity=1, columns=3
     )
     colour = alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=[m.color for m in marks]), legend=legend)
-    dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=kinds, range=[list(m.dash) for m in marks]), legend=None)
+    dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=kinds, range=[list(m.dash) for m in marks]), legend=legend)
     shape = alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=[m.shape for m in marks]), legend=legend)
     x = alt.X("percent:Q", title="removed, % of each layer", scale=alt.Scale(domain=[0, 100], nice=False))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.charts import mark_of
+from ablation_core.report.heads.html import line_sample
 from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
 from ablation_core.ui.learn.strip import show_strip
@@ -136,11 +136,8 @@ def model_turn(model: LoadedModel) -> Iterator[None]:
 
 
 def legend(kinds: tuple[str, ...]) -> None:
-    """The kinds of values, each with its line in its colour and style."""
-    styles = {"zero": "dotted", "mean": "dashed", "median": "double"}
+    """The kinds of values, each with its line as charts draw it."""
     lines = "".join(
-        f'<span style="margin-right:1.4em;white-space:nowrap"><span style="display:inline-block;width:26px;'
-        f'vertical-align:middle;border-top:3px {style} {mark_of(kind).color}"></span> {kind}</span>'
-        for kind, style in ((kind, styles.get(kind, "solid")) for kind in kinds)
+        f'<span style="margin-right:1.4em;white-space:nowrap">{line_sample(kind, 26)} {kind}</span>' for kind in kinds
     )
     st.html(f'<div style="font-size:0.85rem;opacity:0.85">{lines}</div>')

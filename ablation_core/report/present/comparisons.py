@@ -11,7 +11,7 @@ import pandas as pd
 from ablation_core.engine.metrics import METRICS, Metric
 from ablation_core.errors import ReportError
 from ablation_core.report import run_charts
-from ablation_core.report.charts import GREY, ink
+from ablation_core.report.charts import GREY, ON_TOP, ink
 from ablation_core.report.numbers import amount, interval_text, is_points, number
 from ablation_core.report.run_frames import STATES
 from ablation_core.runs.comparison_result import ComparisonResult, HeadComparison
@@ -164,7 +164,8 @@ def _scatter(frame: pd.DataFrame, one: str, other: str, metric: Metric, dark: bo
     ends = [float(frame[numbers].min().min()), float(frame[numbers].max().max())]
     room = 0.04 * (ends[1] - ends[0]) or 1.0
     same = alt.Scale(domain=[ends[0] - room, ends[1] + room], nice=False, zero=False)
-    x, y = alt.X("x:Q", title=one, scale=same), alt.Y("y:Q", title=other, scale=same)
+    x_title, y_title = f"{one}: {metric.change_heading}", f"{other}: {metric.change_heading}"
+    x, y = alt.X("x:Q", title=x_title, scale=same), alt.Y("y:Q", title=y_title, scale=same, axis=alt.Axis(**ON_TOP))
     line = (
         alt.Chart(pd.DataFrame({"x": ends, "y": ends}))
         .mark_line(color=GREY, strokeDash=[4, 4], strokeWidth=1, tooltip=None)
@@ -172,8 +173,8 @@ def _scatter(frame: pd.DataFrame, one: str, other: str, metric: Metric, dark: bo
     )
     base = alt.Chart(frame)
     rules = base.mark_rule(color=GREY, opacity=0.45, strokeWidth=1, tooltip=None)
-    across = rules.encode(x=alt.X("x low:Q", scale=same), x2="x high:Q", y=y)
-    up = rules.encode(y=alt.Y("y low:Q", scale=same), y2="y high:Q", x=x)
+    across = rules.encode(x=alt.X("x low:Q", title=x_title, scale=same), x2="x high:Q", y=y)
+    up = rules.encode(y=alt.Y("y low:Q", title=y_title, scale=same, axis=alt.Axis(**ON_TOP)), y2="y high:Q", x=x)
     points = base.mark_point(filled=True, size=70, opacity=0.9).encode(
         x=x,
         y=y,

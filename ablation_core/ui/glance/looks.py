@@ -14,7 +14,7 @@ from ablation_core.selection import Selection
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.heads.computed import computed
-from ablation_core.ui.widgets import single_choice
+from ablation_core.ui.widgets import draw_once, single_choice
 
 if TYPE_CHECKING:
     from ablation_core.data.dataset import Batch
@@ -106,7 +106,7 @@ def _show_tokens(glance: Glance, weights: np.ndarray, batch: Batch, without: str
     frame = patterns.pattern_frame(weights, texts)
     chart_column, list_column = st.columns([3, 2], gap="large")
     with chart_column:
-        st.altair_chart(
+        draw_once(
             patterns.pattern_chart(frame, texts),
             alt=f"Attention pattern of head {glance.name} over {len(texts)} tokens: rows look, columns are looked at.",
         )
