@@ -16,7 +16,6 @@ from typing import Any
 
 from ablation_core.data.files import formats, tables
 from ablation_core.data.files.text_files import read_text_file
-from ablation_core.data.image_zips import unpack_images
 from ablation_core.data.tasks.pairs import read_pairs
 from ablation_core.errors import DataError, first_line, shown_name
 from ablation_core.storage import CACHE, uploads_folder, working_folder
@@ -99,6 +98,8 @@ def keep_upload(name: str, content: bytes, cache: Path = CACHE, pairs: bool = Fa
             if pairs:
                 _write_pairs(name, content, work)
             elif zipped:
+                from ablation_core.data.image_zips import unpack_images  # brings the imaging library
+
                 files = unpack_images(name, content, work / "images")
             elif records:
                 column = _write_records(name, records, content, work)
