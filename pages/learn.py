@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.activations.neuron_summary import summarise_neuron
-from ablation_core.report import charts, frames
+from ablation_core.report import frames
+from ablation_core.report.charts import neuron_charts
 from ablation_core.ui import page
 from ablation_core.ui.learn import parts
 from ablation_core.ui.learn.glossary import words
@@ -31,7 +32,7 @@ def _draw_neuron(
     bars: pd.DataFrame, marks: pd.DataFrame, unit: str, alt: str, span: tuple[float, float] | None = None
 ) -> None:
     draw(
-        charts.neuron_histogram,
+        neuron_charts.neuron_histogram,
         bars,
         marks,
         unit=unit,

@@ -16,8 +16,8 @@ from ablation_core.experiments.predictions.per_prediction import class_name, tok
 from ablation_core.experiments.spec import AblationSpec
 from ablation_core.experiments.user_input import Answer, UserInputRun
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report import user_input_charts
-from ablation_core.report.charts import mark_of
+from ablation_core.report.charts import user_input_charts
+from ablation_core.report.charts.looks import mark_of
 from ablation_core.report.numbers import number
 from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 from ablation_core.server.turns import in_turns

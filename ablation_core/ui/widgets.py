@@ -16,7 +16,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.chart_cache import chart_spec, whole_spec
+from ablation_core.report.charts.chart_cache import chart_spec, whole_spec
 from ablation_core.report.numbers import number
 from ablation_core.ui import boxes
 

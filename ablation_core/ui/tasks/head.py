@@ -14,7 +14,8 @@ from ablation_core.experiments.predictions.task_prompts import AskedPrompt, aske
 from ablation_core.experiments.results import AblationResult
 from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
-from ablation_core.report import charts, run_frames
+from ablation_core.report import run_frames
+from ablation_core.report.charts import method_charts
 from ablation_core.report.numbers import is_points
 from ablation_core.report.sentences import floor_words
 from ablation_core.report.tasks import position_charts, prompts
@@ -80,7 +81,7 @@ def show_by_method(result: SweepResult, head: str, method: str, metric: str) -> 
         st.caption("Not measured yet.")
         return
     draw_once(
-        charts.changes(frame, row.change_heading, is_points(row.change_format)),
+        method_charts.changes(frame, row.change_heading, is_points(row.change_format)),
         alt=f"{row.change_heading} without head {head}, by method, with 95 % intervals.",
     )
     floor = result.floor(method, metric)
