@@ -11,7 +11,7 @@ from ablation_core.ui.boxes import put, text_box
 from ablation_core.ui.neuron import show_all_neurons, show_neuron
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.shared import load_in_background
-from ablation_core.ui.sidebar import fitting
+from ablation_core.ui.sidebar.selection import fitting
 from ablation_core.ui.widgets import as_tables, dark_page, single_choice
 
 COLUMNS = 8

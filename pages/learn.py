@@ -14,7 +14,7 @@ from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
 from ablation_core.ui.learn.strip import PARAMETER
 from ablation_core.ui.learn.toy import PRESETS, RANGE, Toy
-from ablation_core.ui.sidebar import BINS
+from ablation_core.ui.sidebar.sidebar import BINS
 from ablation_core.ui.widgets import dark_page, draw, page_link, single_choice
 
 SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")

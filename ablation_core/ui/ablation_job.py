@@ -37,7 +37,7 @@ from ablation_core.ui.shared import (
     shared_quick_estimates,
     shared_results,
 )
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 
 SLOW_WEIGHTS = 30_000_000  # a model with more is estimated first and run one window at a time
 PROMPT = 2.0  # seconds that a page waits for the methods' results before it draws what stands below

@@ -24,7 +24,7 @@ from ablation_core.report.html import Picture, Report, result_table, to_html
 from ablation_core.report.numbers import is_points
 from ablation_core.report.sentences import comparison, verdict
 from ablation_core.server import access
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.together.keep import keep_popover
 from ablation_core.ui.widgets import copy_buttons
 

@@ -23,7 +23,8 @@ from ablation_core.ui.shared import (
     shared_positions,
     shared_statistics,
 )
-from ablation_core.ui.sidebar import DATA_KINDS, View
+from ablation_core.ui.sidebar.data import DATA_KINDS
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import dark_page, draw, single_choice
 
 SHOWN = ("histogram", "two data sets", "by position")

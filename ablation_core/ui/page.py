@@ -16,7 +16,8 @@ from ablation_core.server.turns import turn
 from ablation_core.ui.learn.strip import show_strip
 from ablation_core.ui.runs.controls import show_mine
 from ablation_core.ui.settings import keep_settings
-from ablation_core.ui.sidebar import CONTROLS, View, read_view
+from ablation_core.ui.sidebar.sidebar import CONTROLS, read_view
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import DISTRIBUTIONS_ONLY, copy_buttons, page_link
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_sca
 from ablation_core.ui import page as ui
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.shared import SEED, shared_data
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import with_digits
 
 WINDOWS, IMAGES, TEXTS, TOKENS = 2, 12, 20, 15

@@ -24,7 +24,7 @@ from ablation_core.server.turns import in_turns
 from ablation_core.ui import ablation_job, page
 from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.shared import SEED, shared_answers, shared_data
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import draw, with_digits
 
 _LOOKED_AT = 200  # of the data's images, for an example of each class

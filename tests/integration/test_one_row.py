@@ -37,7 +37,7 @@ from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ExportContent, ablation_exports
 from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.runs.export_row import curve_exports, sweep_exports
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 
 HEADS = ((0, 0), (1, 1), (2, 2), (3, 3))
 

@@ -25,7 +25,7 @@ from ablation_core.selection import Selection
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ablation_exports, neuron_exports
 from ablation_core.ui.runs.export_row import curve_exports, sweep_exports
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 
 FLOOR = NoiseFloor(-0.001, 0.002, 8, bands={"mean": {"loss": (-0.001, 0.002)}})
 

@@ -24,7 +24,7 @@ from ablation_core.selection import Head
 from ablation_core.ui.export_row import Chart, ExportContent
 from ablation_core.ui.heads.computed import computed_scores
 from ablation_core.ui.picking import draw_choice
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import dark_page
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from ablation_core.server.turns import fair_lock
 from ablation_core.ui.page import model_turn
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import SEED, shared_clean_passes, shared_results
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.tasks.harm import show_harm_parts
 from ablation_core.ui.widgets import dark_page, draw_once, page_link, with_digits
 
