@@ -10,7 +10,8 @@ from ablation_core.engine.metrics import METRICS, Metric, metrics_in
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
-from ablation_core.report import charts, frames
+from ablation_core.report import frames
+from ablation_core.report.charts import head_maps, method_charts
 from ablation_core.report.numbers import interval_text, is_points, number
 from ablation_core.report.sentences import comparison, floor_words, loss_split, verdict
 from ablation_core.report.tasks.harm import mean_changes
@@ -23,24 +24,25 @@ from ablation_core.ui.tasks.harm import show_harm_parts
 from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
-from ablation_core.ui.widgets import as_tables, choose_metric, dark_page, draw
+from ablation_core.ui.widgets import as_tables, choose_metric, dark_page, draw, with_digits
 
 _COLUMNS = {
-    one.name: st.column_config.NumberColumn(
-        one.heading if isinstance(one, Metric) else one.label,
-        format="percent" if one.format.endswith("%") else f"%{one.format}",
-    )
+    one.name: st.column_config.NumberColumn(one.heading if isinstance(one, Metric) else one.label)
     for metric in METRICS.values()
     for one in (metric, *metric.derived)
 } | {
     "moved": st.column_config.NumberColumn(
-        "moved, std", format="%.2f", help="How far the values are moved: root mean square, in standard deviations."
+        "moved, std", help="How far the values are moved: root mean square, in standard deviations."
     ),
     "residual": st.column_config.NumberColumn(
-        "residual stream's length", format="percent", help="Its mean change after the ablated layers."
+        "residual stream's length", help="Its mean change after the ablated layers."
     ),
 }
 
+_DIGITS = {one.name: one.format for metric in METRICS.values() for one in (metric, *metric.derived)} | {
+    "moved": ".2f",
+    "residual": ".1%",
+}
 _SHOWN = "figures shown last"
 _FIGURE = 138  # pixels, so that three stand beside each other in the answer's column
 _NAMED = 16  # characters of a selection in the title, which stays on one line
@@ -144,10 +146,10 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
     frame = frames.change_frame(result, row.name, view.method, floor)
     banded = bool(frame["floor_low"].notna().any())
     draw(
-        charts.changes,
+        method_charts.changes,
         frame,
         title=row.change_title,
-        variant=(tuple(frame["kind"]), banded, charts.change_span(frame, is_points(row.change_format))),
+        variant=(tuple(frame["kind"]), banded, method_charts.change_span(frame, is_points(row.change_format))),
         points=is_points(row.change_format),
         key="changes",
         alt="The change by each method with its 95 % interval.",
@@ -167,7 +169,7 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
     if len(parts):
         st.markdown("**What the optimal constants explain**")
         draw(
-            charts.loss_parts,
+            method_charts.loss_parts,
             parts,
             parts=frames.SPLIT,
             variant=tuple(parts["kind"]),
@@ -176,7 +178,9 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
     show_harm_parts(*mean_changes(result), view.method)
     table = methods_table(result)
     first = [name for name in table if not name.startswith("change") and name not in ("moved", "residual")]
-    st.dataframe(table, column_order=first, column_config=_COLUMNS, hide_index=True, width="stretch")
+    st.dataframe(
+        with_digits(table, _DIGITS), column_order=first, column_config=_COLUMNS, hide_index=True, width="stretch"
+    )
 
 
 def methods_table(result: AblationResult) -> pd.DataFrame:
@@ -204,7 +208,7 @@ def show_map() -> None:
     """Every head, the selected ones outlined; drawn before anything is measured, so that a click is seen at once."""
     st.markdown("**Click heads to add or remove them**")
     draw_selection(
-        charts.head_map,
+        head_maps.head_map,
         heads,
         title="|peak − mean| in std",
         dark=dark_page(),
@@ -220,9 +224,9 @@ def show_replaced() -> None:
     """What each method puts in the neurons' place."""
     st.markdown("**Replacement values**")
     draw(
-        charts.replaced_values,
+        method_charts.replaced_values,
         values,
-        variant=(tuple(values["kind"].unique()), charts.replaced_span(values)),
+        variant=(tuple(values["kind"].unique()), method_charts.replaced_span(values)),
         key="replacement values",
         alt="Each method's values in standard deviations from the neurons' means.",
     )

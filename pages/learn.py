@@ -2,18 +2,20 @@
 
 from dataclasses import astuple
 
+import pandas as pd
 import streamlit as st
 
 from ablation_core.activations.neuron_summary import summarise_neuron
-from ablation_core.report import charts, frames
+from ablation_core.report import frames
+from ablation_core.report.charts import neuron_charts
 from ablation_core.ui import page
 from ablation_core.ui.learn import parts
 from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
 from ablation_core.ui.learn.strip import PARAMETER
 from ablation_core.ui.learn.toy import PRESETS, RANGE, Toy
-from ablation_core.ui.sidebar import BINS
-from ablation_core.ui.widgets import page_link, single_choice
+from ablation_core.ui.sidebar.sidebar import BINS
+from ablation_core.ui.widgets import dark_page, draw, page_link, single_choice
 
 SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")
 
@@ -24,6 +26,23 @@ def take_preset() -> None:
     """Set the sliders to the chosen shape."""
     if chosen := st.session_state["toy-shape"]:
         st.session_state.update(zip(SLIDERS, astuple(PRESETS[chosen]), strict=True))
+
+
+def _draw_neuron(
+    bars: pd.DataFrame, marks: pd.DataFrame, unit: str, alt: str, span: tuple[float, float] | None = None
+) -> None:
+    draw(
+        neuron_charts.neuron_histogram,
+        bars,
+        marks,
+        unit=unit,
+        log=False,
+        span=span,
+        dark=dark_page(),
+        variant=len(marks),
+        key=f"histogram of {unit}",
+        alt=alt,
+    )
 
 
 @st.fragment
@@ -55,8 +74,7 @@ def toy_neuron() -> None:
     st.markdown(f"**{toy.sentence()}**")
     bars = toy.bars()
     marks = frames.mark_frame(toy.reading(), bars, RANGE)
-    chart = charts.neuron_histogram(bars, marks, "activation", log=False, span=RANGE)
-    st.altair_chart(chart, alt=f"Histogram of a made-up neuron. {toy.sentence()}")
+    _draw_neuron(bars, marks, "activation", f"Histogram of a made-up neuron. {toy.sentence()}", span=RANGE)
     st.caption("*Near* means within a quarter of a standard deviation (std). The chart shows 10,000 activations.")
     with st.expander("Chart data"):
         st.table(parts.candidates(toy))
@@ -84,8 +102,8 @@ def real_neuron() -> None:
     st.markdown(f"**{example.words}** {reading.sentence}")
     bars = frames.histogram_frame(statistics, *example.neuron, bins)
     marks = frames.mark_frame(reading, bars)
-    chart = charts.neuron_histogram(bars, marks, f"activation of neuron {example.name}", log=False)
-    st.altair_chart(chart, alt=f"Histogram of neuron {example.name} of {model}. {reading.sentence}")
+    words = f"Histogram of neuron {example.name} of {model}. {reading.sentence}"
+    _draw_neuron(bars, marks, f"activation of neuron {example.name}", words)
     made = statistics.provenance
     st.caption(f"Neuron {example.name} of {model}, at {made['tokens']:,} positions of {made['data']}.")
     with st.expander("Its values as a table"):

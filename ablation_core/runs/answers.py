@@ -44,7 +44,7 @@ class TopAnswers:
     @classmethod
     def of(cls, model: LoadedModel, answer: Answer) -> TopAnswers:
         """Of the first place that was asked for."""
-        from ablation_core.experiments.per_prediction import class_name
+        from ablation_core.experiments.predictions.per_prediction import class_name
 
         def top(shares: Any) -> Guesses:
             order = (-shares).argsort(kind="stable")[:TOP]

@@ -13,7 +13,7 @@ from ablation_core.data.load import load_data
 from ablation_core.data.positions import Positions
 from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import DataError, ModelError, StatisticsError
-from ablation_core.experiments.ablation import DEFAULT_BINS
+from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.random_twin import random_twin

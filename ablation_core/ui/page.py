@@ -15,7 +15,8 @@ from ablation_core.server.turns import turn
 from ablation_core.ui.learn.strip import show_strip
 from ablation_core.ui.runs.controls import show_mine
 from ablation_core.ui.settings import keep_settings
-from ablation_core.ui.sidebar import CONTROLS, View, read_view
+from ablation_core.ui.sidebar.sidebar import CONTROLS, read_view
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import DISTRIBUTIONS_ONLY, copy_buttons, page_link
 
 if TYPE_CHECKING:
@@ -135,13 +136,10 @@ def model_turn(model: LoadedModel) -> Iterator[None]:
 
 
 def legend(kinds: tuple[str, ...]) -> None:
-    """The kinds of values, each with its line in its colour and style."""
-    from ablation_core.report.charts import mark_of  # brings Altair, which no sidebar waits for
+    """The kinds of values, each with its line as charts draw it."""
+    from ablation_core.report.heads.html import line_sample  # brings pandas, which no sidebar waits for
 
-    styles = {"zero": "dotted", "mean": "dashed", "median": "double"}
     lines = "".join(
-        f'<span style="margin-right:1.4em;white-space:nowrap"><span style="display:inline-block;width:26px;'
-        f'vertical-align:middle;border-top:3px {style} {mark_of(kind).color}"></span> {kind}</span>'
-        for kind, style in ((kind, styles.get(kind, "solid")) for kind in kinds)
+        f'<span style="margin-right:1.4em;white-space:nowrap">{line_sample(kind, 26)} {kind}</span>' for kind in kinds
     )
     st.html(f'<div style="font-size:0.85rem;opacity:0.85">{lines}</div>')

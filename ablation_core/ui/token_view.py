@@ -6,10 +6,11 @@ import streamlit as st
 
 from ablation_core.data.dataset import Data
 from ablation_core.errors import as_markdown
-from ablation_core.experiments import per_prediction
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.by_token import harm_by_token, in_words
-from ablation_core.experiments.per_prediction import Predicted, PredictionEffects, class_name
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.predictions import per_prediction
+from ablation_core.experiments.predictions.by_token import harm_by_token, in_words
+from ablation_core.experiments.predictions.per_prediction import Predicted, PredictionEffects, class_name
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.report.numbers import number as signed
 from ablation_core.report.sentences import harm_sentence
@@ -17,11 +18,23 @@ from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_sca
 from ablation_core.ui import page as ui
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.shared import SEED, shared_data
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
+from ablation_core.ui.widgets import with_digits
 
 WINDOWS, IMAGES, TEXTS, TOKENS = 2, 12, 20, 15
 ORDERS = ("largest increase first", "largest decrease first", "in order")
 _CONTEXT = 8
+_DIGITS = {
+    "change, nats": "+.3f",
+    "loss before": ".3f",
+    "loss after": ".3f",
+    "probability before": ".1%",
+    "probability after": ".1%",
+}
+_SHORT = {  # so that the table fits beside the sidebar
+    f"probability {when}": st.column_config.NumberColumn(f"P {when}", help="The probability of the token itself.")
+    for when in ("before", "after")
+}
 
 
 @st.fragment
@@ -65,7 +78,7 @@ def _by_token(run: AblationRun, effect: PredictionEffects) -> None:
     unit = {"vision": "images", "text-classification": "texts"}.get(run.model.modality, "predictions")
     harms = harm_by_token(effect, lambda one: in_words(class_name(run.model, one)))
     st.markdown(
-        f"**By {'class' if classes else 'token'}.** Most harmed in sum: {as_markdown(harm_sentence(harms, unit))}"
+        f"**By {'class' if classes else 'token'}.** Most loss in sum: {as_markdown(harm_sentence(harms, unit))}"
     )
     rows = [
         {
@@ -79,10 +92,9 @@ def _by_token(run: AblationRun, effect: PredictionEffects) -> None:
         if harm.total > 0
     ]
     if rows:
-        numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in ("mean change, nats", "sum, nats")}
-        share = {"share of all harm": st.column_config.NumberColumn(format="percent")}
-        with st.expander(f"The most harmed {'classes' if classes else 'tokens'}"):
-            st.dataframe(rows, column_config=numbers | share, hide_index=True, width="stretch", row_height=28)
+        digits = {"mean change, nats": "+.3f", "sum, nats": "+.3f", "share of all harm": ".1%"}
+        with st.expander(f"The {'classes' if classes else 'tokens'} that lose most in sum"):
+            st.dataframe(with_digits(pd.DataFrame(rows), digits), hide_index=True, width="stretch", row_height=28)
             st.caption("Harm: the changes of loss, summed over the tokens whose sum is above 0.")
 
 
@@ -183,13 +195,9 @@ def _worst_tokens(run: AblationRun, effect: PredictionEffects) -> None:
                 "probability after": float(predicted.target_after[row]),
             }
         )
-    numbers = {
-        name: st.column_config.NumberColumn(format="%.3f") for name in ("change, nats", "loss before", "loss after")
-    }
-    shares = {
-        name: st.column_config.NumberColumn(format="percent") for name in ("probability before", "probability after")
-    }
-    st.dataframe(pd.DataFrame(rows), column_config=numbers | shares, hide_index=True, width="stretch", row_height=28)
+    st.dataframe(
+        with_digits(pd.DataFrame(rows), _DIGITS), column_config=_SHORT, hide_index=True, width="stretch", row_height=28
+    )
 
 
 def _images(run: AblationRun, effect: PredictionEffects, numbers: np.ndarray) -> None:
@@ -238,9 +246,7 @@ def _texts(run: AblationRun, effect: PredictionEffects, numbers: np.ndarray) -> 
                 "change, nats": float(effect.change[index]),
             }
         )
-    columns = {name: st.column_config.NumberColumn(format="percent") for name in rows[0] if name.startswith("prob")}
-    columns["change, nats"] = st.column_config.NumberColumn(format="%.3f")
-    st.dataframe(pd.DataFrame(rows), column_config=columns, hide_index=True, width="stretch")
+    st.dataframe(with_digits(pd.DataFrame(rows), _DIGITS), hide_index=True, width="stretch")
     st.caption(
         "Each text with its class, the most probable class before and after, and the probability of its own class."
     )

@@ -12,20 +12,20 @@ import streamlit as st
 from PIL import Image, ImageOps
 
 from ablation_core.data import user_input
-from ablation_core.experiments.ablation import AblationSpec
-from ablation_core.experiments.per_prediction import class_name, token_texts
+from ablation_core.experiments.predictions.per_prediction import class_name, token_texts
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.experiments.user_input import Answer, UserInputRun
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report import user_input_charts
-from ablation_core.report.charts import mark_of
+from ablation_core.report.charts import user_input_charts
+from ablation_core.report.charts.looks import mark_of
 from ablation_core.report.numbers import number
 from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
 from ablation_core.server.turns import in_turns
 from ablation_core.ui import ablation_job, page
 from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.shared import SEED, shared_answers, shared_data
-from ablation_core.ui.sidebar import View
-from ablation_core.ui.widgets import draw
+from ablation_core.ui.sidebar.view import View
+from ablation_core.ui.widgets import draw, with_digits
 
 _LOOKED_AT = 200  # of the data's images, for an example of each class
 _TYPED = "a prompt was typed"
@@ -226,8 +226,8 @@ def _probabilities(view: View, own: user_input.UserInput, answer: Answer) -> Non
     if shifts:
         most = max(shifts, key=lambda name: shifts[name])
         st.caption(
-            f"Bars: the clean model; marks: ablated. One example, not a measurement: it has no interval. {most} changes the "
-            f"distribution most: {shifts[most]:.1%} of the probability mass moves."
+            f"Bars: the clean model; marks: ablated. One example, not a measurement: it has no interval. The distribution "
+            f"changes most by {most}: {shifts[most]:.1%} of the probability mass moves."
         )
 
 
@@ -258,8 +258,7 @@ def _table(frame: pd.DataFrame, place: int) -> None:
             level="order", drop=True
         )
         wide = wide[list(dict.fromkeys(frame["kind"]))]
-        shares = {name: st.column_config.NumberColumn(format="percent") for name in wide}
-        st.dataframe(wide, column_config=shares, width="stretch", row_height=28)
+        st.dataframe(with_digits(wide, dict.fromkeys(wide, ".2%")), width="stretch", row_height=28)
 
 
 def _continuations(view: View, kept: _Answers, run: Callable[[], UserInputRun]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from streamlit.errors import StreamlitPageNotFoundError
 
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import AblationError, as_markdown
+from ablation_core.report.numbers import number
 from ablation_core.ui import boxes
 
 if TYPE_CHECKING:
     import altair
     import pandas as pd
+    from pandas.io.formats.style import Styler
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 BROUGHT = "to-"  # before the names of settings that a link brings from one page to another
@@ -58,21 +61,38 @@ def draw(
         on_pick: called when a mark is clicked; the chart has a selection called `pick`, kept under `key`. See `picking`.
         variant: see `chart_cache.chart_spec`.
     """
-    from ablation_core.report.chart_cache import chart_spec
+    from ablation_core.report.charts.chart_cache import chart_spec
 
-    spec = chart_spec(make, *frames, variant=variant, **fixed)
+    _place(chart_spec(make, *frames, variant=variant, **fixed), alt, key, on_pick, height)
+
+
+def draw_once(
+    chart: altair.TopLevelMixin, *, alt: str, key: str | None = None, on_pick: Callable[[], Any] | None = None
+) -> None:
+    """Draw a chart whose structure no click draws again, with the looks and the slot of `draw`."""
+    from ablation_core.report.charts.chart_cache import whole_spec
+
+    _place(whole_spec(chart), alt, key, on_pick)
+
+
+def _place(
+    spec: dict[str, Any], alt: str, key: str | None, on_pick: Callable[[], Any] | None, height: int | None = None
+) -> None:
     ink = {"labelColor": _INKS[dark_page()], "titleColor": _INKS[dark_page()]}
     # Streamlit's own greys are too pale to read, and it moves the first and the last label away from what they name.
-    spec["config"] = spec.get("config", {}) | {"axis": ink | {"labelFlush": False}, "legend": ink}
+    config = spec.get("config", {})
+    axis = config.get("axis", {}) | ink | {"labelFlush": False}
+    spec["config"] = config | {"axis": axis, "legend": config.get("legend", {}) | ink}
     if height is not None:
         spec |= {"height": height}
     if st.session_state.get("projector"):
         spec = _larger(spec)
+    tall: Any = spec["height"] if isinstance(spec.get("height"), int) else "content"
     if on_pick is None:
-        st.vega_lite_chart(spec=spec, alt=alt, key=key, height=spec["height"])
+        st.vega_lite_chart(spec=spec, alt=alt, key=key, height=tall)
         return
     with st.container(key=f"clickable {key}"):  # by keyboard, too: see `page.js`
-        st.vega_lite_chart(spec=spec, alt=alt, key=key, on_select=on_pick, selection_mode="pick", height=spec["height"])
+        st.vega_lite_chart(spec=spec, alt=alt, key=key, on_select=on_pick, selection_mode="pick", height=tall)
 
 
 def _larger(part: Any) -> Any:
@@ -97,6 +117,16 @@ def as_tables(tables: dict[str, pd.DataFrame], key: str) -> None:
     with st.expander("Chart data", key=key):
         for tab, frame in zip(st.tabs(list(tables)), tables.values(), strict=True):
             tab.dataframe(frame, hide_index=True, width="stretch", height=240, row_height=28)
+
+
+def with_digits(frame: pd.DataFrame, formats: Mapping[str, str]) -> Styler:
+    """A table whose numbers are written as everywhere: digits in step, one minus sign. It sorts by the numbers themselves.
+
+    Args:
+        formats: column → format, as `numbers.number` takes it; columns that the table lacks are passed over.
+    """
+    written = {name: partial(number, form=form) for name, form in formats.items() if name in frame}
+    return frame.style.format(written)
 
 
 def single_choice(

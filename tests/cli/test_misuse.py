@@ -8,7 +8,9 @@ import pytest
 
 from ablation_core import AblationError, ablate, load_data
 from ablation_core.__main__ import main
-from ablation_core.cli.text import format_curve, format_sweep, ordinal
+from ablation_core.cli.text.curves import format_curve
+from ablation_core.cli.text.phrases import ordinal
+from ablation_core.cli.text.runs import format_sweep
 from ablation_core.data.positions import Positions
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.code import ablation_command

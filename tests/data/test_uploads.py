@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ablation_core.bundled import fashion_mnist
-from ablation_core.data import uploads
+from ablation_core.data import image_zips, uploads
 from ablation_core.data.load import load_data
 from ablation_core.data.references import read_text
 from ablation_core.data.uploads import delete_upload, keep_upload, list_uploads, reference, references
@@ -118,7 +118,7 @@ HOSTILE = {
     "one image a class": (zipped(two(("Dress/1.png", "Coat/2.png"))), "one image a class"),
     "classes that differ in case": (zipped(two(("Dress/1.png", "dress/2.png")) | two(("Dress/3.png", "dress/4.png"))), "upper and lower"),
     "a hidden class": (zipped(two((".git/1.png", ".git/2.png"))), "cannot be a class"),
-    "too many files": (zipped({f"Dress/{n}.png": b"" for n in range(uploads.MAX_FILES + 1)}), "more than 10,000 files"),
+    "too many files": (zipped({f"Dress/{n}.png": b"" for n in range(image_zips.MAX_FILES + 1)}), "more than 10,000 files"),
 }  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def test_an_unusable_text_gets_a_sentence_and_leaves_nothing(content: bytes, wor
 def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="larger than 50 MB"):
         keep_upload("notes.txt", b"a" * (uploads.MAX_BYTES + 1), tmp_path)
-    monkeypatch.setattr(uploads, "MAX_UNPACKED_BYTES", 500)
+    monkeypatch.setattr(image_zips, "MAX_UNPACKED_BYTES", 500)
     with pytest.raises(DataError, match="unpacks to more"):
         keep_upload("images.zip", zipped(two()), tmp_path)
     monkeypatch.setattr(uploads, "MAX_KEPT_BYTES", 9)
@@ -154,7 +154,7 @@ def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_many_large_images_are_refused_before_all_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "MAX_PIXELS_TOGETHER", 28 * 28 * 2)
+    monkeypatch.setattr(image_zips, "MAX_PIXELS_TOGETHER", 28 * 28 * 2)
     with pytest.raises(DataError, match="too many pixels together"):
         keep_upload("images.zip", zipped(two() | two(("Coat/1.png", "Coat/2.png"))), tmp_path)
 

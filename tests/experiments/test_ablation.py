@@ -12,7 +12,8 @@ from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.errors import MethodError, ModelError, SelectionError, StatisticsError
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods import modes
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel

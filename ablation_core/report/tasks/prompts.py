@@ -6,10 +6,11 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ablation_core.experiments.prediction_scores import PredictionScores
+from ablation_core.experiments.predictions.prediction_scores import PredictionScores
+from ablation_core.experiments.predictions.task_prompts import AskedPrompt
 from ablation_core.experiments.results import AblationResult
-from ablation_core.experiments.task_prompts import AskedPrompt
-from ablation_core.report.charts import GREY, HARM, HELP, ink
+from ablation_core.report.charts.axes import ON_TOP
+from ablation_core.report.charts.looks import GREY, HARM, HELP, ink
 from ablation_core.report.numbers import number
 
 
@@ -74,10 +75,10 @@ def prompt_changes(frame: pd.DataFrame, title: str, dark: bool = False) -> alt.L
     """
     ordered = frame.sort_values("change", kind="stable", ignore_index=True).assign(rank=range(1, len(frame) + 1))
     ordered["prompt"] = ordered["prompt"].str.slice(-70)
-    base = alt.Chart(ordered)
+    base, y = alt.Chart(ordered), alt.Y("change:Q", title=title, axis=alt.Axis(**ON_TOP))
     bars = base.mark_bar().encode(
         x=alt.X("rank:O", title="prompts, the largest fall first", axis=alt.Axis(labels=False, ticks=False)),
-        y=alt.Y("change:Q", title=title),
+        y=y,
         color=alt.condition("datum.change < 0", alt.value(HARM), alt.value(HELP)),
         tooltip=[
             alt.Tooltip("prompt:N"),
@@ -87,5 +88,5 @@ def prompt_changes(frame: pd.DataFrame, title: str, dark: bool = False) -> alt.L
             alt.Tooltip("change:Q", format="+.2f"),
         ],
     )
-    zero = alt.Chart(pd.DataFrame({"change": [0.0]})).mark_rule(color=ink(dark) if dark else GREY).encode(y="change:Q")
+    zero = alt.Chart(pd.DataFrame({"change": [0.0]})).mark_rule(color=ink(dark) if dark else GREY).encode(y=y)
     return alt.LayerChart(layer=[bars, zero]).properties(height=220)

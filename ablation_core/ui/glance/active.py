@@ -9,6 +9,7 @@ from ablation_core.report.heads.frames import neurons_by_oddness
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.heads.computed import computed
+from ablation_core.ui.widgets import draw_once
 
 PLACES = ("highest", "lowest", *(f"decile {one}" for one in range(1, 11)), "a clicked bar")
 _ENDS = {"highest": "top", "lowest": "bottom"}
@@ -49,10 +50,12 @@ def show_active(glance: Glance) -> None:
     chart_column, list_column = st.columns([2, 3], gap="large")
     with chart_column:
         unit = "norm of what it writes" if neuron is None else "activation"
-        st.altair_chart(
-            value_chart(bars, unit), key=key, on_select=pick, selection_mode="pick",
+        draw_once(
+            value_chart(bars, unit),
+            key=key,
+            on_pick=pick,
             alt=f"Histogram of {unit} at {len(values):,} positions.",
-        )  # fmt: skip
+        )
         st.caption(f"{collected.positions:,} positions. Click a bar to see examples from it.")
     with list_column:
         chosen: str | tuple[float, float] = _ENDS.get(where, where)

@@ -14,7 +14,8 @@ import streamlit as st
 
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report import charts, frames
+from ablation_core.report import frames
+from ablation_core.report.charts import method_charts
 from ablation_core.report.heads import charts as head_charts
 from ablation_core.report.heads.frames import known_frame, neurons_by_oddness, value_frame
 from ablation_core.report.heads.html import value_legend
@@ -163,7 +164,7 @@ def _show_methods(glance: Glance, frame: pd.DataFrame) -> None:
         return
     banded = bool(frame["floor_low"].notna().any())
     draw(
-        charts.changes,
+        method_charts.changes,
         frame,
         title=METRIC.change_heading,
         variant=(tuple(frame["kind"]), banded),

@@ -83,7 +83,7 @@ def barely_right(model: LoadedModel, data: Data, shares: np.ndarray) -> dict[int
     Args:
         shares: what `right_shares` has of the first rows.
     """
-    from ablation_core.experiments.per_prediction import class_name
+    from ablation_core.experiments.predictions.per_prediction import class_name
 
     targets = first_rows(data).targets.tolist()
     names = dict[int, str]()

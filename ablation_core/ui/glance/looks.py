@@ -14,7 +14,7 @@ from ablation_core.selection import Selection
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.heads.computed import computed
-from ablation_core.ui.widgets import single_choice
+from ablation_core.ui.widgets import draw_once, single_choice
 
 if TYPE_CHECKING:
     from ablation_core.data.dataset import Batch
@@ -84,7 +84,8 @@ def _pattern(glance: Glance, place: UserInput | int, batch: Batch, without: Sele
 
 
 def _replacements(glance: Glance, place: UserInput | int, without: Selection) -> dict:
-    from ablation_core.experiments.ablation import AblationRun, AblationSpec
+    from ablation_core.experiments.ablation import AblationRun
+    from ablation_core.experiments.spec import AblationSpec
     from ablation_core.experiments.user_input import UserInputRun
     from ablation_core.methods.registry import METHODS
     from ablation_core.ui.shared import SEED
@@ -94,18 +95,18 @@ def _replacements(glance: Glance, place: UserInput | int, without: Selection) ->
     spec = AblationSpec(without, (method,), view.bins, SEED)
     if isinstance(place, int):
         run = AblationRun(view.model, inputs.evaluation_data(glance), spec, view.statistics)
-        return run.replacements(method, [place])
+        return run.replacements.of(method, [place])
     return UserInputRun(view.model, place, spec, view.statistics).replacements[method.name]
 
 
 def _show_tokens(glance: Glance, weights: np.ndarray, batch: Batch, without: str) -> None:
-    from ablation_core.experiments.per_prediction import token_texts
+    from ablation_core.experiments.predictions.per_prediction import token_texts
 
     texts = token_texts(glance.view.model, batch.inputs["input_ids"][0].tolist())
     frame = patterns.pattern_frame(weights, texts)
     chart_column, list_column = st.columns([3, 2], gap="large")
     with chart_column:
-        st.altair_chart(
+        draw_once(
             patterns.pattern_chart(frame, texts),
             alt=f"Attention pattern of head {glance.name} over {len(texts)} tokens: rows look, columns are looked at.",
         )

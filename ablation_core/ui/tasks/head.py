@@ -9,11 +9,13 @@ from ablation_core.data.dataset import Data
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import as_markdown
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.predictions.task_prompts import AskedPrompt, asked_prompts
 from ablation_core.experiments.results import AblationResult
-from ablation_core.experiments.task_prompts import AskedPrompt, asked_prompts
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
-from ablation_core.report import charts, run_frames
+from ablation_core.report import run_frames
+from ablation_core.report.charts import method_charts
 from ablation_core.report.numbers import is_points
 from ablation_core.report.sentences import floor_words
 from ablation_core.report.tasks import position_charts, prompts
@@ -32,16 +34,12 @@ from ablation_core.server.turns import fair_lock
 from ablation_core.ui.page import model_turn
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import SEED, shared_clean_passes, shared_results
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.tasks.harm import show_harm_parts
-from ablation_core.ui.widgets import dark_page, page_link
+from ablation_core.ui.widgets import dark_page, draw_once, page_link, with_digits
 
-_SHOWN = {
-    "P(right)": st.column_config.NumberColumn(format="percent"),
-    "P(wrong)": st.column_config.NumberColumn(format="percent"),
-    "logit difference": st.column_config.NumberColumn("logit diff., nats", format="%+.2f"),
-    "change": st.column_config.NumberColumn("change, nats", format="%+.2f"),
-}
+_DIGITS = {"P(right)": ".1%", "P(wrong)": ".1%", "logit difference": "+.2f", "change": "+.2f"}
+_SHOWN = {"logit difference": "logit diff., nats", "change": "change, nats"}
 _ORDER = (
     "change",
     "right",
@@ -82,8 +80,8 @@ def show_by_method(result: SweepResult, head: str, method: str, metric: str) -> 
     if not len(frame):
         st.caption("Not measured yet.")
         return
-    st.altair_chart(
-        charts.changes(frame, row.change_heading, is_points(row.change_format)),
+    draw_once(
+        method_charts.changes(frame, row.change_heading, is_points(row.change_format)),
         alt=f"{row.change_heading} without head {head}, by method, with 95 % intervals.",
     )
     floor = result.floor(method, metric)
@@ -132,7 +130,7 @@ def show_by_position(view: View, data: Data, head: str, metric: str) -> None:
         return
     frame = position_charts.position_frame(result, view.method, metric)
     sentence = position_charts.position_sentence(result, view.method, metric)
-    st.altair_chart(
+    draw_once(
         position_charts.position_map_chart(frame, f"{row.change_heading}, by {view.method}", row, result, dark_page()),
         alt=sentence.replace("**", ""),
     )
@@ -146,15 +144,15 @@ def show_prompts(frame: pd.DataFrame, head: str, method: str) -> None:
     st.markdown(prompts.help_sentence(frame, head, method))
     chart_column, table_column = st.columns([2, 3], gap="large")
     with chart_column:
-        st.altair_chart(
+        draw_once(
             prompts.prompt_changes(frame, "change of logit difference, nats", dark_page()),
             alt=f"Change of each prompt's logit difference without head {head} by {method}, sorted.",
         )
         st.caption("One bar per prompt. Red: the head helps there, since the right answer loses without it.")
     with table_column:
         st.dataframe(
-            frame.sort_values("change", kind="stable"), column_config=_SHOWN, column_order=_ORDER, hide_index=True,
-            width="stretch", height=280, row_height=28,
+            with_digits(frame.sort_values("change", kind="stable"), _DIGITS), column_config=_SHOWN, column_order=_ORDER,
+            hide_index=True, width="stretch", height=280, row_height=28,
         )  # fmt: skip
 
 

@@ -41,9 +41,10 @@ from ablation_core.ui.shared import (
     shared_model,
     shared_statistics,
 )
-from ablation_core.ui.sidebar import DATA_KINDS, UPLOADED, View
+from ablation_core.ui.sidebar.data import DATA_KINDS, UPLOADED
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.together.keep import keep_popover
-from ablation_core.ui.widgets import dark_page, sentence_markdown
+from ablation_core.ui.widgets import dark_page, draw_once, sentence_markdown
 
 RANDOM_TWIN = "random twin"
 
@@ -178,15 +179,13 @@ def _show(found: ComparisonResult) -> None:
     map_column, scatter_column = st.columns(2, gap="large")
     with map_column:
         st.markdown(f"**Every head: {as_markdown(other)} minus {as_markdown(one)}**")
-        st.altair_chart(
-            comparison_chart(found, "map", metric, dark=dark_page()), alt=f"Map of the differences. {sentence}"
-        )
+        draw_once(comparison_chart(found, "map", metric, dark=dark_page()), alt=f"Map of the differences. {sentence}")
         st.caption(
             "**Bold**: significant (FDR 5 %). Red: the larger change is on the second. Square-root colour scale."
         )
     with scatter_column:
         st.markdown(f"**{as_markdown(other)} against {as_markdown(one)}**")
-        st.altair_chart(
+        draw_once(
             comparison_chart(found, "scatter", metric, dark=dark_page()),
             alt=f"Each head's change on {one} against {other}. {sentence}",
         )

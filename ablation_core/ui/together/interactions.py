@@ -18,9 +18,9 @@ from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.shared import SEED
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.together.keep import keep_popover
-from ablation_core.ui.widgets import dark_page
+from ablation_core.ui.widgets import dark_page, draw_once
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _show(found: InteractionResult) -> None:
     st.markdown(meaning_sentence(found))
     matrix_column, table_column = st.columns([2, 3], gap="large")
     with matrix_column:
-        st.altair_chart(
+        draw_once(
             interaction_matrix(found, dark_page()),
             alt=f"Matrix of the interactions of {', '.join(found.singles)}: {meaning_sentence(found)}",
         )

@@ -26,7 +26,7 @@ from ablation_core.saved.results import MOST_IMPORTED, delete, entries, export_r
 from ablation_core.saved.shelves import Shelf
 from ablation_core.saved.side_by_side import compare_results, figures_of, unit_of
 from ablation_core.ui.page import PAGES
-from ablation_core.ui.widgets import confirmed_delete, file_box, page_link, sentence_markdown
+from ablation_core.ui.widgets import confirmed_delete, draw_once, file_box, page_link, sentence_markdown
 
 
 def choose_shown(shelf: Shelf) -> list[Saved]:
@@ -75,7 +75,7 @@ def show_one(saved: Saved) -> None:
     chart_column, table_column = st.columns([3, 2], gap="large")
     with chart_column:
         try:
-            st.altair_chart(row.chart(saved.result), alt=f"{entry.label}: {entry.name}")
+            draw_once(row.chart(saved.result), alt=f"{entry.label}: {entry.name}")
         except AblationError as error:  # nothing to draw in it
             st.caption(as_markdown(error))
     with table_column:
@@ -106,7 +106,7 @@ def show_side_by_side(shown: Sequence[Saved]) -> None:
         st.info("These results hold no figures yet.")
         return
     alternative = ", ".join(figures)
-    st.altair_chart(figures_chart(frame, units.pop()), alt=f"Figures of {alternative}, with 95 % intervals.")
+    draw_once(figures_chart(frame, units.pop()), alt=f"Figures of {alternative}, with 95 % intervals.")
     if (count := frame["what"].nunique()) > MOST_ROWS:
         st.caption(f"The {MOST_ROWS} largest of {count} figures; the table has all.")
     st.dataframe(figures_table(figures), hide_index=True, width="stretch", placeholder="–")
