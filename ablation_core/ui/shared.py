@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SEED = 0
 AFTER_FIRST_PICTURE = 1.0  # seconds until a model is loaded in the background: the browser draws meanwhile
-LONGEST_DRAWING = 10.0  # seconds until it is loaded where a page says when it is drawn, and does not say it
+LONGEST_DRAWING = 30.0  # seconds until it is loaded where a page waits for `let_loading_begin`
 
 
 def shared_model(ref: str) -> LoadedModel:
@@ -59,15 +59,15 @@ def load_in_background(ref: str, first_import: str = "", patience: float = AFTER
     """Load a model soon, and before it import a module that the next page needs, unless that was begun; returns at once.
 
     Args:
-        patience: seconds until it begins, unless `page_is_drawn` was said before.
+        patience: seconds until it begins, unless `let_loading_begin` was called before.
     """
     if is_loaded(ref) or ref in _loading():
         return
-    drawn, until = _page_drawn(), time.monotonic() + patience
+    may_begin, until = _loading_may_begin(), time.monotonic() + patience
 
     def load() -> None:
         try:
-            while not drawn.wait(0.1) and time.monotonic() < until:
+            while not may_begin.wait(0.1) and time.monotonic() < until:
                 if not threading.main_thread().is_alive():
                     return
             if first_import:
@@ -82,9 +82,18 @@ def load_in_background(ref: str, first_import: str = "", patience: float = AFTER
     threading.Thread(target=load).start()  # no daemon: a process that ends amid loading would be aborted
 
 
-def page_is_drawn() -> None:
-    """A browser has drawn a page of this server: importing torch, which would slow it down, may begin."""
-    _page_drawn().set()
+def let_loading_begin(after: float = 0.0) -> None:
+    """What loads in the background may begin: the browser has drawn the page, or something on it waits for the model.
+
+    Until then importing torch would only slow down the first picture, which needs none of it.
+
+    Args:
+        after: seconds, for the browser to draw what there is.
+    """
+    if not _loading_may_begin().is_set():
+        timer = threading.Timer(after, _loading_may_begin().set)
+        timer.daemon = True
+        timer.start()
 
 
 def shared_data(model: LoadedModel, ref: str, predictions: int, split: Split) -> Data:
@@ -172,8 +181,8 @@ def shared_answers() -> LRU:
 
 
 @st.cache_resource
-def _page_drawn() -> threading.Event:
-    """Whether any page of this server was drawn."""
+def _loading_may_begin() -> threading.Event:
+    """Whether any page of this server was drawn, or waits for a model."""
     return threading.Event()
 
 

@@ -26,7 +26,7 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.ui.glance.shown import Glance, slot
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.controls import watched
-from ablation_core.ui.shared import is_loaded, page_is_drawn
+from ablation_core.ui.shared import is_loaded, let_loading_begin
 from ablation_core.ui.widgets import draw
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def watch(glance: Glance) -> None:
 
     def is_out_of_date() -> bool:
         if _looks_on_time() >= _IDLE:
-            page_is_drawn()
+            let_loading_begin()
         return _state(glance) != seen
 
     @watched(is_out_of_date, None if seen == _SETTLED else EVERY)

@@ -12,7 +12,7 @@ from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.glance.published import published_answer, published_images
 from ablation_core.ui.glance.shown import Glance, slot
-from ablation_core.ui.shared import is_loaded
+from ablation_core.ui.shared import AFTER_FIRST_PICTURE, is_loaded, let_loading_begin
 
 _EXAMPLE = "example prompt"
 _WORDS = {"vision": "An image", "text-classification": "A text"}
@@ -34,6 +34,7 @@ def show_prompt(glance: Glance) -> None:
             found = None if asked is None else published_answer(glance, asked)
             if found is None and not ready:
                 st.caption("The model is being loaded; its answers follow.")
+                let_loading_begin(AFTER_FIRST_PICTURE)
                 return
             try:
                 _show_answer(glance, found or _computed(glance))
