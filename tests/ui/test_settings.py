@@ -12,7 +12,7 @@ from tests.ui.test_pages import box
 BINDERS = {"single_choice", "choose_metric"}  # of `widgets`, which bind under the key that they are given
 # where the key is a variable → the names that it stands for
 VARIABLE = {
-    "sidebar.py": {"text", "images", "labelled"},  # the kinds of data
+    "data.py": {"text", "images", "labelled"},  # the kinds of data
     "user_input.py": {"prompt", "gaps"},
     "prompt.py": {"prompt", "gaps"},
     "learn.py": {"toy-place", "toy-lean", "toy-second", "toy-distance"},
