@@ -13,7 +13,7 @@ BINDERS = {"single_choice", "choose_metric"}  # of `widgets`, which bind under t
 # where the key is a variable → the names that it stands for
 VARIABLE = {
     "data.py": {"text", "images", "labelled"},  # the kinds of data
-    "user_input.py": {"prompt", "gaps"},
+    "own_input.py": {"prompt", "gaps"},
     "prompt.py": {"prompt", "gaps"},
     "learn.py": {"toy-place", "toy-lean", "toy-second", "toy-distance"},
     "cards.py": set(),  # which cards are open is the first page's own
