@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from ablation_core.data import user_input
 from ablation_core.experiments.predictions.per_prediction import class_name
 from ablation_core.report.token_html import as_seen
-from ablation_core.ui.glance.examples import PROMPTS
+from ablation_core.ui.glance.examples import BOXES, PROMPTS
 from ablation_core.ui.shared import shared_data
 from ablation_core.ui.sidebar.view import View
 
@@ -22,7 +22,7 @@ IMAGE_TYPES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif")
 def prompt_box(view: View) -> user_input.UserInput:
     """A prompt or a text of your own, with examples to click."""
     masked, classified = view.model.modality == "masked", view.model.predicts_class
-    key = "gaps" if masked else "own text" if classified else "prompt"
+    key = BOXES[view.model.modality]
 
     def take_example() -> None:
         if chosen := st.session_state["example prompt"]:

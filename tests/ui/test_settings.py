@@ -13,8 +13,8 @@ BINDERS = {"single_choice", "choose_metric"}  # of `widgets`, which bind under t
 # where the key is a variable → the names that it stands for
 VARIABLE = {
     "data.py": {"text", "images", "labelled"},  # the kinds of data
-    "own_input.py": {"prompt", "gaps"},
-    "prompt.py": {"prompt", "gaps"},
+    "own_input.py": {"prompt", "gaps", "own text"},
+    "prompt.py": {"prompt", "gaps", "own text"},
     "learn.py": {"toy-place", "toy-lean", "toy-second", "toy-distance"},
     "cards.py": set(),  # which cards are open is the first page's own
     "widgets.py": set(),  # the binders themselves

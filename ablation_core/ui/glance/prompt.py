@@ -9,7 +9,7 @@ from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.heads.html import before_after
 from ablation_core.ui import page
 from ablation_core.ui.glance import inputs
-from ablation_core.ui.glance.examples import PROMPTS
+from ablation_core.ui.glance.examples import BOXES, PROMPTS
 from ablation_core.ui.glance.shown import Glance, slot
 from ablation_core.ui.shared import is_loaded
 
@@ -41,7 +41,7 @@ def show_prompt(glance: Glance) -> None:
 
 def _choose_text(glance: Glance) -> None:
     modality = glance.view.info.modality
-    key, examples = inputs.KEYS[modality], PROMPTS[modality]
+    key, examples = BOXES[modality], PROMPTS[modality]
 
     def take() -> None:
         if chosen := st.session_state[_EXAMPLE]:
