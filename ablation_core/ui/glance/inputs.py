@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from ablation_core.ui.glance.examples import PROMPTS
+from ablation_core.ui.glance.examples import BOXES, PROMPTS
 from ablation_core.ui.glance.published import published_images
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.heads.computed import computed
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
 
 # As on the Ablate page, which keeps what is typed here:
-KEYS = {"causal": "prompt", "masked": "gaps", "text-classification": "own text"}
 IMAGE = "example image"  # the key of the chosen image's number
 _MOST = 6  # images to choose from
 _LOOKED_AT = 48  # images of the data from which they are taken
@@ -44,7 +43,7 @@ def chosen_input(glance: Glance) -> UserInput:
 
     view, modality = glance.view, glance.view.info.modality
     if modality != "vision":
-        text = st.session_state.get(KEYS[modality])
+        text = st.session_state.get(BOXES[modality])
         read = user_input.text if modality == "text-classification" else user_input.prompt
         return read(view.model, PROMPTS[modality][0] if text is None else text, view.data_ref)
     content = io.BytesIO()

@@ -9,7 +9,7 @@ from ablation_core.report.heads.html import before_after
 from ablation_core.runs.answers import TopAnswers, image_input
 from ablation_core.ui import page
 from ablation_core.ui.glance import inputs
-from ablation_core.ui.glance.examples import PROMPTS
+from ablation_core.ui.glance.examples import BOXES, PROMPTS
 from ablation_core.ui.glance.published import published_answer, published_images
 from ablation_core.ui.glance.shown import Glance, slot
 from ablation_core.ui.shared import AFTER_FIRST_PICTURE, is_loaded, let_loading_begin
@@ -45,7 +45,7 @@ def show_prompt(glance: Glance) -> None:
 def _choose_text(glance: Glance) -> str:
     """The text in the box."""
     modality = glance.view.info.modality
-    key, examples = inputs.KEYS[modality], PROMPTS[modality]
+    key, examples = BOXES[modality], PROMPTS[modality]
 
     def take() -> None:
         if chosen := st.session_state[_EXAMPLE]:
