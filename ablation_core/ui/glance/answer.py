@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from ablation_core.ui.ablation_job import AblationProgress, AblationRequest
 
 EVERY = 0.7  # seconds between two looks at what is loaded or measured
+SELDOM = 2.0  # the same where the figures are known: a look is work for the browser, which is still drawing
 METRIC = METRICS["loss"]
 _SETTLED = (True, True, True, True)
 _LOOKS = "looks at the first page"
-SELDOM = 2.0  # the same where the figures are known: each look costs the browser a tenth of a second while it draws
 _IDLE = 2  # looks on time in a row, until which the browser counts as drawing
 _CHART = 196  # pixels
 
