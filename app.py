@@ -7,15 +7,14 @@ import streamlit as st
 
 from ablation_core.ui import page
 from ablation_core.ui.glance.links import show_title
-from ablation_core.ui.glance.shown import glance_at, slot, use_style
+from ablation_core.ui.glance.shown import STYLE, glance_at, slot
 from ablation_core.ui.shared import LONGEST_DRAWING, load_in_background
 
 if page.asks_for_distributions(st.query_params):  # which opened first until this page did
     st.switch_page("pages/distributions.py", query_params=st.query_params.to_dict())
 
-view = page.open_page("One head", "🔎", runs_model=False)
+view = page.open_page("One head", "🔎", runs_model=False, style=STYLE)
 glance = glance_at(view)
-use_style()
 show_title()
 map_column, answer_column = st.columns([2, 3], gap="medium")
 
