@@ -73,7 +73,11 @@ def test_a_model_that_is_fetched_has_its_statistics_and_a_whole_sweep_already(tm
     statistics = files.load_statistics(entry.path, info)  # checks the digest and the shape
     assert statistics.provenance["tokens"] >= 10_000
     known = known_effects(info, "python-docs")
-    assert known is not None and len(known.sweep.heads) == 30 * 9 and {"zero", "mean", "peak"} <= set(known.sweep.methods)
+    assert (
+        known is not None and len(known.sweep.heads) == 30 * 9 and {"zero", "mean", "peak"} <= set(known.sweep.methods)
+    )
     assert known.sweep.description["statistics"]["digest"] == statistics.digest
-    compared = {run.run["data"]["ref"] for run in ledger.find_runs(tmp_path, "changes", SMOLLM2) if len(run.done) == 270}
+    compared = {
+        run.run["data"]["ref"] for run in ledger.find_runs(tmp_path, "changes", SMOLLM2) if len(run.done) == 270
+    }
     assert compared == {"python-docs", "python-code"}

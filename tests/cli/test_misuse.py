@@ -111,7 +111,19 @@ def test_another_cache_folder_finds_what_comes_with_the_project(
 
 def test_a_task_takes_its_constants_from_the_models_usual_data(capsys: pytest.CaptureFixture[str]) -> None:
     """Prompts of one form show a few of the values that a neuron takes; which statistics were taken is said."""
-    command = "ablate opt-mini --data task:induction --select 4.5 --positions last --predictions 8 --json".split()
+    command = [
+        "ablate",
+        "opt-mini",
+        "--data",
+        "task:induction",
+        "--select",
+        "4.5",
+        "--positions",
+        "last",
+        "--predictions",
+        "8",
+        "--json",
+    ]
     assert main(command) == 0
     said = capsys.readouterr()
     assert "statistics of python-docs, as there are none of task:induction" in said.err
