@@ -173,7 +173,7 @@ def kept_sweeps(
     heads, kept = tuple(map(head_name, every_head(model))), []
     for run in kept_runs(folder, "sweep", model.fingerprint, data_ref):
         if done := tested_alike(run.done):
-            names = methods or sorted({method for rows in kept_rows(done).values() for method in rows})
+            names = methods or sorted({row["method"] for record in done.values() for row in record["results"]})
             kept.append((run.path, result_of(run.run, names, done, heads)))
     return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].rows))))
 
