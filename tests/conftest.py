@@ -147,14 +147,26 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streamlit's test harness runs a page once: it waits there for the whole answer, and nothing is loaded behind it."""
+def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Streamlit's test harness runs a page once: it waits there for the whole answer, and nothing is loaded behind it.
+
+    What a page began ends with its test: an estimate that nobody looks at would go on beside the next ones.
+    """
     if request.path.parent.name not in ("ui", "integration"):
+        yield
         return  # no page runs there, and Streamlit need not be imported
     monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.ablation_job.FLOOR_PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.ablation_job.SETS", 2)  # eight are most of what a page measures
     monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda *_, **__: None)
+    yield
+    from ablation_core.ui.shared import shared_ablations, shared_jobs
+
+    for jobs in (shared_ablations(), shared_jobs()):
+        for key, job in jobs.running().items():
+            job.stop()
+            job.wait(60)
+            jobs.forget(key)
 
 
 _watched: list[Callable[[str, tuple], None]] = []

@@ -329,7 +329,9 @@ def test_a_mistake_in_the_sidebar_is_said_in_the_main_area_and_the_last_good_sta
     drawn = len(charts(at))
     box(at, "select").set_value("9.9").run()
     assert not at.exception and "no layer 9" in at.main.error[0].value and not at.sidebar.error
-    assert f"Shown below: {ONE}." in text_of(at) and len(charts(at)) == drawn, "the page stands, with the last selection"
+    assert f"Shown below: {ONE}." in text_of(at) and len(charts(at)) == drawn, (
+        "the page stands, with the last selection"
+    )
     assert ".st-key-select" in pages_html(at), "the box is marked"
     box(at, "select").set_value("0.4; L1H3").run()
     assert not at.exception and not at.error and any("64 neurons" in pill.label for pill in at.pills)
