@@ -139,6 +139,15 @@ def vit_mini() -> "LoadedModel":
     return ablation_core.load_model("vit-mini")
 
 
+@pytest.fixture(scope="module")
+def few_learned_from() -> Iterator[None]:
+    """Means by position, and learned constants, are over a few predictions of the statistics part: not over 8,000."""
+    with pytest.MonkeyPatch.context() as patch:
+        few = {"causal": 200, "masked": 200, "vision": 40, "text-classification": 40}
+        patch.setattr("ablation_core.methods.optimal.TRAINING_PREDICTIONS", few)
+        yield
+
+
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """The app, as anybody starts it, for the tests in a browser."""
