@@ -7,7 +7,7 @@ view.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -26,7 +26,7 @@ from ablation_core.models.info import Modality, ModelInfo, predicts_class
 from ablation_core.selection import ModelShape, Selection
 from ablation_core.server import access
 from ablation_core.ui import statistics_job
-from ablation_core.ui.boxes import put, text_box, text_in
+from ablation_core.ui.boxes import last_usable, put, text_box, text_in
 from ablation_core.ui.glance.known import known_effects
 from ablation_core.ui.shared import find_shared_statistics, is_loaded, known_model_info, shared_model, shared_statistics
 
@@ -201,7 +201,7 @@ def _choose_model(runs_model: bool, main: DeltaGenerator) -> ModelInfo:
             _offer_fetching(ref)
             return _loaded(ref).info if runs_model else known_model_info(ref) or _loaded(ref).info
 
-    info = _last_usable("model", "model", ref, read, main)
+    info = last_usable("model", "model", ref, read, main)
     verified = "" if info.verified else " · structure found by running it"
     st.caption(f"{_MODALITY_WORDS[info.modality]} · {info.shape}{verified}")
     return info
@@ -248,7 +248,7 @@ def _choose_data(info: ModelInfo, partial_too: bool, main: DeltaGenerator) -> tu
             statistics, whole = _statistics_or_offer(info, ref, partial_too)
         return statistics, ref, whole
 
-    return _last_usable(kind, f"{kind} of {info.ref}", ref, read, main)
+    return last_usable(kind, f"{kind} of {info.ref}", ref, read, main)
 
 
 def _choose_selection(info: ModelInfo, data_ref: str, statistics: Statistics, main: DeltaGenerator) -> Selection:
@@ -263,7 +263,7 @@ def _choose_selection(info: ModelInfo, data_ref: str, statistics: Statistics, ma
         ),
     )
     name = f"selection in {info.ref}"
-    selection = _last_usable(
+    selection = last_usable(
         "select", name, text, lambda typed: Selection.parse(typed, info.shape), main,
         usual=usual,
     )  # fmt: skip
@@ -287,32 +287,6 @@ def _undo(selection: Selection, info: ModelInfo) -> None:
     st.button(
         "Undo", disabled=not before, on_click=undo, help=f"Back to: {before}." if before else "Nothing to undo yet."
     )
-
-
-def _last_usable(
-    box: str, name: str, value: str, read: Callable[[str], T], main: DeltaGenerator, usual: str | None = None
-) -> T:
-    """What is read from a box's value; if that is an error, it is shown, the box marked, and the last value read that
-    could be used.
-
-    Args:
-        box: the widget's key.
-        name: what the last usable value is remembered by.
-        usual: what is read where there is none yet; None stops the page.
-    """
-    key = f"last usable {name}"
-    try:
-        found = read(value)
-    except AblationError as error:
-        main.error(as_markdown(error), icon="⚠️")
-        st.html(f"<style>.st-key-{box} [data-baseweb] {{outline: 2px solid #c8401d; border-radius: 8px}}</style>")
-        last = st.session_state.get(key, usual)
-        if last is None or last == value:
-            st.stop()
-        main.caption(as_markdown(f"Shown below: {last or 'no selection'}."))
-        return read(last)
-    st.session_state[key] = value
-    return found
 
 
 def _loaded(ref: str) -> LoadedModel:
