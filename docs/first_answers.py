@@ -13,7 +13,7 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data import user_input
 from ablation_core.data.dataset import Data
 from ablation_core.data.references import DEFAULT_DATA
-from ablation_core.experiments.ablation import AblationSpec
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.experiments.user_input import UserInputRun
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.models.info import predicts_class

@@ -9,7 +9,7 @@ import streamlit as st
 
 from ablation_core.cluster.driver import Progress
 from ablation_core.engine.metrics import METRICS, metrics_of
-from ablation_core.errors import AblationError, as_markdown
+from ablation_core.errors import SelectionError, as_markdown
 from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_frames
 from ablation_core.report.charts import effect_maps
@@ -22,7 +22,7 @@ from ablation_core.selection import Head, Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page
-from ablation_core.ui.boxes import put, text_box
+from ablation_core.ui.boxes import last_usable, put, text_box
 from ablation_core.ui.heads.effects import show_agreement, show_estimates, show_head
 from ablation_core.ui.heads.scores import choose_colour, score_columns, show_score_map, show_score_scatter, with_scores
 from ablation_core.ui.picking import draw_choice
@@ -57,8 +57,9 @@ def pick_point(mark: Mapping[str, Any]) -> None:
     put("head", str(mark["label"]))
 
 
-st.header("Effect of removing each head", anchor=False)
-if st.toggle("Compare two data sets or models", key="compare", bind="query-params", help=COMPARE):
+title_column, compare_column = st.columns([3, 2], vertical_alignment="bottom")
+title_column.header("Effect of removing each head", anchor=False)
+if compare_column.toggle("Compare two data sets or models", key="compare", bind="query-params", help=COMPARE):
     show_comparison(view)
     st.stop()
 with page.show_errors():
@@ -92,18 +93,16 @@ adaptive_key = f"{own.name} {' '.join(names)}"
 title = METRICS[metric].change_heading
 
 
-def one_head(text: str) -> tuple[tuple[int, int], tuple[int, ...]] | None:
-    """The head that is typed, with the neurons of it; None, with a sentence where it is not empty, if it is not one head."""
-    try:
-        chosen = Selection.parse(text, shape).chosen
-    except AblationError as error:
-        st.error(as_markdown(error), icon="⚠️")
-        return None
-    if len(chosen) > 1:
-        st.error(
-            f"{as_markdown(text)} is {len(chosen)} heads; type one head (3.2) or one of its neurons (3.2:5).", icon="⚠️"
-        )
-    return chosen[0] if len(chosen) == 1 else None
+def one_head(text: str) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """The head that is typed, with the neurons of it.
+
+    Raises:
+        SelectionError: it is not one head.
+    """
+    chosen = Selection.parse(text, shape).chosen
+    if len(chosen) != 1:
+        raise SelectionError(f"{text} is {len(chosen)} heads; type one head (3.2) or one of its neurons (3.2:5).")
+    return chosen[0]
 
 
 def kept_runs() -> dict[Path, SweepResult]:
@@ -228,7 +227,7 @@ def show_run() -> None:
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2; or one of its neurons: 3.2:5.",
         )
-        (layer, number), picked = one_head(text) or Selection.parse(first, shape).chosen[0]
+        (layer, number), picked = last_usable("head", f"head of {model.ref}", text or first, one_head, usual=first)
         head = f"{layer}.{number}"
         term = f"{head}:{picked[0]}" if len(picked) == 1 else head
         show_head(result, head, term, view.method, metric)

@@ -17,6 +17,7 @@ from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_cu
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page
+from ablation_core.ui.boxes import last_usable
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import seconds_of
 from ablation_core.ui.runs.export_row import curve_exports
@@ -83,9 +84,11 @@ with more:
 if not names:
     st.info("Choose at least one method.")
     st.stop()
+usual = " ".join(map(str, SEEDS))
+drawn = last_usable("seeds", "seeds", seeds or usual, read_seeds, usual=usual)
 with page.show_errors():
     chosen = tuple(METHODS[name] for name in names)
-    spec = CurveSpec(chosen, view.bins, read_seeds(seeds or ""), tuple(range(0, 101, step)), whole_heads)
+    spec = CurveSpec(chosen, view.bins, drawn, tuple(range(0, 101, step)), whole_heads)
 described = describe_curve(model, data, view.statistics, view.bins, whole_heads)
 own = run_path(run_controls.FOLDER, "curve", described)
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import streamlit as st
 
+from ablation_core.data.positions import Positions
 from ablation_core.engine.metrics import METRICS, main_metric, metrics_of
-from ablation_core.errors import as_markdown
+from ablation_core.errors import SelectionError, as_markdown
 from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_frames
 from ablation_core.report.charts import effect_maps
@@ -16,11 +17,11 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep import SweepSpec
 from ablation_core.runs.sweep_result import SweepResult, empty_sweep, kept_sweeps
 from ablation_core.runs.units import describe_work
-from ablation_core.selection import Selection
+from ablation_core.selection import Head, Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page
-from ablation_core.ui.boxes import put, text_box
+from ablation_core.ui.boxes import last_usable, put, text_box
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
@@ -30,6 +31,7 @@ from ablation_core.ui.tasks import choice
 from ablation_core.ui.tasks import head as parts
 from ablation_core.ui.widgets import as_tables, choose_metric, dark_page
 
+NOT_MEASURED = "No head has been measured on this task yet: the map shows instant estimates, where there are any."
 COMPARED = ("zero", "mean", "mean-positional", "peak", "resample-dataset", "counterfactual")
 
 view = page.open_page("Tasks", "🎯", controls=("method",))
@@ -45,10 +47,29 @@ def pick_head(mark: Mapping[str, Any]) -> None:
     put("head", f"{int(mark['layer'])}.{int(mark['head'])}")
 
 
+def one_head(text: str) -> Head:
+    """The head that is typed, or the one of a neuron that is.
+
+    Raises:
+        SelectionError: it is not one head.
+    """
+    heads = Selection.parse(text, shape).heads
+    if len(heads) != 1:
+        raise SelectionError(f"{text} is {len(heads)} heads; type one head: 3.2.")
+    return heads[0]
+
+
+def read_positions(text: str) -> Positions:
+    """Positions that the prompts have."""
+    where = Positions.parse(text)
+    where.check(data.longest, data.is_task)
+    return where
+
+
 chosen = choice.choose_task()
 with page.show_errors():
     data = shared_data(model, chosen.ref, chosen.prompts, "evaluation")
-    chosen.positions.check(data.longest, data.is_task)
+positions = last_usable("positions", f"positions in {chosen.ref}", chosen.positions, read_positions, usual="all")
 names = parts.measured_names(usable_methods(data, model.modality), COMPARED, view.method)
 if view.method not in names:
     st.info(f"{view.method} is learned for each selection, or this task has no source for it. Choose another method.")
@@ -57,8 +78,8 @@ offered = [one.name for one in metrics_of(data)]
 colours = "What the colours show. Red: the model gets worse; blue: it gets better."
 metric = choose_metric(st.pills, offered, main_metric(offered).name, "task_metric", colours)
 row = METRICS[metric]
-spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins, positions=chosen.positions)
-described = describe_work(model, data, view.statistics, view.bins, chosen.positions)
+spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins, positions=positions)
+described = describe_work(model, data, view.statistics, view.bins, positions)
 own = run_path(run_controls.FOLDER, "sweep", described)
 store, estimate_key = shared_estimates(), f"estimate for {own.name} {' '.join(names)}"
 
@@ -105,18 +126,15 @@ def show_run() -> None:
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2.",
         )
-        with page.show_errors():
-            heads = Selection.parse(text or first, shape).heads
-        layer, number = heads[0] if heads else tuple(map(int, first.split(".")))
+        layer, number = last_usable("head", f"head of {model.ref}", text or first, one_head, usual=first)
         head = f"{layer}.{number}"
         parts.show_by_method(result, head, view.method, metric)
         parts.show_links(head)
     with page.show_errors():
-        asked, prompts = parts.answered(view, data, head, chosen.positions)
+        asked, prompts = parts.answered(view, data, head, positions)
     with answer:
-        sentence = sweep_sentence(result, view.method, metric) if result.rows else ""
         st.markdown(as_markdown(task_sentence(asked, prompts)))
-        st.markdown(sentence)
+        st.markdown(sweep_sentence(result, view.method, metric) if result.rows else NOT_MEASURED)
     with map_part[0]:
         if frame.empty:
             st.info(

@@ -22,6 +22,7 @@ from ablation_core.storage import CACHE, PUBLISHED, check_writable, reading_plac
 
 if TYPE_CHECKING:  # a list of files needs no numpy
     from ablation_core.activations.statistics import Statistics
+    from ablation_core.data.dataset import Data
     from ablation_core.models.info import ModelInfo
     from ablation_core.models.loaded import LoadedModel
 
@@ -149,6 +150,19 @@ def find_statistics(
         return ordinary and made["positions_left_out"] == model.excluded_positions, made["tokens"]
 
     return max(fitting, key=preference, default=None)
+
+
+def find_for_data(model: LoadedModel | ModelInfo, data: Data, folder: Path = CACHE) -> CacheEntry | None:
+    """The file that an experiment on this data takes its constants from where none is named.
+
+    The data's own; for a task without any, that of the model's usual data: prompts of one form show a few of the values
+    that a neuron takes.
+    """
+    from ablation_core.data.references import DEFAULT_DATA
+
+    own = find_statistics(model, data.ref, folder, data.source)
+    usual = DEFAULT_DATA.get(model.modality) if data.is_task else None
+    return own if own or usual is None else find_statistics(model, usual, folder)
 
 
 def as_statistics(

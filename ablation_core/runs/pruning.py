@@ -73,9 +73,11 @@ def read_seeds(text: str) -> tuple[int, ...]:
         seeds = tuple(int(word) for word in text.replace(",", " ").split())
     except ValueError as error:
         raise DataError(f"Cannot read the seeds {text[:60]!r}: write whole numbers such as 42 123 456.") from error
+    if not seeds:
+        raise DataError("A curve needs at least one seed, such as 42.")
     if len(seeds) > MOST_SEEDS:
         raise DataError(f"Those are {len(seeds)} seeds; at most {MOST_SEEDS} are measured here.")
-    return seeds
+    return tuple(checked_seed(seed) for seed in seeds)
 
 
 def pruned(shape: ModelShape, percent: int, seed: int, whole_heads: bool = False) -> Selection:

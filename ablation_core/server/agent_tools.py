@@ -198,10 +198,13 @@ class Tools:
     def _measured(
         self, model: "LoadedModel", ref: str | None, predictions: int, seed: int
     ) -> "tuple[Data, Statistics | None]":
+        from ablation_core.activations.files import find_for_data, load_statistics
         from ablation_core.data.load import load_data
 
         count, name = self._access.check_predictions(predictions), self._data_ref(model, ref)
-        return load_data(name, model, predictions=count, seed=seed), self._statistics(model, name)
+        data = load_data(name, model, predictions=count, seed=seed)
+        entry = find_for_data(model, data)
+        return data, load_statistics(entry.path, model) if entry else None
 
     @staticmethod
     def _statistics(model: "LoadedModel", ref: str) -> "Statistics | None":

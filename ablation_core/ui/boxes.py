@@ -8,11 +8,18 @@ no widget. The address follows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import streamlit as st
 
+from ablation_core.errors import AblationError, as_markdown
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
+T = TypeVar("T")
 NAMES = ("select", "head", "neuron")  # the settings that have such a box
 _BOXES = "text boxes"
 
@@ -73,6 +80,39 @@ def text_box(name: str, label: str, usual: str = "", **looks: Any) -> str:
     elif st.query_params.get(name) != text:
         st.query_params[name] = text
     return text
+
+
+def last_usable(
+    box: str,
+    name: str,
+    value: str,
+    read: Callable[[str], T],
+    main: DeltaGenerator | None = None,
+    usual: str | None = None,
+) -> T:
+    """What is read from a box's value; if that is an error, it is shown, the box marked, and the last value read that
+    could be used.
+
+    Args:
+        box: the widget's key.
+        name: what the last usable value is remembered by.
+        main: where the error is shown; by default here.
+        usual: what is read where there is none yet; None stops the page.
+    """
+    key = f"last usable {name}"
+    try:
+        found = read(value)
+    except AblationError as error:
+        main = main or st.container()
+        main.error(as_markdown(error), icon="⚠️")
+        st.html(f"<style>.st-key-{box} [data-baseweb] {{outline: 2px solid #c8401d; border-radius: 8px}}</style>")
+        last = st.session_state.get(key, usual)
+        if last is None or last == value:
+            st.stop()
+        main.caption(as_markdown(f"Shown below: {last or 'no selection'}."))
+        return read(last)
+    st.session_state[key] = value
+    return found
 
 
 def _box(name: str) -> _Box:

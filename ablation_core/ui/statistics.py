@@ -1,5 +1,6 @@
 """The statistics half of the page Models and data: what there is, its provenance; export, import, compute, delete."""
 
+from collections.abc import Collection
 from functools import partial
 
 import streamlit as st
@@ -12,10 +13,11 @@ from ablation_core.activations.files import CacheEntry
 from ablation_core.activations.made_from import BINNINGS, FINE_BINS, Binning
 from ablation_core.data import uploads
 from ablation_core.data.references import DEFAULT_DATA, IMAGE_NAMES, STATISTICS_PREDICTIONS, TEXT_NAMES
-from ablation_core.errors import as_markdown
+from ablation_core.errors import AblationError, as_markdown
 from ablation_core.loading.packaged import PACKAGED, fetched_folder
 from ablation_core.server import access, inventory
-from ablation_core.ui.shared import find_shared_statistics, shared_data, shared_model
+from ablation_core.ui.runs.expected import say, seconds_of_statistics
+from ablation_core.ui.shared import find_shared_statistics, is_loaded, shared_data, shared_model
 from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page_link, run_action, show_outcome
 
 _BINNING_WORDS = {"robust": "outliers clipped", "min-max": "full range"}
@@ -125,9 +127,25 @@ def compute_form() -> None:
             "second pass over the data.",
         )  # fmt: skip
         keep_first = st.toggle("Include the first position (BOS, CLS)", help="By default it is excluded.")
-    if st.button("Compute statistics", type="primary", help="Any change on this page stops it."):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        begun = st.button("Compute statistics", type="primary", help="Any change on this page stops it.")
+        if not begun:
+            say(_expected(ref, data_ref, names, binning))
+    if begun:
         run_action(lambda: compute(ref, data_ref, bins, binning, keep_first), "compute")
     show_outcome("compute")
+
+
+def _expected(ref: str, data_ref: str, local: Collection[str], binning: Binning) -> float | None:
+    """How long it takes, where that is known without loading or fetching anything."""
+    if not is_loaded(ref) or data_ref not in local:
+        return None
+    try:
+        model = shared_model(ref)
+        data = shared_data(model, data_ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
+        return seconds_of_statistics(model, data, 1 if binning == "robust" else 2)
+    except AblationError:
+        return None  # said when it is asked for
 
 
 def compute(ref: str, data_ref: str, bins: int, binning: Binning, keep_first: bool) -> str:

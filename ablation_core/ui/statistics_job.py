@@ -20,6 +20,7 @@ from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.server.turns import fair_lock, waiting_words
 from ablation_core.ui.runs.controls import me, watched
+from ablation_core.ui.runs.expected import say, seconds_of_statistics
 from ablation_core.ui.shared import shared_data, shared_jobs
 
 if TYPE_CHECKING:
@@ -79,14 +80,16 @@ def offer(info: ModelInfo, ref: str, model: LoadedModel) -> Statistics | None:
     if others := files.other_statistics(model, ref):
         st.caption(as_markdown(others[0].upper() + others[1:]))
     data = shared_data(model, ref, STATISTICS_PREDICTIONS[model.modality], "statistics")
-    st.button(
-        "Compute statistics",
-        key=f"compute {key}",
-        type="primary",
-        on_click=_begin,
-        args=(key, model, data),
-        help="The first charts appear after the first batch, and become more precise as more is counted.",
-    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Compute statistics",
+            key=f"compute {key}",
+            type="primary",
+            on_click=_begin,
+            args=(key, model, data),
+            help="The first charts appear after the first batch, and become more precise as more is counted.",
+        )
+        say(seconds_of_statistics(model, data))
     if refused := st.session_state.pop(_REFUSED, None):
         raise AblationError(refused)
     return None

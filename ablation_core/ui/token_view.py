@@ -1,5 +1,7 @@
 """Most affected tokens: the text shaded token by token, or the images or labelled texts, the largest increase in loss first."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -144,10 +146,29 @@ def _text(run: AblationRun, effect: PredictionEffects, numbers: np.ndarray, mean
                 text, float(effect.change[index]), _details(run, effect, index, predicted, rows)
             )
         st.caption(f"Window {number + 1}: {signed(float(mean), '+.4f')} nats per prediction")
-        st.html(shaded_text(tokens, full))
+        st.html(shaded_text(by_character(tokens, texts), full))
     if run.model.modality == "masked":
         st.caption("Only masked tokens are predicted and shaded; ⟨…⟩ shows the token that was masked.")
     _worst_tokens(run, effect)
+
+
+def by_character(tokens: Sequence[ShadedToken], texts: Sequence[str]) -> list[ShadedToken]:
+    """One box for a character that several tokens write: its change of loss is the sum of theirs.
+
+    Args:
+        tokens: of causal text one by one as `texts` has them; a masked window may show other words in their place.
+    """
+    found = []
+    for places in per_prediction.characters(texts):
+        parts = [tokens[place] for place in places]
+        changes = [part.change for part in parts if part.change is not None]
+        if len(parts) == 1 or [part.text for part in parts] != [texts[place] for place in places]:
+            found += parts
+            continue
+        details = "\n".join(f"{part.text.strip()}: {part.details}" for part in parts if part.details)
+        text = per_prediction.written_together([part.text for part in parts])
+        found.append(ShadedToken(text, sum(changes) if changes else None, details))
+    return found
 
 
 def _predict(run: AblationRun, sequences: np.ndarray, positions: np.ndarray | None = None) -> Predicted:
@@ -181,11 +202,11 @@ def _worst_tokens(run: AblationRun, effect: PredictionEffects) -> None:
     for row, index in enumerate(worst.tolist()):
         ids = run.data.rows([int(effect.sequence[index])]).inputs["input_ids"][0]
         position = int(effect.position[index])
-        context = "".join(per_prediction.token_texts(run.model, ids[max(0, position - _CONTEXT) : position].tolist()))
+        before = per_prediction.token_texts(run.model, ids[max(0, position - _CONTEXT) : position].tolist())
         rows.append(
             {
                 "token": class_name(run.model, int(effect.target[index])),
-                "preceding text": context.replace("\n", "⏎"),
+                "preceding text": per_prediction.joined(before).replace("\n", "⏎"),
                 "change, nats": effect.change[index],
                 "loss before": effect.before[index],
                 "loss after": effect.after[index],

@@ -23,6 +23,7 @@ from ablation_core.ui import ablation_job, page
 from ablation_core.ui.own_input import TYPED, image_box, prompt_box
 from ablation_core.ui.shared import SEED, shared_answers
 from ablation_core.ui.sidebar.view import View
+from ablation_core.ui.token_view import by_character
 from ablation_core.ui.widgets import draw, with_digits
 
 _SHOWN = 6
@@ -207,4 +208,4 @@ def _own_tokens(view: View, own: user_input.UserInput, kept: _Answers, run: Call
         tokens.append(ShadedToken(text, float(one), f"loss {old:.3f} → {new:.3f} nats ({number(float(one), '+.3f')})"))
     st.markdown(f"**Your prompt**, each token shaded by the effect of {view.method} on its prediction")
     st.html(scale_legend(full))
-    st.html(shaded_text(tokens, full))
+    st.html(shaded_text(by_character(tokens, texts), full))

@@ -109,6 +109,28 @@ def test_another_cache_folder_finds_what_comes_with_the_project(
     assert json.loads(capsys.readouterr().out)["statistics"]["data"] == "python-docs"
 
 
+def test_a_task_takes_its_constants_from_the_models_usual_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """Prompts of one form show a few of the values that a neuron takes; which statistics were taken is said."""
+    command = [
+        "ablate",
+        "opt-mini",
+        "--data",
+        "task:induction",
+        "--select",
+        "4.5",
+        "--positions",
+        "last",
+        "--predictions",
+        "8",
+        "--json",
+    ]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "statistics of python-docs, as there are none of task:induction" in said.err
+    document = json.loads(said.out)
+    assert document["statistics"]["data"] == "python-docs" and document["results"][0]["method"] == "peak"
+
+
 def test_documents_and_skipped_positions_from_the_command_line(
     loaded: None, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

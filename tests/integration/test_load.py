@@ -309,7 +309,7 @@ def run_until(test: AppTest, done: Callable[[], bool]) -> AppTest:
 def test_kept_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.shared_results(), "_Cache__maxsize", 2)
     for head in ("0.0", "1.0", "2.0"):
-        run_until(page(select=head), lambda head=head: head in kept_selections())
+        run_until(page(model="opt-mini", select=head), lambda head=head: head in kept_selections())
     assert kept_selections() == ["1.0", "2.0"]
 
 

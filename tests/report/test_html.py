@@ -38,7 +38,7 @@ def view(opt_mini: LoadedModel) -> View:
 
 
 @pytest.fixture(scope="module")
-def outcome(view: View) -> AblationProgress:
+def outcome(view: View, few_learned_from: None) -> AblationProgress:
     result = ablate(view.model, load_data("python-docs", view.model, 900), "3.2", "all", statistics=view.statistics)
     return AblationProgress(result, FLOOR)
 

@@ -117,6 +117,9 @@ def test_every_measure_of_the_map(folder: Path) -> None:
     assert {link.label for link in links} >= {"Distributions of 2.2", "Ablate 2.2"}
     box(at, "head").set_value("99.1").run()
     assert not at.exception and "no layer 99" in at.error[0].value
+    assert "Head 2.2 by every method" in text_of(at), "the last head that could be shown stays"
+    box(at, "head").set_value("0.0 1.1").run()
+    assert not at.exception and "is 2 heads" in at.error[0].value and "Head 2.2 by every method" in text_of(at)
 
 
 def test_begun_stopped_and_gone_on_with(folder: Path) -> None:
@@ -269,6 +272,10 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
     assert not at.exception and button(
         at, f"Measure 10 points on 500 {'images' if name == 'vit-mini' else 'predictions'}"
     )
+    for nonsense, reason in (("9.9", "write whole numbers"), ("-1", "0 or more")):
+        at.text_input(key="seeds").set_value(nonsense).run()
+        assert not at.exception and reason in at.error[0].value and "Shown below: 7, 8." in text_of(at)
+        assert button(at, f"Measure 10 points on 500 {'images' if name == 'vit-mini' else 'predictions'}")
     at.pills(key="methods").set_value([]).run()
     assert not at.exception and "at least one method" in text_of(at)
 

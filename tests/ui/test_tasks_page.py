@@ -84,6 +84,11 @@ def test_a_position_alone_and_words_that_are_none(folder: Path) -> None:
     assert not at.exception and not at.error
     at.text_input(key="positions").set_value("somewhere").run()
     assert not at.exception and "Cannot read 'somewhere'" in at.error[0].value
+    assert "Shown below: last." in text_of(at), "the last positions that could be used stay"
+    headings = [one.value for one in at.subheader]
+    next(one for one in at.text_input if one.label == "Head").set_value("9.9").run()
+    assert not at.exception and any("no layer 9" in error.value for error in at.error)
+    assert [one.value for one in at.subheader] == headings == ["On which prompts it helps or hurts"], "the page stands"
 
 
 def test_what_has_no_tasks_says_so(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """An ablation, an estimate and interactions as text for the terminal."""
 
+import math
+
 from ablation_core.cli.text.phrases import counted_sequences
 from ablation_core.engine.metrics import metrics_in
 from ablation_core.experiments.estimate_result import EstimateResult
@@ -70,15 +72,12 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
             continue
         for metric in metrics:
             compared = calibration.agreements[method.method][metric.name]
-            top = (
-                ""
-                if compared.top is None
-                else f", {compared.top} of the first {TOP} the same (by chance {compared.top_by_chance:.1f})"
-            )
-            lines.append(
-                f"  {words[metric.name]} against exact values of {compared.heads} heads: rank correlation "
-                f"{compared.spearman:.2f}, slope {compared.slope:.2f}, median ratio {compared.ratio:.2f}{top}"
-            )
+            figures = {"rank correlation": compared.spearman, "slope": compared.slope, "median ratio": compared.ratio}
+            found = [f"{name} {value:.2f}" for name, value in figures.items() if math.isfinite(value)]
+            if compared.top is not None:
+                found.append(f"{compared.top} of the first {TOP} the same (by chance {compared.top_by_chance:.1f})")
+            found = found or ["too few to compare"]
+            lines.append(f"  {words[metric.name]} against exact values of {compared.heads} heads: {', '.join(found)}")
     return "\n".join(lines)
 
 

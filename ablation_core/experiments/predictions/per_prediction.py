@@ -22,6 +22,7 @@ from ablation_core.models.loaded import LoadedModel
 TOP = 5
 _CONTEXT = 4  # tokens before one that decide how it is written
 _BROKEN = "\ufffd"  # what decoding writes for bytes that are no whole character
+_UNFINISHED = re.compile("⟨[0-9A-F]{2}( [0-9A-F]{2})*⟩$")  # the end of a token that is cut off amid a character
 _BYTE = re.compile("<0x([0-9A-F]{2})>")  # a token of one byte, as SentencePiece names it
 
 
@@ -146,6 +147,39 @@ def token_texts(model: LoadedModel, ids: Sequence[int]) -> list[str]:
             left = left.rstrip(_BROKEN)  # this token completes the character
         texts.append(whole[len(left) :] if whole.startswith(left) else _alone(model, one))
     return texts
+
+
+def characters(texts: Sequence[str]) -> list[range]:
+    """The places of a window's tokens, those that write one character together in one range.
+
+        >>> characters(["na", "⟨C3⟩", "ï", "ve"])
+        [range(0, 1), range(1, 3), range(3, 4)]
+
+    Args:
+        texts: as `token_texts` writes them.
+    """
+    found, begun = [], 0
+    for place, text in enumerate(texts):
+        last = place + 1 == len(texts)
+        if _UNFINISHED.search(text) and not last:
+            continue
+        if _UNFINISHED.search(text) or text[:1].isascii():  # cut off amid a character
+            found += [range(one, one + 1) for one in range(begun, place + 1)]
+        else:
+            found.append(range(begun, place + 1))
+        begun = place + 1
+    return found
+
+
+def joined(texts: Sequence[str]) -> str:
+    """The text that tokens write together, without the bytes of characters that a later one of them completes."""
+    return "".join(written_together([texts[place] for place in places]) for places in characters(texts))
+
+
+def written_together(texts: Sequence[str]) -> str:
+    """What the tokens of one of the ranges of `characters` write."""
+    *parts, last = texts
+    return "".join(_UNFINISHED.sub("", part) for part in parts) + last
 
 
 def class_name(model: LoadedModel, number: int) -> str:

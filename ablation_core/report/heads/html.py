@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +23,17 @@ Guesses = Sequence[tuple[str, float]]  # token or class, its probability
 
 
 def line_sample(kind: str, width: int) -> str:
-    """A piece of the line that charts draw for a kind of values, so many pixels wide."""
+    """A piece of the line that charts draw for a kind of values, so many pixels wide. A gradient: pages drop inline SVG."""
     mark = mark_of(kind)
+    ends = list(accumulate(mark.dash))
+    stops = ", ".join(
+        f"{mark.color if place % 2 == 0 else 'transparent'} {end - length}px {end}px"
+        for place, (length, end) in enumerate(zip(mark.dash, ends, strict=True))
+        if length
+    )
     return (
-        f'<svg width="{width}" height="4" style="vertical-align:middle" aria-hidden="true"><line x1="0" y1="2" x2="{width}" '
-        f'y2="2" stroke="{mark.color}" stroke-width="3" stroke-dasharray="{" ".join(map(str, mark.dash))}"/></svg>'
+        f'<span style="display:inline-block;width:{width}px;height:3px;vertical-align:middle;'
+        f'background:repeating-linear-gradient(to right, {stops})"></span>'
     )
 
 

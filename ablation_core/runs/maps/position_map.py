@@ -174,7 +174,7 @@ def position_map_steps(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    positions = spec.positions.single(_longest(data))
+    positions = spec.positions.single(longest(data))
     sequences = _having(data, positions)
     # The last positions first: in a causal model they leave most to be reused, so that they are soonest done.
     units = [
@@ -201,7 +201,7 @@ def kept_position_map(
     done = next((run.done for run in kept_runs(folder, "positions", model.fingerprint) if run.run == description), None)
     if not done:
         return None
-    positions = spec.positions.single(_longest(data))
+    positions = spec.positions.single(longest(data))
     cells = _cells(description, spec, positions, tested_alike(done))
     return PositionMapResult(cells, spec.rows, positions, _having(data, positions))
 
@@ -262,7 +262,7 @@ def position_map(
         )
 
 
-def _longest(data: Data) -> int:
+def longest(data: Data) -> int:
     """Tokens of the longest sequence, of tasks the longest prompt."""
     if not data.is_task and data.seq_len is None:
         raise DataError("A map by position is of texts and tasks; images have no positions to name.")

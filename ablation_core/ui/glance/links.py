@@ -18,12 +18,13 @@ def show_title() -> None:
 def show_deeper(glance: Glance) -> None:
     """Links that keep the head, the method and every setting."""
     name = glance.name
+    each = {"vision": "image", "text-classification": "text"}.get(glance.view.info.modality, "token")
     here = st.query_params.to_dict() | {"select": name}
     with st.container(horizontal=True, key="deeper"):
         for path, label, more in (
-            ("pages/ablate.py", f"Ablate {name}: every metric, every token", {}),
+            ("pages/ablate.py", f"Ablate {name}: every metric, every {each}", {}),
             ("pages/distributions.py", "All its neurons", {"neuron": name}),
             ("pages/head_map.py", "All heads, all methods", {"head": name}),
-            ("pages/pruning_curves.py", "Removing more and more", {}),
+            ("pages/pruning_curves.py", "Removing more and more neurons", {}),
         ):
             page_link(path, f"{label} →", here | more, icon=None)

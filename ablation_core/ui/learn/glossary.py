@@ -16,7 +16,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "residual stream": "The running sum that passes through all layers; each layer reads it and adds to it. "
         "Its length shows how much an ablation inflates or shrinks it.",
         "token, position": "A piece of a word in a text, or a patch of an image; and its place in the sequence. A token that "
-        "is only part of a character is shown as its bytes, ⟨C3⟩, and the character's last token as the character.",
+        "is only part of a character is shown as its bytes, ⟨C3⟩; in shaded text the tokens of one character share a box.",
         "window": "A stretch of text of a fixed number of tokens, which the model reads at once.",
         "modality": "What the model reads and predicts: the next token (causal), a masked token (masked), or an image's class.",
     },

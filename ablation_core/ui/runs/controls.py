@@ -21,7 +21,7 @@ from ablation_core.server import access
 from ablation_core.server.jobs import Job
 from ablation_core.server.turns import FairLock
 from ablation_core.storage import CACHE
-from ablation_core.ui.runs.expected import about
+from ablation_core.ui.runs.expected import say
 from ablation_core.ui.shared import shared_jobs
 from ablation_core.ui.widgets import choose_metric
 
@@ -238,8 +238,7 @@ def controls(
     elif begin is not None:
         with st.container(horizontal=True, vertical_alignment="center"):
             begin_button(own, name, steps, begin, lock, saves, aside)
-            if (expected := seconds()) is not None:
-                st.caption(f"Takes {about(expected)}.")
+            say(seconds())
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(as_markdown(refused), icon="⚠️")
     job = shared_jobs().get(str(own))

@@ -7,6 +7,7 @@ behind that one are what it costs.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -22,38 +23,60 @@ if TYPE_CHECKING:  # the first picture waits for no large library
 
 @st.cache_resource
 def _timed() -> LRU:
-    """Seconds of a pass over one batch, by model and data."""
+    """Seconds that a batch takes, by what is done with it, model and data."""
     return LRU(64)
 
 
 def seconds_of(model: LoadedModel, data: Data, passes: float) -> float | None:
     """Seconds of so many whole passes over the data; None while another computation runs the model, which would be timed
     with it."""
-    known, key = _timed(), f"{model.fingerprint} {data.fingerprint} {data.batch_size}"
+    from ablation_core.engine.forward import record
+
+    one = _seconds_per_batch("pass", model, data, lambda: record(model, data.rows(data.numbers(0))))
+    return None if one is None else one * passes * len(data)
+
+
+def seconds_of_statistics(model: LoadedModel, data: Data, passes: int = 1) -> float | None:
+    """Seconds that the statistics over this data take, likewise; with the bins' whole range they take two passes."""
+    from ablation_core.activations.collect import StatisticsRun
+
+    one = _seconds_per_batch("statistics", model, data, lambda: StatisticsRun(model, data).step())
+    return None if one is None else one * passes * len(data)
+
+
+def _seconds_per_batch(what: str, model: LoadedModel, data: Data, run: Callable[[], object]) -> float | None:
+    known, key = _timed(), f"{what} {model.fingerprint} {data.fingerprint} {data.batch_size}"
     one = known.get(key)
     if one is None:
         lock = fair_lock(model)
         if not lock.acquire(blocking=False):
             return None
         try:
-            from ablation_core.engine.forward import record
-
-            batch = data.rows(data.numbers(0))
             for _ in range(2):  # the first prepares what others reuse
                 began = time.perf_counter()
-                record(model, batch)
+                run()
                 one = time.perf_counter() - began
         finally:
             lock.release()
         known.keep(key, one)
-    return one * passes * len(data)
+    return one
+
+
+def say(seconds: float | None) -> None:
+    """The forecast beside the button that starts it; nothing where there is none."""
+    if seconds is not None:
+        st.caption(f"Takes {about(seconds)}.")
 
 
 def passes_of_heads(shape: ModelShape, heads: float) -> float:
     """Whole passes that this many heads cost, each ablated by itself by one method, on average over the model's heads."""
-    whole = shape.layers + 1  # with the scoring
-    shares = [count * (whole - layer) / whole for layer, count in enumerate(shape.heads)]
+    shares = [count * passes_of_head(shape, layer) for layer, count in enumerate(shape.heads)]
     return heads * sum(shares) / max(sum(shape.heads), 1)
+
+
+def passes_of_head(shape: ModelShape, layer: int) -> float:
+    """The share of a whole pass that ablating a head of this layer costs: the blocks from there on, and the scoring."""
+    return (shape.layers + 1 - layer) / (shape.layers + 1)
 
 
 def about(seconds: float) -> str:

@@ -14,8 +14,8 @@ from ablation_core.errors import DataError
 from ablation_core.models.info import Modality, ModelInfo
 from ablation_core.server import access
 from ablation_core.ui import statistics_job
+from ablation_core.ui.boxes import last_usable
 from ablation_core.ui.shared import find_shared_statistics, shared_statistics
-from ablation_core.ui.sidebar.usable import last_usable
 from ablation_core.ui.sidebar.view import loaded
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from ablation_core import bundled
 from ablation_core.loading.packaged import PACKAGED, fetch_model, fetched_folder
 from ablation_core.models.info import ModelInfo
 from ablation_core.server import access
-from ablation_core.ui.boxes import put, text_in
+from ablation_core.ui.boxes import last_usable, put, text_in
 from ablation_core.ui.shared import known_model_info
 from ablation_core.ui.sidebar.selection import fitting
-from ablation_core.ui.sidebar.usable import last_usable
 from ablation_core.ui.sidebar.view import loaded
 
 if TYPE_CHECKING:

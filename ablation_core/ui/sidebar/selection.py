@@ -12,9 +12,8 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.models.info import ModelInfo
 from ablation_core.selection import ModelShape, Selection
-from ablation_core.ui.boxes import put, text_box, text_in
+from ablation_core.ui.boxes import last_usable, put, text_box, text_in
 from ablation_core.ui.glance.known import known_effects
-from ablation_core.ui.sidebar.usable import last_usable
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator

@@ -6,9 +6,8 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from ablation_core.data import uploads
-from ablation_core.data.positions import Positions
 from ablation_core.data.tasks.registry import TASKS
-from ablation_core.errors import AblationError, as_markdown
+from ablation_core.errors import as_markdown
 from ablation_core.server import access
 from ablation_core.ui.widgets import file_box
 
@@ -26,15 +25,15 @@ _HELP_PAIRS = (
 
 @dataclass(frozen=True)
 class TaskChoice:
-    """What is asked, on how many prompts, ablated where."""
+    """What is asked, on how many prompts, ablated where (as it is typed)."""
 
     ref: str
     prompts: int
-    positions: Positions
+    positions: str
 
 
 def choose_task() -> TaskChoice:
-    """Draw the boxes and read them; a position that cannot be read is said, and all positions are taken."""
+    """Draw the boxes."""
     built_in = [f"task:{name}" for name in TASKS]
     own = (
         {}
@@ -64,12 +63,7 @@ def choose_task() -> TaskChoice:
         st.caption(as_markdown(f"{TASKS[name].label}: {TASKS[name].description}"))
     elif ref in own:
         st.caption(f"Your prompts: {as_markdown(own[ref].name)}")
-    try:
-        where = Positions.parse(text or "all")
-    except AblationError as error:
-        st.error(as_markdown(f"{error} Shown below: all positions."), icon="⚠️")
-        where = Positions()
-    return TaskChoice(ref or USUAL, prompts, where)
+    return TaskChoice(ref or USUAL, prompts, text or "all")
 
 
 def upload_pairs() -> None:

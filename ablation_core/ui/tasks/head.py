@@ -24,6 +24,7 @@ from ablation_core.runs.maps.position_map import (
     PositionMapResult,
     PositionMapSpec,
     kept_position_map,
+    longest,
     position_map_steps,
 )
 from ablation_core.runs.sweep_result import SweepResult
@@ -33,6 +34,7 @@ from ablation_core.server import access
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui.page import model_turn
 from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import passes_of_head, say, seconds_of
 from ablation_core.ui.shared import SEED, shared_clean_passes, shared_results
 from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.tasks.harm import show_harm_parts
@@ -124,7 +126,11 @@ def show_by_position(view: View, data: Data, head: str, metric: str) -> None:
     elif access.ACCESS.keeps_runs and (wanted is None or measured < wanted):
         left = f"Continue: {(wanted or 0) - measured} positions left"
         begin, name = left if measured else f"Measure head {head} by position", f"Head {head} by position in {data.ref}"
-        run_controls.begin_button(path, name, steps, begin, fair_lock(view.model), aside=True)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            run_controls.begin_button(path, name, steps, begin, fair_lock(view.model), aside=True)
+            cells = len(spec.positions.single(longest(data))) - measured
+            layer = int(head.split(".")[0])
+            say(seconds_of(view.model, data, cells * passes_of_head(view.info.shape, layer)))
     if result is None or not measured:
         st.caption("Each position by itself: a map of where the head's output matters for the answer.")
         return

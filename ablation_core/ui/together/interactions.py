@@ -17,6 +17,7 @@ from ablation_core.report.present.words import interaction_sentences
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.expected import seconds_of
 from ablation_core.ui.shared import SEED
 from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.together.keep import keep_popover
@@ -58,8 +59,9 @@ def show_interactions(view: View, data: Data) -> None:
         name = f"Interactions of {view.selection} in {view.info.ref}"
         begin = None if found else f"Measure {pairs} interaction{'s' * (pairs != 1)} by {view.method}"
         run_controls.controls(
-            own, name, lambda: _steps(view, data, own.name), begin, fair_lock(view.model), saves=False
-        )
+            own, name, lambda: _steps(view, data, own.name), begin, fair_lock(view.model), saves=False,
+            seconds=lambda: seconds_of(view.model, data, heads + pairs + (heads > 2)),
+        )  # fmt: skip
         if found is None:
             st.caption(
                 "The interaction of two heads is the change of ablating both minus both single changes: above 0 they are "

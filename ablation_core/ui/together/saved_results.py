@@ -36,7 +36,8 @@ def choose_shown(shelf: Shelf) -> list[Saved]:
         st.warning(as_markdown(problem), icon="⚠️")
     if not found:
         st.info(
-            "Nothing is kept yet. Every page with an Export row has “Keep this result”; or import a colleague's file below."
+            "Nothing is kept yet. “Keep this result” is at the foot of the pages One head, Ablate, Head map, Pruning curves and Tasks; "
+            "or import a colleague's file below."
         )
         return []
     rows = [

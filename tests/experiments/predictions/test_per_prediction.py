@@ -10,8 +10,10 @@ from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.predictions.per_prediction import (
     PredictionEffects,
+    characters,
     class_name,
     effect_per_prediction,
+    joined,
     predict,
     token_texts,
     window_texts,
@@ -105,6 +107,9 @@ def test_a_character_of_several_tokens_shows_once_and_their_bytes_before_it(opt_
     assert token_texts(opt_mini, ids) == ["na", "⟨C3⟩", "ï", "ve", " ⟨E2 80⟩", "“", "ab"]
     assert token_texts(opt_mini, ids[5:]) == ["⟨9C⟩", "ab"], "cut off amid the character"
     assert class_name(opt_mini, ids[1]) == "“⟨C3⟩”"
+    assert [list(one) for one in characters(token_texts(opt_mini, ids))] == [[0], [1, 2], [3], [4, 5], [6]]
+    assert joined(token_texts(opt_mini, ids)) == "naïve “ab" and joined(["⟨9C⟩", "ab"]) == "⟨9C⟩ab"
+    assert joined(["é", "⟨E2⟩", "⟨80⟩"]) == "é⟨E2⟩⟨80⟩", "no token completes it"
 
 
 def test_a_class_has_a_name(vit_mini: LoadedModel, opt_mini: LoadedModel) -> None:
