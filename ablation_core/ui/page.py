@@ -90,7 +90,8 @@ def open_frame(title: str, icon: str, layout: Literal["wide", "centered"] = "wid
 def _open(title: str, icon: str, layout: Literal["wide", "centered"] = "wide", style: str = "") -> None:
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout=layout)
     with st.container(key="style", height=1, border=False):  # whatever holds its place meanwhile, nothing moves
-        st.html(_STYLE + style)  # in Markdown the browser would have to fetch a parser of HTML first
+        # `st.html` is drawn late, after what the style places.
+        st.markdown(_STYLE + style, unsafe_allow_html=True)
         st.html(_SCRIPT, unsafe_allow_javascript=True)
     prepare_process()
     keep_settings(title)
