@@ -19,11 +19,11 @@ from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.models.info import predicts_class
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.token_html import as_seen
-from ablation_core.runs import answers
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.sweep_result import every_head, head_name
 from ablation_core.runs.units import describe_work
 from ablation_core.selection import Head, Selection
+from ablation_core.server import answers
 from ablation_core.storage import PUBLISHED
 from ablation_core.ui.glance.examples import PROMPTS
 from ablation_core.ui.glance.inputs import barely_right, first_rows, right_shares

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from ablation_core.ui.glance.examples import BOXES, PROMPTS
-from ablation_core.ui.glance.published import published_images
+from ablation_core.ui.glance.known import published_images
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.heads.computed import computed
 from ablation_core.ui.shared import shared_data
@@ -60,7 +60,7 @@ def chosen_image(glance: Glance) -> int:
 
 def example_images(glance: Glance) -> dict[int, str]:
     """Images to choose from: number → class."""
-    if published := published_images(glance):
+    if published := published_images(glance.view):
         return {image.number: image.name for image in published}
     model, data = glance.view.model, evaluation_data(glance)
     shares = computed(

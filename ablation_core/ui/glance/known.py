@@ -1,17 +1,25 @@
-"""What is known of every head before anything is measured: the saved sweep of a model and its data."""
+"""What is known of every head before anything is measured or loaded: the saved sweep of a model and its data, and the
+answers to the example input, which come with the project.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from ablation_core.methods.registry import METHODS
 from ablation_core.models.info import ModelInfo
 from ablation_core.runs.sweep_result import SweepResult, kept_sweeps
 from ablation_core.selection import Head
+from ablation_core.server.answers import ExampleImage, KnownAnswers, TopAnswers, find_answers
 from ablation_core.storage import reading_places
 from ablation_core.ui.runs import controls as run_controls
+
+if TYPE_CHECKING:
+    from ablation_core.ui.sidebar.view import View
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,3 +65,41 @@ def _known(
         if run_controls.may_be_shown(sweep.description) and len(sweep.heads) == len(sweep.wanted):
             return KnownEffects(path, sweep)
     return None
+
+
+def published_answer(view: View, head: str, asked: str) -> TopAnswers | None:
+    """The input with and without a head, if that comes with the project, by the method that is chosen.
+
+    Args:
+        asked: the input's name, see `KnownAnswers`.
+    """
+    found = _published_for(view).answer(head, asked)
+    if found is None or not (view.method in found.after or METHODS[view.method].learned):
+        return None
+    return found
+
+
+def published_images(view: View) -> tuple[ExampleImage, ...]:
+    """The example images of this data, if they come with the project."""
+    return _published_for(view).images
+
+
+def _published_for(view: View) -> KnownAnswers:
+    if not view.whole:
+        return KnownAnswers({})
+    return _published(
+        view.info,
+        view.info.fingerprint,
+        view.data_ref,
+        view.statistics.digest,
+        view.bins,
+        view.predictions,
+        run_controls.FOLDER,
+    )
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _published(
+    _info: ModelInfo, fingerprint: str, data_ref: str, digest: str, bins: int, predictions: int, folder: Path
+) -> KnownAnswers:
+    return find_answers(_info, data_ref, digest, bins, predictions, folder)

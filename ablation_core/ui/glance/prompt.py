@@ -6,11 +6,11 @@ import streamlit as st
 
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.heads.html import before_after
-from ablation_core.runs.answers import TopAnswers, image_input
+from ablation_core.server.answers import TopAnswers, image_input
 from ablation_core.ui import page
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.examples import BOXES, PROMPTS
-from ablation_core.ui.glance.published import published_answer, published_images
+from ablation_core.ui.glance.known import published_answer, published_images
 from ablation_core.ui.glance.shown import Glance, slot
 from ablation_core.ui.shared import AFTER_FIRST_PICTURE, is_loaded, let_loading_begin
 
@@ -28,10 +28,10 @@ def show_prompt(glance: Glance) -> None:
             st.markdown(f"**{_WORDS.get(modality, 'A prompt')}, before and after**")
             if modality != "vision":
                 asked = _choose_text(glance)
-            elif ready or published_images(glance):
+            elif ready or published_images(glance.view):
                 asked = image_input(_choose_image(glance))
         with answer_column:
-            found = None if asked is None else published_answer(glance, asked)
+            found = None if asked is None else published_answer(glance.view, glance.name, asked)
             if found is None and not ready:
                 st.caption("The model is being loaded; its answers follow.")
                 let_loading_begin(AFTER_FIRST_PICTURE)
@@ -88,7 +88,7 @@ def _choose_image(glance: Glance) -> int:
             label_visibility="collapsed",
         )
     number = inputs.chosen_image(glance)
-    seen = next((image.png for image in published_images(glance) if image.number == number), None)
+    seen = next((image.png for image in published_images(glance.view) if image.number == number), None)
     picture_column.image(seen or inputs.picture(glance, number), caption=names[number], width="stretch")
     return number
 

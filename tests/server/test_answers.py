@@ -15,8 +15,8 @@ from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.experiments.predictions.per_prediction import class_name
 from ablation_core.models.info import predicts_class
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.answers import KIND, KnownAnswers, find_answers, image_input
 from ablation_core.runs.ledger import run_path
+from ablation_core.server.answers import KIND, KnownAnswers, find_answers, image_input
 from ablation_core.storage import PUBLISHED
 from ablation_core.ui.glance.examples import PROMPTS
 from docs.first_answers import BINS, measured
