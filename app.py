@@ -1,16 +1,14 @@
-"""One head at a glance, the page that opens first: what changes without it, its values, and a prompt before and after."""
+"""One head at a glance, the page that opens first: what changes without it, its values, and a prompt before and after.
+
+What stands beside the charts goes to the browser first: it draws that, while Altair and pandas are imported here.
+"""
 
 import streamlit as st
 
 from ablation_core.ui import page
-from ablation_core.ui.glance.answer import show_answer, watch
-from ablation_core.ui.glance.cards import show_cards
-from ablation_core.ui.glance.keeping import show_keep
-from ablation_core.ui.glance.links import show_deeper, show_title
-from ablation_core.ui.glance.map import show_map
-from ablation_core.ui.glance.prompt import show_prompt
+from ablation_core.ui.glance.links import show_title
 from ablation_core.ui.glance.shown import glance_at, slot, use_style
-from ablation_core.ui.shared import load_in_background
+from ablation_core.ui.shared import LONGEST_DRAWING, load_in_background
 
 if page.asks_for_distributions(st.query_params):  # which opened first until this page did
     st.switch_page("pages/distributions.py", query_params=st.query_params.to_dict())
@@ -20,6 +18,14 @@ glance = glance_at(view)
 use_style()
 show_title()
 map_column, answer_column = st.columns([2, 3], gap="medium")
+
+from ablation_core.ui.glance.answer import show_answer, watch  # noqa: E402
+from ablation_core.ui.glance.cards import show_cards  # noqa: E402
+from ablation_core.ui.glance.keeping import show_keep  # noqa: E402
+from ablation_core.ui.glance.links import show_deeper  # noqa: E402
+from ablation_core.ui.glance.map import show_map  # noqa: E402
+from ablation_core.ui.glance.prompt import show_prompt  # noqa: E402
+
 with map_column, slot("map"):
     show_map(glance, str(view.selection))
 with answer_column:
@@ -31,4 +37,4 @@ if glance.picked:
     show_keep(glance)
 watch(glance)
 with page.show_errors():  # the model may vanish at any moment
-    load_in_background(view.info.ref, first_import="ablation_core.ui.ablation_job")
+    load_in_background(view.info.ref, first_import="ablation_core.ui.ablation_job", patience=LONGEST_DRAWING)

@@ -11,7 +11,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 APP = ("app.py", "pages/*.py", ".streamlit/config.toml")
-PUBLISHED = ("opt-mini/*.safetensors", "roberta-mini/*.safetensors", "vit-mini/*.safetensors", "runs/*.jsonl")
+PUBLISHED = ("*-mini/*.safetensors", "smollm2-135m/*.safetensors", "runs/*.jsonl")
 
 
 class BuildWithApp(build_py):

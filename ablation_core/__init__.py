@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from ablation_core.data.dataset import Batch, Data
     from ablation_core.data.load import load_data
     from ablation_core.errors import AblationError
-    from ablation_core.experiments.ablation import AblationSpec, ablate
-    from ablation_core.experiments.estimate import EstimateResult, estimate
+    from ablation_core.experiments.ablation import ablate
+    from ablation_core.experiments.estimate import estimate
+    from ablation_core.experiments.estimate_result import EstimateResult
     from ablation_core.experiments.interactions import interact
     from ablation_core.experiments.noise_floor import NoiseFloor, noise_floor
     from ablation_core.experiments.results import AblationResult
+    from ablation_core.experiments.spec import AblationSpec
     from ablation_core.heads.attention import attention_pattern
     from ablation_core.heads.describe import HeadDescription, describe_head
     from ablation_core.heads.direct import DirectEffects, direct_effects
@@ -57,14 +59,14 @@ _HOMES = {  # name → the module that has it
     "METHODS": "methods.registry",
     "AblationError": "errors",
     "AblationResult": "experiments.results",
-    "AblationSpec": "experiments.ablation",
+    "AblationSpec": "experiments.spec",
     "AdaptiveResult": "runs.adaptive",
     "Batch": "data.dataset",
     "ComparisonResult": "runs.comparison_result",
     "CurveResult": "runs.pruning_result",
     "Data": "data.dataset",
     "DirectEffects": "heads.direct",
-    "EstimateResult": "experiments.estimate",
+    "EstimateResult": "experiments.estimate_result",
     "HeadDescription": "heads.describe",
     "HeadScores": "heads.scores",
     "Interval": "stats.intervals",

@@ -45,6 +45,12 @@ def a_type(value: object) -> str:
     return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
 
 
+def shown_name(name: str) -> str:
+    """A name from outside, fit to stand in a sentence: no control letters, nothing that Markdown would act on."""
+    plain = re.sub(r"[^\w .,/+&'()-]", "?", name)
+    return plain if len(plain) <= 80 else f"{plain[:40]}…{plain[-39:]}"
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

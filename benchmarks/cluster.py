@@ -27,7 +27,8 @@ import torch
 
 import ablation_core
 from ablation_core import load_data, load_model
-from ablation_core.activations.files import find_statistics, load_statistics, statistics_bytes
+from ablation_core.activations.file_format import statistics_bytes
+from ablation_core.activations.files import find_statistics, load_statistics
 from ablation_core.cluster.backend import RayBackend
 from ablation_core.methods.registry import METHODS
 from ablation_core.runs.backends import LOCAL, Backend

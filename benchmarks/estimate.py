@@ -20,7 +20,8 @@ from ablation_core.data.dataset import Data
 from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.engine.forward import record
 from ablation_core.engine.scoring import score_outputs
-from ablation_core.experiments.estimate import EstimateRun, MethodEstimate
+from ablation_core.experiments.estimate import EstimateRun
+from ablation_core.experiments.estimate_result import MethodEstimate
 from ablation_core.experiments.estimate_validation import agreement
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.methods.registry import choose_methods

@@ -19,9 +19,10 @@ from ablation_core.data.dataset import Data
 from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.gradients import linearise
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.head_displacements import HeadDisplacements
 from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.sweep import every_head

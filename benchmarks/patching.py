@@ -32,7 +32,8 @@ from ablation_core import load_data, load_model
 from ablation_core.data.dataset import Data
 from ablation_core.data.positions import Positions
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.ablation import AblationRun, AblationSpec, step_together
+from ablation_core.experiments.ablation import AblationRun, step_together
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.loading.folders import find_folder
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel

@@ -13,8 +13,8 @@ from ablation_core import load_data, load_model, load_statistics
 from ablation_core.activations.files import find_statistics
 from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.engine.metrics import METRICS
-from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import choose_methods
 from ablation_core.runs.adaptive_batches import HeadMeasurements
 from ablation_core.runs.ledger import open_ledger

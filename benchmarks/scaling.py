@@ -34,7 +34,8 @@ MEMORY = """
 import resource, sys
 from ablation_core import load_data, load_model
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.selection import Selection
 import torch

@@ -73,7 +73,7 @@ def steps() -> dict[str, float]:
         transformers.AutoTokenizer  # noqa: B018
     with step("our modules"):
         from ablation_core import ablate, as_statistics, load_data, load_model
-        from ablation_core.cli.text import format_result
+        from ablation_core.cli.text.experiments import format_result
     with step("weights, tokenizer, fingerprint, the door"):
         model = load_model("opt-mini")
     with step("data and statistics"):

@@ -17,7 +17,7 @@ from ablation_core.bundled import NAMES
 from ablation_core.loading.packaged import fetched_folder
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report.run_charts import pruning_curves
+from ablation_core.report.charts.run_charts import pruning_curves
 from ablation_core.report.run_frames import curve_frame, point_frame
 from ablation_core.runs.paper import WITHOUT
 from ablation_core.runs.pruning import kept_curves

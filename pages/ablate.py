@@ -10,7 +10,8 @@ from ablation_core.engine.metrics import METRICS, Metric, metrics_in
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
-from ablation_core.report import charts, frames
+from ablation_core.report import frames
+from ablation_core.report.charts import head_maps, method_charts
 from ablation_core.report.numbers import interval_text, is_points, number
 from ablation_core.report.sentences import comparison, floor_words, loss_split, verdict
 from ablation_core.report.tasks.harm import mean_changes
@@ -152,10 +153,10 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
     frame = frames.change_frame(result, row.name, view.method, floor)
     banded = bool(frame["floor_low"].notna().any())
     draw(
-        charts.changes,
+        method_charts.changes,
         frame,
         title=row.change_title,
-        variant=(tuple(frame["kind"]), banded, charts.change_span(frame, is_points(row.change_format))),
+        variant=(tuple(frame["kind"]), banded, method_charts.change_span(frame, is_points(row.change_format))),
         points=is_points(row.change_format),
         key="changes",
         alt="The change by each method with its 95 % interval.",
@@ -175,7 +176,7 @@ def show_methods(progress: ablation_job.AblationProgress) -> None:
     if len(parts):
         st.markdown("**What the optimal constants explain**")
         draw(
-            charts.loss_parts,
+            method_charts.loss_parts,
             parts,
             parts=frames.SPLIT,
             variant=tuple(parts["kind"]),
@@ -214,7 +215,7 @@ def show_map() -> None:
     """Every head, the selected ones outlined; drawn before anything is measured, so that a click is seen at once."""
     st.markdown("**Click heads to add or remove them**")
     draw_selection(
-        charts.head_map,
+        head_maps.head_map,
         heads,
         title="|peak − mean| in std",
         dark=dark_page(),
@@ -230,9 +231,9 @@ def show_replaced() -> None:
     """What each method puts in the neurons' place."""
     st.markdown("**Replacement values**")
     draw(
-        charts.replaced_values,
+        method_charts.replaced_values,
         values,
-        variant=(tuple(values["kind"].unique()), charts.replaced_span(values)),
+        variant=(tuple(values["kind"].unique()), method_charts.replaced_span(values)),
         key="replacement values",
         alt="Each method's values in standard deviations from the neurons' means.",
     )

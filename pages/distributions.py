@@ -3,14 +3,15 @@
 import streamlit as st
 
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report import charts, frames
+from ablation_core.report import frames
+from ablation_core.report.charts import head_maps, neuron_charts
 from ablation_core.selection import Selection
 from ablation_core.ui import export_row, page
 from ablation_core.ui.boxes import put, text_box
 from ablation_core.ui.neuron import show_all_neurons, show_neuron
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.shared import load_in_background
-from ablation_core.ui.sidebar import fitting
+from ablation_core.ui.sidebar.selection import fitting
 from ablation_core.ui.widgets import as_tables, dark_page, single_choice
 
 COLUMNS = 8
@@ -48,7 +49,7 @@ def show_map(layer: int, head: int) -> None:
     """Every head; the shown one is outlined."""
     frame = frames.head_frame(frames.head_distances(statistics, view.bins), shape)
     draw_choice(
-        charts.head_map,
+        head_maps.head_map,
         frame,
         title="|peak − mean| in std",
         dark=dark_page(),
@@ -65,7 +66,7 @@ def show_head(layer: int, head: int, neuron: int) -> None:
     neurons = frames.neuron_frame(statistics, layer, head, view.bins)
     outlines, marks, cells = frames.grid_frames(statistics, layer, head, neurons, neuron, COLUMNS)
     draw_choice(
-        charts.neuron_grid,
+        neuron_charts.neuron_grid,
         outlines,
         marks,
         cells,

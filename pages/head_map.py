@@ -11,7 +11,8 @@ from ablation_core.cluster.driver import Progress
 from ablation_core.engine.metrics import METRICS, metrics_of
 from ablation_core.errors import SelectionError, as_markdown
 from ablation_core.methods.registry import METHODS, usable_methods
-from ablation_core.report import run_charts, run_frames
+from ablation_core.report import run_frames
+from ablation_core.report.charts import effect_maps
 from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep import SweepSpec
@@ -167,17 +168,17 @@ if names and (estimate is None or estimate.share < 1):
 
 
 def marks_caption(layers: int, heads: int) -> str:
-    """How the map marks significant changes and estimates (see `run_charts.effect_map`)."""
-    if layers * heads <= run_charts.MOST_LABELLED:
+    """How the map marks significant changes and estimates (see `effect_maps.effect_map`)."""
+    if layers * heads <= effect_maps.MOST_LABELLED:
         return "**Bold**: significant (FDR 5 %). *Italic*: an instant estimate, not measured yet."
     return "Dot: significant (FDR 5 %). Ring: an instant estimate, not measured yet."
 
 
 def show_effects(frame: pd.DataFrame, result: SweepResult, head: Head) -> None:
     """The map of effects; the head beside it is outlined."""
-    most = run_charts.deepest(frame)
+    most = effect_maps.deepest(frame)
     draw_choice(
-        run_charts.effect_map,
+        effect_maps.effect_map,
         frame,
         title=f"{title}, by {view.method}",
         metric=METRICS[metric],

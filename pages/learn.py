@@ -6,14 +6,15 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.activations.neuron_summary import summarise_neuron
-from ablation_core.report import charts, frames
+from ablation_core.report import frames
+from ablation_core.report.charts import neuron_charts
 from ablation_core.ui import page
 from ablation_core.ui.learn import parts
 from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.learn.lessons import EXAMPLES, EXPERIMENTS, KINDS, MODEL, MODELS, REFERENCES, Experiment, query
 from ablation_core.ui.learn.strip import PARAMETER
 from ablation_core.ui.learn.toy import PRESETS, RANGE, Toy
-from ablation_core.ui.sidebar import BINS
+from ablation_core.ui.sidebar.sidebar import BINS
 from ablation_core.ui.widgets import dark_page, draw, page_link, single_choice
 
 SLIDERS = ("toy-place", "toy-lean", "toy-second", "toy-distance")
@@ -31,7 +32,7 @@ def _draw_neuron(
     bars: pd.DataFrame, marks: pd.DataFrame, unit: str, alt: str, span: tuple[float, float] | None = None
 ) -> None:
     draw(
-        charts.neuron_histogram,
+        neuron_charts.neuron_histogram,
         bars,
         marks,
         unit=unit,

@@ -8,7 +8,8 @@ import streamlit as st
 from ablation_core.cluster.driver import steps_at
 from ablation_core.engine.metrics import METRICS, metrics_of
 from ablation_core.methods.registry import METHODS, usable_methods
-from ablation_core.report import run_charts, run_frames
+from ablation_core.report import run_frames
+from ablation_core.report.charts import run_charts
 from ablation_core.report.numbers import p_text
 from ablation_core.report.run_sentences import curve_levels, curve_sentence, shown_sentence
 from ablation_core.runs.ledger import run_path

@@ -9,7 +9,8 @@ from ablation_core.data.positions import Positions
 from ablation_core.engine.metrics import METRICS, main_metric, metrics_of
 from ablation_core.errors import SelectionError, as_markdown
 from ablation_core.methods.registry import METHODS, usable_methods
-from ablation_core.report import run_charts, run_frames
+from ablation_core.report import run_frames
+from ablation_core.report.charts import effect_maps
 from ablation_core.report.run_sentences import shown_sentence, sweep_sentence
 from ablation_core.report.tasks.prompts import prompt_frame, task_sentence
 from ablation_core.runs.ledger import run_path
@@ -142,14 +143,14 @@ def show_run() -> None:
         else:
             words = f"{row.change_heading}, by {view.method}"
             draw_choice(
-                run_charts.effect_map,
+                effect_maps.effect_map,
                 frame,
                 title=words,
                 metric=row,
                 layers=shape.layers,
                 heads=max(shape.heads),
                 dark=dark_page(),
-                variant=run_charts.deepest(frame),
+                variant=effect_maps.deepest(frame),
                 key="task heads",
                 shown={"layer": layer, "head": number},
                 choose=pick_head,

@@ -1,6 +1,8 @@
 """Fixtures that several test modules share."""
 
 import contextlib
+import functools
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -57,6 +59,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(os.cpu_count() or 1, 4) if whole else 0  # a worker takes a gigabyte
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """All that importing makes stays: looking through it for garbage is a sixth of what collecting takes."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
@@ -89,6 +102,20 @@ def _few_threads() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _packages_scanned_once() -> Iterator[None]:
+    """Streamlit's test harness reads what all installed packages say of themselves, 0.4 s, for each session anew."""
+    if "streamlit.testing.v1" not in sys.modules:
+        yield
+        return
+    from streamlit.components.v2 import manifest_scanner
+
+    with pytest.MonkeyPatch.context() as patch:
+        scan = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
+
+
 @pytest.fixture(scope="session", params=["opt-mini", "roberta-mini", "vit-mini"])
 def bundled_model(request: pytest.FixtureRequest) -> "LoadedModel":
     return ablation_core.load_model(request.param)
@@ -112,6 +139,15 @@ def vit_mini() -> "LoadedModel":
     return ablation_core.load_model("vit-mini")
 
 
+@pytest.fixture(scope="module")
+def few_learned_from() -> Iterator[None]:
+    """Means by position, and learned constants, are over a few predictions of the statistics part: not over 8,000."""
+    with pytest.MonkeyPatch.context() as patch:
+        few = {"causal": 200, "masked": 200, "vision": 40, "text-classification": 40}
+        patch.setattr("ablation_core.methods.optimal.TRAINING_PREDICTIONS", few)
+        yield
+
+
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """The app, as anybody starts it, for the tests in a browser."""
@@ -120,14 +156,26 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streamlit's test harness runs a page once: it waits there for the whole answer, and nothing is loaded behind it."""
+def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Streamlit's test harness runs a page once: it waits there for the whole answer, and nothing is loaded behind it.
+
+    What a page began ends with its test: an estimate that nobody looks at would go on beside the next ones.
+    """
     if request.path.parent.name not in ("ui", "integration"):
+        yield
         return  # no page runs there, and Streamlit need not be imported
     monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.ablation_job.FLOOR_PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.ablation_job.SETS", 2)  # eight are most of what a page measures
     monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda *_, **__: None)
+    yield
+    from ablation_core.ui.shared import shared_ablations, shared_jobs
+
+    for jobs in (shared_ablations(), shared_jobs()):
+        for key, job in jobs.running().items():
+            job.stop()
+            job.wait(60)
+            jobs.forget(key)
 
 
 _watched: list[Callable[[str, tuple], None]] = []

@@ -12,6 +12,7 @@ STATISTICS = (  # the statistics files that come with the project, in the cache 
     "opt-mini/python-docs-acd88b39.safetensors",
     "roberta-mini/python-code-83fff0fb.safetensors",
     "roberta-mini/python-docs-cc4e43c7.safetensors",
+    "smollm2-135m/python-docs-b7663234.safetensors",  # of a model that is fetched: see `loading/packaged.py`
     "vit-mini/fashion-mnist-be67effb.safetensors",
     "vit-mini/fashion-mnist-full-4bf7bc39.safetensors",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ablation_core.activations.files import (
     as_statistics,
-    find_statistics,
+    find_for_data,
     load_statistics,
     missing_statistics,
     other_statistics,
@@ -88,8 +88,10 @@ def load_measured(parsed: argparse.Namespace) -> "tuple[LoadedModel, Data, list[
     if parsed.statistics is not None:
         statistics = as_statistics(parsed.statistics, model, parsed.cache_dir)
     else:
-        entry = find_statistics(model, data.ref, parsed.cache_dir, data.source)
+        entry = find_for_data(model, data, parsed.cache_dir)
         statistics = load_statistics(entry.path, model) if entry else None
+        if entry and entry.provenance["data"] != data.ref:
+            print(f"note: statistics of {entry.provenance['data']}, as there are none of {data.ref}", file=sys.stderr)
     if statistics is None and (others := other_statistics(model, data.ref, parsed.cache_dir)):
         print(f"note: {others}", file=sys.stderr)
     if statistics is not None and (broken := not_finite_sentence(statistics)):

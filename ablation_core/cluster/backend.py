@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ablation_core.activations.files import statistics_bytes
+from ablation_core.activations.file_format import statistics_bytes
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cluster.connection import AUTO, connected
 from ablation_core.cluster.payload import Payload, pack_data, pack_model

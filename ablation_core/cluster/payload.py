@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablation_core import bundled
-from ablation_core.data import hub_datasets, tables
+from ablation_core.data import hub_datasets
+from ablation_core.data.files import formats
 from ablation_core.data.references import IMAGE_SUFFIXES
 from ablation_core.errors import EngineError
 from ablation_core.loading.folders import find_folder
@@ -49,10 +50,10 @@ def pack_data(ref: str) -> Payload | None:
         )
     if kind in ("text", "pairs"):
         return _pack(Path(place).parent, [Path(place)])
-    if kind in tables.KINDS:
-        table = tables.parse(ref)
+    if kind in formats.KINDS:
+        table = formats.parse(ref)
         if kind == "folder":
-            return _pack(table.path, tables.folder_files(table.path))
+            return _pack(table.path, formats.folder_files(table.path))
         return _pack(table.path.parent, [table.path])
     if kind == "hf" and (folder := hub_datasets.parse(ref).folder) is not None:
         return _pack(folder, (path for path in folder.rglob("*") if path.is_file()))
@@ -68,8 +69,8 @@ def unpacked_data_ref(ref: str, folder: Path) -> str:
     if kind in ("folder", "hf"):
         column = hub_datasets.parse(ref).column if kind == "hf" else None
         return f"{kind}:{folder}" + (f"#{column}" if column else "")
-    if kind in tables.KINDS:
-        table = tables.parse(ref)
+    if kind in formats.KINDS:
+        table = formats.parse(ref)
         return f"{kind}:{folder / table.path.name}#{table.column}"
     return f"{kind}:{folder / Path(place).name}" if kind in ("text", "pairs") else f"images:{folder}"
 

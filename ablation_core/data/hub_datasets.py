@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation_core.data.tables import DEFAULT_COLUMN, missing_library
+from ablation_core.data.files.formats import DEFAULT_COLUMN
+from ablation_core.data.files.tables import missing_library
 from ablation_core.errors import DataError, first_line
 
 _ID = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w.-]+))?(?:/(?P<config>[\w.-]+))?", re.ASCII)

@@ -23,9 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from ablation_core.data import hub_datasets, tables
-from ablation_core.data.text_files import decode_text as decode_text
-from ablation_core.data.text_files import read_bytes, read_text_file
+from ablation_core.data import hub_datasets
+from ablation_core.data.files import digests, formats, tables
+from ablation_core.data.files.text_files import decode_text as decode_text
+from ablation_core.data.files.text_files import read_bytes, read_text_file
 from ablation_core.errors import DataError
 from ablation_core.models.info import Modality
 
@@ -33,7 +34,7 @@ Split = Literal["evaluation", "statistics"]
 SPLITS: tuple[Split, ...] = ("evaluation", "statistics")
 TEXT_NAMES = ("python-docs", "python-code")
 IMAGE_NAMES = ("fashion-mnist", "fashion-mnist:full")
-TEXT_KINDS = ("text", *tables.KINDS, "hf")
+TEXT_KINDS = ("text", *formats.KINDS, "hf")
 DEFAULT_DATA: dict[Modality, str] = {"causal": "python-docs", "masked": "python-docs", "vision": "fashion-mnist"}
 STATISTICS_PREDICTIONS: dict[Modality, int] = {
     "causal": 20_000,
@@ -138,7 +139,7 @@ def read_documents(ref: str, split: Split, notes: list[str]) -> Iterator[str]:
     elif kind == "hf":
         yield from _texts_only(hub_datasets.texts(ref, split), ref, notes)
     else:
-        for number, document in enumerate(tables.read_rows(tables.parse(ref), notes)):
+        for number, document in enumerate(tables.read_rows(formats.parse(ref), notes)):
             if number % 2 == SPLITS.index(split):
                 yield document
 
@@ -205,7 +206,7 @@ def _python_code(split: Split) -> Iterator[str]:
 def source_digest(ref: str) -> str:
     """A digest of the user's own file, or of a folder's file names, sizes and times; empty for other data sets.
 
-    Text files are digested whole; of large files of records `tables.table_digest` takes the size, the time and both ends.
+    Text files are digested whole; of large files of records `digests.table_digest` takes the size, the time and both ends.
 
     Raises:
         DataError: it cannot be read.
@@ -214,8 +215,8 @@ def source_digest(ref: str) -> str:
     try:
         if kind in ("text", "pairs") and os.path.isfile(place):  # where it is not, reading it says so
             return hashlib.sha256(read_bytes(Path(place))).hexdigest()[:16]
-        if kind in tables.KINDS:
-            return tables.table_digest(tables.parse(ref))
+        if kind in formats.KINDS:
+            return digests.table_digest(formats.parse(ref))
         if kind == "hf":
             return hub_datasets.source_digest(ref)
         if kind == "images":

@@ -16,7 +16,8 @@ from torch import Tensor
 from ablation_core.data.dataset import Data
 from ablation_core.data.made_for import check_made_for
 from ablation_core.engine import shared_passes
-from ablation_core.engine.forward import CleanPass, first_row, record, run_blocks
+from ablation_core.engine.clean_pass import CleanPass
+from ablation_core.engine.forward import first_row, record, run_blocks
 from ablation_core.engine.hooks import Replace, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.kept_bytes import kept_bytes
 from ablation_core.engine.shortcuts import skip_attention
@@ -178,7 +179,6 @@ def ablated_together(
     Take of each what is needed before the next: all that a shared pass has computed is kept so long.
     """
     length = 0 if clean_pass.batch.targets.ndim == 1 else clean_pass.batch.targets.shape[1]
-    known = _known(clean_pass)
     alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for number, (replacements, starts) in enumerate(several):
         if starts is not None and int(starts.min()) >= length:
@@ -190,15 +190,15 @@ def ablated_together(
     for numbers in alike.values():
         starts = several[numbers[0]].starts
         assert starts is not None
-        begin = shared_passes.begin_of(model, known, starts)
-        together = shared_passes.most_together(model, known, begin)
+        begin = shared_passes.begin_of(model, clean_pass, starts)
+        together = shared_passes.most_together(model, clean_pass, begin)
         for at in range(0, len(numbers), together):
             some = numbers[at : at + together]
             every = [several[number].replacements for number in some]
             if begin is None:
                 yield some[0], resume(model, clean_pass, every[0])
             else:
-                yield from zip(some, shared_passes.ablated_from(model, known, every, begin), strict=True)
+                yield from zip(some, shared_passes.ablated_from(model, clean_pass, every, begin), strict=True)
 
 
 def most_together(model: LoadedModel, clean_pass: CleanPass, starts: Tensor | None) -> int:
@@ -210,12 +210,7 @@ def most_together(model: LoadedModel, clean_pass: CleanPass, starts: Tensor | No
     length = 0 if clean_pass.batch.targets.ndim == 1 else clean_pass.batch.targets.shape[1]
     if starts is None or not clean_pass.keys_values or int(starts.min()) >= length:
         return 1
-    known = _known(clean_pass)
-    return shared_passes.most_together(model, known, shared_passes.begin_of(model, known, starts))
-
-
-def _known(clean_pass: CleanPass) -> shared_passes.Known:
-    return shared_passes.Known(clean_pass.batch, clean_pass.outputs, clean_pass.z_values, clean_pass.keys_values)
+    return shared_passes.most_together(model, clean_pass, shared_passes.begin_of(model, clean_pass, starts))
 
 
 def resume(model: LoadedModel, clean_pass: CleanPass, replacements: Mapping[int, Replace]) -> list[Any]:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Batch
+from ablation_core.engine.clean_pass import CleanPass, KeysValues
 from ablation_core.engine.hooks import Replace, hidden_of
 from ablation_core.engine.prefix import (
-    KeysValues,
-    Known,
     alike,
     empty_cache,
     fewest_columns,
@@ -43,33 +42,33 @@ def row_columns(batch: Batch, starts: Tensor) -> Tensor:
     return first[:, None] + torch.arange(min(wide, length))
 
 
-def takes_columns(model: LoadedModel, known: Known) -> bool:
+def takes_columns(model: LoadedModel, clean_pass: CleanPass) -> bool:
     """Whether a model computes the same where each row's columns are its own; tried once a model."""
     if model.takes_columns is None:
-        model.takes_columns = _tried(model, known)
+        model.takes_columns = _tried(model, clean_pass)
     return model.takes_columns
 
 
-def _tried(model: LoadedModel, known: Known) -> bool:
-    rows, length = known.batch.targets.shape
+def _tried(model: LoadedModel, clean_pass: CleanPass) -> bool:
+    rows, length = clean_pass.batch.targets.shape
     if rows < 2 or length < 2 * _APART:
         return False
     wide = min(fewest_columns(rows, least=1) + 1, length - length // 2)
     columns = (length // 2 - torch.arange(rows) % _APART)[:, None] + torch.arange(wide)
-    real = known.batch.inputs.get("attention_mask", torch.ones(rows, length)).bool().gather(1, columns)
+    real = clean_pass.batch.inputs.get("attention_mask", torch.ones(rows, length)).bool().gather(1, columns)
     try:
         with torch.no_grad():
-            found = run_columns(model, known, [{}], columns, 0)
+            found = run_columns(model, clean_pass, [{}], columns, 0)
     except Exception:  # noqa: BLE001 (whatever a model's parts do with a cache: the whole pass needs none)
         return False
     return all(
         alike(hidden_of(late)[real], _at(hidden_of(clean), columns)[real], model.dtype)
-        for late, clean in zip(found, known.outputs, strict=True)
+        for late, clean in zip(found, clean_pass.outputs, strict=True)
     )
 
 
 def run_columns(
-    model: LoadedModel, known: Known, several: Sequence[Mapping[int, Replace]], columns: Tensor, first: int
+    model: LoadedModel, clean_pass: CleanPass, several: Sequence[Mapping[int, Replace]], columns: Tensor, first: int
 ) -> list[Any]:
     """The outputs of the blocks from `first` on, at each row's own columns: (ablations * rows, columns, width).
 
@@ -77,7 +76,7 @@ def run_columns(
         several: the replacements of each ablation, as for whole sequences.
         columns: (rows, columns), of all ablations alike.
     """
-    batch, length = known.batch, known.batch.targets.shape[1]
+    batch, length = clean_pass.batch, clean_pass.batch.targets.shape[1]
     columns, times = columns.to(batch.targets.device), len(several)
     real = batch.inputs.get("attention_mask", torch.ones_like(batch.targets)).bool()
     seen = (torch.arange(length, device=columns.device) <= columns[:, :, None]) & real[:, None]
@@ -90,10 +89,10 @@ def run_columns(
         {layer: _scattered(replace, columns, length) for layer, replace in replacements.items()}
         for replacements in several
     ]
-    before = [like(output, repeated(_at(hidden_of(output), columns), times)) for output in known.outputs[:first]]
-    z = known.z_values.get(first) if any(several) else None
+    before = [like(output, repeated(_at(hidden_of(output), columns), times)) for output in clean_pass.outputs[:first]]
+    z = clean_pass.z_values.get(first) if any(several) else None
     z = None if z is None else repeated(_at(z, columns), times)
-    return run_late(model, inputs, before, z, here, column_cache(known.pairs, columns))
+    return run_late(model, inputs, before, z, here, column_cache(clean_pass.keys_values, columns))
 
 
 def placed(clean: Any, late: Tensor, columns: Tensor) -> Any:

@@ -2,8 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,35 +11,10 @@ from torch import Tensor
 
 from ablation_core.data.dataset import Batch
 from ablation_core.engine import prefix
-from ablation_core.engine.hooks import capture_z, hidden_of, join_z, record_outputs
-from ablation_core.engine.prefix import KeysValues
-from ablation_core.engine.scores import CleanPredictions
+from ablation_core.engine.clean_pass import CleanPass
+from ablation_core.engine.hooks import capture_z, join_z, record_outputs
 from ablation_core.engine.shortcuts import find_shortcuts
 from ablation_core.models.loaded import LoadedModel
-
-
-@dataclass(frozen=True, eq=False)
-class CleanPass:
-    """A clean pass over one batch: the batch on the model's device and each block's output.
-
-    Attributes:
-        z_values: of the layers whose attention can be skipped; without them an ablation resumes at the block.
-        keys_values: of every layer, where the model can resume in the middle of a sequence and they were asked for.
-        clean: the probabilities and scores of runs of its predictions, filled in as they are scored.
-        keeps: whether so many more bytes may be kept there; by default none.
-    """
-
-    batch: Batch
-    outputs: list[Any]
-    z_values: Mapping[int, Tensor] = field(default_factory=dict)
-    keys_values: KeysValues = ()
-    clean: dict[int, CleanPredictions] = field(default_factory=dict)
-    keeps: Callable[[int], bool] = lambda _bytes: False
-
-    @property
-    def bytes(self) -> int:
-        tensors = [*map(hidden_of, self.outputs), *self.z_values.values()]
-        return sum(tensor.nbytes for tensor in (*tensors, *(one for pair in self.keys_values for one in pair)))
 
 
 @torch.no_grad()  # not inference mode: gradients may be wanted of what is resumed from here
@@ -57,8 +32,9 @@ def record(model: LoadedModel, batch: Batch, z_values: bool = True, keys_values:
         with capture_z(model, wanted) as captured, record_outputs(model) as outputs:
             run_blocks(model, batch, cache)
     pairs = prefix.keys_values(model, cache)
-    usable = may_cache and prefix.takes_prefix(model, batch, outputs, pairs)
-    return CleanPass(batch, outputs, captured, pairs if usable else ())
+    found = CleanPass(batch, outputs, captured, pairs)
+    usable = may_cache and prefix.takes_prefix(model, found)
+    return found if usable else replace(found, keys_values=())
 
 
 def _shortcuts(model: LoadedModel, batch: Batch) -> list[int]:

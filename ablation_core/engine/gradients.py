@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.engine import forward, hooks, scoring
+from ablation_core.engine.clean_pass import CleanPass
 from ablation_core.engine.metrics import Slope
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.models.loaded import LoadedModel
@@ -96,7 +97,7 @@ def linearise(model: LoadedModel, batch: Batch, passes: int, seed: Sequence[int]
 
 
 def _sent(
-    model: LoadedModel, clean_pass: forward.CleanPass, repeats: int, seed: Sequence[int]
+    model: LoadedModel, clean_pass: CleanPass, repeats: int, seed: Sequence[int]
 ) -> tuple[dict[Slope, Tensor], list[Tensor]]:
     """What the loss, a task's logit difference and each draw send back to the last block's output; shaped as that."""
     last, batch = hooks.hidden_of(clean_pass.outputs[-1]).detach().requires_grad_(), clean_pass.batch

@@ -10,23 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ablation_core.models.hooks import hooked
 from ablation_core.models.loaded import LoadedModel
 
 Replace = Callable[[Tensor], Tensor]
-
-
-@contextmanager
-def hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]], *, before: bool = False) -> Iterator[None]:
-    """Call each module's hook whenever the module has run, with (module, inputs, output).
-
-    Args:
-        before: call it when the module is about to run instead, with (module, inputs).
-    """
-    with ExitStack() as stack:
-        for module, hook in hooks:
-            put_in = module.register_forward_pre_hook if before else module.register_forward_hook
-            stack.callback(put_in(hook).remove)
-        yield
 
 
 @contextmanager

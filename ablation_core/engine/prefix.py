@@ -11,27 +11,16 @@ rounds otherwise (Bloom adds its biases by position in another order) is said in
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Batch
+from ablation_core.engine.clean_pass import CleanPass, KeysValues
 from ablation_core.engine.hooks import Replace, hidden_of, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.shortcuts import skip_attention
 from ablation_core.models.loaded import LoadedModel
-
-KeysValues = Sequence[tuple[Tensor, Tensor]]  # one pair a layer, each (batch, heads, positions, size)
-
-
-class Known(NamedTuple):
-    """What a clean pass has left: its batch, its blocks' outputs, its z of some layers, its keys and values."""
-
-    batch: Batch
-    outputs: Sequence[Any]
-    z_values: Mapping[int, Tensor]
-    pairs: KeysValues
-
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}  # a share of the largest value; of other types, equal bits
 _TRIED = 4  # rows that a model is tried on
@@ -66,31 +55,27 @@ def keys_values(model: LoadedModel, cache: Any) -> KeysValues:
     return pairs if whole else ()
 
 
-def takes_prefix(model: LoadedModel, batch: Batch, outputs: Sequence[Any], pairs: KeysValues) -> bool:
-    """Whether a model computes the same from the middle of these sequences on; tried once a model.
-
-    Args:
-        batch, outputs, pairs: of a clean pass over it.
-    """
+def takes_prefix(model: LoadedModel, clean_pass: CleanPass) -> bool:
+    """Whether a model computes the same from the middle of these sequences on; tried once per model."""
     if model.takes_prefix is None:
-        model.takes_prefix = model.resumes and bool(pairs) and _tried(model, batch, outputs, pairs)
+        model.takes_prefix = model.resumes and bool(clean_pass.keys_values) and _tried(model, clean_pass)
     return model.takes_prefix
 
 
-def _tried(model: LoadedModel, batch: Batch, outputs: Sequence[Any], pairs: KeysValues) -> bool:
-    rows = slice(0, _TRIED)
+def _tried(model: LoadedModel, clean_pass: CleanPass) -> bool:
+    rows, batch = slice(0, _TRIED), clean_pass.batch
     start = batch.targets.shape[1] // 2
     few = Batch({name: tensor[rows] for name, tensor in batch.inputs.items()}, batch.targets[rows])
-    kept = [(keys[rows], values[rows]) for keys, values in pairs]
+    kept = [(keys[rows], values[rows]) for keys, values in clean_pass.keys_values]
     try:
         with torch.no_grad():
-            found = run_from(model, Known(few, (), {}, kept), [{}], start, 0)
+            found = run_from(model, CleanPass(few, [], keys_values=kept), [{}], start, 0)
     except Exception:  # noqa: BLE001 (whatever a model's parts do with a cache: the whole pass needs none)
         return False
     real = few.inputs.get("attention_mask", torch.ones(few.targets.shape))[:, start:].bool()
     return all(
         alike(hidden_of(one)[real], hidden_of(other)[rows, start:][real], model.dtype)
-        for one, other in zip(found, outputs, strict=True)
+        for one, other in zip(found, clean_pass.outputs, strict=True)
     )
 
 
@@ -109,7 +94,7 @@ def fewest_columns(rows: int, least: int = 2) -> int:
 
 
 def run_from(
-    model: LoadedModel, known: Known, several: Sequence[Mapping[int, Replace]], start: int, first: int
+    model: LoadedModel, clean_pass: CleanPass, several: Sequence[Mapping[int, Replace]], start: int, first: int
 ) -> list[Any]:
     """The outputs of the blocks from `first` on, at the positions from `start` on: (ablations * rows, positions, width).
 
@@ -117,15 +102,15 @@ def run_from(
         several: the replacements of each ablation, as for whole sequences; before `start` they change nothing.
     """
     times = len(several)
-    z = known.z_values.get(first) if any(several) else None
-    before = [like(output, repeated(hidden_of(output)[:, start:], times)) for output in known.outputs[:first]]
+    z = clean_pass.z_values.get(first) if any(several) else None
+    before = [like(output, repeated(hidden_of(output)[:, start:], times)) for output in clean_pass.outputs[:first]]
     here = [{layer: _later(replace, start) for layer, replace in replacements.items()} for replacements in several]
     inputs = {
         name: repeated(tensor if name == "attention_mask" else tensor[:, start:], times)
-        for name, tensor in known.batch.inputs.items()
+        for name, tensor in clean_pass.batch.inputs.items()
     }
     z = None if z is None else repeated(z[:, start:], times)
-    return run_late(model, inputs, before, z, here, _filled(known.pairs, start))
+    return run_late(model, inputs, before, z, here, _filled(clean_pass.keys_values, start))
 
 
 def run_late(

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED
 from ablation_core.engine.answers import ANSWER_TOKENS, answer_scores
-from ablation_core.engine.forward import CleanPass, first_row, options
+from ablation_core.engine.clean_pass import CleanPass
+from ablation_core.engine.forward import first_row, options
 from ablation_core.engine.hooks import hidden_of, skip_blocks
 from ablation_core.engine.metrics import METRICS, Metric
 from ablation_core.engine.scores import (

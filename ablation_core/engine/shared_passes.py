@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.dataset import Batch
+from ablation_core.engine.clean_pass import CleanPass
 from ablation_core.engine.columns import placed, row_columns, run_columns, takes_columns
 from ablation_core.engine.hooks import Replace, hidden_of
-from ablation_core.engine.prefix import TOLERANCE, Known, fewest_columns, joined, run_from
+from ablation_core.engine.prefix import TOLERANCE, fewest_columns, joined, run_from
 from ablation_core.models.loaded import LoadedModel
 
 TOKENS = 1024  # more of them make the matrix products hardly quicker per token
@@ -44,17 +45,17 @@ class LateOutputs(Sequence[Any]):
     reads them.
     """
 
-    def __init__(self, known: Known, first: int, late: Sequence[Tensor], begin: Begin) -> None:
-        self._known, self._first, self._late, self._begin = known, first, late, begin
+    def __init__(self, clean_pass: CleanPass, first: int, late: Sequence[Tensor], begin: Begin) -> None:
+        self._clean, self._first, self._late, self._begin = clean_pass, first, late, begin
 
     def __len__(self) -> int:
-        return len(self._known.outputs)
+        return len(self._clean.outputs)
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return [self[number] for number in range(*place.indices(len(self)))]
         number = range(len(self))[place]
-        clean = self._known.outputs[number]
+        clean = self._clean.outputs[number]
         if number < self._first:
             return clean
         late = self._late[number - self._first]
@@ -63,31 +64,31 @@ class LateOutputs(Sequence[Any]):
         return joined(clean, late, self._begin.start)
 
 
-def begin_of(model: LoadedModel, known: Known, starts: Tensor) -> Begin | None:
+def begin_of(model: LoadedModel, clean_pass: CleanPass, starts: Tensor) -> Begin | None:
     """Where a pass begins that computes each row from its start on; None where nothing would be saved.
 
     Args:
         starts: the first column of each row at which anything is replaced; (rows,).
     """
-    columns, (rows, length) = row_columns(known.batch, starts), known.batch.targets.shape
+    columns, (rows, length) = row_columns(clean_pass.batch, starts), clean_pass.batch.targets.shape
     start = max(0, min(int(starts.min()), length - fewest_columns(rows)))
-    if columns.shape[1] < length - start and takes_columns(model, known):
+    if columns.shape[1] < length - start and takes_columns(model, clean_pass):
         return Begin(start, columns)
     return Begin(start, None) if start else None
 
 
-def most_together(model: LoadedModel, known: Known, begin: Begin | None) -> int:
+def most_together(model: LoadedModel, clean_pass: CleanPass, begin: Begin | None) -> int:
     """How many ablations that begin there share a pass, at least 1."""
     if begin is None or model.dtype not in TOLERANCE:
         return 1
-    rows, length = known.batch.targets.shape
-    copied = sum(tensor.nbytes for pair in known.pairs for tensor in pair)
-    return max(1, min(max(TOKENS, rows * length) // begin.tokens(known.batch), BYTES // copied))
+    rows, length = clean_pass.batch.targets.shape
+    copied = sum(tensor.nbytes for pair in clean_pass.keys_values for tensor in pair)
+    return max(1, min(max(TOKENS, rows * length) // begin.tokens(clean_pass.batch), BYTES // copied))
 
 
 @torch.inference_mode()
 def ablated_from(
-    model: LoadedModel, known: Known, several: Sequence[Mapping[int, Replace]], begin: Begin
+    model: LoadedModel, clean_pass: CleanPass, several: Sequence[Mapping[int, Replace]], begin: Begin
 ) -> Iterator[Sequence[Any]]:
     """Every block's output of each of these ablations, from one pass.
 
@@ -96,9 +97,9 @@ def ablated_from(
     """
     first = min(min(replacements) for replacements in several)
     if begin.columns is None:
-        found = run_from(model, known, several, begin.start, first)
+        found = run_from(model, clean_pass, several, begin.start, first)
     else:
-        found = run_columns(model, known, several, begin.columns, first)
+        found = run_columns(model, clean_pass, several, begin.columns, first)
     late = [hidden_of(output).chunk(len(several)) for output in found]
     for number in range(len(several)):
-        yield LateOutputs(known, first, [parts[number] for parts in late], begin)
+        yield LateOutputs(clean_pass, first, [parts[number] for parts in late], begin)

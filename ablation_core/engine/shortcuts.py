@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablation_core.engine.hooks import forward_replaced, hidden_of, hooked, record_outputs
+from ablation_core.engine.hooks import forward_replaced, hidden_of, record_outputs
+from ablation_core.models.hooks import hooked
 from ablation_core.models.loaded import LoadedModel
 
 

@@ -8,7 +8,6 @@ position, or at those that are named.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +19,36 @@ from ablation_core.activations.made_from import check_made_from
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import IGNORED, Batch, Data, checked_seed, predicted_rows
-from ablation_core.data.positions import EVERYWHERE, Positions
-from ablation_core.engine import clean_passes, forward, hooks, scoring
+from ablation_core.data.positions import Positions
+from ablation_core.engine import clean_passes, hooks, scoring
+from ablation_core.engine.clean_pass import CleanPass
 from ablation_core.engine.hooks import Replace
-from ablation_core.engine.metrics import Metric, main_metric, metrics_of
+from ablation_core.engine.metrics import metrics_of
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.engine.scores import Scores
-from ablation_core.errors import DataError, MethodError
+from ablation_core.errors import DataError
 from ablation_core.experiments.displacement import DisplacementGauge
-from ablation_core.experiments.harm_split import HarmSplit, is_split, parts_of, reference_of
-from ablation_core.experiments.prediction_scores import PredictionScores
+from ablation_core.experiments.predictions.prediction_scores import PredictionScores
 from ablation_core.experiments.provenance import describe_made, describe_run
-from ablation_core.experiments.results import AblationResult, MethodResult, Performance
-from ablation_core.methods.optimal import OptimalRun, training_data
-from ablation_core.methods.positional import positional_means
-from ablation_core.methods.registry import METHODS, Method, check_statistics, choose_methods, constant_values
+from ablation_core.experiments.replacements import Replacements
+from ablation_core.experiments.results import AblationResult
+from ablation_core.experiments.spec import DEFAULT_BINS, AblationSpec
+from ablation_core.experiments.summary import Measured, summarise
+from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.progress import Progress, reporting
 from ablation_core.runtime import trim_heap
 from ablation_core.selection import Head, Selection
-from ablation_core.stats.intervals import mean_tests
 
-DEFAULT_BINS = 100
 WAITING_BYTES = 1 << 28  # ablated outputs that wait to be scored together
-
-
-@dataclass(frozen=True)
-class AblationSpec:
-    """What is decided before an experiment runs."""
-
-    selection: Selection
-    methods: tuple[Method, ...]
-    bins: int = DEFAULT_BINS
-    seed: int = 0
-    positions: Positions = EVERYWHERE
 
 
 class AblationRun:
     """An experiment under way: one step per batch, a result after any of them.
 
     Args:
-        recording: clean passes of the same model and data to share with other experiments.
-        learned: what another run of the same has learned (`learned`), which this one then does not learn again.
+        clean_cache: clean passes of the same model and data to share with other experiments.
+        learned: what another run of the same has learned (`Replacements.learned`), which this one then does not learn again.
     """
 
     def __init__(
@@ -74,28 +61,15 @@ class AblationRun:
         learned: Mapping[str, dict[int, Replace]] | None = None,
     ) -> None:
         Selection.read(spec.selection, model.shape)  # says where it was made for a model of another shape
-        if not isinstance(spec.bins, int) or spec.bins < 1:
-            most = "those of the statistics" if statistics is None else statistics.bins
-            raise MethodError(f"The bins must be a whole number between 1 and {most}, not {spec.bins!r}.")
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
         spec.positions.check(data.longest or data.seq_len, data.is_task)
         if statistics is not None:
             check_made_from(statistics.provenance, model, "These statistics")
         reused = not spec.positions.everywhere
         self.clean_cache = clean_cache or clean_passes.CleanPassCache(model, data, keys_values=reused)
-        std = None if statistics is None else statistics.std
-        self._constants, self._learners = {}, {}
-        for method in spec.methods:
-            check_statistics(method, statistics)
-            if method.constant:
-                values = constant_values(method, statistics, spec.selection, spec.bins)
-                self._constants[method.name] = self._constant_replacements(values)
-            if learned and method.name in learned:
-                self._constants[method.name] = learned[method.name]
-            elif method.learned:
-                data.check_one_answer(f"the method {method.name}")
-                self._learners[method.name] = self._learner()
+        self.replacements = Replacements(self.clean_cache, spec, statistics, learned)
         self.metrics = metrics_of(data)
+        std = None if statistics is None else statistics.std
         self._gauges = {method.name: DisplacementGauge(spec.selection, std) for method in spec.methods}
         self._baseline: list[Scores] = []
         self._ablated: dict[str, list[Scores]] = {method.name: [] for method in spec.methods}
@@ -105,11 +79,11 @@ class AblationRun:
 
     @property
     def steps(self) -> int:
-        return len(self.data) + sum(learner.steps for learner in self._learners.values())
+        return len(self.data) + sum(learner.steps for learner in self.replacements.learners.values())
 
     @property
     def steps_done(self) -> int:
-        return self.batches_done + sum(learner.steps_done for learner in self._learners.values())
+        return self.batches_done + sum(learner.steps_done for learner in self.replacements.learners.values())
 
     @property
     def firsts(self) -> tuple[int, ...]:
@@ -124,20 +98,7 @@ class AblationRun:
         """
         step_together([self])
 
-    def learned(self) -> dict[str, dict[int, Replace]]:
-        """Each learned method's replacements, so far."""
-        return {name: self._constants.get(name, {}) for name in self._learners}
-
-    def _learns(self) -> bool:
-        """One step of learning constants, if any is left."""
-        for name, learner in self._learners.items():
-            if learner.steps_done < learner.steps:
-                learner.step()
-                self._constants[name] = self._constant_replacements(learner.values())
-                return True
-        return False
-
-    def _take(self, clean_pass: forward.CleanPass, baseline: Scores, scores: Sequence[Scores]) -> None:
+    def _take(self, clean_pass: CleanPass, baseline: Scores, scores: Sequence[Scores]) -> None:
         """Add the next batch's scores, of the clean run and of each method."""
         self._baseline.append(baseline)
         for method, part in zip(self.spec.methods, scores, strict=True):
@@ -147,75 +108,20 @@ class AblationRun:
         self._sequences.append(sequences if self.data.groups is None else self.data.groups[sequences])
         self.batches_done += 1
 
-    def _ablation(self, method: Method, clean_pass: forward.CleanPass) -> clean_passes.Ablation:
+    def _ablation(self, method: Method, clean_pass: CleanPass) -> clean_passes.Ablation:
         """The selection ablated by a method in the next batch; its gauge looks on."""
         number = self.batches_done
-        replacements = self.replacements(method, self.data.numbers(number), number, clean_pass.batch)
+        replacements = self.replacements.of(method, self.data.numbers(number), number, clean_pass.batch)
         replacements = self._gauges[method.name].watched(replacements, self._where(clean_pass.batch))
         return clean_passes.Ablation(replacements, self.spec.positions.firsts(clean_pass.batch))
 
-    def _last_output(self, method: Method, clean_pass: forward.CleanPass, outputs: Sequence[Any]) -> Any:
+    def _last_output(self, method: Method, clean_pass: CleanPass, outputs: Sequence[Any]) -> Any:
         """Of what came of it, what is scored."""
         self._gauges[method.name].compare(clean_pass.outputs, outputs, self._where(clean_pass.batch))
         return outputs[-1]
 
     def _where(self, batch: Batch) -> Callable[[Tensor], Tensor] | None:
         return None if self.spec.positions.everywhere else self.spec.positions.mask(batch)
-
-    def replacements(
-        self, method: Method, rows: Sequence[int], number: int | None = None, batch: Batch | None = None
-    ) -> dict[int, Replace]:
-        """What the method puts in the selected neurons' place in a batch of these sequences, layer by layer, at the
-        positions that are named.
-
-        Args:
-            number: of the batch, if it is one of the data's: what sources give there is then shared.
-        """
-        if not self.spec.selection.chosen:
-            return {}
-        replacements = self._everywhere(method, rows, number)
-        if self.spec.positions.everywhere:
-            return replacements
-        where = self.spec.positions.mask(self.data.rows(rows) if batch is None else batch)
-        return clean_passes.at_positions(replacements, where)
-
-    def _everywhere(self, method: Method, rows: Sequence[int], number: int | None) -> dict[int, Replace]:
-        """The same at every position."""
-        selection, seed = self.spec.selection, self.spec.seed
-        if method.positional:
-            means = self.clean_cache.once(
-                positional_means, lambda: positional_means(self.model, training_data(self.model, self.data), self.data)
-            )
-            return clean_passes.resampled_replacements(selection, means)
-        source = method.source
-        if source is None:
-            return self._constants[method.name]
-
-        def resampled(layers: Sequence[int]) -> dict[int, Tensor]:
-            return forward.z_values(self.model, source(self.model, self.data, rows, seed), layers)
-
-        every = range(self.model.num_layers)
-        if method.one_source:
-            values = self.clean_cache.once((method.name, seed), lambda: resampled(every))
-        elif number is not None:
-            values = self.clean_cache.resampled(number, (method.name, seed), lambda: resampled(every))
-        else:
-            values = resampled(selection.layers)
-        return clean_passes.resampled_replacements(selection, values)
-
-    def _constant_replacements(self, values: np.ndarray) -> dict[int, Replace]:
-        return clean_passes.constant_replacements(self.spec.selection, values, self.model)
-
-    def _learner(self) -> OptimalRun:
-        assert self.statistics is not None  # checked for every method that learns
-        training = self.clean_cache.once(
-            OptimalRun, lambda: clean_passes.CleanPassCache(self.model, training_data(self.model, self.data))
-        )
-        starts = {
-            name: constant_values(METHODS[name], self.statistics, self.spec.selection, self.spec.bins)
-            for name in ("zero", "mean", "median", "peak")
-        }
-        return OptimalRun(training, self.spec.selection, starts, self.statistics.std, self.spec.positions)
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> "AblationRun":
         """Run all batches that are left; `progress` is called with (batches done, batches) after each."""
@@ -243,36 +149,11 @@ class AblationRun:
             raise DataError(
                 f"Nothing is scored in {self.data.ref}: every target is {IGNORED}, which stands for ignored."
             )
-        order = sorted(ablated.values(), key=lambda scores: scores.loss.mean())
-        changes = [scores.change(metric, baseline) for scores in ablated.values() for metric in self.metrics]
-        excesses = [scores.loss - ablated["optimal"].loss for scores in ablated.values() if "optimal" in ablated]
-        splits = self._splits(ablated, baseline)
-        rows = [
-            order[-1].loss - order[0].loss,
-            *changes,
-            *excesses,
-            *(part for parts in splits.values() for part in parts),
-        ]
-        between, *tests = mean_tests(np.stack(rows), sequences, self.spec.seed)
-        change, excess = iter(tests[: len(changes)]), iter(tests[len(changes) : len(changes) + len(excesses)])
-        harm = iter(tests[len(changes) + len(excesses) :])
-        results = []
-        for name, scores in ablated.items():
-            tested = {metric.name: next(change) for metric in self.metrics}
-            over_optimal = next(excess, None)
-            parts = tuple(next(harm).interval for _ in splits.get(name, ()))
-            results.append(
-                MethodResult(
-                    name,
-                    self._means(scores),
-                    {metric: test.interval for metric, test in tested.items()},
-                    self._gauges[name].result(),
-                    None if over_optimal is None else over_optimal.interval,
-                    self._learners[name].learning if name in self._learners else None,
-                    {metric.name: tested[metric.name].p for metric in self.metrics if metric.tested},
-                    HarmSplit(self._judged.name, reference_of(ablated) or "", parts) if parts else None,
-                )
-            )
+        measured = Measured(self.metrics, baseline, ablated, sequences, self.spec.seed)
+        learning = {name: one.learning for name, one in self.replacements.learners.items() if one.learning}
+        results, least_to_most = summarise(
+            measured, {name: gauge.result() for name, gauge in self._gauges.items()}, learning
+        )
         # Once for all that share clean passes: whether the weights were edited is seen by reading all of them.
         statistics = self.statistics
         known = self.clean_cache.once(
@@ -286,33 +167,15 @@ class AblationRun:
             neurons=len(self.spec.selection),
             bins=self.spec.bins,
             positions=str(self.spec.positions),
-            baseline=self._means(baseline),
-            results=tuple(results),
-            least_to_most=between.interval if len(order) > 1 else None,
+            baseline=measured.means(baseline),
+            results=results,
+            least_to_most=least_to_most,
             seed=self.spec.seed,
             provenance=describe_made(self.model, self.data),
             predictions=PredictionScores(
                 self.model.modality, self.firsts, tuple(self.targets), sequences, baseline, ablated
             ),
         )
-
-    @property
-    def _judged(self) -> Metric:
-        return main_metric(metric.name for metric in self.metrics)
-
-    def _splits(self, ablated: Mapping[str, Scores], baseline: Scores) -> dict[str, Sequence[np.ndarray]]:
-        """Method → the parts of each prediction's harm (`harm_split.py`), where the methods give them."""
-        metric, reference = self._judged, reference_of(ablated)
-        if reference is None:
-            return {}
-
-        def harm(name: str) -> np.ndarray:
-            return metric.worse * ablated[name].change(metric, baseline)
-
-        return {name: parts_of(harm, name, reference) for name in ablated if is_split(name)}
-
-    def _means(self, scores: Scores) -> Performance:
-        return Performance({metric.name: float(scores[metric.name].mean()) for metric in self.metrics})
 
 
 def step_together(runs: Sequence[AblationRun]) -> None:
@@ -324,7 +187,7 @@ def step_together(runs: Sequence[AblationRun]) -> None:
     Raises:
         ModelError: the clean model itself gives no numbers.
     """
-    if any(run._learns() for run in runs):
+    if any(run.replacements.learn() for run in runs):
         return
     one = runs[0]
     clean_pass = one.clean_cache[one.batches_done]

@@ -10,8 +10,9 @@ from ablation_core.data.dataset import Data
 from ablation_core.data.positions import Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.metrics import METRICS
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.estimate import EstimateResult
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.estimate_result import EstimateResult
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Head, Selection

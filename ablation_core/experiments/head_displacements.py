@@ -12,7 +12,8 @@ from torch import Tensor
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.data.positions import EVERYWHERE, Positions
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
@@ -48,7 +49,7 @@ class HeadDisplacements:
         return {method.name: self._of(method, rows, z_values) for method in self.methods}
 
     def _of(self, method: Method, rows: Sequence[int], z_values: Sequence[Tensor]) -> list[Tensor]:
-        replacements = self._ablation.replacements(method, rows)
+        replacements = self._ablation.replacements.of(method, rows)
         with torch.inference_mode():
             return [  # a layer without heads has nothing to replace
                 replacements[layer](z).float() - z.float() if layer in replacements else z.float()

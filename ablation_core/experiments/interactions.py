@@ -31,8 +31,9 @@ from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import SelectionError
-from ablation_core.experiments.ablation import DEFAULT_BINS, AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.provenance import describe_run
+from ablation_core.experiments.spec import DEFAULT_BINS, AblationSpec
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented

@@ -13,7 +13,7 @@ from ablation_core.storage import as_number
 if TYPE_CHECKING:
     from ablation_core.experiments.displacement import Displacement
     from ablation_core.experiments.harm_split import HarmSplit
-    from ablation_core.experiments.prediction_scores import PredictionScores
+    from ablation_core.experiments.predictions.prediction_scores import PredictionScores
     from ablation_core.methods.optimal import Learning
     from ablation_core.stats.intervals import Interval
 

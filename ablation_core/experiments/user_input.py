@@ -11,7 +11,9 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.data.user_input import NEW_TOKENS, UserInput, text_inputs
 from ablation_core.engine import clean_passes, forward, hooks, scoring
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.engine.clean_pass import CleanPass
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 
@@ -61,7 +63,7 @@ class UserInputRun:
 
             return cut
 
-        return {layer: fitted(swap) for layer, swap in self.run.replacements(method, [0]).items()}
+        return {layer: fitted(swap) for layer, swap in self.run.replacements.of(method, [0]).items()}
 
     def answer(self) -> Answer:
         """What the model predicts at the places asked for."""
@@ -91,9 +93,7 @@ class UserInputRun:
         for _ in range(new_tokens):
             targets = torch.full_like(ids, IGNORED)
             targets[:, -1] = 0
-            clean_pass = forward.CleanPass(
-                Batch(text_inputs(ids), targets), []
-            )  # nothing recorded: the whole model runs
+            clean_pass = CleanPass(Batch(text_inputs(ids), targets), [])  # nothing recorded: the whole model runs
             output = clean_passes.ablated_output(self.model, clean_pass, swaps)
             following = scoring.log_probabilities(self.model, clean_pass, [output])[0].argmax(1)
             ids = torch.cat([ids, following.to(ids.device)[:, None]], dim=1)

@@ -18,7 +18,8 @@ import torch
 
 from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import IGNORED, Batch, Data, scored_rows
-from ablation_core.engine.forward import CleanPass, record
+from ablation_core.engine.clean_pass import CleanPass
+from ablation_core.engine.forward import record
 from ablation_core.engine.hooks import capture_z, hidden_of
 from ablation_core.engine.scoring import logits_from
 from ablation_core.heads.tail import check_affine, frozen_norms, residual_paths

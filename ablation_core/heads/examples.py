@@ -23,7 +23,7 @@ from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data
 from ablation_core.engine.forward import z_values
 from ablation_core.errors import DataError
-from ablation_core.experiments.per_prediction import token_texts
+from ablation_core.experiments.predictions.per_prediction import token_texts
 from ablation_core.heads.scores import patch_grid
 from ablation_core.heads.target import Target
 from ablation_core.heads.weights import head_output_gram

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ablation_core.engine.hooks import hooked
 from ablation_core.errors import ModelError
+from ablation_core.models.hooks import hooked
 from ablation_core.models.loaded import LoadedModel
 
 Use = Callable[[int, Tensor], None]

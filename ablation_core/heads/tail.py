@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ablation_core.data.dataset import Batch
-from ablation_core.engine.forward import CleanPass, first_row, on_device, run_blocks
-from ablation_core.engine.hooks import forward_replaced, hidden_of, hooked, record_outputs
+from ablation_core.engine.clean_pass import CleanPass
+from ablation_core.engine.forward import first_row, on_device, run_blocks
+from ablation_core.engine.hooks import forward_replaced, hidden_of, record_outputs
 from ablation_core.engine.scoring import logits_from
 from ablation_core.errors import ModelError
+from ablation_core.models.hooks import hooked
 from ablation_core.models.loaded import LoadedModel
 
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-5}  # a share of the largest value; else 5 %, as half precision rounds

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import IGNORED, Batch, Data
-from ablation_core.engine.forward import CleanPass
+from ablation_core.engine.clean_pass import CleanPass
 from ablation_core.engine.hooks import hidden_of
 from ablation_core.engine.scoring import logits_from
 from ablation_core.errors import DataError
-from ablation_core.experiments.per_prediction import class_name
+from ablation_core.experiments.predictions.per_prediction import class_name
 from ablation_core.heads.direct import pass_with_z
 from ablation_core.heads.tail import check_affine, frozen_norms, residual_paths
 from ablation_core.heads.target import OwnInput, Target, one_input

@@ -177,11 +177,10 @@ def choose_methods(names: Sequence[str], modality: Modality, data: Data | None =
     fitting = {name: method for name, method in METHODS.items() if modality in method.modalities}
     at_once = {name: method for name, method in fitting.items() if not method.learned and _suits(method, data)}
     chosen: dict[str, Method] = {}
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+    odd = [one for one in (names if isinstance(names, Sequence) else [names]) if not isinstance(one, str)]
+    if odd:
         raise MethodError(
-            f"A method is named by a text, not {a_type(names)}. Choose from {', '.join(fitting)}, or all."
-            if not isinstance(names, Sequence)
-            else f"Methods are named by texts. Choose from {', '.join(fitting)}, or all."
+            f"A method is named by a text, not {a_type(odd[0])}. Choose from {', '.join(fitting)}, or all."
         )
     for name in names:
         if name in METHODS and name not in fitting:

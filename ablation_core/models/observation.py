@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ablation_core.errors import ModelError
+from ablation_core.models.hooks import hooked
 
 MOST_HEADS = 32  # so many heads of a layer are tried, evenly spread where there are more
 _FUSED = {nn.functional.scaled_dot_product_attention}
@@ -88,12 +89,9 @@ class _Attention(TorchFunctionMode):
 def _inside(modules: Mapping[str, nn.Module]) -> Iterator[list[str]]:
     """The names of those of these modules that are running, outermost first."""
     running: list[str] = []
-    with ExitStack() as stack:
-        for name, module in modules.items():
-            begin = module.register_forward_pre_hook(lambda *_, name=name: running.append(name))
-            end = module.register_forward_hook(lambda *_: (running.pop(), None)[1])
-            stack.callback(begin.remove)
-            stack.callback(end.remove)
+    begins = [(module, lambda *_, name=name: running.append(name)) for name, module in modules.items()]
+    ends = [(module, lambda *_: (running.pop(), None)[1]) for module in modules.values()]
+    with hooked(begins, before=True), hooked(ends):
         yield running
 
 
@@ -141,16 +139,14 @@ def watch_heads(module: nn.Module, names: tuple[str, ...], inputs: Mapping[str, 
     rows = 1 + min(MOST_HEADS, max(heads.values(), default=0))
     many = {key: tensor[:1].expand(rows, *tensor.shape[1:]).clone() for key, tensor in inputs.items()}
     watch = _Watch(rows, heads)
-    with ExitStack() as stack:
-        running = stack.enter_context(_inside(blocks))
-        watch.running = running
-        for name, block in blocks.items():
-            for inner, linear in block.named_modules():
-                if is_linear(linear):
-                    hook = linear.register_forward_pre_hook(watch.reads(name, inner))
-                    stack.callback(hook.remove)
-            stack.callback(block.register_forward_hook(watch.equal_rows(name)).remove)
-        stack.enter_context(_Attention(watch.change))
+    reading = [
+        (linear, watch.reads(name, inner))
+        for name, block in blocks.items()
+        for inner, linear in block.named_modules()
+        if is_linear(linear)
+    ]
+    equal = [(block, watch.equal_rows(name)) for name, block in blocks.items()]
+    with _inside(blocks) as watch.running, hooked(reading, before=True), hooked(equal), _Attention(watch.change):
         run(many)
     return tuple(watch.layer(name, block) for name, block in blocks.items())
 

@@ -10,8 +10,8 @@ from ablation_core.experiments.results import AblationResult, MethodResult
 from ablation_core.report.numbers import amount, number, span_text
 
 if TYPE_CHECKING:
-    from ablation_core.experiments.by_token import TokenHarm
     from ablation_core.experiments.noise_floor import NoiseFloor
+    from ablation_core.experiments.predictions.by_token import TokenHarm
     from ablation_core.stats.intervals import Interval
 
 _CHANGE = "+.4f"

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report.charts import HARM, HELP
+from ablation_core.report.charts.looks import HARM, HELP
 from ablation_core.report.numbers import number
 
 WORSE, BETTER = (tuple(int(one[at : at + 2], 16) for at in (1, 3, 5)) for one in (HARM, HELP))

@@ -18,6 +18,7 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import IGNORED, Batch, Data, predicted_rows
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine import clean_passes, forward, hooks, scoring
+from ablation_core.engine.clean_pass import CleanPass
 from ablation_core.engine.gradients import linearise
 from ablation_core.engine.kept_bytes import kept_bytes
 from ablation_core.engine.metrics import Metric, main_metric, metrics_of
@@ -174,7 +175,7 @@ class HeadMeasurements:
             DataError: a sequence has no prediction.
         """
         places = list(self.data.numbers(batch))
-        clean_pass: forward.CleanPass | None = None
+        clean_pass: CleanPass | None = None
         resampled: dict[str, Mapping[int, Tensor]] = {}
         for _, group in groupby(sorted(wanted, key=lambda row: self.heads[row[0]]), lambda row: self.heads[row[0]][0]):
             missing = []
@@ -222,7 +223,7 @@ class HeadMeasurements:
     def _run(
         self,
         batch: int,
-        clean_pass: forward.CleanPass,
+        clean_pass: CleanPass,
         missing: Sequence[tuple[int, Method]],
         resampled: Mapping[str, Mapping[int, Tensor]],
     ) -> None:

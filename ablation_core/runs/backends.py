@@ -11,7 +11,8 @@ from typing import Protocol
 
 from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.ablation import AblationRun, AblationSpec, passes_shared, step_together
+from ablation_core.experiments.ablation import AblationRun, passes_shared, step_together
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import Method
 from ablation_core.runs.ledger import Ledger
 from ablation_core.runs.records import kept_rows

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation_core.activations.collect import StatisticsRun, compute_statistics
-from ablation_core.activations.files import as_statistics, find_statistics, load_statistics, missing_statistics
+from ablation_core.activations.files import as_statistics, find_for_data, load_statistics, missing_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.arguments import check_data, check_model
 from ablation_core.data.dataset import Data, checked_seed
@@ -13,7 +13,7 @@ from ablation_core.data.load import load_data
 from ablation_core.data.positions import Positions
 from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import DataError, ModelError, StatisticsError
-from ablation_core.experiments.ablation import DEFAULT_BINS
+from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.random_twin import random_twin
@@ -122,7 +122,7 @@ def _statistics(
         if data.given is not None and given is None:
             raise StatisticsError("Data in memory has no statistics part; name a data set as statistics.")
         return compute_statistics(model, _statistics_part(model, data, data.ref if given is None else given))
-    entry = find_statistics(model, data.ref, cache, data.source)
+    entry = find_for_data(model, data, cache)
     if entry is None:
         raise StatisticsError(
             f"The method {method.name} needs activation statistics. {missing_statistics(model, data.ref, cache)}"

@@ -26,8 +26,9 @@ from ablation_core.data.positions import Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.engine.metrics import METRICS, figures, metrics_of
 from ablation_core.errors import DataError, ModelError
-from ablation_core.experiments.ablation import DEFAULT_BINS, AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.provenance import describe_made, describe_run
+from ablation_core.experiments.spec import DEFAULT_BINS, AblationSpec
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.comparison_result import ComparisonResult, HeadComparison

@@ -96,10 +96,13 @@ class KeptRun:
     done: dict[str, dict]
 
 
-def find_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
+def find_runs(folder: Path, kind: str, model_fingerprint: str, data_ref: str | None = None) -> list[KeptRun]:
     """The runs of this kind and model that have any unit; nothing is locked or changed, what is damaged is left out.
 
     With the usual cache folder come those published with the project, but for runs that it has gone on with itself.
+
+    Args:
+        data_ref: runs on this data only; by default on any.
     """
     runs: list[KeptRun] = []
     paths: dict[str, Path] = {}
@@ -109,7 +112,8 @@ def find_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
         try:
             first, *lines = path.read_bytes().split(b"\n")
             header = json.loads(first)
-            if header["version"] == VERSION and header["run"]["model"]["fingerprint"] == model_fingerprint:
+            of_model = header["version"] == VERSION and header["run"]["model"]["fingerprint"] == model_fingerprint
+            if of_model and data_ref in (None, header["run"]["data"]["ref"]):
                 done = dict(filter(None, map(_record_of, lines[:-1])))
                 runs += [KeptRun(path, header["run"], done)] if done else []
         except (OSError, ValueError, LookupError, TypeError, RecursionError):

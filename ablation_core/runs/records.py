@@ -26,10 +26,10 @@ _MADE: dict[str, Any] = {
 _RUN: dict[str, Any] = _MADE | {"bins": int, "statistics": (dict, NoneType)}
 
 
-def kept_runs(folder: Path, kind: str, model_fingerprint: str) -> list[KeptRun]:
+def kept_runs(folder: Path, kind: str, model_fingerprint: str, data_ref: str | None = None) -> list[KeptRun]:
     """The runs that `find_runs` finds, as far as they are built as this program builds them."""
     kept = []
-    for run in find_runs(folder, kind, model_fingerprint):
+    for run in find_runs(folder, kind, model_fingerprint, data_ref):
         statistics = run.run.get("statistics") or {"digest": ""}
         done = {name: record for name, record in run.done.items() if _is_record(record)}
         if matches_schema(run.run, _RUN) and matches_schema(statistics, {"digest": str}) and done:

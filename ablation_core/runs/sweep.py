@@ -13,9 +13,9 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.noise_floor import random_head
 from ablation_core.experiments.provenance import describe_made
+from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units

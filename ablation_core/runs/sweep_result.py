@@ -162,17 +162,18 @@ def every_head(model: LoadedModel | ModelInfo) -> list[Head]:
 
 
 def kept_sweeps(
-    model: LoadedModel | ModelInfo, folder: Path, methods: list[str] | None = None
+    model: LoadedModel | ModelInfo, folder: Path, methods: list[str] | None = None, data_ref: str | None = None
 ) -> dict[Path, SweepResult]:
     """What sweeps of this model have left in the cache folder, by their files: the one with the most predictions first.
 
     Args:
         methods: names of these only; by default all that any head has.
+        data_ref: on this data only; by default on any.
     """
     heads, kept = tuple(map(head_name, every_head(model))), []
-    for run in kept_runs(folder, "sweep", model.fingerprint):
+    for run in kept_runs(folder, "sweep", model.fingerprint, data_ref):
         if done := tested_alike(run.done):
-            names = methods or sorted({method for rows in kept_rows(done).values() for method in rows})
+            names = methods or sorted({row["method"] for record in done.values() for row in record["results"]})
             kept.append((run.path, result_of(run.run, names, done, heads)))
     return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].rows))))
 

@@ -13,7 +13,7 @@ from ablation_core.data.arguments import measures, whole_number
 from ablation_core.data.dataset import Data
 from ablation_core.data.positions import Positions
 from ablation_core.errors import DataError
-from ablation_core.experiments.ablation import DEFAULT_BINS
+from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.progress import ShareProgress, finished, reporting_share

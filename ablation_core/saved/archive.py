@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablation_core.errors import first_line
-from ablation_core.experiments.estimate import EstimateResult
+from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult

@@ -18,7 +18,7 @@ import numpy as np
 from ablation_core.errors import ReportError
 from ablation_core.experiments.displacement import Displacement
 from ablation_core.experiments.harm_split import HarmSplit
-from ablation_core.experiments.prediction_scores import PredictionScores
+from ablation_core.experiments.predictions.prediction_scores import PredictionScores
 from ablation_core.methods.optimal import Learning
 from ablation_core.stats.intervals import Interval
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ablation_core.errors import ReportError
-from ablation_core.experiments.estimate import EstimateResult
+from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult

@@ -84,8 +84,9 @@ class Tools:
         95 % intervals; the noise floor is the range of changes by as many random other neurons of the same layers.
         """
         from ablation_core.engine.clean_passes import CleanPassCache
-        from ablation_core.experiments.ablation import DEFAULT_BINS, ablate
+        from ablation_core.experiments.ablation import ablate
         from ablation_core.experiments.noise_floor import noise_floor_steps
+        from ablation_core.experiments.spec import DEFAULT_BINS
         from ablation_core.methods.registry import choose_methods
         from ablation_core.report import code
         from ablation_core.report.sentences import comparison, verdict
@@ -135,7 +136,7 @@ class Tools:
         self, model: str, head: str, data: str | None = None, predictions: int = 500, seed: int = 0
     ) -> dict[str, Any]:
         """Describe one head ("3.2"): what kind it is, what it writes, where its neurons are largest, and its direct and total effect."""
-        from ablation_core.experiments.ablation import DEFAULT_BINS
+        from ablation_core.experiments.spec import DEFAULT_BINS
         from ablation_core.heads.describe import describe_head
         from ablation_core.report import code
 
@@ -197,10 +198,13 @@ class Tools:
     def _measured(
         self, model: "LoadedModel", ref: str | None, predictions: int, seed: int
     ) -> "tuple[Data, Statistics | None]":
+        from ablation_core.activations.files import find_for_data, load_statistics
         from ablation_core.data.load import load_data
 
         count, name = self._access.check_predictions(predictions), self._data_ref(model, ref)
-        return load_data(name, model, predictions=count, seed=seed), self._statistics(model, name)
+        data = load_data(name, model, predictions=count, seed=seed)
+        entry = find_for_data(model, data)
+        return data, load_statistics(entry.path, model) if entry else None
 
     @staticmethod
     def _statistics(model: "LoadedModel", ref: str) -> "Statistics | None":

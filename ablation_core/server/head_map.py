@@ -13,7 +13,8 @@ import pandas as pd
 from ablation_core.activations.statistics import Statistics
 from ablation_core.cluster.driver import Progress, steps_at
 from ablation_core.data.dataset import Data
-from ablation_core.experiments.estimate import Estimated, EstimateResult, EstimateRun
+from ablation_core.experiments.estimate import EstimateRun
+from ablation_core.experiments.estimate_result import Estimated, EstimateResult
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps

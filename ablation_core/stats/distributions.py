@@ -6,7 +6,7 @@ t.sf(2.0, 10)     # P(T > 2) with 10 degrees of freedom
 
 from typing import Any
 
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+import scipy  # its parts load when first used: `scipy.special` takes longer than the whole first page of the app
 
 
 class _Normal:
@@ -14,11 +14,11 @@ class _Normal:
 
     @staticmethod
     def cdf(x: Any) -> Any:
-        return ndtr(x)
+        return scipy.special.ndtr(x)
 
     @staticmethod
     def ppf(share: Any) -> Any:
-        return ndtri(share)
+        return scipy.special.ndtri(share)
 
 
 class _StudentsT:
@@ -26,19 +26,19 @@ class _StudentsT:
 
     @staticmethod
     def cdf(x: Any, freedom: Any) -> Any:
-        return stdtr(freedom, x)
+        return scipy.special.stdtr(freedom, x)
 
     @staticmethod
     def sf(x: Any, freedom: Any) -> Any:
-        return stdtr(freedom, -x)
+        return scipy.special.stdtr(freedom, -x)
 
     @staticmethod
     def ppf(share: Any, freedom: Any) -> Any:
-        return stdtrit(freedom, share)
+        return scipy.special.stdtrit(freedom, share)
 
     @staticmethod
     def isf(share: Any, freedom: Any) -> Any:
-        return -stdtrit(freedom, share)
+        return -scipy.special.stdtrit(freedom, share)
 
 
 norm, t = _Normal, _StudentsT

@@ -44,7 +44,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+import scipy  # its parts load when first used: `scipy.special` takes longer than the whole first page of the app
 
 SIGNIFICANCE = 0.05
 CONFIDENCE = 1 - SIGNIFICANCE
@@ -153,12 +153,12 @@ def ratio_error(squares: np.ndarray, sequences: int, predictions: float) -> np.n
 
 def t_p_value(ratio: np.ndarray, freedom: np.ndarray | float) -> np.ndarray:
     """Two-sided p-values of means over their standard errors."""
-    return 2 * stdtr(freedom, -np.abs(ratio))
+    return 2 * scipy.special.stdtr(freedom, -np.abs(ratio))
 
 
 def t_half_width(error: np.ndarray, freedom: np.ndarray | float, share: np.ndarray | float = 1.0) -> np.ndarray:
     """Half the width of the t interval that misses with this share of 5 %."""
-    return stdtrit(freedom, 1 - (1 - CONFIDENCE) * share / 2) * error
+    return scipy.special.stdtrit(freedom, 1 - (1 - CONFIDENCE) * share / 2) * error
 
 
 def paired_t_test(one: np.ndarray, other: np.ndarray) -> MeanTest:
@@ -170,7 +170,7 @@ def paired_t_test(one: np.ndarray, other: np.ndarray) -> MeanTest:
     mean, size = float(differences.mean()), len(differences)
     if size < 2:
         return MeanTest(Interval(mean, None, None), None)
-    wide = float(stdtrit(size - 1, TAILS[1]) * differences.std(ddof=1) / np.sqrt(size))
+    wide = float(scipy.special.stdtrit(size - 1, TAILS[1]) * differences.std(ddof=1) / np.sqrt(size))
     interval = Interval(mean, mean - wide, mean + wide)
     if not np.ptp(differences):
         return MeanTest(interval, None)
@@ -193,7 +193,7 @@ def rank_correlation_interval(rho: float, pairs: int) -> Interval:
     """Fisher's interval of Spearman's ρ, |ρ| < 1, with the variance (1 + ρ²/2) / (n − 3) that Bonett and Wright (2000)
     give for ranks; the pairs are taken as independent.
     """
-    wide = ndtri(TAILS[1]) * math.sqrt((1 + rho**2 / 2) / (pairs - 3))
+    wide = scipy.special.ndtri(TAILS[1]) * math.sqrt((1 + rho**2 / 2) / (pairs - 3))
     return Interval(rho, math.tanh(math.atanh(rho) - wide), math.tanh(math.atanh(rho) + wide))
 
 
@@ -253,11 +253,11 @@ def _accelerated_test(mean: float, draws: np.ndarray, samples: Sequence[_Sample]
     acceleration = (skew**3).sum() / (6 * (skew**2).sum() ** 1.5)
     # Draws of the same value as the mean may have been added up in another order.
     below = np.where(abs(draws - mean) <= rounding, 0.5, draws < mean).mean()
-    bias = ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
-    wide = stdtrit(freedom, TAILS[1]) * stretch
+    bias = scipy.special.ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
+    wide = scipy.special.stdtrit(freedom, TAILS[1]) * stretch
     z = bias + np.array([-wide, wide])
     # The divisor stays above 0.1: at most (size - 2) / (6 √(size (size - 1))) times |z|, bounded by the clipped bias.
-    levels = ndtr(bias + z / (1 - acceleration * z))
+    levels = scipy.special.ndtr(bias + z / (1 - acceleration * z))
     low, high = np.quantile(draws, levels)
     interval = Interval(mean, float(low), float(high))
     if interval.shows_effect:
@@ -265,7 +265,7 @@ def _accelerated_test(mean: float, draws: np.ndarray, samples: Sequence[_Sample]
     else:
         # The levels, within the interval, between which the draws' quantiles are 0.
         first, last = np.clip(_levels_of_zero(draws), *levels)
-        deviates = ndtri(np.array([first, last])) - bias
+        deviates = scipy.special.ndtri(np.array([first, last])) - bias
         z_first, z_last = deviates / (1 + acceleration * deviates) - bias
         z_of_zero = max(z_first, -z_last, 0.0)
     return MeanTest.of(interval, float(t_p_value(z_of_zero / stretch, freedom)))

@@ -26,7 +26,7 @@ the ratio of sums, as a whole sweep has it.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+import scipy  # its parts load when first used: `scipy.special` takes longer than the whole first page of the app
 
 from ablation_core.stats.intervals import t_half_width, t_p_value
 
@@ -171,11 +171,11 @@ class RegressionEstimator:
         The mean of all N sequences lies about this one by `gap`: predictive power (Spiegelhalter, Freedman and
         Blackburn 1986), with what is known of the sequences to come.
         """
-        wanted = -stdtrit(max(self.of - 1, 1), min(level, 1) / 2)
+        wanted = -scipy.special.stdtrit(max(self.of - 1, 1), min(level, 1) / 2)
         with np.errstate(divide="ignore", invalid="ignore"):
             spread = np.maximum(np.where(self.whole_error > 0, self.gap / self.whole_error, 0.0), 1e-12)
         centre = np.abs(self.whole_ratio)
-        return stdtr(self.gap_freedom, (centre - wanted) / spread) + stdtr(
+        return scipy.special.stdtr(self.gap_freedom, (centre - wanted) / spread) + scipy.special.stdtr(
             self.gap_freedom, (-wanted - centre) / spread
         )
 

@@ -16,11 +16,13 @@ import streamlit as st
 from ablation_core.data.dataset import Data
 from ablation_core.engine.hooks import Replace
 from ablation_core.errors import AblationError
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.estimate import Estimated, EstimateRun
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.estimate import EstimateRun
+from ablation_core.experiments.estimate_result import Estimated
 from ablation_core.experiments.noise_floor import SETS, NoiseFloor, noise_floor_steps
-from ablation_core.experiments.per_prediction import PredictionEffects, effect_per_prediction
+from ablation_core.experiments.predictions.per_prediction import PredictionEffects, effect_per_prediction
 from ablation_core.experiments.results import AblationResult
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS, USUAL, Method, usable_methods
 from ablation_core.selection import Selection
 from ablation_core.server.jobs import Job
@@ -35,7 +37,7 @@ from ablation_core.ui.shared import (
     shared_quick_estimates,
     shared_results,
 )
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 
 SLOW_WEIGHTS = 30_000_000  # a model with more is estimated first and run one window at a time
 PROMPT = 2.0  # seconds that a page waits for the methods' results before it draws what stands below
@@ -218,7 +220,7 @@ def _measured(run: AblationRun, view: View) -> Generator[AblationProgress]:
         shown = time.monotonic() if due else shown
         outcome = AblationProgress(result, share=run.steps_done / total, doing=words)
         yield outcome
-    effects, learned = effect_per_prediction(run), run.learned()
+    effects, learned = effect_per_prediction(run), run.replacements.learned()
     floor, names = None, [method.name for method in run.spec.methods if not method.learned]
     yield AblationProgress(outcome.result, None, effects, learned, share=run.steps / total if sets else 1.0)
     for floor in (

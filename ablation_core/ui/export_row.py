@@ -18,12 +18,13 @@ from ablation_core.activations.neuron_summary import summarise_neuron
 from ablation_core.data.uploads import named
 from ablation_core.engine.metrics import Metric, metrics_in
 from ablation_core.presentation import Presented
-from ablation_core.report import charts, code, export, frames
+from ablation_core.report import code, export, frames
+from ablation_core.report.charts import head_maps, method_charts, neuron_charts
 from ablation_core.report.html import Picture, Report, result_table, to_html
 from ablation_core.report.numbers import is_points
 from ablation_core.report.sentences import comparison, verdict
 from ablation_core.server import access
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.together.keep import keep_popover
 from ablation_core.ui.widgets import copy_buttons
 
@@ -144,7 +145,7 @@ def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
 
     def changes(metric: Metric) -> alt.LayerChart:
         frame = frames.change_frame(result, metric.name, view.method, floor)
-        return charts.changes(frame, metric.change_title, is_points(metric.change_format))
+        return method_charts.changes(frame, metric.change_title, is_points(metric.change_format))
 
     drawn = {}
     for metric in metrics_in(result.baseline.means):
@@ -152,7 +153,7 @@ def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
         drawn[words] = Chart(partial(changes, metric), f"{words} by method, with 95 % intervals: {title}.")
     if result.neurons:
         drawn["Replacement values"] = Chart(
-            lambda: charts.replaced_values(frames.replaced_frame(view.statistics, view.selection, view.bins)),
+            lambda: method_charts.replaced_values(frames.replaced_frame(view.statistics, view.selection, view.bins)),
             "Each method's values in standard deviations from the neurons' means.",
         )
     script = access.ACCESS.public(code.ablation_script(result, view.statistics, view.method))
@@ -185,7 +186,7 @@ def neuron_exports(view: View, layer: int, head: int, neuron: int) -> ExportCont
 
     def histogram(log: bool) -> alt.LayerChart:
         bars = frames.histogram_frame(statistics, layer, head, neuron, bins)
-        return charts.neuron_histogram(bars, frames.mark_frame(reading, bars), unit, log)
+        return neuron_charts.neuron_histogram(bars, frames.mark_frame(reading, bars), unit, log)
 
     def heads() -> pd.DataFrame:
         return frames.head_frame(frames.head_distances(statistics, bins), view.info.shape, {(layer, head)})
@@ -199,7 +200,7 @@ def neuron_exports(view: View, layer: int, head: int, neuron: int) -> ExportCont
         words: Chart(lambda: histogram(False), f"{words}. {reading.sentence}"),
         f"{words}, logarithmic": Chart(lambda: histogram(True), f"{words}, counts logarithmic. {reading.sentence}"),
         "Map of the heads": Chart(
-            lambda: charts.head_map(heads(), "|peak − mean| in std"),
+            lambda: head_maps.head_map(heads(), "|peak − mean| in std"),
             "Every head, coloured by the distance between peak and mean.",
         ),
     }

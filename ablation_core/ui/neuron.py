@@ -10,7 +10,8 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.data.uploads import named
 from ablation_core.errors import as_markdown
-from ablation_core.report import charts, distribution_charts, distribution_frames, frames
+from ablation_core.report import distribution_frames, frames
+from ablation_core.report.charts import distribution_charts, neuron_charts
 from ablation_core.report.distribution_frames import ODDITIES, all_neurons_frame
 from ablation_core.report.numbers import number
 from ablation_core.server import access
@@ -22,7 +23,8 @@ from ablation_core.ui.shared import (
     shared_positions,
     shared_statistics,
 )
-from ablation_core.ui.sidebar import DATA_KINDS, View
+from ablation_core.ui.sidebar.data import DATA_KINDS
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import dark_page, draw, single_choice
 
 SHOWN = ("histogram", "two data sets", "by position")
@@ -64,7 +66,7 @@ def _histogram(
     if density:
         units.append(distribution_frames.density_frame(view.statistics, layer, head, neuron, view.bins, density))
     draw(
-        distribution_charts.histogram_with_density if density else charts.neuron_histogram,
+        distribution_charts.histogram_with_density if density else neuron_charts.neuron_histogram,
         *units,
         unit=f"activation of neuron {name}",
         log=log,

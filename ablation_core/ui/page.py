@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import streamlit as st
 
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.heads.html import line_sample
 from ablation_core.runtime import prepare_process
 from ablation_core.server.turns import turn
 from ablation_core.ui.learn.strip import show_strip
 from ablation_core.ui.runs.controls import show_mine
 from ablation_core.ui.settings import keep_settings
-from ablation_core.ui.sidebar import CONTROLS, View, read_view
+from ablation_core.ui.sidebar.sidebar import CONTROLS, read_view
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import DISTRIBUTIONS_ONLY, copy_buttons, page_link
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def open_frame(title: str, icon: str, layout: Literal["wide", "centered"] = "wid
 def _open(title: str, icon: str, layout: Literal["wide", "centered"] = "wide") -> None:
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout=layout)
     with st.container(key="style", height=1, border=False):  # whatever holds its place meanwhile, nothing moves
-        st.markdown(_STYLE, unsafe_allow_html=True)  # `st.html` would hold the place of a line at first
+        st.html(_STYLE)  # in Markdown it would bring half a second's work of parsing HTML to the browser
         st.html(_SCRIPT, unsafe_allow_javascript=True)
     prepare_process()
     keep_settings(title)
@@ -137,6 +137,8 @@ def model_turn(model: LoadedModel) -> Iterator[None]:
 
 def legend(kinds: tuple[str, ...]) -> None:
     """The kinds of values, each with its line as charts draw it."""
+    from ablation_core.report.heads.html import line_sample  # brings pandas, which no sidebar waits for
+
     lines = "".join(
         f'<span style="margin-right:1.4em;white-space:nowrap">{line_sample(kind, 26)} {kind}</span>' for kind in kinds
     )

@@ -56,7 +56,7 @@ SETTINGS: dict[str, Callable[[list[str]], Setting]] = {
     "task": _word, "prompts": _number, "positions": _word, "task_metric": _metric,  # Tasks
     "results": _words,  # Saved results
     "list": _word, "shown": _word, "density": _word, "log": _switch, "beside": _word, "odd": _word,  # Distributions
-    "prompt": _word, "gaps": _word,  # typed prompts
+    "prompt": _word, "gaps": _word, "own text": _word,  # typed prompts
     "score": _word, "over": _word, "written": _word,  # the cards of the first page
     "kind": _word, "learn-bins": _number, "toy-place": _decimal, "toy-lean": _decimal, "toy-second": _decimal,
     "toy-distance": _decimal,  # Learn

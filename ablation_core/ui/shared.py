@@ -7,6 +7,7 @@ torch is imported when it is first asked for, so that the first picture does not
 from __future__ import annotations
 
 import threading
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 SEED = 0
 AFTER_FIRST_PICTURE = 1.0  # seconds until a model is loaded in the background: the browser draws meanwhile
+LONGEST_DRAWING = 30.0  # seconds until it is loaded where a page waits for `let_loading_begin`
 
 
 def shared_model(ref: str) -> LoadedModel:
@@ -53,13 +55,21 @@ def is_loaded(ref: str) -> bool:
     return (ref, folder_state(ref)) in _models_in_use()
 
 
-def load_in_background(ref: str, first_import: str = "") -> None:
-    """Load a model soon, and before it import a module that the next page needs, unless that was begun; returns at once."""
+def load_in_background(ref: str, first_import: str = "", patience: float = AFTER_FIRST_PICTURE) -> None:
+    """Load a model soon, and before it import a module that the next page needs, unless that was begun; returns at once.
+
+    Args:
+        patience: seconds until it begins, unless `let_loading_begin` was called before.
+    """
     if is_loaded(ref) or ref in _loading():
         return
+    may_begin, until = _loading_may_begin(), time.monotonic() + patience
 
     def load() -> None:
         try:
+            while not may_begin.wait(0.1) and time.monotonic() < until:
+                if not threading.main_thread().is_alive():
+                    return
             if first_import:
                 import_module(first_import)
             shared_model(ref)
@@ -69,7 +79,21 @@ def load_in_background(ref: str, first_import: str = "") -> None:
             _loading().discard(ref)
 
     _loading().add(ref)
-    threading.Timer(AFTER_FIRST_PICTURE, load).start()  # no daemon: a process that ends amid loading would be aborted
+    threading.Thread(target=load).start()  # no daemon: a process that ends amid loading would be aborted
+
+
+def let_loading_begin(after: float = 0.0) -> None:
+    """What loads in the background may begin: the browser has drawn the page, or something on it waits for the model.
+
+    Until then importing torch would only slow down the first picture, which needs none of it.
+
+    Args:
+        after: seconds, for the browser to draw what there is.
+    """
+    if not _loading_may_begin().is_set():
+        timer = threading.Timer(after, _loading_may_begin().set)
+        timer.daemon = True
+        timer.start()
 
 
 def shared_data(model: LoadedModel, ref: str, predictions: int, split: Split) -> Data:
@@ -154,6 +178,12 @@ def shared_maps() -> LRU:
 def shared_answers() -> LRU:
     """Answers to people's own inputs by what decides them."""
     return LRU(64)
+
+
+@st.cache_resource
+def _loading_may_begin() -> threading.Event:
+    """Whether any page of this server was drawn, or waits for a model."""
+    return threading.Event()
 
 
 @st.cache_resource

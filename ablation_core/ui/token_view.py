@@ -8,10 +8,11 @@ import streamlit as st
 
 from ablation_core.data.dataset import Data
 from ablation_core.errors import as_markdown
-from ablation_core.experiments import per_prediction
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.by_token import harm_by_token, in_words
-from ablation_core.experiments.per_prediction import Predicted, PredictionEffects, class_name
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.predictions import per_prediction
+from ablation_core.experiments.predictions.by_token import harm_by_token, in_words
+from ablation_core.experiments.predictions.per_prediction import Predicted, PredictionEffects, class_name
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.report.numbers import number as signed
 from ablation_core.report.sentences import harm_sentence
@@ -19,7 +20,7 @@ from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_sca
 from ablation_core.ui import page as ui
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.shared import SEED, shared_data
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import with_digits
 
 WINDOWS, IMAGES, TEXTS, TOKENS = 2, 12, 20, 15

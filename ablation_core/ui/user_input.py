@@ -1,7 +1,6 @@
 """Your own prompt or image: what the model predicts before and after, and what it would write."""
 
 import html
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,30 +8,25 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import streamlit as st
-from PIL import Image, ImageOps
 
 from ablation_core.data import user_input
-from ablation_core.experiments.ablation import AblationSpec
-from ablation_core.experiments.per_prediction import class_name, token_texts
+from ablation_core.experiments.predictions.per_prediction import class_name, token_texts
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.experiments.user_input import Answer, UserInputRun
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report import user_input_charts
-from ablation_core.report.charts import mark_of
+from ablation_core.report.charts import user_input_charts
+from ablation_core.report.charts.looks import mark_of
 from ablation_core.report.numbers import number
-from ablation_core.report.token_html import ShadedToken, as_seen, full_scale, scale_legend, shaded_text
+from ablation_core.report.token_html import ShadedToken, full_scale, scale_legend, shaded_text
 from ablation_core.server.turns import in_turns
 from ablation_core.ui import ablation_job, page
-from ablation_core.ui.glance.examples import PROMPTS
-from ablation_core.ui.shared import SEED, shared_answers, shared_data
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.own_input import TYPED, image_box, prompt_box
+from ablation_core.ui.shared import SEED, shared_answers
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.token_view import by_character
 from ablation_core.ui.widgets import draw, with_digits
 
-_LOOKED_AT = 200  # of the data's images, for an example of each class
-_TYPED = "a prompt was typed"
 _SHOWN = 6
-LIGHT_BORDER, DARK_BORDER = 0.6, 0.3  # brightness from which and up to which a border counts as light, as dark
-IMAGE_TYPES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif")
 
 
 @st.fragment
@@ -45,7 +39,7 @@ def show_user_input(view: View, later: bool = False) -> None:
     own_words = {"vision": "Your own image", "text-classification": "Your own text"}
     st.subheader(own_words.get(view.model.modality, "Your own prompt"), anchor=False)
     with page.show_errors():
-        own = _image(view) if view.model.modality == "vision" else _prompt(view)
+        own = image_box(view) if view.model.modality == "vision" else prompt_box(view)
         if own is None:
             return
         for note in own.notes:
@@ -53,7 +47,7 @@ def show_user_input(view: View, later: bool = False) -> None:
         if not view.selection.chosen:
             st.caption("No neurons are selected, so before and after are identical.")
         kept, run = kept_answers(view, own), partial(own_run, view, own)
-        if later and kept.answer is None and _TYPED not in st.session_state and view.info.modality != "vision":
+        if later and kept.answer is None and TYPED not in st.session_state and view.info.modality != "vision":
             st.caption("Answered once the results above are measured; change the prompt to have it answered now.")
             return
         if kept.answer is None:
@@ -96,107 +90,6 @@ def own_run(view: View, own: user_input.UserInput) -> UserInputRun:
         else ()
     )
     return UserInputRun(view.model, own, AblationSpec(view.selection, methods, view.bins, SEED), view.statistics)
-
-
-def _prompt(view: View) -> user_input.UserInput:
-    masked, classified = view.model.modality == "masked", view.model.predicts_class
-    key = "gaps" if masked else "own text" if classified else "prompt"
-
-    def take_example() -> None:
-        if chosen := st.session_state["example prompt"]:
-            st.session_state.update({key: chosen, _TYPED: True})
-
-    text = st.text_area(
-        "Text" if classified else "Prompt",
-        value=PROMPTS[view.model.modality][0],
-        key=key,
-        bind="query-params",
-        on_change=lambda: st.session_state.update({_TYPED: True}),
-        height=90,
-        help="Write ___ (three underscores) where a word is to be filled in."
-        if masked
-        else f"Its class before and after. Classes: {_classes(view)}."
-        if classified
-        else "The model continues from here: its next-token predictions and its own continuation.",
-    )
-    st.pills(
-        "Examples",
-        PROMPTS[view.model.modality],
-        key="example prompt",
-        on_change=take_example,
-        help="Click one to try it.",
-    )
-    read = user_input.text if classified else user_input.prompt
-    return read(view.model, text or "", view.data_ref)
-
-
-def _image(view: View) -> user_input.UserInput | None:
-    file = st.file_uploader(
-        "Image",
-        IMAGE_TYPES,
-        key="own image",
-        max_upload_size=user_input.MOST_BYTES // 1_000_000,
-        help="It stays on this machine and is discarded when the page is closed.",
-    )
-    if file is None:
-        return _example_image(view)
-    own = user_input.image(view.model, file.getvalue(), view.data_ref)
-    seen = _as_seen(view, own)
-    if _border(seen) > LIGHT_BORDER and _data_border(view) < DARK_BORDER:
-        st.caption(
-            "The model's own images have a dark border and this one a light one, so light and dark are exchanged."
-        )
-        if st.toggle("Invert", value=True, key="invert image", help="Exchange light and dark."):
-            own = user_input.image(view.model, _png(ImageOps.invert(seen)), view.data_ref)
-            seen = _as_seen(view, own)
-    st.image(seen, caption="As the model receives it", width=160)
-    return own
-
-
-def _example_image(view: View) -> user_input.UserInput | None:
-    """One of the data's own images, of a class that is clicked."""
-    data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
-    batch = data.rows(list(range(min(_LOOKED_AT, data.sequences))))
-    first = {int(target): place for place, target in reversed(list(enumerate(batch.targets.tolist())))}
-    names = {class_name(view.model, target): place for target, place in sorted(first.items())}
-    name = st.pills("Examples", list(names)[:12], key="example image", help="Click a class for an image of it.")
-    if name is None:
-        st.caption(
-            f"Upload an image, or click an example, to see how it is classified before and after. Classes: {_classes(view)}."
-        )
-        return None
-    (pixels,) = data.rows([names[name]]).inputs.values()
-    picture = as_seen(view.model, pixels.float().numpy())[0]
-    st.image(picture, caption="As the model receives it", width=160)
-    return user_input.image(view.model, _png(picture), view.data_ref)
-
-
-def _png(picture: Image.Image) -> bytes:
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    return content.getvalue()
-
-
-def _as_seen(view: View, own: user_input.UserInput) -> Image.Image:
-    return as_seen(view.model, own.asked.inputs[view.model.input_name].float().numpy())[0]
-
-
-def _border(picture: Image.Image) -> float:
-    """The mean brightness of a picture's border, 0 to 1."""
-    shades = np.asarray(picture.convert("L"), dtype=float) / 255
-    return float(np.concatenate([shades[0], shades[-1], shades[:, 0], shades[:, -1]]).mean())
-
-
-def _data_border(view: View) -> float:
-    """That of the data's images, of the first few."""
-    data = shared_data(view.model, view.data_ref, view.predictions, "evaluation")
-    (pixels,) = data.rows(list(range(min(16, data.sequences)))).inputs.values()
-    return float(np.mean([_border(one) for one in as_seen(view.model, pixels.float().numpy())]))
-
-
-def _classes(view: View) -> str:
-    labels = view.model.labels
-    return ", ".join(labels[:12]) + (f" and {len(labels) - 12:,} more" if len(labels) > 12 else "")
 
 
 def _probabilities(view: View, own: user_input.UserInput, answer: Answer) -> None:

@@ -1,4 +1,7 @@
-"""Small parts that many pages use: charts, single choices, links, files, and actions that end in one sentence."""
+"""Small parts that many pages use: charts, single choices, links, files, and actions that end in one sentence.
+
+Altair and pandas are imported with the first chart, so that no sidebar waits for them.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,19 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import altair
-import pandas as pd
 import streamlit as st
 from streamlit.errors import StreamlitPageNotFoundError
-from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.chart_cache import chart_spec, whole_spec
 from ablation_core.report.numbers import number
 from ablation_core.ui import boxes
 
 if TYPE_CHECKING:
+    import altair
+    import pandas as pd
     from pandas.io.formats.style import Styler
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 BROUGHT = "to-"  # before the names of settings that a link brings from one page to another
 _INKS = {False: "#48525e", True: "#b4bfca"}  # of axes and legends, on a light and a dark page
@@ -59,6 +61,8 @@ def draw(
         on_pick: called when a mark is clicked; the chart has a selection called `pick`, kept under `key`. See `picking`.
         variant: see `chart_cache.chart_spec`.
     """
+    from ablation_core.report.charts.chart_cache import chart_spec
+
     _place(chart_spec(make, *frames, variant=variant, **fixed), alt, key, on_pick, height)
 
 
@@ -66,6 +70,8 @@ def draw_once(
     chart: altair.TopLevelMixin, *, alt: str, key: str | None = None, on_pick: Callable[[], Any] | None = None
 ) -> None:
     """Draw a chart whose structure no click draws again, with the looks and the slot of `draw`."""
+    from ablation_core.report.charts.chart_cache import whole_spec
+
     _place(whole_spec(chart), alt, key, on_pick)
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.ablation import AblationRun, AblationSpec, step_together
+from ablation_core.experiments.ablation import AblationRun, step_together
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Head, Selection

@@ -8,11 +8,15 @@ import pytest
 from ablation_core import bundled, storage
 from ablation_core.activations import files
 from ablation_core.errors import StatisticsError
+from ablation_core.models.info import ModelInfo
 from ablation_core.runs import ledger
+from ablation_core.selection import ModelShape
 from ablation_core.server import inventory
 from ablation_core.storage import PUBLISHED
+from ablation_core.ui.glance.known import known_effects
 
 CARD = bundled.CARDS["opt-mini"]
+SMOLLM2 = "d492b8787c844cdc"  # the fingerprint of the fetched weights
 
 
 def test_another_folder_finds_bundled_statistics_behind_its_own(tmp_path: Path) -> None:
@@ -60,3 +64,20 @@ def test_published_runs_are_found_and_gone_on_with_in_a_copy(of_the_user: Path) 
     assert run.path.read_bytes() == before and own.path.stat().st_size > len(before)
     again = {kept.path.name: kept.path for kept in ledger.find_runs(of_the_user, "sweep", CARD.fingerprint)}
     assert again[run.path.name] == own.path and len(again) == len(published)
+
+
+def test_a_model_that_is_fetched_has_its_statistics_and_a_whole_sweep_already(tmp_path: Path) -> None:
+    info = ModelInfo("smollm2-135m", "llama", "causal", ModelShape((9,) * 30, 64), SMOLLM2)
+    entry = files.find_statistics(info, "python-docs", tmp_path)
+    assert entry is not None
+    statistics = files.load_statistics(entry.path, info)  # checks the digest and the shape
+    assert statistics.provenance["tokens"] >= 10_000
+    known = known_effects(info, "python-docs")
+    assert (
+        known is not None and len(known.sweep.heads) == 30 * 9 and {"zero", "mean", "peak"} <= set(known.sweep.methods)
+    )
+    assert known.sweep.description["statistics"]["digest"] == statistics.digest
+    compared = {
+        run.run["data"]["ref"] for run in ledger.find_runs(tmp_path, "changes", SMOLLM2) if len(run.done) == 270
+    }
+    assert compared == {"python-docs", "python-code"}

@@ -17,7 +17,7 @@ def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-def test_ablate_prints_one_json_document(capsys: pytest.CaptureFixture) -> None:
+def test_ablate_prints_one_json_document(capsys: pytest.CaptureFixture, few_learned_from: None) -> None:
     code, out, _ = run(
         capsys, "ablate", "opt-mini", "--select", "3.2", "--method", "all", "--predictions", "700", "--json"
     )

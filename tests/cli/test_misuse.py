@@ -8,7 +8,9 @@ import pytest
 
 from ablation_core import AblationError, ablate, load_data
 from ablation_core.__main__ import main
-from ablation_core.cli.text import format_curve, format_sweep, ordinal
+from ablation_core.cli.text.curves import format_curve
+from ablation_core.cli.text.phrases import ordinal
+from ablation_core.cli.text.runs import format_sweep
 from ablation_core.data.positions import Positions
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.code import ablation_command
@@ -105,6 +107,28 @@ def test_another_cache_folder_finds_what_comes_with_the_project(
     words = ["--predictions", "50", "--seq-len", "32", "--cache-dir", str(tmp_path / "other"), "--json"]
     assert main(["ablate", "opt-mini", "--select", "0.0", "--method", "mean", *words]) == 0
     assert json.loads(capsys.readouterr().out)["statistics"]["data"] == "python-docs"
+
+
+def test_a_task_takes_its_constants_from_the_models_usual_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """Prompts of one form show a few of the values that a neuron takes; which statistics were taken is said."""
+    command = [
+        "ablate",
+        "opt-mini",
+        "--data",
+        "task:induction",
+        "--select",
+        "4.5",
+        "--positions",
+        "last",
+        "--predictions",
+        "8",
+        "--json",
+    ]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "statistics of python-docs, as there are none of task:induction" in said.err
+    document = json.loads(said.out)
+    assert document["statistics"]["data"] == "python-docs" and document["results"][0]["method"] == "peak"
 
 
 def test_documents_and_skipped_positions_from_the_command_line(

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ablation_core import ablate, compute_statistics, load_data
-from ablation_core.data import tables
 from ablation_core.data.dataset import IGNORED
+from ablation_core.data.files import digests
 from ablation_core.data.references import read_documents, source_digest
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
@@ -193,8 +193,8 @@ def test_a_large_file_is_read_as_far_as_it_is_needed(tmp_path: Path, opt_mini: L
 def test_the_digest_of_a_large_file_reads_its_ends_and_notices_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "WHOLE_BYTES", 1000)
-    monkeypatch.setattr(tables, "_END_BYTES", 100)
+    monkeypatch.setattr(digests, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(digests, "_END_BYTES", 100)
     place = tmp_path / "a.jsonl"
     place.write_bytes(b"x" * 5000)
     first = source_digest(f"jsonl:{place}")

@@ -20,7 +20,8 @@ from ablation_core.engine.clean_passes import (
 )
 from ablation_core.engine.forward import record, run_blocks
 from ablation_core.engine.hooks import hidden_of, record_outputs, replace_z
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.architectures import ARCHITECTURES
 from ablation_core.models.loaded import LoadedModel

@@ -12,7 +12,8 @@ from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.errors import MethodError, ModelError, SelectionError, StatisticsError
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods import modes
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
@@ -20,12 +21,14 @@ from ablation_core.selection import Selection
 from tests.conftest import numbers, others_slow
 
 SELECT = "1.2 3.0:1-4"
+pytestmark = pytest.mark.usefixtures("few_learned_from")
 
 
 @pytest.fixture(scope="module")
 def data(bundled_model: LoadedModel) -> Data:
     ref = "fashion-mnist" if bundled_model.modality == "vision" else "python-docs"
-    count = 24 if bundled_model.modality == "vision" else 150  # an image is a sequence of its own
+    # an image is a sequence of its own; of a masked model's only every seventh position is a prediction
+    count = {"vision": 24, "masked": 50, "causal": 150}[bundled_model.modality]
     return load_data(ref, bundled_model, predictions=count, seq_len=48, batch_size=4, seed=3)
 
 

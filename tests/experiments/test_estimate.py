@@ -16,7 +16,8 @@ from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.data.positions import Positions
 from ablation_core.engine.gradients import linearise
 from ablation_core.errors import DataError, MethodError, ModelError
-from ablation_core.experiments.estimate import EstimateResult, EstimateRun, estimate
+from ablation_core.experiments.estimate import EstimateRun, estimate
+from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.estimate_validation import agreement
 from ablation_core.methods.registry import METHODS, Method
 from ablation_core.models.loaded import LoadedModel

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from ablation_core import ablate, load_data
-from ablation_core.cli.text import format_result
+from ablation_core.cli.text.experiments import format_result
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.harm_split import PARTS, mean_parts, parts_of, reference_of
 from ablation_core.experiments.results import AblationResult
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report import charts
+from ablation_core.report.charts import method_charts
 from ablation_core.report.tasks.harm import harm_frame, harm_sentence
 from ablation_core.saved.form import decode, encode
 from ablation_core.stats.intervals import mean_tests
@@ -81,6 +81,6 @@ def test_the_sentence_and_the_bar_by_hand() -> None:
     ]
     shares = harm_frame({name: value / 10 for name, value in falls.items()}, METRICS["accuracy"])
     np.testing.assert_allclose(shares[shares["kind"] == "zero"]["value"], [10, 5, -2.5, 27.5])
-    drawn = charts.harm_parts(frame, "harm", PARTS).to_dict()
+    drawn = method_charts.harm_parts(frame, "harm", PARTS).to_dict()
     assert drawn["encoding"]["color"]["scale"]["domain"] == list(PARTS)
     assert harm_frame({"zero": -1.0}, DIFFERENCE).empty

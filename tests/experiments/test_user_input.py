@@ -13,7 +13,7 @@ from ablation_core.data.positions import Positions
 from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.data.user_input import UserInput, image, prompt, read_image
 from ablation_core.errors import DataError
-from ablation_core.experiments.ablation import AblationSpec
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.experiments.user_input import UserInputRun
 from ablation_core.methods.registry import METHODS, constant_values
 from ablation_core.models.loaded import LoadedModel

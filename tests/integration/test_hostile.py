@@ -139,7 +139,7 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory, few_learned_from: None) -> Iterator[Path]:
     """A working folder with a text, pictures and a cache folder; models are loaded once for the module."""
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "notes.txt").write_text("All work and no play makes a dull test. " * 60)

@@ -28,10 +28,11 @@ from ablation_core.activations.files import find_statistics, load_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.user_input import prompt
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.estimate import EstimateRun
 from ablation_core.experiments.noise_floor import noise_floor_steps
-from ablation_core.experiments.per_prediction import effect_per_prediction
+from ablation_core.experiments.predictions.per_prediction import effect_per_prediction
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.experiments.user_input import UserInputRun
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.models.loaded import LoadedModel
@@ -308,7 +309,7 @@ def run_until(test: AppTest, done: Callable[[], bool]) -> AppTest:
 def test_kept_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.shared_results(), "_Cache__maxsize", 2)
     for head in ("0.0", "1.0", "2.0"):
-        run_until(page(select=head), lambda head=head: head in kept_selections())
+        run_until(page(model="opt-mini", select=head), lambda head=head: head in kept_selections())
     assert kept_selections() == ["1.0", "2.0"]
 
 

@@ -189,7 +189,7 @@ def everything(model: LoadedModel, data: Data, statistics: Statistics, folder: P
 
 
 @pytest.mark.parametrize("ref", ["opt-mini", pytest.param("roberta-mini", marks=pytest.mark.slow), "vit-mini"])
-def test_one_prediction_gives_a_number_and_no_interval(tmp_path: Path, ref: str) -> None:
+def test_one_prediction_gives_a_number_and_no_interval(tmp_path: Path, ref: str, few_learned_from: None) -> None:
     model = load_model(ref)
     name = "fashion-mnist" if model.modality == "vision" else "python-docs"
     statistics = compute_statistics(model, load_data(name, model, 1, 8, split="statistics"))

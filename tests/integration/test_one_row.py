@@ -13,7 +13,9 @@ import torch
 
 from ablation_core import ablate, find_statistics, load_data, load_statistics
 from ablation_core.__main__ import main
-from ablation_core.cli.text import format_curve, format_estimate, format_result, format_sweep
+from ablation_core.cli.text.curves import format_curve
+from ablation_core.cli.text.experiments import format_estimate, format_result
+from ablation_core.cli.text.runs import format_sweep
 from ablation_core.engine.metrics import METRICS, Metric
 from ablation_core.engine.scores import ScoredLogits, score, score_clean
 from ablation_core.experiments.estimate import estimate
@@ -22,7 +24,8 @@ from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.methods.registry import METHODS, Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.progress import finished
-from ablation_core.report import charts, export, frames, run_frames, user_input_charts
+from ablation_core.report import export, frames, run_frames
+from ablation_core.report.charts import looks, user_input_charts
 from ablation_core.report.html import result_table
 from ablation_core.report.run_sentences import curve_levels, sweep_sentence
 from ablation_core.runs.adaptive import AdaptiveSpec, adaptive_steps
@@ -34,7 +37,7 @@ from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ExportContent, ablation_exports
 from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.runs.export_row import curve_exports, sweep_exports
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 
 HEADS = ((0, 0), (1, 1), (2, 2), (3, 3))
 
@@ -102,7 +105,7 @@ def test_an_ablation_has_the_new_metric_and_the_new_method(
     assert "entropy, nats" in format_result(result) and "opposite" in format_result(result)
     assert "entropy, nats" in result_table(result) and "change of entropy (mean)" in frames.result_frame(result)
     said = drawn_and_told(ablation_exports(view, AblationProgress(result, NoiseFloor(-0.1, 0.1, 8))), "opposite")
-    assert "Change of entropy, nats per prediction" in said and charts.mark_of("opposite").color in said
+    assert "Change of entropy, nats per prediction" in said and looks.mark_of("opposite").color in said
 
 
 @pytest.mark.usefixtures("rows")
@@ -139,7 +142,7 @@ def test_maps_curves_and_estimates_have_them_too(opt_mini: LoadedModel, view: Vi
     assert "entropy" in curves.to_dict()["ranks"] and "entropy" in format_curve(curves)
     assert list(curve_levels(curves, "entropy")) == [f"baseline {curves.baseline['entropy']:.1f}"]
     said = drawn_and_told(curve_exports(curves, "entropy"), "opposite")
-    assert "entropy, nats" in said and charts.mark_of("opposite").color in said
+    assert "entropy, nats" in said and looks.mark_of("opposite").color in said
     adaptive = finished(
         adaptive_steps(opt_mini, data, AdaptiveSpec(methods, heads=HEADS[:2]), view.statistics, tmp_path)
     )
@@ -180,7 +183,7 @@ def test_a_metric_may_need_several_targets_and_some_data_only(opt_mini: LoadedMo
 
 def test_methods_without_a_mark_of_their_own_are_drawn() -> None:
     names = ["mean", *(f"new-{number}" for number in range(12))]
-    assert len({charts.mark_of(name) for name in names}) > 6, "they seldom look alike"
+    assert len({looks.mark_of(name) for name in names}) > 6, "they seldom look alike"
     answers = pd.DataFrame({"kind": names, "name": "a", "order": 0, "share": 0.1})
     assert user_input_charts.probabilities(answers, answers, tuple(names)).to_dict()
 

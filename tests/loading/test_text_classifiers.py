@@ -22,8 +22,9 @@ from ablation_core import (
 )
 from ablation_core.data import user_input
 from ablation_core.errors import DataError, ModelError
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.per_prediction import class_name, effect_per_prediction, predict
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.predictions.per_prediction import class_name, effect_per_prediction, predict
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.experiments.user_input import UserInputRun
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel

@@ -9,8 +9,16 @@ import pytest
 from ablation_core import load_model, load_statistics
 from ablation_core.activations.files import find_statistics
 from ablation_core.activations.neuron_summary import summarise_neuron
-from ablation_core.report import charts, distribution_charts, frames, user_input_charts
-from ablation_core.report.chart_cache import chart_spec
+from ablation_core.report import frames
+from ablation_core.report.charts import (
+    distribution_charts,
+    head_maps,
+    looks,
+    method_charts,
+    neuron_charts,
+    user_input_charts,
+)
+from ablation_core.report.charts.chart_cache import chart_spec
 from ablation_core.report.distribution_frames import density_frame, two_sets_frames
 
 MODEL = load_model("opt-mini")
@@ -28,9 +36,9 @@ def drawings(layer: int, head: int, neuron: int, bins: int) -> dict[str, tuple]:
     answers = pd.DataFrame({"kind": "mean", "name": ["a", "b"], "order": [0, 1], "share": [0.1 * neuron, 0.2]})
     kinds = tuple(grid[1]["kind"].unique())
     return {
-        "map": (charts.head_map, (frames.head_frame(distances, MODEL.shape, {(layer, head)}),), MODEL.shape, {"title": "t"}),
-        "grid": (charts.neuron_grid, grid, (len(grid[2]), kinds), {"columns": 8}),
-        "histogram": (charts.neuron_histogram, (bars, marks), len(marks), {"unit": "u", "log": bins > 50}),
+        "map": (head_maps.head_map, (frames.head_frame(distances, MODEL.shape, {(layer, head)}),), MODEL.shape, {"title": "t"}),
+        "grid": (neuron_charts.neuron_grid, grid, (len(grid[2]), kinds), {"columns": 8}),
+        "histogram": (neuron_charts.neuron_histogram, (bars, marks), len(marks), {"unit": "u", "log": bins > 50}),
         "density": (
             distribution_charts.histogram_with_density,
             (bars, marks, density_frame(*at, "smoothed")),
@@ -94,7 +102,7 @@ def test_the_data_of_one_chart_never_shows_in_another() -> None:
 
 def test_a_kind_without_a_row_has_a_mark() -> None:
     frame = pd.DataFrame({"kind": ["mean", "brand-new"], "mean": [0.1, 0.2], "low": [0, 0.1], "high": [0.2, 0.3], "chosen": [True, False]})  # fmt: skip
-    spec = charts.changes(frame, "t").to_dict()
+    spec = method_charts.changes(frame, "t").to_dict()
     assert "brand-new" in json.dumps(spec)
-    assert charts.mark_of("brand-new") == charts.mark_of("brand-new") != charts.mark_of("mean")
-    assert len({(mark.color, mark.dash, mark.shape) for mark in charts.MARKS.values()}) == len(charts.MARKS)
+    assert looks.mark_of("brand-new") == looks.mark_of("brand-new") != looks.mark_of("mean")
+    assert len({(mark.color, mark.dash, mark.shape) for mark in looks.MARKS.values()}) == len(looks.MARKS)

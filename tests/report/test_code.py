@@ -30,7 +30,7 @@ from ablation_core import (
 )
 from ablation_core.__main__ import main
 from ablation_core.activations.statistics import Statistics
-from ablation_core.cli.text import format_result
+from ablation_core.cli.text.experiments import format_result
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.progress import finished
 from ablation_core.report import code
@@ -72,6 +72,16 @@ def run_script(text: str, folder: Path) -> Printed:
     script = folder / "script.py"
     script.write_text(text, encoding="utf-8")
     return here(lambda: runpy.run_path(str(script)))
+
+
+def documents(text: str) -> list[dict]:
+    """The JSON documents that a process printed one after the other."""
+    found, rest = [], text.strip()
+    while rest:
+        document, end = json.JSONDecoder().raw_decode(rest)
+        found.append(document)
+        rest = rest[end:].strip()
+    return found
 
 
 def agree(one: object, other: object) -> bool:
@@ -123,8 +133,7 @@ def test_script_and_command_of_an_ablation(
     command = shlex.split(code.ablation_command(result, statistics))
     (words, numbers), (expected, values) = printed(run_command(command).stdout), printed(format_result(result))
     assert words == expected and numbers == pytest.approx(values, abs=2e-4)
-    run = in_own_process if name == "opt-mini" else run_command
-    assert agree(json.loads(run([*command, "--json"]).stdout), shown)
+    assert agree(json.loads(run_command([*command, "--json"]).stdout), shown)
 
 
 @pytest.mark.slow
@@ -147,13 +156,14 @@ def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = finished(sweep_steps(model, data, SweepSpec((METHODS["mean"],), 60), statistics, tmp_path / "page"))
     described, shown = result.description, json.loads(json.dumps(result.to_dict()))
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))  # an empty one: measured again
-    done = in_own_process(["python", "-c", code.sweep_script(described, result.methods)])
-    assert agree(json.loads(done.stdout), shown) and "note:" not in done.stderr
+    scripts = [code.sweep_script(described, result.methods, adaptive) for adaptive in (False, True)]
+    done = in_own_process(["python", "-c", "\n".join(scripts)])
+    plain, adaptive = documents(done.stdout)
+    assert agree(plain, shown) and "note:" not in done.stderr
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "command"))
     command = shlex.split(code.sweep_command(described, result.methods))
     assert agree(json.loads(in_own_process([*command, "--json"]).stdout), shown)
     assert "--adaptive" in code.sweep_command(described, result.methods, adaptive=True)
-    adaptive = json.loads(in_own_process(["python", "-c", code.sweep_script(described, result.methods, True)]).stdout)
     expected = finished(
         adaptive_steps(model, data, AdaptiveSpec((METHODS["mean"],), 60), statistics, tmp_path / "page")
     )
@@ -161,19 +171,21 @@ def test_script_and_command_of_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whole_heads", [False, True])
-def test_script_and_command_of_curves(whole_heads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scripts_and_commands_of_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of neurons and of whole heads: one process runs both scripts, another both commands."""
     model, statistics = loaded("roberta-mini", "python-docs")
-    spec = CurveSpec((METHODS["zero"], METHODS["peak"]), 60, (1, 2), (0, 50, 90), whole_heads)
-    result = finished(curve_steps(model, load_data("python-docs", model, 60), spec, statistics, tmp_path / "page"))
-    shown = json.loads(json.dumps(result.to_dict()))
+    data, methods, results = load_data("python-docs", model, 60), (METHODS["zero"], METHODS["peak"]), []
+    for whole_heads in (False, True):
+        spec = CurveSpec(methods, 60, (1, 2), (0, 50, 90), whole_heads)
+        results.append(finished(curve_steps(model, data, spec, statistics, tmp_path / "page")))
+    shown = json.loads(json.dumps([result.to_dict() for result in results]))
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "script"))
-    done = in_own_process(["python", "-c", code.curve_script(result.description)])
-    assert agree(json.loads(done.stdout), shown) and "note:" not in done.stderr
+    done = in_own_process(["python", "-c", "\n".join(code.curve_script(result.description) for result in results)])
+    assert agree(documents(done.stdout), shown) and "note:" not in done.stderr
     monkeypatch.setenv("ABLATION_CACHE", str(tmp_path / "command"))
-    assert agree(
-        json.loads(in_own_process([*shlex.split(code.curve_command(result.description)), "--json"]).stdout), shown
-    )
+    calls = [[*shlex.split(code.curve_command(result.description))[3:], "--json"] for result in results]
+    lines = ["from ablation_core.__main__ import main", *(f"assert main({call!r}) == 0" for call in calls)]
+    assert agree(documents(in_own_process(["python", "-c", "\n".join(lines)]).stdout), shown)
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +224,7 @@ def test_a_hostile_reference_stays_one_word(ref: str, small: tuple) -> None:
 
 
 @pytest.mark.slow
-def test_a_changed_model_or_data_is_said(small: tuple) -> None:
+def test_a_changed_model_or_data_is_said(small: tuple, tmp_path: Path) -> None:
     result, statistics = small
     script = code.ablation_script(replace(result, data=result.data | {"fingerprint": "0" * 16}), statistics, "peak")
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "the page showed 0000000000000000" in done.stderr
+    assert "the page showed 0000000000000000" in run_script(script, tmp_path).stderr

@@ -15,7 +15,8 @@ from ablation_core import METHODS, ablate, find_statistics, load_data, load_stat
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.progress import finished
-from ablation_core.report import charts, export, frames
+from ablation_core.report import export, frames
+from ablation_core.report.charts import method_charts
 from ablation_core.report.html import Picture, Report, to_html
 from ablation_core.report.sentences import verdict
 from ablation_core.runs.pruning import CurveSpec, curve_steps
@@ -24,7 +25,7 @@ from ablation_core.selection import Selection
 from ablation_core.ui.ablation_job import AblationProgress
 from ablation_core.ui.export_row import ablation_exports, neuron_exports
 from ablation_core.ui.runs.export_row import curve_exports, sweep_exports
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 
 FLOOR = NoiseFloor(-0.001, 0.002, 8, bands={"mean": {"loss": (-0.001, 0.002)}})
 
@@ -37,7 +38,7 @@ def view(opt_mini: LoadedModel) -> View:
 
 
 @pytest.fixture(scope="module")
-def outcome(view: View) -> AblationProgress:
+def outcome(view: View, few_learned_from: None) -> AblationProgress:
     result = ablate(view.model, load_data("python-docs", view.model, 900), "3.2", "all", statistics=view.statistics)
     return AblationProgress(result, FLOOR)
 
@@ -207,4 +208,6 @@ def test_a_picture_asks_for_nothing_outside() -> None:
 def test_changes_without_an_interval_are_drawn(view: View) -> None:
     result = ablate(view.model, load_data("python-docs", view.model, 100), "3.2", "zero", statistics=view.statistics)
     assert result.results[0].change["loss"].low is None
-    assert "<svg" in export.to_svg(charts.changes(frames.change_frame(result, "loss", "zero"), "change"), "t", "a")
+    assert "<svg" in export.to_svg(
+        method_charts.changes(frames.change_frame(result, "loss", "zero"), "change"), "t", "a"
+    )

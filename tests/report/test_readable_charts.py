@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from ablation_core.engine.metrics import METRICS
-from ablation_core.report import charts, distribution_frames, export, run_charts
+from ablation_core.report import distribution_frames, export
+from ablation_core.report.charts import axes, effect_maps, head_maps, method_charts, run_charts
 
 PAGE = {False: (255, 255, 255), True: (0x11, 0x16, 0x1C)}
 NAMED = {"black": (0, 0, 0), "white": (255, 255, 255)}
@@ -64,9 +65,9 @@ def matrix() -> pd.DataFrame:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda dark: charts.head_map(grid(np.linspace(0, 3, 100)), "t", dark=dark),
-        lambda dark: run_charts.effect_map(grid(np.linspace(-3, 3, 100)), "t", METRICS["loss"], 10, 10, dark),
-        lambda dark: run_charts.effect_map(grid(np.linspace(-0.3, 0.3, 100)), "t", METRICS["top1"], 10, 10, dark),
+        lambda dark: head_maps.head_map(grid(np.linspace(0, 3, 100)), "t", dark=dark),
+        lambda dark: effect_maps.effect_map(grid(np.linspace(-3, 3, 100)), "t", METRICS["loss"], 10, 10, dark),
+        lambda dark: effect_maps.effect_map(grid(np.linspace(-0.3, 0.3, 100)), "t", METRICS["top1"], 10, 10, dark),
         lambda dark: run_charts.agreement_matrix(matrix(), "abcdefg", dark),
     ],
 )
@@ -78,15 +79,15 @@ def test_numbers_on_cells_can_be_read(make, dark: bool) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_on_a_dark_page_the_greatest_value_is_the_lightest(dark: bool) -> None:
     for chart in (
-        charts.head_map(grid(np.linspace(0, 3, 100)), "t", dark=dark),
-        run_charts.effect_map(grid(np.linspace(0, 3, 100)), "t", METRICS["loss"], 10, 10, dark),
+        head_maps.head_map(grid(np.linspace(0, 3, 100)), "t", dark=dark),
+        effect_maps.effect_map(grid(np.linspace(0, 3, 100)), "t", METRICS["loss"], 10, 10, dark),
     ):
         cells = [shade(cell, dark) for cell, _ in cells_and_texts(chart)]
         light = [contrast(cell, (0, 0, 0)) for cell in cells]
         assert int(np.argmax(light)) == (99 if dark else 0)
 
 
-def symlog(value: float, span: charts.Span) -> float:
+def symlog(value: float, span: axes.Span) -> float:
     """Where a value stands on the axis, from 0 to 1 (d3-scale's symlog)."""
     low, at, high = (math.copysign(math.log1p(abs(x) / span.bend), x) for x in (span.low, value, span.high))
     return (at - low) / (high - low)
@@ -94,13 +95,13 @@ def symlog(value: float, span: charts.Span) -> float:
 
 def test_an_outlier_flattens_nothing() -> None:
     usual = [0.011, 0.014, -0.008, 0.02]
-    span = charts.span_of([*usual, 6.0])
+    span = axes.span_of([*usual, 6.0])
     assert span is not None and span.low < -0.008 and span.high > 6
     places = sorted(symlog(value, span) for value in usual)
     assert places[-1] - places[0] > 0.15, "on a linear axis the four would share half a per cent of it"
-    assert charts.span_of(usual) is None and charts.span_of([float("nan"), 0.0]) is None
+    assert axes.span_of(usual) is None and axes.span_of([float("nan"), 0.0]) is None
     frame = pd.DataFrame({"kind": list("abcd"), "mean": [*usual[:3], 6.0], "low": 0.0, "high": 0.0, "chosen": False})
-    spec = charts.changes(frame, "change").to_dict()
+    spec = method_charts.changes(frame, "change").to_dict()
     scales = [layer["encoding"]["x"]["scale"] for layer in spec["layer"]]
     assert {scale["type"] for scale in scales} == {"symlog"}
     assert "logarithmic beyond" in spec["layer"][0]["encoding"]["x"]["title"][1], "and the axis says so"
@@ -108,8 +109,8 @@ def test_an_outlier_flattens_nothing() -> None:
 
 def test_an_outlier_leaves_the_others_their_colours() -> None:
     frame = grid(np.array([*np.linspace(0.01, 0.02, 99), 50.0]))
-    assert run_charts.deepest(frame) == pytest.approx(20 * 0.0175, rel=0.02)
-    assert run_charts.deepest(grid(np.linspace(0, 1, 100))) == 1
+    assert effect_maps.deepest(frame) == pytest.approx(20 * 0.0175, rel=0.02)
+    assert effect_maps.deepest(grid(np.linspace(0, 1, 100))) == 1
 
 
 @pytest.mark.parametrize("largest", [1.0, 300.0])

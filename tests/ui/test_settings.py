@@ -12,9 +12,9 @@ from tests.ui.test_pages import box
 BINDERS = {"single_choice", "choose_metric"}  # of `widgets`, which bind under the key that they are given
 # where the key is a variable → the names that it stands for
 VARIABLE = {
-    "sidebar.py": {"text", "images", "labelled"},  # the kinds of data
-    "user_input.py": {"prompt", "gaps"},
-    "prompt.py": {"prompt", "gaps"},
+    "data.py": {"text", "images", "labelled"},  # the kinds of data
+    "own_input.py": {"prompt", "gaps", "own text"},
+    "prompt.py": {"prompt", "gaps", "own text"},
     "learn.py": {"toy-place", "toy-lean", "toy-second", "toy-distance"},
     "cards.py": set(),  # which cards are open is the first page's own
     "widgets.py": set(),  # the binders themselves

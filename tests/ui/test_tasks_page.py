@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from ablation_core import ablate, find_statistics, load_data, load_statistics
 from ablation_core.data import uploads
 from ablation_core.errors import DataError
-from ablation_core.experiments.task_prompts import asked_prompts
+from ablation_core.experiments.predictions.task_prompts import asked_prompts
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.progress import finished

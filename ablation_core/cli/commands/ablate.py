@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
-    from ablation_core.cli.text import format_result
+    from ablation_core.cli.text.experiments import format_result
     from ablation_core.experiments.ablation import ablate
 
     model, data, methods, statistics = load_measured(parsed)

@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
-    from ablation_core.cli.text import format_comparison
+    from ablation_core.cli.text.runs import format_comparison
     from ablation_core.loading.load import load_model
     from ablation_core.runs.compare import RANDOM, compare
 

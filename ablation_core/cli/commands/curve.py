@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
     backend = chosen_backend(parsed)
-    from ablation_core.cli.text import format_curve
+    from ablation_core.cli.text.curves import format_curve
     from ablation_core.runs.pruning import PERCENTS, SEEDS
     from ablation_core.runs.whole_runs import curve
 

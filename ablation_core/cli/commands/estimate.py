@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
-    from ablation_core.cli.text import format_estimate
+    from ablation_core.cli.text.experiments import format_estimate
     from ablation_core.experiments.estimate import estimate
     from ablation_core.experiments.estimate_validation import largest_heads, validate_estimate
 

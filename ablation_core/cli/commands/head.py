@@ -32,7 +32,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _text(found: "HeadDescription", document: dict) -> str:
-    from ablation_core.cli.text import ordinal
+    from ablation_core.cli.text.phrases import ordinal
     from ablation_core.heads.kinds import SCORES
 
     model, data = document["model"], document["data"]

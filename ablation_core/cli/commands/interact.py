@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
-    from ablation_core.cli.text import format_interactions
+    from ablation_core.cli.text.experiments import format_interactions
     from ablation_core.experiments.interactions import interact
 
     parsed.method = parsed.method or ["mean"]

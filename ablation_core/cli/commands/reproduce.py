@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
     backend, parts, curves = chosen_backend(parsed), [], []
-    from ablation_core.cli.text import format_curve, format_plan
+    from ablation_core.cli.text.curves import format_curve, format_plan
     from ablation_core.loading.load import load_model
     from ablation_core.runs.paper import ORIGINALS, measured_speed, original_parts, parts_of, run_part
 

@@ -41,7 +41,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
     if parsed.adaptive and parsed.engine != "local":
         raise EngineError("--adaptive decides as it goes what to measure next, on this machine; leave --engine out.")
     backend = chosen_backend(parsed)
-    from ablation_core.cli.text import format_adaptive, format_position_map, format_sweep
+    from ablation_core.cli.text.runs import format_adaptive, format_position_map, format_sweep
     from ablation_core.runs.maps.position_map import position_map
     from ablation_core.runs.whole_runs import sweep
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ablation_core.data import hub_datasets
 from ablation_core.data.dataset import IGNORED, Data
+from ablation_core.data.files.text_files import plain_line_ends
 from ablation_core.data.given.images import class_names, load_given_images
 from ablation_core.data.given.rows import EXPECTED, GivenText, given_rows
 from ablation_core.data.labelled.classes import ClassLabels, is_missing
@@ -28,7 +29,6 @@ from ablation_core.data.labelled.rows import LabelledText
 from ablation_core.data.labelled.texts import labelled_data, needs_labels, readable, window_of
 from ablation_core.data.references import Split
 from ablation_core.data.request import DataRequest
-from ablation_core.data.text_files import plain_line_ends
 from ablation_core.data.texts import check_window, text_data
 from ablation_core.data.windows import Body, Reading, Window, document_bodies, given_bodies, packed_documents
 from ablation_core.errors import AblationError, DataError, a_type, first_line

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ablation_core.data import hub_datasets, tables
+from ablation_core.data import hub_datasets
+from ablation_core.data.files import formats, tables
+from ablation_core.data.files.text_files import plain_line_ends
 from ablation_core.data.labelled.classes import ClassLabels, is_missing
 from ablation_core.data.references import SPLITS, Split
-from ablation_core.data.text_files import plain_line_ends
 from ablation_core.errors import DataError
 
 MOST_ROWS = 50_000
@@ -77,7 +78,7 @@ def read_labelled(ref: str, split: Split, labels: tuple[str, ...], notes: list[s
 
 
 def _table_rows(ref: str, split: Split) -> tuple[Iterator[tuple[Any, ...]], str, tuple[str, ...]]:
-    table = tables.parse(ref)
+    table = formats.parse(ref)
     columns = choose_columns(ref, table.column, tables.column_names(table), str(table.path))
     records = tables.read_records(table, columns)
     part = (record for number, record in enumerate(records) if number % 2 == SPLITS.index(split))

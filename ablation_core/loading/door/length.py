@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ablation_core.engine.forward import options
-from ablation_core.engine.hooks import hooked
 from ablation_core.loading.door.verification import tiny_inputs
+from ablation_core.models.hooks import hooked
 from ablation_core.models.loaded import LoadedModel
 
 _NAMES = (

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED, Batch
 from ablation_core.engine import clean_passes, forward, scoring
+from ablation_core.engine.clean_pass import CleanPass
 from ablation_core.engine.forward import options
-from ablation_core.engine.hooks import hidden_of
+from ablation_core.engine.hooks import forward_replaced, hidden_of
 from ablation_core.engine.nonfinite import no_numbers
 from ablation_core.errors import AblationError, ModelError, first_line
 from ablation_core.models.loaded import LoadedModel
@@ -205,7 +206,7 @@ def _check_losses(model: LoadedModel, batch: Batch, logits: Tensor) -> None:
             )
 
 
-def _check_sites(model: LoadedModel, batch: Batch, clean_pass: forward.CleanPass, own: Mapping[int, Tensor]) -> None:
+def _check_sites(model: LoadedModel, batch: Batch, clean_pass: CleanPass, own: Mapping[int, Tensor]) -> None:
     for layer, heads in enumerate(model.shape.heads):
         if not heads:
             continue
@@ -235,7 +236,7 @@ def _output_width(projection: torch.nn.Module) -> int:
     return int(linear.out_features if hasattr(linear, "out_features") else linear.weight.shape[1])
 
 
-def _agree(model: LoadedModel, clean_pass: forward.CleanPass, output: object, right: np.ndarray) -> bool:
+def _agree(model: LoadedModel, clean_pass: CleanPass, output: object, right: np.ndarray) -> bool:
     clean, other = scoring.score_outputs(model, clean_pass, [output])
     tolerance = _tolerance(model)
     return all(np.allclose(scores.loss, right, rtol=tolerance, atol=tolerance) for scores in (clean, other))
@@ -247,17 +248,16 @@ def _tolerance(model: LoadedModel) -> float:
 
 def _special_positions(model: LoadedModel, batch: Batch) -> int:
     """How many first positions hold the same whatever the image: class token, registers, distillation token."""
-    name = model.input_name
+    name, block = model.input_name, model.blocks[0]
     first: list[Tensor] = []
-    block = model.blocks[0]
-    handle = block.register_forward_pre_hook(
-        lambda _module, args, kwargs: first.append(hidden_of(args[0] if args else kwargs["hidden_states"])),
-        with_kwargs=True,
-    )
-    try:
+    forward = block.forward
+
+    def keep(*args: Any, **kwargs: Any) -> Any:
+        first.append(hidden_of(args[0] if args else kwargs["hidden_states"]))
+        return forward(*args, **kwargs)
+
+    with forward_replaced(block, keep):
         model.module(**{name: batch.inputs[name]})
-    finally:
-        handle.remove()
     hidden = first[0].float()
     if hidden.ndim != 3 or hidden.shape[0] != ROWS:
         return 0

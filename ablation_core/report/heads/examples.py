@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ablation_core.report.charts import BARS, CURVE
+from ablation_core.report.charts.looks import BARS, CURVE
 from ablation_core.report.numbers import number
 from ablation_core.report.picks import one_pick
 

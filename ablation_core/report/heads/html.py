@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ablation_core.report.charts import BARS, HARM, HELP, mark_of
+from ablation_core.report.charts.looks import BARS, HARM, HELP, mark_of
 from ablation_core.report.numbers import number
 
 if TYPE_CHECKING:

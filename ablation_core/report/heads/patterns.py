@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ablation_core.report.charts import CURVE
+from ablation_core.report.charts.looks import CURVE
 
 LEAST = 0.005  # weights below are not drawn: they are not seen, and a long text has thousands of them
 NAMED = 48  # tokens up to which the axes show them; beyond, their places

@@ -3,7 +3,8 @@
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import GREY, HARM, HELP, ON_TOP
+from ablation_core.report.charts.axes import ON_TOP
+from ablation_core.report.charts.looks import GREY, HARM, HELP
 from ablation_core.report.picks import ONE, one_pick
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 
 from ablation_core.engine.metrics import METRICS, Metric
 from ablation_core.errors import ReportError
-from ablation_core.report import run_charts
-from ablation_core.report.charts import GREY, ON_TOP, ink
+from ablation_core.report.charts import effect_maps, looks
+from ablation_core.report.charts.axes import ON_TOP
+from ablation_core.report.charts.looks import GREY, ink
 from ablation_core.report.numbers import amount, interval_text, is_points, number
 from ablation_core.report.run_frames import STATES
 from ablation_core.runs.comparison_result import ComparisonResult, HeadComparison
@@ -78,7 +79,7 @@ def is_selective(head: HeadComparison, metric: str) -> bool:
 
 
 def difference_frame(result: ComparisonResult, metric: str, picked: str | None = None) -> pd.DataFrame:
-    """One row per head with a difference, as `run_charts.effect_map` draws it, the largest first."""
+    """One row per head with a difference, as `effect_maps.effect_map` draws it, the largest first."""
     rows = []
     for head in _largest(result, metric):
         layer, number_ = map(int, head.head.split("."))
@@ -147,7 +148,7 @@ def comparison_chart(
     model = result.sides[0]["model"]
     heads = model["heads"] if isinstance(model["heads"], int) else max(model["heads"])
     signed = row if not row.divergence else METRICS["loss"]  # a difference of divergences has two signs
-    return run_charts.effect_map(frame, f"{row.change_heading}: {other} − {one}", signed, model["layers"], heads, dark)
+    return effect_maps.effect_map(frame, f"{row.change_heading}: {other} − {one}", signed, model["layers"], heads, dark)
 
 
 def _check_any(frame: pd.DataFrame) -> None:
@@ -178,7 +179,7 @@ def _scatter(frame: pd.DataFrame, one: str, other: str, metric: Metric, dark: bo
     points = base.mark_point(filled=True, size=70, opacity=0.9).encode(
         x=x,
         y=y,
-        color=alt.condition("datum.selective", alt.value(run_charts.HARM), alt.value(GREY)),
+        color=alt.condition("datum.selective", alt.value(looks.HARM), alt.value(GREY)),
         shape=alt.condition("datum.selective", alt.value("diamond"), alt.value("circle")),
         tooltip=[
             alt.Tooltip("label:N", title="head"),

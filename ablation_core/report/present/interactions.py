@@ -10,9 +10,8 @@ import pandas as pd
 
 from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.interactions import InteractionResult, PairInteraction
-from ablation_core.report.charts import DARK_INK, HARM, HELP, LIGHT_INK, ink
+from ablation_core.report.charts.looks import DARK_INK, HARM, HELP, LIGHT_INK, faded, ink
 from ablation_core.report.numbers import amount, interval_text, number
-from ablation_core.report.run_charts import faded
 from ablation_core.stats.intervals import Interval
 
 FORM = METRICS["loss"].cell_format

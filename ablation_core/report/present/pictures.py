@@ -12,12 +12,13 @@ from ablation_core.activations.neuron_summary import NeuronSummary, summarise_ne
 from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.metrics import METRICS, Metric
 from ablation_core.errors import ReportError
-from ablation_core.experiments.estimate import EstimateResult
+from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription
-from ablation_core.report import charts, frames, run_charts, run_frames
+from ablation_core.report import frames, run_frames
+from ablation_core.report.charts import effect_maps, head_maps, looks, method_charts, neuron_charts, run_charts
 from ablation_core.report.numbers import is_points
 from ablation_core.report.present.interactions import interaction_matrix
 from ablation_core.report.present.tables import floor_frame, pairs_frame, summary_frame
@@ -34,7 +35,7 @@ def ablation_chart(result: AblationResult, metric: str = "loss", floor: NoiseFlo
     """Each method's change of a metric with its 95 % interval; of a noise floor the band too."""
     row = _metric(metric, result.baseline.means)
     frame = frames.change_frame(result, metric, "", floor)
-    return charts.changes(frame, row.change_title, is_points(row.change_format))
+    return method_charts.changes(frame, row.change_title, is_points(row.change_format))
 
 
 def sweep_chart(result: SweepResult, metric: str = "loss", method: str | None = None) -> alt.LayerChart:
@@ -44,7 +45,7 @@ def sweep_chart(result: SweepResult, metric: str = "loss", method: str | None = 
     if frame.empty:
         raise ReportError(f"No head has been measured with {method} yet.")
     layers, heads = _size(result.description["model"])
-    return run_charts.effect_map(frame, f"{row.change_title}, {method}", row, layers, heads)
+    return effect_maps.effect_map(frame, f"{row.change_title}, {method}", row, layers, heads)
 
 
 def adaptive_chart(result: AdaptiveResult, metric: str = "loss", method: str | None = None) -> alt.LayerChart:
@@ -76,7 +77,7 @@ def estimate_chart(result: EstimateResult, metric: str = "loss", method: str | N
     }
     unmeasured = SweepResult(result.description | {"methods": [method]}, None, {}, tuple(estimates), 0.0)
     frame = run_frames.map_frame(unmeasured, method, metric, estimates=estimates)
-    return run_charts.effect_map(frame, f"estimated {row.change_title}, {method}", row, shape.layers, max(shape.heads))
+    return effect_maps.effect_map(frame, f"estimated {row.change_title}, {method}", row, shape.layers, max(shape.heads))
 
 
 def floor_chart(floor: NoiseFloor, metric: str = "loss") -> alt.LayerChart:
@@ -90,10 +91,10 @@ def floor_chart(floor: NoiseFloor, metric: str = "loss") -> alt.LayerChart:
     scale = alt.X("low:Q", title=row.change_title)
     bars = (
         alt.Chart(frame)
-        .mark_bar(color=charts.GREY, height=14, opacity=0.5)
+        .mark_bar(color=looks.GREY, height=14, opacity=0.5)
         .encode(x=scale, x2="high:Q", y=alt.Y("method:N", title=None))
     )
-    zero = alt.Chart(pd.DataFrame({"low": [0.0]})).mark_rule(color=charts.GREY, strokeWidth=1.5).encode(x=scale)
+    zero = alt.Chart(pd.DataFrame({"low": [0.0]})).mark_rule(color=looks.GREY, strokeWidth=1.5).encode(x=scale)
     return alt.LayerChart(layer=[bars, zero]).properties(height=40 * len(frame) + 40)
 
 
@@ -114,7 +115,7 @@ def interaction_chart(result: InteractionResult, kind: str = "pairs", most: int 
         low=drawn["low"].fillna(drawn["mean"]), high=drawn["high"].fillna(drawn["mean"]),
         chosen=False, floor_low=math.nan, floor_high=math.nan,
     )  # fmt: skip
-    return charts.changes(drawn, "joint change of loss minus both single ones, nats per prediction")
+    return method_charts.changes(drawn, "joint change of loss minus both single ones, nats per prediction")
 
 
 def head_chart(found: HeadDescription, metric: str = "loss") -> alt.LayerChart:
@@ -125,7 +126,7 @@ def head_chart(found: HeadDescription, metric: str = "loss") -> alt.LayerChart:
 def summary_chart(summary: NeuronSummary) -> alt.Chart:
     """The neuron's four values on one axis, in standard deviations from its mean."""
     frame = summary_frame(summary).rename(columns={"value of": "kind", "distance_in_std": "value"})
-    return charts.replaced_values(frame[["kind", "value"]].assign(name="this neuron"))
+    return method_charts.replaced_values(frame[["kind", "value"]].assign(name="this neuron"))
 
 
 def statistics_chart(
@@ -135,14 +136,14 @@ def statistics_chart(
     shape = statistics_shape(statistics)
     if select is None:
         frame = frames.head_frame(frames.head_distances(statistics, bins), shape, set())
-        return charts.head_map(frame, "distance between peak and mean, std")
+        return head_maps.head_map(frame, "distance between peak and mean, std")
     chosen = Selection.read(select, shape)
     if len(chosen) != 1:
         raise ReportError(f"{select} names {len(chosen):,} neurons; a histogram is of one, such as 3.2:5.")
     ((layer, head), (neuron,)) = chosen.chosen[0]
     bars = frames.histogram_frame(statistics, layer, head, neuron, bins)
     marks = frames.mark_frame(summarise_neuron(statistics, layer, head, neuron, bins), bars)
-    return charts.neuron_histogram(bars, marks, UNIT, log)
+    return neuron_charts.neuron_histogram(bars, marks, UNIT, log)
 
 
 def statistics_shape(statistics: Statistics) -> ModelShape:

@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from ablation_core.errors import ReportError
-from ablation_core.report.charts import GREY
+from ablation_core.report.charts.looks import GREY
 from ablation_core.report.numbers import interval_text, number
 from ablation_core.saved.side_by_side import CHANGE, Difference, Figures, SavedComparison
 from ablation_core.stats.intervals import Interval

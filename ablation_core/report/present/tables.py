@@ -12,7 +12,7 @@ from ablation_core.activations.neuron_summary import NeuronSummary, peak_distanc
 from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.metrics import metrics_in
 from ablation_core.errors import ReportError
-from ablation_core.experiments.estimate import Estimated, EstimateResult
+from ablation_core.experiments.estimate_result import Estimated, EstimateResult
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult

@@ -9,7 +9,7 @@ import numpy as np
 from ablation_core.activations.neuron_summary import NeuronSummary, peak_distance
 from ablation_core.activations.statistics import Statistics, not_finite_sentence
 from ablation_core.engine.metrics import METRICS, main_metric
-from ablation_core.experiments.estimate import EstimateResult, MethodEstimate
+from ablation_core.experiments.estimate_result import EstimateResult, MethodEstimate
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult

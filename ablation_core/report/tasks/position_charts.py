@@ -7,7 +7,7 @@ import pandas as pd
 
 from ablation_core.engine.metrics import METRICS, Metric, main_metric
 from ablation_core.errors import ReportError
-from ablation_core.report.run_charts import Axis, effect_cells
+from ablation_core.report.charts.effect_maps import Axis, effect_cells
 from ablation_core.report.run_frames import STATES
 from ablation_core.runs.maps.position_map import Cell, PositionMapResult
 

@@ -6,10 +6,11 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ablation_core.experiments.prediction_scores import PredictionScores
+from ablation_core.experiments.predictions.prediction_scores import PredictionScores
+from ablation_core.experiments.predictions.task_prompts import AskedPrompt
 from ablation_core.experiments.results import AblationResult
-from ablation_core.experiments.task_prompts import AskedPrompt
-from ablation_core.report.charts import GREY, HARM, HELP, ON_TOP, ink
+from ablation_core.report.charts.axes import ON_TOP
+from ablation_core.report.charts.looks import GREY, HARM, HELP, ink
 from ablation_core.report.numbers import number
 
 

@@ -21,8 +21,8 @@ from ablation_core.data.dataset import Data
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import DataError, SelectionError
-from ablation_core.experiments.ablation import DEFAULT_BINS
 from ablation_core.experiments.provenance import describe_made
+from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import Method, choose_methods
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented

@@ -6,6 +6,7 @@ in the background and take their place.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ import streamlit as st
 
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report import charts, frames
+from ablation_core.report import frames
+from ablation_core.report.charts import method_charts
 from ablation_core.report.heads import charts as head_charts
 from ablation_core.report.heads.frames import known_frame, neurons_by_oddness, value_frame
 from ablation_core.report.heads.html import value_legend
@@ -24,7 +26,7 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.ui.glance.shown import Glance, slot
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.controls import watched
-from ablation_core.ui.shared import is_loaded
+from ablation_core.ui.shared import is_loaded, let_loading_begin
 from ablation_core.ui.widgets import draw
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 EVERY = 0.7  # seconds between two looks at what is loaded or measured
 METRIC = METRICS["loss"]
 _SETTLED = (True, True, True, True)
+_LOOKS = "looks at the first page"
+_IDLE = 3  # looks on time in a row, until which the browser counts as drawing
 _CHART = 196  # pixels
 
 
@@ -62,11 +66,27 @@ def watch(glance: Glance) -> None:
     """Draw the page again once the model is loaded, and as the view's own figures come; looks, and draws nothing."""
     seen = _state(glance)
 
-    @watched(lambda: _state(glance) != seen, None if seen == _SETTLED else EVERY)
+    def is_out_of_date() -> bool:
+        if _looks_on_time() >= _IDLE:
+            let_loading_begin()
+        return _state(glance) != seen
+
+    @watched(is_out_of_date, None if seen == _SETTLED else EVERY)
     def look() -> None:
         pass
 
     look()
+
+
+def _looks_on_time() -> int:
+    """How many looks, this one the last, came in time one after the other: a browser that is still drawing is late, and
+    catches up afterwards.
+    """
+    last, on_time = st.session_state.get(_LOOKS, (0.0, 0))
+    now = time.monotonic()
+    on_time = on_time + 1 if abs(now - last - EVERY) < 0.2 * EVERY else 0
+    st.session_state[_LOOKS] = now, on_time
+    return on_time
 
 
 def _state(glance: Glance) -> tuple[bool, ...]:
@@ -155,7 +175,7 @@ def _show_methods(glance: Glance, frame: pd.DataFrame) -> None:
         return
     banded = bool(frame["floor_low"].notna().any())
     draw(
-        charts.changes,
+        method_charts.changes,
         frame,
         title=METRIC.change_heading,
         variant=(tuple(frame["kind"]), banded),

@@ -15,7 +15,14 @@ from ablation_core.server.turns import fair_lock
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.controls import watched
-from ablation_core.ui.shared import is_loaded, shared_data, shared_estimates, shared_jobs
+from ablation_core.ui.shared import (
+    AFTER_FIRST_PICTURE,
+    is_loaded,
+    let_loading_begin,
+    shared_data,
+    shared_estimates,
+    shared_jobs,
+)
 
 EVERY = 0.7  # seconds between two looks
 
@@ -43,6 +50,7 @@ def estimated_map(glance: Glance) -> EstimatedMap | None:
     if not view.whole:
         return None
     if not is_loaded(view.info.ref):
+        let_loading_begin(AFTER_FIRST_PICTURE)
         _watch(lambda: is_loaded(view.info.ref), "The model is being loaded; an estimate of every head follows.")
         return None
     from ablation_core.methods.registry import METHODS, USUAL, usable_methods

@@ -1,5 +1,7 @@
 """Prompts to click, for the kinds of models that come with the project; the first of each is answered without a click."""
 
+# The box that a person types into, in the address too.
+BOXES = {"causal": "prompt", "masked": "gaps", "text-classification": "own text"}
 PROMPTS = {
     "causal": (
         "Open the file for reading; close the file after",

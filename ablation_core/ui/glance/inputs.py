@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from ablation_core.ui.glance.examples import PROMPTS
+from ablation_core.ui.glance.examples import BOXES, PROMPTS
+from ablation_core.ui.glance.published import published_images
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.heads.computed import computed
 from ablation_core.ui.shared import shared_data
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ablation_core.models.loaded import LoadedModel
 
 # As on the Ablate page, which keeps what is typed here:
-KEYS = {"causal": "prompt", "masked": "gaps", "text-classification": "own text"}
 IMAGE = "example image"  # the key of the chosen image's number
 _MOST = 6  # images to choose from
 _LOOKED_AT = 48  # images of the data from which they are taken
@@ -43,7 +43,7 @@ def chosen_input(glance: Glance) -> UserInput:
 
     view, modality = glance.view, glance.view.info.modality
     if modality != "vision":
-        text = st.session_state.get(KEYS[modality])
+        text = st.session_state.get(BOXES[modality])
         read = user_input.text if modality == "text-classification" else user_input.prompt
         return read(view.model, PROMPTS[modality][0] if text is None else text, view.data_ref)
     content = io.BytesIO()
@@ -59,30 +59,41 @@ def chosen_image(glance: Glance) -> int:
 
 
 def example_images(glance: Glance) -> dict[int, str]:
+    """Images to choose from: number → class."""
+    if published := published_images(glance):
+        return {image.number: image.name for image in published}
+    model, data = glance.view.model, evaluation_data(glance)
+    shares = computed(
+        glance.view, ("shares", data.fingerprint), "Looking for images", lambda: right_shares(model, first_rows(data))
+    )
+    return barely_right(model, data, shares)
+
+
+def first_rows(data: Data) -> Batch:
+    """The images that examples are taken from."""
+    return data.rows(list(range(min(_LOOKED_AT, data.sequences))))
+
+
+def barely_right(model: LoadedModel, data: Data, shares: np.ndarray) -> dict[int, str]:
     """Images of different classes, where one can be found those that the model barely gets right: number → class.
 
     What barely holds is what an ablation changes first.
-    """
-    from ablation_core.experiments.per_prediction import class_name
 
-    model, data = glance.view.model, evaluation_data(glance)
-    numbers = list(range(min(_LOOKED_AT, data.sequences)))
-    targets = data.rows(numbers).targets.tolist()
-    shares = computed(
-        glance.view,
-        ("shares", data.fingerprint),
-        "Looking for images",
-        lambda: _right_shares(model, data.rows(numbers)),
-    )
+    Args:
+        shares: what `right_shares` has of the first rows.
+    """
+    from ablation_core.experiments.predictions.per_prediction import class_name
+
+    targets = first_rows(data).targets.tolist()
     names = dict[int, str]()
-    for number in sorted(numbers, key=lambda one: (shares[one] < 0.5, shares[one])):
+    for number in sorted(range(len(shares)), key=lambda one: (shares[one] < 0.5, shares[one])):
         name = class_name(model, targets[number])
         if name not in names.values() and len(names) < _MOST:
             names[number] = name
     return names
 
 
-def _right_shares(model: LoadedModel, batch: Batch) -> np.ndarray:
+def right_shares(model: LoadedModel, batch: Batch) -> np.ndarray:
     """The probability of each image's own class."""
     from ablation_core.engine import forward, scoring
 

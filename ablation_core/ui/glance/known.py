@@ -53,8 +53,7 @@ def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def _known(
     _info: ModelInfo, fingerprint: str, data_ref: str, files: tuple[tuple[str, int, int], ...], folder: Path
 ) -> KnownEffects | None:
-    for path, sweep in kept_sweeps(_info, folder).items():  # the most predictions first
-        shown = run_controls.may_be_shown(sweep.description)
-        if shown and sweep.description["data"]["ref"] == data_ref and len(sweep.heads) == len(sweep.wanted):
+    for path, sweep in kept_sweeps(_info, folder, data_ref=data_ref).items():  # the most predictions first
+        if run_controls.may_be_shown(sweep.description) and len(sweep.heads) == len(sweep.wanted):
             return KnownEffects(path, sweep)
     return None

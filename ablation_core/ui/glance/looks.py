@@ -84,7 +84,8 @@ def _pattern(glance: Glance, place: UserInput | int, batch: Batch, without: Sele
 
 
 def _replacements(glance: Glance, place: UserInput | int, without: Selection) -> dict:
-    from ablation_core.experiments.ablation import AblationRun, AblationSpec
+    from ablation_core.experiments.ablation import AblationRun
+    from ablation_core.experiments.spec import AblationSpec
     from ablation_core.experiments.user_input import UserInputRun
     from ablation_core.methods.registry import METHODS
     from ablation_core.ui.shared import SEED
@@ -94,12 +95,12 @@ def _replacements(glance: Glance, place: UserInput | int, without: Selection) ->
     spec = AblationSpec(without, (method,), view.bins, SEED)
     if isinstance(place, int):
         run = AblationRun(view.model, inputs.evaluation_data(glance), spec, view.statistics)
-        return run.replacements(method, [place])
+        return run.replacements.of(method, [place])
     return UserInputRun(view.model, place, spec, view.statistics).replacements[method.name]
 
 
 def _show_tokens(glance: Glance, weights: np.ndarray, batch: Batch, without: str) -> None:
-    from ablation_core.experiments.per_prediction import token_texts
+    from ablation_core.experiments.predictions.per_prediction import token_texts
 
     texts = token_texts(glance.view.model, batch.inputs["input_ids"][0].tolist())
     frame = patterns.pattern_frame(weights, texts)

@@ -9,7 +9,8 @@ import streamlit as st
 
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import as_markdown
-from ablation_core.report import run_charts, run_frames
+from ablation_core.report import run_frames
+from ablation_core.report.charts import effect_maps
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.ui.boxes import put, text_in
@@ -57,7 +58,7 @@ def _draw_map(glance: Glance, sweep: SweepResult, method: str, estimates: HeadEs
     frame = run_frames.map_frame(sweep, method, METRIC.name, None, estimates)
     title = f"{METRIC.change_heading}, by {method}"
     draw_choice(
-        run_charts.effect_map,
+        effect_maps.effect_map,
         frame,
         title=title,
         metric=METRIC,

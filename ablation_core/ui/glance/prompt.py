@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import streamlit as st
 
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report.heads.html import before_after
+from ablation_core.runs.answers import TopAnswers, image_input
 from ablation_core.ui import page
 from ablation_core.ui.glance import inputs
-from ablation_core.ui.glance.examples import PROMPTS
+from ablation_core.ui.glance.examples import BOXES, PROMPTS
+from ablation_core.ui.glance.published import published_answer, published_images
 from ablation_core.ui.glance.shown import Glance, slot
-from ablation_core.ui.shared import is_loaded
+from ablation_core.ui.shared import AFTER_FIRST_PICTURE, is_loaded, let_loading_begin
 
-GUESSES = 5
 _EXAMPLE = "example prompt"
 _WORDS = {"vision": "An image", "text-classification": "A text"}
 
@@ -23,25 +23,29 @@ def show_prompt(glance: Glance) -> None:
     ready, modality = is_loaded(glance.view.info.ref), glance.view.info.modality
     with slot("prompt"):
         asked_column, answer_column = st.columns([2, 3], gap="medium")
+        asked = None
         with asked_column:
             st.markdown(f"**{_WORDS.get(modality, 'A prompt')}, before and after**")
             if modality != "vision":
-                _choose_text(glance)
-            elif ready:
-                _choose_image(glance)
+                asked = _choose_text(glance)
+            elif ready or published_images(glance):
+                asked = image_input(_choose_image(glance))
         with answer_column:
-            if not ready:
+            found = None if asked is None else published_answer(glance, asked)
+            if found is None and not ready:
                 st.caption("The model is being loaded; its answers follow.")
+                let_loading_begin(AFTER_FIRST_PICTURE)
                 return
             try:
-                _show_answer(glance)
+                _show_answer(glance, found or _computed(glance))
             except AblationError as error:
                 st.error(as_markdown(error), icon="⚠️")
 
 
-def _choose_text(glance: Glance) -> None:
+def _choose_text(glance: Glance) -> str:
+    """The text in the box."""
     modality = glance.view.info.modality
-    key, examples = inputs.KEYS[modality], PROMPTS[modality]
+    key, examples = BOXES[modality], PROMPTS[modality]
 
     def take() -> None:
         if chosen := st.session_state[_EXAMPLE]:
@@ -65,9 +69,11 @@ def _choose_text(glance: Glance) -> None:
         label_visibility="collapsed",
         format_func=as_markdown,
     )
+    return text
 
 
-def _choose_image(glance: Glance) -> None:
+def _choose_image(glance: Glance) -> int:
+    """The chosen image's number."""
     names = inputs.example_images(glance)
     picture_column, names_column = st.columns([1, 2])
     with names_column:
@@ -82,11 +88,12 @@ def _choose_image(glance: Glance) -> None:
             label_visibility="collapsed",
         )
     number = inputs.chosen_image(glance)
-    picture_column.image(inputs.picture(glance, number), caption=names[number], width="stretch")
+    seen = next((image.png for image in published_images(glance) if image.number == number), None)
+    picture_column.image(seen or inputs.picture(glance, number), caption=names[number], width="stretch")
+    return number
 
 
-def _show_answer(glance: Glance) -> None:
-    from ablation_core.experiments.per_prediction import class_name
+def _computed(glance: Glance) -> TopAnswers:
     from ablation_core.ui.user_input import kept_answers, own_run
 
     view, own = glance.view, inputs.chosen_input(glance)
@@ -94,13 +101,14 @@ def _show_answer(glance: Glance) -> None:
     if kept.answer is None:
         with page.model_turn(view.model):
             kept.answer = own_run(view, own).answer()
-    method = view.method if view.method in kept.answer.after else "mean"  # learned constants are not for one input
+    return TopAnswers.of(view.model, kept.answer)
 
-    def top(shares: np.ndarray) -> list[tuple[str, float]]:
-        order = (-shares).argsort(kind="stable")[:GUESSES]
-        return [(class_name(view.model, int(one)), float(shares[one])) for one in order]
 
-    before, after = top(kept.answer.before[0]), top(kept.answer.after[method][0])
+def _show_answer(glance: Glance, found: TopAnswers) -> None:
+    method = (
+        glance.view.method if glance.view.method in found.after else "mean"
+    )  # learned constants are not for one input
+    before, after = found.before, found.after[method]
     (first, share), (then, later) = before[0], after[0]
     words = (
         f"The first guess stays {first}: {share:.0%} → {later:.0%}."

@@ -10,7 +10,7 @@ import streamlit as st
 
 from ablation_core.selection import Head, Selection
 from ablation_core.ui.glance.known import KnownEffects, known_effects
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 
 # What fills a slot later must not move what stands below it: the least heights in pixels, by the slot's name.
 SLOTS = {"map": 372, "verdict": 78, "figures": 264, "prompt": 210}

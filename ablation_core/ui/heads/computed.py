@@ -9,7 +9,7 @@ import streamlit as st
 
 from ablation_core.server.lru import LRU
 from ablation_core.ui import page
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 
 if TYPE_CHECKING:
     from ablation_core.data.dataset import Data

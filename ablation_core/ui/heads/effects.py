@@ -8,7 +8,8 @@ import streamlit as st
 
 from ablation_core.engine.metrics import METRICS, estimated_metrics
 from ablation_core.methods.registry import METHODS
-from ablation_core.report import charts, run_charts, run_frames
+from ablation_core.report import run_frames
+from ablation_core.report.charts import axes, method_charts, run_charts
 from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import estimate_sentence
@@ -35,11 +36,11 @@ def show_head(result: SweepResult, head: str, term: str, method: str, metric: st
         points = is_points(METRICS[metric].change_format)
         banded = bool(frame["floor_low"].notna().any())
         draw(
-            charts.changes,
+            method_charts.changes,
             frame,
             title=title,
             points=points,
-            variant=(tuple(frame["kind"]), banded, charts.change_span(frame, points)),
+            variant=(tuple(frame["kind"]), banded, method_charts.change_span(frame, points)),
             key="one head",
             alt="The change by each method with its 95 % interval, without this head.",
         )
@@ -104,7 +105,7 @@ def show_estimates(
             own,
             title=title,
             form=form,
-            variant=charts.span_of(own["estimate"]),
+            variant=axes.span_of(own["estimate"]),
             key=f"neurons of head {head}",
             shown={"neuron": int(term.split(":")[1])} if ":" in term else None,
             choose=pick_neuron,
@@ -172,6 +173,6 @@ def _scatter(frame: pd.DataFrame, one: str, other: str, unit: str, form: str, al
         other=other,
         unit=unit,
         form=form,
-        variant=(run_charts.pair_ends(frame), charts.span_of(frame["x"], frame["y"])),
+        variant=(run_charts.pair_ends(frame), axes.span_of(frame["x"], frame["y"])),
         alt=alt,
     )

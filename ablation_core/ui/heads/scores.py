@@ -13,7 +13,8 @@ import streamlit as st
 from ablation_core.data.uploads import named
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report import charts, frames, run_frames
+from ablation_core.report import frames, run_frames
+from ablation_core.report.charts import head_maps
 from ablation_core.report.heads import scatter
 from ablation_core.report.heads.frames import head_scatter_frame
 from ablation_core.report.heads.sentences import score_sentence
@@ -23,7 +24,7 @@ from ablation_core.selection import Head
 from ablation_core.ui.export_row import Chart, ExportContent
 from ablation_core.ui.heads.computed import computed_scores
 from ablation_core.ui.picking import draw_choice
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import dark_page
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def show_score_map(
     layer, number = head
     title = _title(score)
     draw_choice(
-        charts.head_map,
+        head_maps.head_map,
         frames.head_frame(values, shape),
         title=title,
         dark=dark_page(),
@@ -137,7 +138,7 @@ def with_scores(content: ExportContent, view: View, score: Score, scores: HeadSc
     """What the page exports, with the map of the score and the table of all scores."""
     words = f"Every head, {score.label}"
     chart = Chart(
-        lambda: charts.head_map(frames.head_frame(_values(scores, score), view.info.shape), _title(score)),
+        lambda: head_maps.head_map(frames.head_frame(_values(scores, score), view.info.shape), _title(score)),
         f"Map of every head of {view.info.ref} by its score {score.label}: {score.definition}.",
     )
     tables = content.tables | {"Scores of every head": scores.to_frame}

@@ -8,7 +8,7 @@ from ablation_core.activations.made_from import FINE_BINS
 from ablation_core.activations.neuron_summary import NeuronSummary
 from ablation_core.activations.statistics import Statistics
 from ablation_core.errors import StatisticsError
-from ablation_core.report.charts import mark_of
+from ablation_core.report.charts.looks import mark_of
 from ablation_core.server import inventory
 from ablation_core.ui.learn.lessons import DATA_OF
 from ablation_core.ui.learn.toy import Toy

@@ -7,7 +7,8 @@ import pandas as pd
 
 from ablation_core.data.uploads import named
 from ablation_core.engine.metrics import METRICS
-from ablation_core.report import charts, code, export, run_charts, run_frames
+from ablation_core.report import code, export, run_frames
+from ablation_core.report.charts import effect_maps, method_charts, run_charts
 from ablation_core.report.numbers import is_points
 from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.report.run_sentences import (
@@ -48,11 +49,11 @@ def sweep_exports(
         return run_frames.map_frame(result, method, metric, head, estimates)
 
     def one_head() -> alt.LayerChart:
-        return charts.changes(run_frames.method_frame(result, head, metric, method), title, is_points(form))
+        return method_charts.changes(run_frames.method_frame(result, head, metric, method), title, is_points(form))
 
     drawn = {
         f"Every head, {title}, by {method}": Chart(
-            lambda: run_charts.effect_map(heads_frame(), title, row, layers, most_heads),
+            lambda: effect_maps.effect_map(heads_frame(), title, row, layers, most_heads),
             f"Map of {what}: {_plain(first)}",
         )
     }

@@ -7,7 +7,7 @@ import streamlit as st
 from ablation_core.engine.metrics import Metric
 from ablation_core.errors import as_markdown
 from ablation_core.experiments.harm_split import PARTS
-from ablation_core.report import charts
+from ablation_core.report.charts import method_charts
 from ablation_core.report.tasks.harm import harm_frame, harm_sentence
 from ablation_core.ui.widgets import draw_once
 
@@ -24,7 +24,7 @@ def show_harm_parts(changes: Mapping[str, float], metric: Metric, method: str) -
     way = "fall" if metric.worse < 0 else "rise"
     st.markdown("**What the harm is made of**")
     draw_once(
-        charts.harm_parts(frame, f"harm: {way} of {metric.noun}, {metric.unit or 'pp'}", PARTS),
+        method_charts.harm_parts(frame, f"harm: {way} of {metric.noun}, {metric.unit or 'pp'}", PARTS),
         alt=f"Each constant's harm in four parts: {', '.join(PARTS)}.",
     )
     st.caption(as_markdown(harm_sentence(changes, method, metric)))

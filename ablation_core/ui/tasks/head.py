@@ -9,11 +9,13 @@ from ablation_core.data.dataset import Data
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import as_markdown
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.predictions.task_prompts import AskedPrompt, asked_prompts
 from ablation_core.experiments.results import AblationResult
-from ablation_core.experiments.task_prompts import AskedPrompt, asked_prompts
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
-from ablation_core.report import charts, run_frames
+from ablation_core.report import run_frames
+from ablation_core.report.charts import method_charts
 from ablation_core.report.numbers import is_points
 from ablation_core.report.sentences import floor_words
 from ablation_core.report.tasks import position_charts, prompts
@@ -34,7 +36,7 @@ from ablation_core.ui.page import model_turn
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import passes_of_head, say, seconds_of
 from ablation_core.ui.shared import SEED, shared_clean_passes, shared_results
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.tasks.harm import show_harm_parts
 from ablation_core.ui.widgets import dark_page, draw_once, page_link, with_digits
 
@@ -81,7 +83,7 @@ def show_by_method(result: SweepResult, head: str, method: str, metric: str) -> 
         st.caption("Not measured yet.")
         return
     draw_once(
-        charts.changes(frame, row.change_heading, is_points(row.change_format)),
+        method_charts.changes(frame, row.change_heading, is_points(row.change_format)),
         alt=f"{row.change_heading} without head {head}, by method, with 95 % intervals.",
     )
     floor = result.floor(method, metric)

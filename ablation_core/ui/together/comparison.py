@@ -41,7 +41,8 @@ from ablation_core.ui.shared import (
     shared_model,
     shared_statistics,
 )
-from ablation_core.ui.sidebar import DATA_KINDS, UPLOADED, View
+from ablation_core.ui.sidebar.data import DATA_KINDS, UPLOADED
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.together.keep import keep_popover
 from ablation_core.ui.widgets import dark_page, draw_once, sentence_markdown
 

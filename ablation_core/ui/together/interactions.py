@@ -19,7 +19,7 @@ from ablation_core.server.turns import fair_lock
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import seconds_of
 from ablation_core.ui.shared import SEED
-from ablation_core.ui.sidebar import View
+from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.together.keep import keep_popover
 from ablation_core.ui.widgets import dark_page, draw_once
 

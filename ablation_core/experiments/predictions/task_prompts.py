@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED, Data
 from ablation_core.errors import DataError
-from ablation_core.experiments.per_prediction import token_texts
+from ablation_core.experiments.predictions.per_prediction import token_texts
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import special_tokens
 

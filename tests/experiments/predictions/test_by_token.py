@@ -5,8 +5,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from ablation_core.experiments.by_token import harm_by_token, in_words
-from ablation_core.experiments.per_prediction import PredictionEffects
+from ablation_core.experiments.predictions.by_token import harm_by_token, in_words
+from ablation_core.experiments.predictions.per_prediction import PredictionEffects
 from ablation_core.report.sentences import harm_sentence
 
 

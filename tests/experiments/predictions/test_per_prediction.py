@@ -7,8 +7,8 @@ import torch
 from ablation_core import load_data
 from ablation_core.data.references import DEFAULT_DATA
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.experiments.ablation import AblationRun, AblationSpec
-from ablation_core.experiments.per_prediction import (
+from ablation_core.experiments.ablation import AblationRun
+from ablation_core.experiments.predictions.per_prediction import (
     PredictionEffects,
     characters,
     class_name,
@@ -18,6 +18,7 @@ from ablation_core.experiments.per_prediction import (
     token_texts,
     window_texts,
 )
+from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection

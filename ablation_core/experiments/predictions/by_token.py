@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablation_core.experiments.per_prediction import PredictionEffects
+from ablation_core.experiments.predictions.per_prediction import PredictionEffects
 
 
 @dataclass(frozen=True)

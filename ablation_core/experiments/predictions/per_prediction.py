@@ -15,7 +15,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.engine import clean_passes, forward, scoring
 from ablation_core.experiments.ablation import AblationRun
-from ablation_core.experiments.prediction_scores import locate_predictions
+from ablation_core.experiments.predictions.prediction_scores import locate_predictions
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 
@@ -107,7 +107,7 @@ def predict(
         only = torch.full_like(batch.targets, IGNORED).scatter(1, places, batch.targets.gather(1, places))
         batch = Batch(batch.inputs, only)
     clean_pass = forward.record(run.model, batch)
-    ablated = clean_passes.ablated_output(run.model, clean_pass, run.replacements(method, sequences))
+    ablated = clean_passes.ablated_output(run.model, clean_pass, run.replacements.of(method, sequences))
     clean, changed = scoring.log_probabilities(run.model, clean_pass, [clean_pass.outputs[-1], ablated])
     targets = clean_pass.batch.targets
     right = targets[targets != IGNORED].cpu()[:, None]

@@ -3,7 +3,8 @@
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import BARS, ink, mark_of, mark_scales, neuron_histogram
+from ablation_core.report.charts.looks import BARS, ink, mark_of, mark_scales
+from ablation_core.report.charts.neuron_charts import neuron_histogram
 from ablation_core.report.distribution_frames import MOVING
 
 OTHER_BARS = "#b7a3c9"

@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from ablation_core.report.charts import BARS, mark_scales
+from ablation_core.report.charts.looks import BARS, mark_scales
 
 
 def probabilities(clean: pd.DataFrame, ablated: pd.DataFrame, kinds: tuple[str, ...]) -> alt.LayerChart:

@@ -1,0 +1,21 @@
+"""Hooks on a model's modules, for the length of a `with` block: the one place where they are put in and taken out."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+
+@contextmanager
+def hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]], *, before: bool = False) -> Iterator[None]:
+    """Call each module's hook whenever the module has run, with (module, inputs, output).
+
+    Args:
+        before: call it when the module is about to run instead, with (module, inputs).
+    """
+    with ExitStack() as stack:
+        for module, hook in hooks:
+            put_in = module.register_forward_pre_hook if before else module.register_forward_hook
+            stack.callback(put_in(hook).remove)
+        yield
