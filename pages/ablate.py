@@ -81,9 +81,16 @@ def show_numbers(result: AblationResult, floor: NoiseFloor | None) -> None:
     with st.container(horizontal=True):  # as many beside each other as there is room for
         for metric, name, baseline, ablated, text in figures:
             colour = _colour(row.change[metric.name], metric, floor and floor.band(row.method, metric.name))
-            st.container(width=_FIGURE).markdown(
-                f"**{name[0].upper()}{name[1:]}**  \n{baseline} → **{ablated}**  \n:{colour}[{as_markdown(text)}]"
-            )
+            mean, *interval = text.split(" [", 1)
+            lines = [
+                f"**{name[0].upper()}{name[1:]}**",
+                f"{baseline} → **{ablated}**",
+                f":{colour}[{as_markdown(mean)}]",
+            ]
+            lines += [
+                f":{colour}[:small[{as_markdown(f'[{rest}')}]]" for rest in interval
+            ]  # whole, on a line of its own
+            st.container(width=_FIGURE).markdown("  \n".join(lines))
 
 
 def _colour(change: Interval, metric: Metric, band: tuple[float, float] | None) -> str:
@@ -238,7 +245,7 @@ def title_words() -> str:
     are_whole = all(len(neurons) == shape.size(layer) for (layer, _), neurons in chosen)
     if len(words) > _NAMED:
         return f"{len(chosen)} heads" if are_whole else f"{len(view.selection):,} neurons"
-    return as_markdown(f"head {words}" if are_whole and len(chosen) == 1 else words) or "any neurons"
+    return as_markdown(f"head {words}" if are_whole and len(chosen) == 1 else words)
 
 
 def chosen() -> tuple[str | None, bool]:
@@ -279,7 +286,9 @@ def measured_part() -> None:
     """
     global progress
     title_column, progress_column = st.columns([3, 2], vertical_alignment="center")
-    title_column.container(key="title").header(f"What changes without {title_words()}", anchor=False)
+    words = title_words()
+    title = f"What changes without {words}" if words else "Pick a head: nothing is ablated"
+    title_column.container(key="title").header(title, anchor=False)
     progress_slot = progress_column.container(height=68, border=False, key="progress")
     map_column, answer_column = st.columns([2, 3], gap="large")
     with map_column:

@@ -109,7 +109,7 @@ def last_usable(
         last = st.session_state.get(key, usual)
         if last is None or last == value:
             st.stop()
-        main.caption(as_markdown(f"Shown below: {last or 'no selection'}."))
+        main.caption(as_markdown(f"Shown below: {last.strip(' ,;') or 'nothing selected'}."))
         return read(last)
     st.session_state[key] = value
     return found

@@ -107,6 +107,7 @@ def test_an_empty_selection_says_what_to_do() -> None:
     box(at, "select").set_value("").run()
     assert not at.exception
     assert "No neurons are selected" in text_of(at)
+    assert at.header[0].value == "Pick a head: nothing is ablated"
 
 
 @pytest.mark.slow
