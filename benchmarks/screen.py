@@ -8,7 +8,8 @@ marks; the bare page is a Streamlit page with one chart and nothing else, and bo
 so that what changes on the machine meets both alike. `first page whole`: the verdict, the figures and the answered prompt.
 `head clicked`: from the click on the first page's map to the verdict and the figures of that head. `layout shift` is
 Chromium's, without what moves sideways only. `history`: entries that a visit of all pages makes, and whether Back shows
-the selection that each page had. `console`: warnings and errors on all pages. Run it on a quiet machine.
+the selection that each page had. `console`: warnings and errors on all pages. Run it on a quiet machine, with
+`PYTHONDONTWRITEBYTECODE` unset: else each fresh server compiles the package again.
 """
 
 import argparse
