@@ -1,31 +1,29 @@
 """One head at a glance, the page that opens first: what changes without it, its values, and a prompt before and after.
 
-What stands beside the charts goes to the browser first: it draws that, while Altair and pandas are imported here.
+The sidebar goes to the browser first: it draws that, while Altair and pandas are imported here.
 """
 
 import streamlit as st
 
 from ablation_core.ui import page
-from ablation_core.ui.glance.links import show_title
-from ablation_core.ui.glance.shown import glance_at, slot, use_style
+from ablation_core.ui.glance.shown import STYLE, glance_at, slot
 from ablation_core.ui.shared import LONGEST_DRAWING, load_in_background
 
 if page.asks_for_distributions(st.query_params):  # which opened first until this page did
     st.switch_page("pages/distributions.py", query_params=st.query_params.to_dict())
 
-view = page.open_page("One head", "🔎", runs_model=False)
-glance = glance_at(view)
-use_style()
-show_title()
-map_column, answer_column = st.columns([2, 3], gap="medium")
+view = page.open_page("One head", "🔎", runs_model=False, style=STYLE)
 
 from ablation_core.ui.glance.answer import show_answer, watch  # noqa: E402
 from ablation_core.ui.glance.cards import show_cards  # noqa: E402
 from ablation_core.ui.glance.keeping import show_keep  # noqa: E402
-from ablation_core.ui.glance.links import show_deeper  # noqa: E402
+from ablation_core.ui.glance.links import show_deeper, show_title  # noqa: E402
 from ablation_core.ui.glance.map import show_map  # noqa: E402
 from ablation_core.ui.glance.prompt import show_prompt  # noqa: E402
 
+glance = glance_at(view)
+show_title()
+map_column, answer_column = st.columns([2, 3], gap="medium")
 with map_column, slot("map"):
     show_map(glance, str(view.selection))
 with answer_column:

@@ -52,14 +52,17 @@ html {font-size: 21px}
 </style>"""
 
 
-def open_page(title: str, icon: str, runs_model: bool = True, controls: Collection[str] = CONTROLS) -> View:
+def open_page(
+    title: str, icon: str, runs_model: bool = True, controls: Collection[str] = CONTROLS, style: str = ""
+) -> View:
     """Set the page up and draw the sidebar; stops the page, with a sentence in the main area, if something is missing.
 
     Args:
         runs_model: False for a page that shows something before the model is loaded.
         controls: which of the sidebar's the page uses.
+        style: a style element of the page's own, which so is there before what it places.
     """
-    _open(title, icon)
+    _open(title, icon, style=style)
     show_strip()
     messages = st.container()
     try:
@@ -84,10 +87,11 @@ def open_frame(title: str, icon: str, layout: Literal["wide", "centered"] = "wid
         _show_views(main)
 
 
-def _open(title: str, icon: str, layout: Literal["wide", "centered"] = "wide") -> None:
+def _open(title: str, icon: str, layout: Literal["wide", "centered"] = "wide", style: str = "") -> None:
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout=layout)
     with st.container(key="style", height=1, border=False):  # whatever holds its place meanwhile, nothing moves
-        st.html(_STYLE)  # in Markdown it would bring half a second's work of parsing HTML to the browser
+        # `st.html` is drawn late, after what the style places.
+        st.markdown(_STYLE + style, unsafe_allow_html=True)
         st.html(_SCRIPT, unsafe_allow_javascript=True)
     prepare_process()
     keep_settings(title)

@@ -78,6 +78,6 @@ def test_a_model_that_is_fetched_has_its_statistics_and_a_whole_sweep_already(tm
     )
     assert known.sweep.description["statistics"]["digest"] == statistics.digest
     compared = {
-        run.run["data"]["ref"] for run in ledger.find_runs(tmp_path, "changes", SMOLLM2) if len(run.done) == 270
+        run.run["data"]["ref"] for run in ledger.find_runs(storage.CACHE, "changes", SMOLLM2) if len(run.done) == 270
     }
     assert compared == {"python-docs", "python-code"}

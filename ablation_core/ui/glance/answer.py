@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from ablation_core.ui.ablation_job import AblationProgress, AblationRequest
 
 EVERY = 0.7  # seconds between two looks at what is loaded or measured
+SELDOM = 2.0  # the same where the figures are known: a look is work for the browser, which is still drawing
 METRIC = METRICS["loss"]
 _SETTLED = (True, True, True, True)
 _LOOKS = "looks at the first page"
-_IDLE = 3  # looks on time in a row, until which the browser counts as drawing
+_IDLE = 2  # looks on time in a row, until which the browser counts as drawing
 _CHART = 196  # pixels
 
 
@@ -65,26 +66,28 @@ def show_answer(glance: Glance) -> None:
 def watch(glance: Glance) -> None:
     """Draw the page again once the model is loaded, and as the view's own figures come; looks, and draws nothing."""
     seen = _state(glance)
+    known = glance.known is not None and not is_loaded(glance.view.info.ref)
+    every = SELDOM if known else EVERY
 
     def is_out_of_date() -> bool:
-        if _looks_on_time() >= _IDLE:
+        if _looks_on_time(every) >= _IDLE:
             let_loading_begin()
         return _state(glance) != seen
 
-    @watched(is_out_of_date, None if seen == _SETTLED else EVERY)
+    @watched(is_out_of_date, None if seen == _SETTLED else every)
     def look() -> None:
         pass
 
     look()
 
 
-def _looks_on_time() -> int:
+def _looks_on_time(every: float) -> int:
     """How many looks, this one the last, came in time one after the other: a browser that is still drawing is late, and
     catches up afterwards.
     """
     last, on_time = st.session_state.get(_LOOKS, (0.0, 0))
     now = time.monotonic()
-    on_time = on_time + 1 if abs(now - last - EVERY) < 0.2 * EVERY else 0
+    on_time = on_time + 1 if abs(now - last - every) < 0.2 * every else 0
     st.session_state[_LOOKS] = now, on_time
     return on_time
 

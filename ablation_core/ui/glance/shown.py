@@ -15,7 +15,8 @@ from ablation_core.ui.sidebar.view import View
 # What fills a slot later must not move what stands below it: the least heights in pixels, by the slot's name.
 SLOTS = {"map": 372, "verdict": 78, "figures": 264, "prompt": 210}
 _NARROW = 640  # pixels of the window's width below which columns stand one below the other
-_STYLE = f"""<style>
+# The page's margins and the slots' heights.
+STYLE = f"""<style>
 .stMainBlockContainer {{padding-left: 2.2rem; padding-right: 2.2rem; padding-top: 2.1rem}}
 {"".join(f".st-key-slot-{name} {{min-height: {height}px}}" for name, height in SLOTS.items())}
 .stMainBlockContainer h2 {{font-size: 1.45rem; padding: 0}}
@@ -63,11 +64,6 @@ def glance_at(view: View) -> Glance:
     neuron = neurons[0] if len(neurons) == 1 < shape.size(head[0]) else None
     alone = replace(view, selection=Selection.of_heads([head], shape))
     return Glance(alone, head, neuron, known, picked=bool(view.selection.chosen))
-
-
-def use_style() -> None:
-    """The page's margins and the slots' heights."""
-    st.html(_STYLE)
 
 
 @contextmanager
