@@ -14,7 +14,6 @@ from ablation_core.ui import page
 from ablation_core.ui.statistics import compute_form, import_form, show_statistics
 from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page_link, run_action, show_outcome
 
-_WIDTHS = {"reference": 115, "from": 125, "size": 70}  # pixels: the rest is the description's
 _ROW = 35  # pixels: a table's height is said beforehand, so that what stands below does not move when it is drawn
 
 page.open_frame("Models and data", "📦")
@@ -36,10 +35,7 @@ def show_items(items: list[inventory.Item]) -> None:
         {"reference": one.ref, "from": one.origin, "size": megabytes(one.bytes), "description": one.description}
         for one in items
     ]
-    widths = {name: st.column_config.TextColumn(width=pixels) for name, pixels in _WIDTHS.items()}
-    st.dataframe(
-        rows, column_config=widths, hide_index=True, width="stretch", row_height=_ROW, height=_ROW * (len(rows) + 1) + 2
-    )
+    st.dataframe(rows, hide_index=True, width="stretch", row_height=_ROW, height=_ROW * (len(rows) + 1) + 2)
 
 
 def show_offered() -> None:
