@@ -22,8 +22,7 @@ page.open_frame("Models and data", "📦")
 def save(file: UploadedFile) -> str:
     kept = uploads.keep_upload(file.name, file.getvalue())
     st.session_state["uploaded"] = upload_name(kept)
-    what = f"{kept.files:,} images" if kept.kind == "images" else "a text"
-    return f"Uploaded {kept.name}: {what}. It is offered in the Data box of the sidebar."
+    return f"Uploaded {kept.name}: {uploads.contents(kept)}. It is offered in the Data box of the sidebar."
 
 
 def upload_name(upload: uploads.Upload) -> str:
@@ -84,9 +83,9 @@ def show_data() -> None:
         with st.spinner("Fetching Fashion-MNIST …"):
             run_action(lambda: f"Fashion-MNIST is in {fashion_mnist.download()}.", "fetch images")
     show_outcome("fetch images")
-    st.markdown("**Your own text or images**")
+    st.markdown("**Your own texts or images**")
     file_box(
-        "A UTF-8 text file, or a zip file with one folder of images per class",
+        "A text (UTF-8), a CSV, JSONL or Parquet file, or a zip with one folder of images per class",
         "upload",
         save,
         uploads.MAX_BYTES,

@@ -123,6 +123,12 @@ def list_uploads(cache: Path = CACHE) -> list[Upload]:
     return sorted((upload for upload in found if upload is not None), key=lambda upload: (upload.name, upload.digest))
 
 
+def contents(upload: Upload) -> str:
+    """What it holds, in a few words."""
+    whole = {"images": f"{upload.files:,} images", "text": "a text", "pairs": "prompts with right and wrong answers"}
+    return whole.get(upload.kind, f"the texts in column {upload.column}")
+
+
 def reference(upload: Upload, cache: Path = CACHE) -> str:
     """The data reference of an upload; relative where it can be, so that a link says nothing of the machine."""
     folder = uploads_folder(cache) / upload.digest

@@ -7,7 +7,7 @@ from ablation_core.activations import files
 from ablation_core.activations.files import CacheEntry
 from ablation_core.activations.statistics import Statistics
 from ablation_core.bundled import fashion_mnist
-from ablation_core.data.uploads import list_uploads, reference
+from ablation_core.data.uploads import contents, list_uploads, reference
 from ablation_core.errors import StatisticsError, first_line
 from ablation_core.server.models_here import Item, folder_bytes
 from ablation_core.storage import CACHE, PUBLISHED, working_folder
@@ -26,14 +26,8 @@ def list_data(folder: Path = CACHE) -> list[Item]:
     ]  # fmt: skip
     for upload in list_uploads(folder):
         kind = "images" if upload.kind == "images" else "text"
-        count = (
-            f"{upload.files:,} images"
-            if kind == "images"
-            else "a text"
-            if upload.kind == "text"
-            else f"column {upload.column}"
-        )
-        items.append(Item(reference(upload, folder), kind, f"{upload.name}: {count}", "uploaded", upload.bytes))
+        words = f"{upload.name}: {contents(upload)}"
+        items.append(Item(reference(upload, folder), kind, words, "uploaded", upload.bytes))
     return items
 
 

@@ -271,3 +271,15 @@ def test_records_that_cannot_be_used_leave_nothing(tmp_path: Path, name: str, co
     with pytest.raises(DataError, match=words):
         keep_upload(name, content, tmp_path)
     assert list_uploads(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("notes.txt", b"One sentence, and another one.", "a text"),
+        ("notes.csv", b"id,body\n1,One sentence.\n2,Another one.\n", "the texts in column body"),
+        ("wear.zip", zipped(two()), "2 images"),
+    ],
+)
+def test_what_was_uploaded_is_said_as_what_it_is(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    assert uploads.contents(keep_upload(name, content, tmp_path)) == words
