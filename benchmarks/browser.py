@@ -62,7 +62,11 @@ def served(environment: dict[str, str] | None = None, page: Path = ROOT / "app.p
         yield address
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:  # a busy machine: nothing of it is wanted any more
+            server.kill()
+            server.wait()
 
 
 def _answers(address: str) -> bool:
