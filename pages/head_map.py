@@ -167,13 +167,6 @@ if names and (estimate is None or estimate.share < 1):
     run_controls.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps, fair_lock(model))
 
 
-def marks_caption(layers: int, heads: int) -> str:
-    """How the map marks significant changes and estimates (see `effect_maps.effect_map`)."""
-    if layers * heads <= effect_maps.MOST_LABELLED:
-        return "**Bold**: significant (FDR 5 %). *Italic*: an instant estimate, not measured yet."
-    return "Dot: significant (FDR 5 %). Ring: an instant estimate, not measured yet."
-
-
 def show_effects(frame: pd.DataFrame, result: SweepResult, head: Head) -> None:
     """The map of effects; the head beside it is outlined."""
     most = effect_maps.deepest(frame)
@@ -193,7 +186,7 @@ def show_effects(frame: pd.DataFrame, result: SweepResult, head: Head) -> None:
     )
     beyond = "" if most == frame["value"].abs().max() else "; the largest changes exceed it"
     st.caption(
-        f"{marks_caption(shape.layers, max(shape.heads))} Square-root colour scale{beyond}.  \n"
+        f"{effect_maps.marks_words(shape.layers * max(shape.heads))} Square-root colour scale{beyond}.  \n"
         f"{as_markdown(shown_sentence(result.description)) if result.rows else ''}"
     )
 

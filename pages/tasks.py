@@ -157,7 +157,7 @@ def show_run() -> None:
                 alt=f"Map of all heads coloured by {words}; the one beside it is outlined.",
             )
             st.caption(
-                "**Bold**: significant (FDR 5 %). *Italic*: an instant estimate, not measured yet. Square-root colour scale."
+                f"{effect_maps.marks_words(shape.layers * max(shape.heads))} Square-root colour scale."
                 + (f"  \n{as_markdown(shown_sentence(result.description))}" if result.rows else "")
             )
     parts.show_by_position(view, data, head, metric)

@@ -77,6 +77,10 @@ def test_a_model_that_is_fetched_has_its_statistics_and_a_whole_sweep_already(tm
         known is not None and len(known.sweep.heads) == 30 * 9 and {"zero", "mean", "peak"} <= set(known.sweep.methods)
     )
     assert known.sweep.description["statistics"]["digest"] == statistics.digest
+    first = "{}.{}".format(
+        *known.strongest_head or ()
+    )  # what the page opens on is not the largest of 270 chance changes
+    assert all(first in known.sweep.significant(method, "loss") for method in known.sweep.methods)
     compared = {
         run.run["data"]["ref"] for run in ledger.find_runs(storage.CACHE, "changes", SMOLLM2) if len(run.done) == 270
     }

@@ -49,6 +49,18 @@ def effect_map(
     return effect_cells(frame, title, metric, *axes, {"label": "head"}, layers * heads <= MOST_LABELLED, dark)
 
 
+def marks_words(cells: int) -> str:
+    """How a map of so many cells marks what is significant and what is estimated; in Markdown."""
+    if cells <= MOST_LABELLED:
+        return "**Bold**: significant (FDR 5 %). *Italic*: an instant estimate, not measured yet."
+    return "Dot: significant (FDR 5 %). Ring: an instant estimate, not measured yet."
+
+
+def significant_words(cells: int) -> str:
+    """The same where all is measured."""
+    return marks_words(cells).partition(". ")[0] + "."
+
+
 @dataclass(frozen=True)
 class Axis:
     """An axis of a map: the column that it shows, which is also its title, and the column's values in their order."""

@@ -145,10 +145,15 @@ def comparison_chart(
         return _scatter(frame, f"{one}: {row.change_heading}", f"{other}: {row.change_heading}", row, dark)
     frame = difference_frame(result, metric, picked)
     _check_any(frame)
-    model = result.sides[0]["model"]
-    heads = model["heads"] if isinstance(model["heads"], int) else max(model["heads"])
+    layers, heads = map_size(result)
     signed = row if not row.divergence else METRICS["loss"]  # a difference of divergences has two signs
-    return effect_maps.effect_map(frame, f"{row.change_heading}: {other} − {one}", signed, model["layers"], heads, dark)
+    return effect_maps.effect_map(frame, f"{row.change_heading}: {other} − {one}", signed, layers, heads, dark)
+
+
+def map_size(result: ComparisonResult) -> tuple[int, int]:
+    """Layers, and the most heads of one."""
+    model = result.sides[0]["model"]
+    return model["layers"], model["heads"] if isinstance(model["heads"], int) else max(model["heads"])
 
 
 def _check_any(frame: pd.DataFrame) -> None:

@@ -35,13 +35,17 @@ class KnownEffects:
 
     @property
     def strongest_head(self) -> Head | None:
-        """The head that matters most whichever value replaces it: its smallest change of loss is the largest."""
+        """The head that matters most whichever value replaces it: its smallest change of loss is the largest.
+
+        One whose change is significant by every method, where there is one.
+        """
         changes = [self.sweep.changes(method, "loss") for method in self.sweep.methods]
         heads = set.intersection(*(set(one) for one in changes)) if changes else set()
+        sure = heads.intersection(*(self.sweep.significant(method, "loss") for method in self.sweep.methods))
         if not heads:
             return None
         # The name decides between equals, so that everyone sees the same head.
-        layer, head = max(sorted(heads), key=lambda name: min(one[name] for one in changes)).split(".")
+        layer, head = max(sorted(sure or heads), key=lambda name: min(one[name] for one in changes)).split(".")
         return int(layer), int(head)
 
 

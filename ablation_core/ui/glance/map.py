@@ -28,12 +28,14 @@ def show_map(glance: Glance, selected: str) -> None:
     Args:
         selected: the sidebar's whole selection.
     """
-    known, unit = glance.known, glance.unit
+    known, unit, shape = glance.known, glance.unit, glance.view.info.shape
     if known is not None:
         method, data = known.method(glance.view.method), known.sweep.description["data"]
         _draw_map(glance, known.sweep, method, {}, known.path.name)
         sample = as_markdown(f"{data['predictions']:,} {unit} of {data['ref']}")
-        st.caption(f"Measured on {sample}. **Bold**: significant (FDR 5 %). Click a head.")
+        st.caption(
+            f"Measured on {sample}. {effect_maps.significant_words(shape.layers * max(shape.heads))} Click a head."
+        )
     elif (found := estimated_map(glance)) is not None:
         _draw_map(glance, found.sweep, found.method, found.estimates, found.key)
         st.caption(f"*Estimated* from gradients on {found.predictions:,} {unit}, not measured. Click a head.")

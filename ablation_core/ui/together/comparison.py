@@ -18,11 +18,13 @@ from ablation_core.errors import DataError, StatisticsError, as_markdown
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.info import ModelInfo
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.report.charts import effect_maps
 from ablation_core.report.present.comparisons import (
     comparison_chart,
     comparison_sentence,
     comparison_sentences,
     differing_frame,
+    map_size,
 )
 from ablation_core.runs.compare import twin_steps
 from ablation_core.runs.comparison import ComparisonProgress, ComparisonSpec, Side, check_alike, comparison_steps
@@ -180,8 +182,9 @@ def _show(found: ComparisonResult) -> None:
     with map_column:
         st.markdown(f"**Every head: {as_markdown(other)} minus {as_markdown(one)}**")
         draw_once(comparison_chart(found, "map", metric, dark=dark_page()), alt=f"Map of the differences. {sentence}")
+        layers, heads = map_size(found)
         st.caption(
-            "**Bold**: significant (FDR 5 %). Red: the larger change is on the second. Square-root colour scale."
+            f"{effect_maps.significant_words(layers * heads)} Red: the larger change is on the second. Square-root colour scale."
         )
     with scatter_column:
         st.markdown(f"**{as_markdown(other)} against {as_markdown(one)}**")
