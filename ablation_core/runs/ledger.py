@@ -113,7 +113,7 @@ def find_runs(folder: Path, kind: str, model_fingerprint: str, data_ref: str | N
             first, *lines = path.read_bytes().split(b"\n")
             header = json.loads(first)
             of_model = header["version"] == VERSION and header["run"]["model"]["fingerprint"] == model_fingerprint
-            if of_model and data_ref in (None, header["run"]["data"]["ref"]):
+            if of_model and (data_ref is None or header["run"]["data"]["ref"] == data_ref):
                 done = dict(filter(None, map(_record_of, lines[:-1])))
                 runs += [KeptRun(path, header["run"], done)] if done else []
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
