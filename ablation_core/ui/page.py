@@ -44,6 +44,12 @@ def asks_for_distributions(parameters: Iterable[str]) -> bool:
 
 _FOLDER = Path(__file__).parent
 _STYLE = f"<style>{(_FOLDER / 'page.css').read_text(encoding='utf-8')}</style>"
+# Narrow at the sides, since tables and charts need the room. A column of text has Streamlit's own margins: it is there before
+# any style, and would be set anew.
+_WIDE = """<style>
+.stMainBlockContainer {padding-left: 2.2rem; padding-right: 2.2rem}
+@media (max-width: 640px) {.stMainBlockContainer {padding-left: 1rem; padding-right: 1rem}}
+</style>"""
 _SCRIPT = f"<script>{(_FOLDER / 'page.js').read_text(encoding='utf-8')}</script>"
 # For the back row: everything larger, and the sidebar away.
 _PROJECTED = """<style>
@@ -91,7 +97,7 @@ def _open(title: str, icon: str, layout: Literal["wide", "centered"] = "wide", s
     st.set_page_config(page_title=f"{title} · Ablation Explorer", page_icon=icon, layout=layout)
     with st.container(key="style", height=1, border=False):  # whatever holds its place meanwhile, nothing moves
         # `st.html` is drawn late, after what the style places.
-        st.markdown(_STYLE + style, unsafe_allow_html=True)
+        st.markdown(_STYLE + (_WIDE if layout == "wide" else "") + style, unsafe_allow_html=True)
         st.html(_SCRIPT, unsafe_allow_javascript=True)
     prepare_process()
     keep_settings(title)

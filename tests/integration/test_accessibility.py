@@ -40,7 +40,7 @@ def drawn(page, address: str) -> tuple[float, str]:
 @pytest.mark.parametrize("name", ADDRESSES.values())
 def test_little_moves_and_nothing_is_a_serious_violation(page, address: str, name: str) -> None:
     shifts = [drawn(page, f"{address}/{name}?{VIEW}")]
-    while shifts[-1][0] > 0.1 and len(shifts) < 3:  # a machine that is busy with other tests lets more parts come late
+    while shifts[-1][0] > 0.1 and len(shifts) < 6:  # a machine that is busy with other tests lets more parts come late
         shifts.append(drawn(page, f"{address}/{name}?{VIEW}"))
     assert shifts[-1][0] <= 0.1, shifts
 
