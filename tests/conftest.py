@@ -70,6 +70,17 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each file stays with one worker. What starves on a busy machine (browsers), and what makes it busy (many threads), stay
+    with the same one, one after the other, and begin first.
+    """
+    for item in items:
+        name = item.path.name
+        one_by_one = name.startswith("test_browser") or name in ("test_accessibility.py", "test_load.py")
+        item.add_marker(pytest.mark.xdist_group("one by one" if one_by_one else str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("one by one",))
+
+
 def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
