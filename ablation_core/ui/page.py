@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ def asks_for_distributions(parameters: Iterable[str]) -> bool:
     return not DISTRIBUTIONS_ONLY.isdisjoint(parameters)
 
 
+# A page's own style is drawn a moment after it arrives: what it places comes later, or would move (once a visit).
+_PLACED, _HEAD_START = "style is there", 0.25
 _FOLDER = Path(__file__).parent
 _STYLE = f"<style>{(_FOLDER / 'page.css').read_text(encoding='utf-8')}</style>"
 # Narrow at the sides, since tables and charts need the room. A column of text has Streamlit's own margins: it is there before
@@ -107,6 +110,9 @@ def _open(title: str, icon: str, layout: Literal["wide", "centered"] = "wide", s
             for path, label in PAGES.items():
                 page_link(path, label, {}, icon=None)
         show_mine(title)
+    if style and _PLACED not in st.session_state:
+        st.session_state[_PLACED] = True
+        time.sleep(_HEAD_START)
 
 
 def _show_views(main: DeltaGenerator) -> None:
