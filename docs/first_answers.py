@@ -5,7 +5,6 @@ methods, and keeps them in `cached_stats/runs/answers-….jsonl`, to be publishe
 not measured again: remove the file first where the numbers are to change.
 """
 
-import io
 from collections.abc import Iterator
 
 from ablation_core import bundled, find_statistics, load_data, load_model, load_statistics
@@ -18,7 +17,7 @@ from ablation_core.experiments.user_input import UserInputRun
 from ablation_core.methods.registry import METHODS, USUAL, usable_methods
 from ablation_core.models.info import predicts_class
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.report.token_html import as_seen
+from ablation_core.report.token_html import as_png, as_seen
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.sweep_result import every_head, head_name
 from ablation_core.runs.units import describe_work
@@ -43,9 +42,7 @@ def example_images(model: LoadedModel, data: Data) -> Iterator[answers.ExampleIm
     """The images that the first page offers."""
     for number, name in barely_right(model, data, right_shares(model, first_rows(data))).items():
         (pixels,) = data.rows([number]).inputs.values()
-        content = io.BytesIO()
-        as_seen(model, pixels.float().numpy())[0].save(content, "PNG")
-        yield answers.ExampleImage(number, name, content.getvalue())
+        yield answers.ExampleImage(number, name, as_png(as_seen(model, pixels.float().numpy())[0]))
 
 
 def publish(name: str) -> None:

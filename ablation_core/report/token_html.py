@@ -114,9 +114,14 @@ def gallery(cards: Sequence[Card], full: float) -> str:
 
 def data_address(picture: Image.Image) -> str:
     """The picture as a PNG inside an address, so that nothing is fetched."""
+    return "data:image/png;base64," + base64.b64encode(as_png(picture)).decode()
+
+
+def as_png(picture: Image.Image) -> bytes:
+    """The content of its file."""
     content = io.BytesIO()
     picture.save(content, "PNG")
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+    return content.getvalue()
 
 
 def as_seen(model: LoadedModel, pixels: np.ndarray) -> list[Image.Image]:

@@ -1,14 +1,12 @@
 """The box for your own prompt, text or image, with examples to click."""
 
-import io
-
 import numpy as np
 import streamlit as st
 from PIL import Image, ImageOps
 
 from ablation_core.data import user_input
 from ablation_core.experiments.predictions.per_prediction import class_name
-from ablation_core.report.token_html import as_seen
+from ablation_core.report.token_html import as_png, as_seen
 from ablation_core.ui.glance.examples import BOXES, PROMPTS
 from ablation_core.ui.shared import shared_data
 from ablation_core.ui.sidebar.view import View
@@ -70,7 +68,7 @@ def image_box(view: View) -> user_input.UserInput | None:
             "The model's own images have a dark border and this one a light one, so light and dark are exchanged."
         )
         if st.toggle("Invert", value=True, key="invert image", help="Exchange light and dark."):
-            own = user_input.image(view.model, _png(ImageOps.invert(seen)), view.data_ref)
+            own = user_input.image(view.model, as_png(ImageOps.invert(seen)), view.data_ref)
             seen = _as_seen(view, own)
     st.image(seen, caption="As the model receives it", width=160)
     return own
@@ -91,13 +89,7 @@ def _example_image(view: View) -> user_input.UserInput | None:
     (pixels,) = data.rows([names[name]]).inputs.values()
     picture = as_seen(view.model, pixels.float().numpy())[0]
     st.image(picture, caption="As the model receives it", width=160)
-    return user_input.image(view.model, _png(picture), view.data_ref)
-
-
-def _png(picture: Image.Image) -> bytes:
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    return content.getvalue()
+    return user_input.image(view.model, as_png(picture), view.data_ref)
 
 
 def _as_seen(view: View, own: user_input.UserInput) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,9 +45,9 @@ def chosen_input(glance: Glance) -> UserInput:
         text = st.session_state.get(BOXES[modality])
         read = user_input.text if modality == "text-classification" else user_input.prompt
         return read(view.model, PROMPTS[modality][0] if text is None else text, view.data_ref)
-    content = io.BytesIO()
-    picture(glance, chosen_image(glance)).save(content, "PNG")
-    return user_input.image(view.model, content.getvalue(), view.data_ref)
+    from ablation_core.report.token_html import as_png
+
+    return user_input.image(view.model, as_png(picture(glance, chosen_image(glance))), view.data_ref)
 
 
 def chosen_image(glance: Glance) -> int:
