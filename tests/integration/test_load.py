@@ -340,10 +340,10 @@ def test_estimates_dropped_by_others_do_not_end_a_run(monkeypatch: pytest.Monkey
 @contextmanager
 def held_elsewhere(model: LoadedModel) -> Iterator[threading.Event]:
     """Somebody else has the model, until the event is set or the block ends."""
-    has_it, enough = threading.Event(), threading.Event()
+    has_it, enough, lock = threading.Event(), threading.Event(), turns.fair_lock(model)
 
     def hold() -> None:
-        with model.lock:
+        with lock:
             has_it.set()
             enough.wait(60)
 
@@ -362,7 +362,6 @@ def test_who_waits_is_told_so_again_and_again_and_then_gets_the_model(
 ) -> None:
     monkeypatch.setattr(turns, "_PATIENCE", 0.02)
     said: list[str] = []
-    turns.fair_lock(vit_mini)
     with held_elsewhere(vit_mini) as enough:
 
         def say(words: str) -> None:
