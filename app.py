@@ -35,4 +35,4 @@ if glance.picked:
     show_keep(glance)
 watch(glance)
 with page.show_errors():  # the model may vanish at any moment
-    load_in_background(view.info.ref, first_import="ablation_core.ui.ablation_job", patience=LONGEST_DRAWING)
+    load_in_background(view.info.ref, first_import="ablation_core.ui.ablation.job", patience=LONGEST_DRAWING)

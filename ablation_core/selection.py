@@ -93,6 +93,20 @@ class Selection:
         return cls._of(shape, neurons)
 
     @classmethod
+    def parse_one(cls, text: str, shape: ModelShape) -> Selection:
+        """As `parse`, where one head is wanted, or neurons of one.
+
+        Raises:
+            SelectionError: it cannot be read, or is not one head.
+        """
+        found = cls.parse(text, shape)
+        if len(found.heads) != 1:
+            raise SelectionError(
+                f"{text} is {len(found.heads)} heads; type one head (3.2) or one of its neurons (3.2:5)."
+            )
+        return found
+
+    @classmethod
     def read(cls, select: str | Selection | Iterable[Head], shape: ModelShape) -> Selection:
         """A selection however a person writes it: `"3.2 5.0:1-4"`, heads as `[(3, 2), (5, 0)]`, one as `(3, 2)`,
         texts in a list, or a `Selection`.

@@ -1,136 +1,27 @@
 """Ablate: what changes without the selected neurons, by every method, on the same predictions."""
 
-import math
-
-import pandas as pd
 import streamlit as st
 
-from ablation_core.data.uploads import named
-from ablation_core.engine.metrics import METRICS, Metric, metrics_in
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.experiments.noise_floor import NoiseFloor
-from ablation_core.experiments.results import AblationResult
 from ablation_core.report import frames
 from ablation_core.report.charts import head_maps, method_charts
-from ablation_core.report.numbers import interval_text, is_points, number
-from ablation_core.report.sentences import comparison, floor_words, loss_split, verdict
-from ablation_core.report.tasks.harm import mean_changes
-from ablation_core.stats.intervals import Interval
-from ablation_core.ui import ablation_job, export_row, page
+from ablation_core.ui import export_row, page
+from ablation_core.ui.ablation import job as ablation_job
+from ablation_core.ui.ablation.figures import show_result, shown_metrics
+from ablation_core.ui.ablation.methods import methods_table, show_methods
 from ablation_core.ui.boxes import text_in
 from ablation_core.ui.picking import draw_selection
-from ablation_core.ui.runs.controls import watched
-from ablation_core.ui.tasks.harm import show_harm_parts
+from ablation_core.ui.runs.watching import watched
 from ablation_core.ui.together.interactions import show_interactions
 from ablation_core.ui.token_view import show_affected_tokens
 from ablation_core.ui.user_input import show_user_input
-from ablation_core.ui.widgets import as_tables, choose_metric, dark_page, draw, with_digits
+from ablation_core.ui.widgets import as_tables, choose_metric, dark_page, draw
 
-_COLUMNS = {
-    one.name: st.column_config.NumberColumn(one.heading if isinstance(one, Metric) else one.label)
-    for metric in METRICS.values()
-    for one in (metric, *metric.derived)
-} | {
-    "moved": st.column_config.NumberColumn(
-        "moved, std", help="How far the values are moved: root mean square, in standard deviations."
-    ),
-    "residual": st.column_config.NumberColumn(
-        "residual stream's length", help="Its mean change after the ablated layers."
-    ),
-}
-
-_DIGITS = {one.name: one.format for metric in METRICS.values() for one in (metric, *metric.derived)} | {
-    "moved": ".2f",
-    "residual": ".1%",
-}
 _SHOWN = "figures shown last"
-_FIGURE = 138  # pixels, so that three stand beside each other in the answer's column
 _NAMED = 16  # characters of a selection in the title, which stays on one line
 view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
-classes = view.model.classes if view.model.predicts_class else None
-metrics = [
-    name
-    for name, metric in METRICS.items()
-    if not metric.answers and (classes is None or classes >= metric.fewest_classes)
-]
-
-
-def show_numbers(result: AblationResult, floor: NoiseFloor | None) -> None:
-    """The chosen method's figures: baseline, ablated, change with its interval."""
-    row = next((row for row in result.results if row.method == view.method), result.results[0])
-    before, after = result.baseline, row.performance
-    figures = []
-    for metric in metrics_in(row.change):
-        if metric.name not in metrics:
-            continue
-        change = row.change[metric.name]
-        clean = "0" if metric.divergence else f"{before[metric.name]:{metric.format}}"
-        figures.append(
-            (
-                metric,
-                metric.heading,
-                clean,
-                f"{after[metric.name]:{metric.format}}",
-                _change(change, metric.change_format),
-            )
-        )
-        for one in metric.derived:
-            values = (f"{performance[one.name]:{one.format}}" for performance in (before, after))
-            figures.append((metric, one.label, *values, _ratio(change)))
-    with st.container(horizontal=True):  # as many beside each other as there is room for
-        for metric, name, baseline, ablated, text in figures:
-            colour = _colour(row.change[metric.name], metric, floor and floor.band(row.method, metric.name))
-            mean, *interval = text.split(" [", 1)
-            lines = [
-                f"**{name[0].upper()}{name[1:]}**",
-                f"{baseline} → **{ablated}**",
-                f":{colour}[{as_markdown(mean)}]",
-            ]
-            lines += [
-                f":{colour}[:small[{as_markdown(f'[{rest}')}]]" for rest in interval
-            ]  # whole, on a line of its own
-            st.container(width=_FIGURE).markdown("  \n".join(lines))
-
-
-def _colour(change: Interval, metric: Metric, band: tuple[float, float] | None) -> str:
-    """Red for worse, blue for better, grey for no significant effect. A divergence is never negative, so that its interval
-    never holds 0: it counts as worse where it exceeds the noise floor."""
-    if metric.divergence:
-        return "red" if band is not None and change.mean > band[1] else "gray"
-    return ("red" if metric.worse * change.mean > 0 else "blue") if change.shows_effect else "gray"
-
-
-def _change(change: Interval, form: str) -> str:
-    return interval_text(change.mean, change.low, change.high, form)
-
-
-def _ratio(change: Interval) -> str:
-    """The change of what is derived from a mean by the exponential, as a factor: the change, exponentiated."""
-    bounds = (None, None) if change.low is None else (_factor(change.low), _factor(change.high))
-    return "× " + interval_text(_factor(change.mean), *bounds, ".4f")
-
-
-def _factor(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf  # beyond that a float overflows
-
-
-def show_result(now: ablation_job.AblationProgress) -> None:
-    """The answer so far: an estimate, or what is measured and on how much."""
-    result = now.result
-    if result is None:
-        if now.estimate:
-            show_estimate(now.estimate)
-        else:
-            st.caption("Nothing has been measured yet.")
-        return
-    show_numbers(result, now.floor)
-    st.markdown(as_markdown(f"{verdict(result, view.method, now.floor)} {comparison(result)}"))
-    if split := loss_split(result, view.method):
-        st.markdown(as_markdown(split))
-    done, wanted = result.data["predictions"], request.data.predictions
-    if done < wanted:
-        st.caption(f"So far: {done:,} of {wanted:,} predictions; intervals narrow as more are measured.")
+metrics = shown_metrics(view.model)
 
 
 def with_figures(now: ablation_job.AblationProgress) -> tuple[ablation_job.AblationProgress, bool]:
@@ -140,75 +31,6 @@ def with_figures(now: ablation_job.AblationProgress) -> tuple[ablation_job.Ablat
         return kept[1], True
     st.session_state[_SHOWN] = of, now
     return now, False
-
-
-def show_methods(progress: ablation_job.AblationProgress) -> None:
-    """All methods side by side, each with its own noise floor, as far as they are measured."""
-    result, floor = progress.result, progress.floor
-    if result is None:
-        st.caption("All methods side by side, once the first predictions are measured.")
-        return
-    metric = st.session_state.get("metric") or "loss"
-    row = METRICS[metric if metric in metrics else "loss"]
-    frame = frames.change_frame(result, row.name, view.method, floor)
-    banded = bool(frame["floor_low"].notna().any())
-    draw(
-        method_charts.changes,
-        frame,
-        title=row.change_title,
-        variant=(tuple(frame["kind"]), banded, method_charts.change_span(frame, is_points(row.change_format))),
-        points=is_points(row.change_format),
-        key="changes",
-        alt="The change by each method with its 95 % interval.",
-    )
-    unit = {"vision": "images", "text-classification": "texts"}.get(view.model.modality, "sequences")
-    counted = result.data["predictions"]
-    sample = (
-        f"{counted:,} {unit}"
-        if view.model.predicts_class
-        else f"{counted:,} predictions in {result.data['sequences']:,} sequences"
-    )
-    notes = [f"{sample} of {named(result.data['ref'])}", f"95 % intervals, paired, resampling whole {unit}"]
-    if banded and floor is not None:
-        notes.append(f"grey bands: noise floor, {floor_words(floor.sets)}")
-    st.caption(as_markdown("; ".join(notes) + "."))
-    parts = frames.split_frame(result)
-    if len(parts):
-        st.markdown("**What the optimal constants explain**")
-        draw(
-            method_charts.loss_parts,
-            parts,
-            parts=frames.SPLIT,
-            variant=tuple(parts["kind"]),
-            alt="Each constant's increase in loss in two parts: what even the optimal constants cost, and the rest.",
-        )
-    show_harm_parts(*mean_changes(result), view.method)
-    table = methods_table(result)
-    first = [name for name in table if not name.startswith("change") and name not in ("moved", "residual")]
-    st.dataframe(
-        with_digits(table, _DIGITS), column_order=first, column_config=_COLUMNS, hide_index=True, width="stretch"
-    )
-
-
-def methods_table(result: AblationResult) -> pd.DataFrame:
-    """Every figure by every method, without those that say nothing about this model."""
-    table = frames.result_frame(result)
-    return table[[name for name in table if "top10" not in name or "top10" in metrics]]
-
-
-def show_estimate(estimate: ablation_job.QuickEstimate) -> None:
-    """The estimate, of the chosen method first, with the number of predictions behind it."""
-    changes = estimate.changes
-    first = view.method if view.method in changes else next(iter(changes))
-    others = ", ".join(f"{name} {number(change, '+.4f')}" for name, change in changes.items() if name != first)
-    st.markdown(
-        f"**Estimate from {estimate.predictions} predictions**: {first} changes the loss by "
-        f"{number(changes[first], '+.4f')} nats per prediction ({others})."
-    )
-    st.caption(
-        "From gradients on one window; a second-order estimate. It can be far off, and for a small change even have the "
-        "wrong sign. With several heads selected it is the sum of theirs. Measured values follow and replace it."
-    )
 
 
 def show_map() -> None:
@@ -313,7 +135,7 @@ def measured_part() -> None:
     if are_old:
         st.html("<style>.st-key-figures, .st-key-methods {opacity: 0.45}</style>")
     with figures_slot:
-        show_result(shown)
+        show_result(shown, view.method, metrics, request.data.predictions)
     with methods_column.container(key="methods"):
         metric_column, every_column = st.columns([3, 2], vertical_alignment="bottom")
         choose_metric(metric_column.pills, metrics, "loss", "metric", "What the chart shows for every method.")
@@ -325,7 +147,7 @@ def measured_part() -> None:
         )
         for note in request.data.notes:
             st.caption(note)
-        show_methods(shown)
+        show_methods(view, shown, metrics)
 
 
 measured_part()
@@ -339,7 +161,7 @@ as_tables(
         "Every head": heads[["label", "value"]].set_axis(["head", "|peak − mean| in std"], axis=1),
         "Replacement values": values.set_axis(["method", "neuron", "std from its mean"], axis=1),
     }
-    | ({"All methods": methods_table(progress.result)} if progress.result else {}),
+    | ({"All methods": methods_table(progress.result, metrics)} if progress.result else {}),
     key="tables of the ablation",
 )
 if progress.whole:

@@ -144,4 +144,4 @@ def body() -> None:
 st.header("What values a head's neurons take", anchor=False)
 body()
 with page.show_errors():  # the model may vanish at any moment
-    load_in_background(view.info.ref, first_import="ablation_core.ui.ablation_job")
+    load_in_background(view.info.ref, first_import="ablation_core.ui.ablation.job")

@@ -1,6 +1,7 @@
 """Head map: the effect of removing each head, one at a time, by any method and metric."""
 
 from collections.abc import Generator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import streamlit as st
 
 from ablation_core.cluster.driver import Progress
 from ablation_core.engine.metrics import METRICS, metrics_of
-from ablation_core.errors import SelectionError, as_markdown
+from ablation_core.errors import as_markdown
 from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_frames
 from ablation_core.report.charts import effect_maps
@@ -26,9 +27,11 @@ from ablation_core.ui.boxes import last_usable, put, text_box
 from ablation_core.ui.heads.effects import show_agreement, show_estimates, show_head
 from ablation_core.ui.heads.scores import choose_colour, score_columns, show_score_map, show_score_scatter, with_scores
 from ablation_core.ui.picking import draw_choice
+from ablation_core.ui.runs import choice as run_choice
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
 from ablation_core.ui.runs.export_row import head_table, sweep_exports
+from ablation_core.ui.runs.watching import watched_run
 from ablation_core.ui.shared import shared_data, shared_estimates, shared_jobs, shared_maps
 from ablation_core.ui.together.comparison import show_comparison
 from ablation_core.ui.widgets import dark_page
@@ -69,15 +72,13 @@ with st.container(key="settings"):
 more = more_column.popover("More", help="More methods, an adaptive sweep, and where long runs are computed.")
 with more:
     adaptive = st.toggle("Adaptive", key="adaptive", bind="query-params", help=ADAPTIVE)
-    place = None if adaptive else run_controls.choose_place()
+    place = None if adaptive else run_choice.choose_place()
 with metric_column:
     drawn = ["loss"] if adaptive else [metric.name for metric in metrics_of(data)]
-    metric = run_controls.choose_measure(
-        drawn, "What the colours show. Red: the model gets worse; blue: it gets better."
-    )
+    metric = run_choice.choose_measure(drawn, "What the colours show. Red: the model gets worse; blue: it gets better.")
 usable = usable_methods(data, model.modality)
 with methods_column:
-    methods = run_controls.choose_methods(
+    methods = run_choice.choose_methods(
         usable,
         "The map shows the method chosen in the sidebar; the others are measured on the same heads and compared.",
         more,
@@ -91,18 +92,6 @@ own = run_path(run_controls.FOLDER, "adaptive", described) if adaptive else exac
 store, maps, estimate_key = shared_estimates(), shared_maps(), f"estimate for {exact.name} {' '.join(names)}"
 adaptive_key = f"{own.name} {' '.join(names)}"
 title = METRICS[metric].change_heading
-
-
-def one_head(text: str) -> tuple[tuple[int, int], tuple[int, ...]]:
-    """The head that is typed, with the neurons of it.
-
-    Raises:
-        SelectionError: it is not one head.
-    """
-    chosen = Selection.parse(text, shape).chosen
-    if len(chosen) != 1:
-        raise SelectionError(f"{text} is {len(chosen)} heads; type one head (3.2) or one of its neurons (3.2:5).")
-    return chosen[0]
 
 
 def kept_runs() -> dict[Path, SweepResult]:
@@ -161,7 +150,7 @@ def seconds() -> float | None:
     return None if place else seconds_of(model, data, len(names) * passes_of_heads(shape, left))
 
 
-shown = run_controls.choose_run(own, kept_runs(), described, measured, "heads")
+shown = run_choice.choose_run(own, kept_runs(), described, measured, "heads")
 estimate = store.get(estimate_key)
 if names and (estimate is None or estimate.share < 1):
     run_controls.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps, fair_lock(model))
@@ -191,11 +180,11 @@ def show_effects(frame: pd.DataFrame, result: SweepResult, head: Head) -> None:
     )
 
 
-@run_controls.watched_run(own)
+@watched_run(own)
 def show_run() -> None:
     kept = kept_runs()
     by = f" by {', '.join(names)}" if adaptive else ""
-    name = f"Head map of {model.ref}{by}{run_controls.words_of(place)}"
+    name = f"Head map of {model.ref}{by}{run_choice.words_of(place)}"
     lock = None if place else fair_lock(model)
     run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, aside=shown != own, seconds=seconds)
     result = kept.get(shown) or empty_sweep(model, described, names)
@@ -220,7 +209,10 @@ def show_run() -> None:
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2; or one of its neurons: 3.2:5.",
         )
-        (layer, number), picked = last_usable("head", f"head of {model.ref}", text or first, one_head, usual=first)
+        one = last_usable(
+            "head", f"head of {model.ref}", text or first, partial(Selection.parse_one, shape=shape), usual=first
+        )
+        (((layer, number), picked),) = one.chosen
         head = f"{layer}.{number}"
         term = f"{head}:{picked[0]}" if len(picked) == 1 else head
         show_head(result, head, term, view.method, metric)

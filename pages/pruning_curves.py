@@ -18,9 +18,11 @@ from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page
 from ablation_core.ui.boxes import last_usable
+from ablation_core.ui.runs import choice as run_choice
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import seconds_of
 from ablation_core.ui.runs.export_row import curve_exports
+from ablation_core.ui.runs.watching import watched_run
 from ablation_core.ui.shared import shared_data
 from ablation_core.ui.widgets import dark_page, draw
 
@@ -56,11 +58,11 @@ with st.container(key="settings"):
     metric_column, methods_column, more_column = st.columns([6, 11, 3], vertical_alignment="bottom")
 more = more_column.popover("More", help="More methods, seeds, step, whole heads, and where long runs are computed.")
 with metric_column:
-    metric = run_controls.choose_measure(
+    metric = run_choice.choose_measure(
         [metric.name for metric in metrics_of(data) if metric.curve], "What the curves show."
     )
 with methods_column:
-    names = run_controls.choose_methods(
+    names = run_choice.choose_methods(
         usable_methods(data, model.modality), "One line per method; all remove the same neurons.", more
     )
 with more:
@@ -80,7 +82,7 @@ with more:
         bind="query-params",
         help="Remove whole heads of each layer instead of single neurons.",
     )
-    place = run_controls.choose_place()
+    place = run_choice.choose_place()
 if not names:
     st.info("Choose at least one method.")
     st.stop()
@@ -113,10 +115,10 @@ def measured(result: CurveResult) -> tuple[int, int]:
 
 
 wanted = len(names) * len(spec.seeds) * len(spec.percents)
-shown = run_controls.choose_run(own, kept_of_this_kind(), described, measured, "points")
+shown = run_choice.choose_run(own, kept_of_this_kind(), described, measured, "points")
 
 
-@run_controls.watched_run(own)
+@watched_run(own)
 def show_run() -> None:
     kept = kept_of_this_kind()
     mine, result = kept.get(own), kept.get(shown)
@@ -125,7 +127,7 @@ def show_run() -> None:
     begin = f"Continue: {left} points left" if mine else f"Measure {left} points on {data.predictions:,} {unit}"
     run_controls.controls(
         own,
-        f"Pruning curves of {model.ref}{run_controls.words_of(place)}",
+        f"Pruning curves of {model.ref}{run_choice.words_of(place)}",
         lambda: steps_at(place, model, data, spec, view.statistics, run_controls.FOLDER),
         begin if left else None,
         None if place else fair_lock(model),

@@ -1,13 +1,14 @@
 """Tasks: which heads a model needs to give the right answer rather than the wrong one, where, and on which prompts."""
 
 from collections.abc import Generator, Mapping
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from ablation_core.data.positions import Positions
 from ablation_core.engine.metrics import METRICS, main_metric, metrics_of
-from ablation_core.errors import SelectionError, as_markdown
+from ablation_core.errors import as_markdown
 from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_frames
 from ablation_core.report.charts import effect_maps
@@ -17,7 +18,7 @@ from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep import SweepSpec
 from ablation_core.runs.sweep_result import SweepResult, empty_sweep, kept_sweeps
 from ablation_core.runs.units import describe_work
-from ablation_core.selection import Head, Selection
+from ablation_core.selection import Selection
 from ablation_core.server import head_map as instant
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import export_row, page
@@ -26,6 +27,7 @@ from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
 from ablation_core.ui.runs.export_row import head_table, sweep_exports
+from ablation_core.ui.runs.watching import watched_run
 from ablation_core.ui.shared import shared_data, shared_estimates
 from ablation_core.ui.tasks import choice
 from ablation_core.ui.tasks import head as parts
@@ -45,18 +47,6 @@ model, shape = view.model, view.model.shape
 def pick_head(mark: Mapping[str, Any]) -> None:
     """Show the clicked head."""
     put("head", f"{int(mark['layer'])}.{int(mark['head'])}")
-
-
-def one_head(text: str) -> Head:
-    """The head that is typed, or the one of a neuron that is.
-
-    Raises:
-        SelectionError: it is not one head.
-    """
-    heads = Selection.parse(text, shape).heads
-    if len(heads) != 1:
-        raise SelectionError(f"{text} is {len(heads)} heads; type one head: 3.2.")
-    return heads[0]
 
 
 def read_positions(text: str) -> Positions:
@@ -107,7 +97,7 @@ if data.one_answer and whole < sum(shape.heads) and (estimate is None or estimat
     )
 
 
-@run_controls.watched_run(own)
+@watched_run(own)
 def show_run() -> None:
     result = kept_sweeps(model, run_controls.FOLDER, names).get(own) or empty_sweep(model, described, names)
     left = sum(shape.heads) - len(result.heads) + spec.random_sets
@@ -126,7 +116,9 @@ def show_run() -> None:
             placeholder=f"{first}, the largest change",
             help="Click a head on the map, or type it: 3.2.",
         )
-        layer, number = last_usable("head", f"head of {model.ref}", text or first, one_head, usual=first)
+        ((layer, number),) = last_usable(
+            "head", f"head of {model.ref}", text or first, partial(Selection.parse_one, shape=shape), usual=first
+        ).heads
         head = f"{layer}.{number}"
         parts.show_by_method(result, head, view.method, metric)
         parts.show_links(head)

@@ -190,9 +190,9 @@ def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     if request.path.parent.name not in ("ui", "integration"):
         yield
         return  # no page runs there, and Streamlit need not be imported
-    monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 200.0)
-    monkeypatch.setattr("ablation_core.ui.ablation_job.FLOOR_PROMPT", 200.0)
-    monkeypatch.setattr("ablation_core.ui.ablation_job.SETS", 2)  # eight are most of what a page measures
+    monkeypatch.setattr("ablation_core.ui.ablation.job.PROMPT", 200.0)
+    monkeypatch.setattr("ablation_core.ui.ablation.job.FLOOR_PROMPT", 200.0)
+    monkeypatch.setattr("ablation_core.ui.ablation.job.SETS", 2)  # eight are most of what a page measures
     monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda *_, **__: None)
     yield
     from ablation_core.ui.shared import shared_ablations, shared_jobs

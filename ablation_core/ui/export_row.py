@@ -29,7 +29,7 @@ from ablation_core.ui.together.keep import keep_popover
 from ablation_core.ui.widgets import copy_buttons
 
 if TYPE_CHECKING:
-    from ablation_core.ui.ablation_job import AblationProgress
+    from ablation_core.ui.ablation.job import AblationProgress
 
 
 @dataclass(frozen=True)

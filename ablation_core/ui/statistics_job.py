@@ -19,8 +19,8 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.server.turns import fair_lock, waiting_words
-from ablation_core.ui.runs.controls import me, watched
 from ablation_core.ui.runs.expected import say, seconds_of_statistics
+from ablation_core.ui.runs.watching import me, watched
 from ablation_core.ui.shared import shared_data, shared_jobs
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ablation_core.report.numbers import number as signed
 from ablation_core.report.sentences import harm_sentence
 from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
 from ablation_core.ui import page as ui
-from ablation_core.ui.ablation_job import AblationProgress
+from ablation_core.ui.ablation.job import AblationProgress
 from ablation_core.ui.shared import SEED, shared_data
 from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.widgets import with_digits

@@ -19,7 +19,8 @@ from ablation_core.report.charts.looks import mark_of
 from ablation_core.report.numbers import number
 from ablation_core.report.token_html import ShadedToken, full_scale, scale_legend, shaded_text
 from ablation_core.server.turns import in_turns
-from ablation_core.ui import ablation_job, page
+from ablation_core.ui import page
+from ablation_core.ui.ablation import job as ablation_job
 from ablation_core.ui.own_input import TYPED, image_box, prompt_box
 from ablation_core.ui.shared import SEED, shared_answers
 from ablation_core.ui.sidebar.view import View

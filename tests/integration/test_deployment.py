@@ -26,6 +26,7 @@ from ablation_core.server.access import Access, decide
 from ablation_core.storage import CACHE
 from ablation_core.ui import page as pages
 from ablation_core.ui import shared as server
+from ablation_core.ui.runs import choice as run_choice
 from ablation_core.ui.runs import controls as run_controls
 from tests.conftest import PAGES, ROOT, watching
 
@@ -291,9 +292,9 @@ def test_kept_runs_of_what_is_not_offered_are_not_listed(
 ) -> None:
     made = None if statistics is None else {"data": statistics}
     described = {"model": {"ref": model}, "data": {"ref": data}, "statistics": made}
-    assert run_controls.may_be_shown(described), "on one's own machine all are"
+    assert run_choice.may_be_shown(described), "on one's own machine all are"
     monkeypatch.setattr(access, "ACCESS", OFFERED)
-    assert run_controls.may_be_shown(described) is fine
+    assert run_choice.may_be_shown(described) is fine
 
 
 def test_runs_seeds_and_predictions_are_bounded(shared: Access, opt_mini: LoadedModel) -> None:

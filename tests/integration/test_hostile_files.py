@@ -33,7 +33,7 @@ from ablation_core.runs.pruning import kept_curves
 from ablation_core.runs.sweep_result import kept_sweeps
 from ablation_core.selection import ModelShape
 from ablation_core.storage import CACHE
-from ablation_core.ui.runs.controls import _differences
+from ablation_core.ui.runs.choice import differences
 
 QUIET = {
     "deadline": None,
@@ -456,7 +456,7 @@ def test_a_run_with_one_wrong_field_is_drawn_or_passed_over(tmp_path: Path, data
         (tmp_path / "runs" / f"{kind}-0.jsonl").write_text("\n".join([*lines, ""]))
     for result in (*kept_sweeps(FakeModel(), tmp_path).values(), *kept_curves(FakeModel(), tmp_path).values()):
         result.to_dict()
-        assert isinstance(_differences(result.description, RUN), str)
+        assert isinstance(differences(result.description, RUN), str)
         assert result.description["data"]["predictions"] + result.description["bins"] is not None
     if run is RUN:  # the other piece is whole
         assert kept_sweeps(FakeModel(), tmp_path)

@@ -41,8 +41,8 @@ from ablation_core.selection import Selection
 from ablation_core.server import head_map, turns
 from ablation_core.server.jobs import Jobs
 from ablation_core.server.lru import LRU
-from ablation_core.ui import ablation_job
 from ablation_core.ui import shared as server
+from ablation_core.ui.ablation import job as ablation_job
 from ablation_core.ui.shared import SEED
 from tests.conftest import ROOT, numbers
 from tests.ui.test_pages import box

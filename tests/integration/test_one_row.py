@@ -33,7 +33,7 @@ from ablation_core.runs.pruning import CurveSpec, curve_steps, kept_curves
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.runs.sweep_result import kept_sweeps
 from ablation_core.selection import Selection
-from ablation_core.ui.ablation_job import AblationProgress
+from ablation_core.ui.ablation.job import AblationProgress
 from ablation_core.ui.export_row import ExportContent, ablation_exports
 from ablation_core.ui.learn.glossary import words
 from ablation_core.ui.runs.export_row import curve_exports, sweep_exports

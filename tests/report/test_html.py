@@ -22,7 +22,7 @@ from ablation_core.report.sentences import verdict
 from ablation_core.runs.pruning import CurveSpec, curve_steps
 from ablation_core.runs.sweep import SweepSpec, sweep_steps
 from ablation_core.selection import Selection
-from ablation_core.ui.ablation_job import AblationProgress
+from ablation_core.ui.ablation.job import AblationProgress
 from ablation_core.ui.export_row import ablation_exports, neuron_exports
 from ablation_core.ui.runs.export_row import curve_exports, sweep_exports
 from ablation_core.ui.sidebar.view import View

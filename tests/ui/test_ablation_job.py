@@ -11,7 +11,8 @@ from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.selection import Selection
 from ablation_core.server.lru import LRU
-from ablation_core.ui import ablation_job, statistics_job
+from ablation_core.ui import statistics_job
+from ablation_core.ui.ablation import job as ablation_job
 from ablation_core.ui.sidebar.view import View
 
 METHODS_COMPARED = ("mean", "peak")

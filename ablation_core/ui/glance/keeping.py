@@ -26,7 +26,7 @@ def show_keep(glance: Glance) -> None:
 
 def _described(glance: Glance) -> HeadDescription:
     from ablation_core.heads.describe import describe_head
-    from ablation_core.ui.ablation_job import request_of
+    from ablation_core.ui.ablation.job import request_of
 
     view, request = glance.view, request_of(glance.view)
     names = sorted((method.name for method in request.methods), key=lambda name: name != view.method)  # its own first

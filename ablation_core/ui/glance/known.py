@@ -17,6 +17,7 @@ from ablation_core.selection import Head
 from ablation_core.server.answers import ExampleImage, KnownAnswers, TopAnswers, find_answers
 from ablation_core.storage import reading_places
 from ablation_core.ui.runs import controls as run_controls
+from ablation_core.ui.runs.choice import may_be_shown
 
 if TYPE_CHECKING:
     from ablation_core.ui.sidebar.view import View
@@ -66,7 +67,7 @@ def _known(
     _info: ModelInfo, fingerprint: str, data_ref: str, files: tuple[tuple[str, int, int], ...], folder: Path
 ) -> KnownEffects | None:
     for path, sweep in kept_sweeps(_info, folder, data_ref=data_ref).items():  # the most predictions first
-        if run_controls.may_be_shown(sweep.description) and len(sweep.heads) == len(sweep.wanted):
+        if may_be_shown(sweep.description) and len(sweep.heads) == len(sweep.wanted):
             return KnownEffects(path, sweep)
     return None
 

@@ -15,6 +15,7 @@ from ablation_core.report.run_frames import HeadEstimates
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.ui.boxes import put, text_in
 from ablation_core.ui.glance.estimated import estimated_map
+from ablation_core.ui.glance.known import KnownEffects
 from ablation_core.ui.glance.shown import Glance
 from ablation_core.ui.picking import draw_choice
 from ablation_core.ui.widgets import dark_page
@@ -33,13 +34,25 @@ def show_map(glance: Glance, selected: str) -> None:
         method, data = known.method(glance.view.method), known.sweep.description["data"]
         _draw_map(glance, known.sweep, method, {}, known.path.name)
         sample = as_markdown(f"{data['predictions']:,} {unit} of {data['ref']}")
-        st.caption(
-            f"Measured on {sample}. {effect_maps.significant_words(shape.layers * max(shape.heads))} Click a head."
-        )
+        dots = effect_maps.significant_words(shape.layers * max(shape.heads))
+        st.caption(f"Measured on {sample}. {dots} {_why_first(glance, known, method)}Click a head.")
     elif (found := estimated_map(glance)) is not None:
         _draw_map(glance, found.sweep, found.method, found.estimates, found.key)
         st.caption(f"*Estimated* from gradients on {found.predictions:,} {unit}, not measured. Click a head.")
     offer_earlier_selection(selected)
+
+
+def _why_first(glance: Glance, known: KnownEffects, method: str) -> str:
+    """Why the page opens on a head that is not the darkest."""
+    sweep, name = known.sweep, glance.name
+    changes = sweep.changes(method, METRIC.name)
+    is_darkest = name == max(changes, key=lambda head: changes[head])
+    is_sure = all(name in sweep.significant(one, METRIC.name) for one in sweep.methods)
+    return (
+        f"{name} comes first: it matters by every method. "
+        if not is_darkest and is_sure and glance.head == known.strongest_head
+        else ""
+    )
 
 
 def _draw_map(glance: Glance, sweep: SweepResult, method: str, estimates: HeadEstimates, source: str) -> None:

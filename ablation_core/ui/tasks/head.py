@@ -35,6 +35,7 @@ from ablation_core.server.turns import fair_lock
 from ablation_core.ui.page import model_turn
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import passes_of_head, say, seconds_of
+from ablation_core.ui.runs.watching import running
 from ablation_core.ui.shared import SEED, shared_clean_passes, shared_results
 from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.tasks.harm import show_harm_parts
@@ -121,7 +122,7 @@ def show_by_position(view: View, data: Data, head: str, metric: str) -> None:
     def steps() -> Generator[PositionMapResult]:
         return position_map_steps(view.model, data, spec, view.statistics, run_controls.FOLDER)
 
-    if run_controls.is_running(path):
+    if running(path):
         st.caption("Being measured; the bar above the map says how far.")
     elif access.ACCESS.keeps_runs and (wanted is None or measured < wanted):
         left = f"Continue: {(wanted or 0) - measured} positions left"

@@ -33,8 +33,10 @@ from ablation_core.server import access
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui import page
+from ablation_core.ui.runs import choice as run_choice
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import passes_of_heads, seconds_of
+from ablation_core.ui.runs.watching import running, watched_run
 from ablation_core.ui.shared import (
     SEED,
     find_shared_statistics,
@@ -76,7 +78,7 @@ def show_comparison(view: View) -> None:
             yield step
 
     with page.show_errors():
-        known = run_controls.is_running(own) or store.get(own.name) or other is None  # a twin has to be drawn first
+        known = running(own) or store.get(own.name) or other is None  # a twin has to be drawn first
         kept = 0.0 if known else _look(steps())
 
     def seconds(heads: float) -> float | None:
@@ -84,7 +86,7 @@ def show_comparison(view: View) -> None:
         found = [seconds_of(side.model, side.data, passes) for side in (one, other or one)]
         return None if None in found else sum(filter(None, found))
 
-    @run_controls.watched_run(own)
+    @watched_run(own)
     def drawn() -> None:
         found = store.get(own.name)
         words = "Continue the comparison" if kept else "Compare"
@@ -174,7 +176,7 @@ def _side(model: LoadedModel, ref: str, view: View) -> Side:
 
 
 def _show(found: ComparisonResult) -> None:
-    metric = run_controls.choose_measure(found.metrics, "What is compared.")
+    metric = run_choice.choose_measure(found.metrics, "What is compared.")
     sentence = comparison_sentence(found, metric)
     st.markdown(sentence_markdown(sentence))
     one, other = found.names

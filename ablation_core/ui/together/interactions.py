@@ -18,6 +18,7 @@ from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock
 from ablation_core.ui.runs import controls as run_controls
 from ablation_core.ui.runs.expected import seconds_of
+from ablation_core.ui.runs.watching import watched_run
 from ablation_core.ui.shared import SEED
 from ablation_core.ui.sidebar.view import View
 from ablation_core.ui.together.keep import keep_popover
@@ -53,7 +54,7 @@ def show_interactions(view: View, data: Data) -> None:
     )  # a job's name, not a file
     pairs = heads * (heads - 1) // 2
 
-    @run_controls.watched_run(own)
+    @watched_run(own)
     def section() -> None:
         found = shared_interactions().get(own.name)
         name = f"Interactions of {view.selection} in {view.info.ref}"

@@ -28,7 +28,7 @@ from ablation_core.selection import Selection
 from ablation_core.server.jobs import Job
 from ablation_core.server.lru import LRU
 from ablation_core.server.turns import fair_lock, waiting_words
-from ablation_core.ui.runs.controls import me
+from ablation_core.ui.runs.watching import me
 from ablation_core.ui.shared import (
     SEED,
     shared_ablations,

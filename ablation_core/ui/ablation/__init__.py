@@ -1,0 +1,1 @@
+"""The page Ablate: its computation, its figures and its comparison of methods."""
