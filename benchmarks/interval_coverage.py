@@ -1,4 +1,4 @@
-"""How often a 95 % interval holds the truth, with few sequences: `python -m benchmarks.interval_coverage`.
+"""How often a 95% interval holds the truth, with few sequences: `python -m benchmarks.interval_coverage`.
 
 2,000 trials each of 5, 8, 16 and 40 sequences of one prediction, normal and exponential (skewed). Prints a table.
 """

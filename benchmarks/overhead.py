@@ -104,13 +104,13 @@ def modes() -> dict:
     known = {  # values, mode, spread
         "normal": (normal, 0.0, 1.0),
         "skewed gamma (shape 3)": (generator.gamma(3, size=size), 2.0, 3**0.5),
-        "bimodal (70 % at -2, 30 % at 2)": (
+        "bimodal (70% at -2, 30% at 2)": (
             sides + 0.5 * generator.normal(size=size),
             -2.0,
             float((sides + 0.5).std()),
         ),
         "heavy tails (Student, 2 degrees)": (generator.standard_t(2, size), 0.0, 1.0),
-        "normal, 0.1 % of it 300 times as wide": (outliers, 0.0, 1.0),
+        "normal, 0.1% of it 300 times as wide": (outliers, 0.0, 1.0),
     }
     return {
         name: {

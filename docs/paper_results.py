@@ -1,7 +1,7 @@
 """The figures and tables of docs/results/paper.md and paper-tables.md, from the runs saved in cached_stats/runs.
 
 python -m docs.paper_results curves    # docs/results/figures/curves-MODEL-DATA.png, one for each run
-python -m docs.paper_results tables    # loss and top-1 at 50 and 90 %, ranks
+python -m docs.paper_results tables    # loss and top-1 at 50 and 90%, ranks
 python -m docs.paper_results modes     # how often the ways to find a mode disagree
 """
 
@@ -70,7 +70,7 @@ def tables() -> None:
             data = result.description["data"]
             print(f"\n## {model.ref}, {data['predictions']:,} predictions of {data['ref']}; unablated: ", end="")
             print(f"loss {result.baseline['loss']:.3f}, top-1 {result.baseline['top1']:.1%}\n")
-            print("| method | loss at 50 % | at 90 % | top-1 at 50 % | at 90 % |\n|---|---|---|---|---|")
+            print("| method | loss at 50% | at 90% | top-1 at 50% | at 90% |\n|---|---|---|---|---|")
             names = [name for name in METHODS if name in result.description["methods"]]
             for name in names:
                 cells = [_cell(result, name, metric, percent) for metric in ("loss", "top1") for percent in (50, 90)]
@@ -88,7 +88,7 @@ def _ranked(ranks: dict) -> str:
     costs = ", ".join(f"{name} {d['mean']:z.2f} ({d['low']:z.2f} to {d['high']:z.2f})" for name, d in behind)
     return (
         f"Mean rank over seeds by the whole curve: {places} (Friedman's p = {ranks['p']:.2g}). Behind {ranks['best']}, nats "
-        f"averaged over the curve, with 95 % intervals over the seeds: {costs}."
+        f"averaged over the curve, with 95% intervals over the seeds: {costs}."
     )
 
 

@@ -52,7 +52,7 @@ def report(results: dict[int, SweepResult]) -> str:
         f"{data['predictions']} prompts of {data['ref']}, positions {first.positions}: accuracy {clean['accuracy']:.0%}, "
         f"logit difference {clean[METRIC]:+.2f} nats, probability of the right answer {clean['probability']:.0%}.",
         "",
-        "| method | heads significant | random sets | ten largest falls, nats, 95 % interval (° not significant) |",
+        "| method | heads significant | random sets | ten largest falls, nats, 95% interval (° not significant) |",
         "|---|---|---|---|",
     ]
     for method in first.methods:

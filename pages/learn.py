@@ -125,7 +125,7 @@ def guided(number: int, experiment: Experiment) -> None:
     with st.expander(f"Answer to experiment {number}"):
         st.markdown(experiment.answer_text)
         of_task = " The task: 100 prompts of task:induction." if experiment.scores else ""
-        st.caption(f"opt-mini, 2,000 predictions of python-docs, seed 0; 95 % intervals in brackets.{of_task} Other versions of "
+        st.caption(f"opt-mini, 2,000 predictions of python-docs, seed 0; 95% intervals in brackets.{of_task} Other versions of "
                    "Python have slightly different documentation, which changes the last digits.")  # fmt: skip
 
 

@@ -33,8 +33,8 @@ model = view.model
 
 
 def show_tables(result: CurveResult, metric: str) -> None:
-    """The table at 50 and 90 %, and the ranks over the whole curve."""
-    st.markdown("**With 50 and 90 % removed**")
+    """The table at 50 and 90%, and the ranks over the whole curve."""
+    st.markdown("**With 50 and 90% removed**")
     st.dataframe(run_frames.table_frame(result, metric), hide_index=True, width="stretch")
     st.caption(f"{METRICS[metric].heading}: mean over seeds (minimum–maximum).")
     ranks = run_frames.rank_frame(result, metric)
@@ -47,7 +47,7 @@ def show_tables(result: CurveResult, metric: str) -> None:
         friedman = f" Friedman's test of equal ranks: {p}." if p else ""
         st.caption(
             f"Mean height: area under the curve divided by its width. Behind the best: mean difference from the best "
-            f"method, paired over seeds, with its 95 % t interval and p.{friedman}"
+            f"method, paired over seeds, with its 95% t interval and p.{friedman}"
         )
 
 

@@ -1,6 +1,6 @@
 """Filling statistics of many variables at once, batch by batch: moments and a fine histogram of each. Knows no model.
 
-A histogram's range is fixed by the first `CALIBRATION` rows: from their 0.5 % to their 99.5 % quantile, widened on both
+A histogram's range is fixed by the first `CALIBRATION` rows: from their 0.5% to their 99.5% quantile, widened on both
 sides by `MARGIN` of that distance. Outliers therefore do not stretch the bins; what falls outside is counted on each
 side, and the exact least and greatest value are kept.
 """

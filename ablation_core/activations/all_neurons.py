@@ -25,7 +25,7 @@ class AllNeurons:
         skew: the third standardised moment, of what lies within the histogram's range.
         second_mode: how far the most prominent hump away from the peak lies above it, in standard deviations; NaN where
             there is only one hump.
-        peak_width: the width of the range in which the peak falls in 95 % of samples, in standard deviations.
+        peak_width: the width of the range in which the peak falls in 95% of samples, in standard deviations.
     """
 
     peak_mean: np.ndarray
@@ -57,11 +57,11 @@ def summarise_all_neurons(statistics: Statistics, bins: int) -> AllNeurons:
 
 
 def peak_ranges(statistics: Statistics, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each neuron's peak falls in 95 % of samples of as many positions; two float64 (layers, heads, head_dim).
+    """Where each neuron's peak falls in 95% of samples of as many positions; two float64 (layers, heads, head_dim).
 
     A bin's count in a new sample is taken as normal with the count as mean and variance, independent of the others.
     Bin i is the fullest with probability ∫ p_i(x) ∏_{j≠i} P_j(x) dx, integrated here at equally spaced heights x; the
-    range is what lies between the 2.5 % and the 97.5 % quantile over the bins from left to right.
+    range is what lies between the 2.5% and the 97.5% quantile over the bins from left to right.
     """
     steps = np.round(np.linspace(0, statistics.bins, bins + 1)).astype(int)
     fine = statistics.counts[..., 1:-1].reshape(-1, statistics.bins)

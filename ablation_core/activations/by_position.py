@@ -21,7 +21,7 @@ class ByPosition:
 
     Attributes:
         mean: float32 (positions, heads, head_dim).
-        quantiles: the 10 %, 50 % and 90 % quantiles; float32 (3, positions, heads, head_dim).
+        quantiles: the 10%, 50% and 90% quantiles; float32 (3, positions, heads, head_dim).
         sequences: over how many sequences.
         data: of which data set.
     """

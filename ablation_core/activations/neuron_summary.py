@@ -23,7 +23,7 @@ class NeuronSummary(Presented):
         std: the standard deviation.
         skew: the third standardised moment, of what lies within the histogram's range.
         second_mode: where the most prominent hump away from the peak lies, or None where there is only one hump.
-        peak_range: where the peak falls in 95 % of samples of as many tokens drawn from the histogram. Tokens are
+        peak_range: where the peak falls in 95% of samples of as many tokens drawn from the histogram. Tokens are
             drawn independently, so that the true uncertainty is rather greater.
         outside: the share of values beyond the histogram's range.
         not_finite: how many values were NaN or infinite.
@@ -63,7 +63,7 @@ class NeuronSummary(Presented):
         low, high = self.peak_range
         width = (high - low) / self.std
         sure = "well determined" if width <= 0.25 else "roughly determined" if width <= 0.75 else "poorly determined"
-        parts.append(f"the peak is {sure} (95 % of resamples: {_plain(low)} to {_plain(high)}, {width:.2f} std wide)")
+        parts.append(f"the peak is {sure} (95% of resamples: {_plain(low)} to {_plain(high)}, {width:.2f} std wide)")
         if broken:
             parts.append(broken)
         text = "; ".join(parts)

@@ -6,8 +6,8 @@ counted in `seq_len`.
 
 **A prediction** is
 * causal: the next token, at every position of a window but the last, where it is no special one;
-* masked: a chosen token. In each window 15 % of the ordinary tokens are chosen (at least one); of these 80 % are
-  replaced by the mask, 10 % by a random ordinary token, 10 % are left. The draw depends on the seed and the window's
+* masked: a chosen token. In each window 15% of the ordinary tokens are chosen (at least one); of these 80% are
+  replaced by the mask, 10% by a random ordinary token, 10% are left. The draw depends on the seed and the window's
   number alone, so that every method sees the same;
 * vision: an image's class, and in text classification a text's. The seed picks which of the part are used, and their order.
 

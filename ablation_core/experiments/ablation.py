@@ -240,7 +240,7 @@ def ablate(
     >>> result = ablate(model, data, "3.2 5.0:1-4", ["zero", "peak"], statistics="python-docs")
     >>> result.neurons, [row.method for row in result.results]
     (36, ['zero', 'peak'])
-    >>> change = result.results[1].change["loss"]  # nats per prediction, with a 95 % interval
+    >>> change = result.results[1].change["loss"]  # nats per prediction, with a 95% interval
     >>> change.low < change.mean < change.high
     True
 

@@ -23,7 +23,7 @@ PARTS = ("what the counterfactual changes", "other information", "position", "di
 
 @dataclass(frozen=True)
 class HarmSplit:
-    """The parts of a method's harm, in the order of `PARTS`, paired, with 95 % intervals.
+    """The parts of a method's harm, in the order of `PARTS`, paired, with 95% intervals.
 
     Attributes:
         metric: its name.

@@ -69,7 +69,7 @@ class PairInteraction:
 
 @dataclass(frozen=True)
 class InteractionResult(Presented):
-    """What an experiment on several heads found; losses in nats per prediction, changes paired, with 95 % intervals.
+    """What an experiment on several heads found; losses in nats per prediction, changes paired, with 95% intervals.
 
     Attributes:
         description: model, data and statistics.

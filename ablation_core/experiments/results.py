@@ -39,7 +39,7 @@ class Performance:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """A method's performance and its change: ablated minus baseline on the same predictions, with 95 % intervals.
+    """A method's performance and its change: ablated minus baseline on the same predictions, with 95% intervals.
 
     Attributes:
         displacement: how far the method moved what it replaced.

@@ -60,7 +60,7 @@ class DirectEffects:
         return float(self.logits.sum() / self.predictions.sum())
 
     def interval(self, head: Head) -> Interval:
-        """A head's mean contribution with its 95 % interval, resampling whole sequences."""
+        """A head's mean contribution with its 95% interval, resampling whole sequences."""
         scored = self.predictions > 0
         counts = self.predictions[scored]
         values = np.repeat(self.by_head[scored, head[0], head[1]] / counts, counts)

@@ -3,7 +3,7 @@
 scores = head_scores(model, data)
 scores.induction               # float32 (layers, heads), or None where the score makes no sense
 scores.spread("induction")     # standard deviation over the sequences, the same shape
-scores.interval("induction", (3, 2))  # its mean over the sequences with a 95 % interval
+scores.interval("induction", (3, 2))  # its mean over the sequences with a 95% interval
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class HeadScores:
         return values.std(0, ddof=1, dtype=np.float64).astype(np.float32)
 
     def interval(self, name: str, head: Head) -> Interval | None:
-        """One head's score with its 95 % interval over the sequences."""
+        """One head's score with its 95% interval over the sequences."""
         if name not in self.per_sequence:
             return None
         values = self.per_sequence[name][:, head[0], head[1]].astype(float)

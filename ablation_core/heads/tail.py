@@ -24,7 +24,7 @@ from ablation_core.errors import ModelError
 from ablation_core.models.hooks import hooked
 from ablation_core.models.loaded import LoadedModel
 
-_TOLERANCE = {"float32": 1e-3, "float64": 1e-5}  # a share of the largest value; else 5 %, as half precision rounds
+_TOLERANCE = {"float32": 1e-3, "float64": 1e-5}  # a share of the largest value; else 5%, as half precision rounds
 
 
 @dataclass(frozen=True, eq=False)

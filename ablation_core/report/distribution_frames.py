@@ -105,7 +105,7 @@ def moves_sentence(moves: pd.DataFrame, one: str, other: str) -> str:
 
 
 def position_frame(found: ByPosition, head: int, neuron: int) -> pd.DataFrame:
-    """One row per position: its mean, median and the range from the 10 % to the 90 % quantile."""
+    """One row per position: its mean, median and the range from the 10% to the 90% quantile."""
     low, median, high = found.quantiles[:, :, head, neuron]
     mean = found.mean[:, head, neuron]
     return pd.DataFrame({"position": np.arange(len(mean)), "low": low, "median": median, "high": high, "mean": mean})

@@ -101,7 +101,7 @@ def to_html(report: Report) -> str:
 
 
 def result_table(result: AblationResult) -> pd.DataFrame:
-    """A result as text with units: the baseline, then one row per method, changes with their 95 % intervals."""
+    """A result as text with units: the baseline, then one row per method, changes with their 95% intervals."""
 
     rows = []
     for name, performance, change in (
@@ -115,7 +115,7 @@ def result_table(result: AblationResult) -> pd.DataFrame:
             row |= {one.label: f"{one.function(value):{one.format}}" for one in metric.derived}
         for metric in metrics:
             if metric.tested:
-                heading = f"change of {metric.label}, {metric.unit or 'share'} [95 % interval]"
+                heading = f"change of {metric.label}, {metric.unit or 'share'} [95% interval]"
                 row[heading] = _change(change[metric.name], metric.change_format) if change else ""
         rows.append(row)
     return pd.DataFrame(rows)

@@ -30,7 +30,7 @@ def is_points(form: str) -> bool:
 
 
 def interval_text(mean: float | None, low: float | None, high: float | None, form: str) -> str:
-    """A mean with its 95 % interval in brackets, where it has one.
+    """A mean with its 95% interval in brackets, where it has one.
 
     >>> interval_text(0.05, 0.01, 0.09, "+.2f"), interval_text(0.05, None, None, "+.2f")
     ('+0.05 [+0.01, +0.09]', '+0.05')

@@ -15,7 +15,7 @@ STATES = ("significant", "not significant", "estimate")
 
 
 def significant_heads(result: SweepResult, method: str, metric: str) -> set[str]:
-    """The heads with a significant effect: q at most 5 % or, for a divergence, which is not tested, more than every random set."""
+    """The heads with a significant effect: q at most 5% or, for a divergence, which is not tested, more than every random set."""
     if METRICS[metric].tested:
         return result.significant(method, metric)
     floor = result.floor(method, metric)

@@ -24,7 +24,7 @@ def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
     data, count = result.description["data"], len(result.wanted)
     so_far = "" if len(changes) == count else f" ({len(changes)} measured so far)"
     significant = significant_heads(result, method, metric)
-    rule = "FDR 5 %" if row.tested else f"a {row.label} above every random set's"
+    rule = "FDR 5%" if row.tested else f"a {row.label} above every random set's"
     most_taken = "at most " if "looks_after_sequences" in result.description else ""
     text = (
         f"With {method}, **{len(significant)} of {count} heads**{so_far} have a significant effect on {what} ({rule}), on "
@@ -32,7 +32,7 @@ def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
     )
     most = max(changes, key=lambda head: abs(changes[head]))
     kept = result.rows[most][method]["change"][metric]
-    span = "" if kept["low"] is None else f" (95 % interval {span_text(kept['low'], kept['high'], form)})"
+    span = "" if kept["low"] is None else f" (95% interval {span_text(kept['low'], kept['high'], form)})"
     text += f" Largest change: head {most}, {number(changes[most], form)}{unit}{span}."
     if floor := result.floor(method, metric):
         low, high, sets = floor
@@ -94,7 +94,7 @@ def estimate_sentence(result: SweepResult, method: str, metric: str, estimates: 
     rho = rank_agreement([exact[head] for head in both], [estimates[head][0] for head in both])
     if not math.isfinite(rho.mean):
         return f"{len(estimates) - len(both)} heads show an instant estimate so far."
-    span = "" if rho.low is None or rho.high is None else f" (95 % interval {span_text(rho.low, rho.high, '.2f')})"
+    span = "" if rho.low is None or rho.high is None else f" (95% interval {span_text(rho.low, rho.high, '.2f')})"
     return (
         f"On {len(both)} measured heads, the rank correlation between the instant estimate and the exact change is "
         f"{number(rho.mean, '.2f')}{span}."
@@ -137,4 +137,4 @@ def curve_sentence(result: CurveResult, metric: str) -> str:
     if gap["low"] is None:
         return f"{text}. With one seed there is no interval."
     distance = "significant" if gap["low"] > 0 or gap["high"] < 0 else "not significant"
-    return f"{text} (95 % interval {span_text(gap['low'], gap['high'], form)}, paired over seeds): {distance}."
+    return f"{text} (95% interval {span_text(gap['low'], gap['high'], form)}, paired over seeds): {distance}."

@@ -35,13 +35,13 @@ def verdict(result: AblationResult, method: str, floor: NoiseFloor | None = None
         )
     if not change.shows_effect:
         return (
-            f"{what} changes the loss by {number(change.mean, _CHANGE)} nats per prediction (95 % interval "
+            f"{what} changes the loss by {number(change.mean, _CHANGE)} nats per prediction (95% interval "
             f"{span_text(change.low, change.high, _CHANGE)}): no significant effect in this sample of {count}."
         )
     word = "raises" if change.mean > 0 else "lowers"
     ends = sorted((abs(change.low), abs(change.high)))
     text = (
-        f"{what} {word} the loss by {amount(change.mean, _CHANGE)} nats per prediction (95 % interval "
+        f"{what} {word} the loss by {amount(change.mean, _CHANGE)} nats per prediction (95% interval "
         f"{amount(ends[0], _CHANGE)} to {amount(ends[1], _CHANGE)}), on {count}."
     )
     if floor is not None and (band := floor.band(method)) is not None:

@@ -38,7 +38,7 @@ def colour(change: float, full: float) -> str:
 
 
 def full_scale(changes: np.ndarray) -> float:
-    """The change that gets the deepest colour: what 98 % of the changes do not reach, in two digits."""
+    """The change that gets the deepest colour: what 98% of the changes do not reach, in two digits."""
     finite = np.abs(changes[np.isfinite(changes)])
     return float(f"{max(np.quantile(finite, 0.98), 1e-4):.1g}") if len(finite) else 1.0
 

@@ -34,7 +34,7 @@ class HeadComparison:
 
 @dataclass(frozen=True)
 class ComparisonResult(Presented):
-    """What a comparison found; losses in nats per prediction, with 95 % intervals.
+    """What a comparison found; losses in nats per prediction, with 95% intervals.
 
     Attributes:
         sides: of each the parts `model`, `data` and `statistics` of its document.

@@ -39,7 +39,7 @@ PREDICTIONS: dict[Modality, int] = {
     "masked": 15_000,
     "vision": 1000,
     "text-classification": 1000,
-}  # 15 % of 100,000 tokens
+}  # 15% of 100,000 tokens
 _EFFICIENCY = 0.6  # of the speed of a large matrix product that a whole pass reaches, as measured on two cores
 
 

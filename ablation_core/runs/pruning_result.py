@@ -97,7 +97,7 @@ class CurveResult(Presented):
 
         `p` is Friedman's test of equal ranks; None where there are fewer than three methods or seeds, or where all are
         alike. `behind` holds, for every method but the first-ranked (`best`), how much more harm it does: the mean over
-        seeds of the difference of heights, for the worse, its 95 % t interval, and the p of a paired t-test;
+        seeds of the difference of heights, for the worse, its 95% t interval, and the p of a paired t-test;
         None for a single seed. With three seeds these tests can tell little. All is None while points are missing.
         """
         from scipy.stats import rankdata  # over a second to import

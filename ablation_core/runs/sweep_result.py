@@ -84,7 +84,7 @@ class SweepResult(Presented):
         return {head: None if value is None else float(a) for head, value, a in zip(heads, p, q, strict=False)}
 
     def significant(self, method: str, metric: str) -> set[str]:
-        """The heads whose change is significant at 5 % false discoveries over the map."""
+        """The heads whose change is significant at 5% false discoveries over the map."""
         return {head for head, q in self.adjusted(method, metric).items() if q is not None and q <= FALSE_DISCOVERIES}
 
     def floor(self, method: str, metric: str, layer: int | None = None) -> tuple[float, float, int] | None:
@@ -120,7 +120,7 @@ class SweepResult(Presented):
 
         For each method of each head: its performance, its changes with intervals, `p` (of the change of loss being 0,
         `intervals.py`), `q` (p after Benjamini and Hochberg over the heads of the method) and
-        `told_from_no_effect`, which is whether q is at most 5 %; `q_values` has q of every metric that is tested. Then
+        `told_from_no_effect`, which is whether q is at most 5%; `q_values` has q of every metric that is tested. Then
         the noise floor (the range of changes among random sets of one head's size) and the rank agreement between methods.
         """
         tested = [name for name in self.metrics if METRICS[name].tested]

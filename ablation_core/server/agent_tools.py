@@ -1,6 +1,6 @@
 """What agents may call, with the limits of a shared server; `mcp.py` carries it.
 
-Each tool answers with a JSON document: the figures with their 95 % intervals, sentences that say what they mean, the noise
+Each tool answers with a JSON document: the figures with their 95% intervals, sentences that say what they mean, the noise
 floor where there is one, and the command that prints the same again. What is not offered, or too much, is a sentence.
 One call runs at a time, in the order of asking, and one model is in memory; nothing is written.
 """
@@ -81,7 +81,7 @@ class Tools:
         """Replace neurons by one or several methods and measure what changes: loss, top-1, top-10 and KL.
 
         `select` names neurons: "3.2" is head 2 of layer 3, "3.2:0-7" neurons of it, "3.*" a layer. Changes are paired and have
-        95 % intervals; the noise floor is the range of changes by as many random other neurons of the same layers.
+        95% intervals; the noise floor is the range of changes by as many random other neurons of the same layers.
         """
         from ablation_core.engine.clean_passes import CleanPassCache
         from ablation_core.experiments.ablation import ablate

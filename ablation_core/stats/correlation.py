@@ -13,7 +13,7 @@ FEWEST, FEWEST_FOR_INTERVAL = 4, 10
 def rank_agreement(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> Interval:
     """Spearman's rank correlation of two rows of numbers, places where either is NaN left out.
 
-    The 95 % interval is `intervals.rank_correlation_interval`; there is none below `FEWEST_FOR_INTERVAL` pairs, nor for
+    The 95% interval is `intervals.rank_correlation_interval`; there is none below `FEWEST_FOR_INTERVAL` pairs, nor for
     a ρ of ±1. NaN for fewer than `FEWEST` pairs, or where one row is constant.
     """
     from scipy.stats import spearmanr  # a second to load: only where ranks are compared

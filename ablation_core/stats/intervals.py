@@ -6,14 +6,14 @@ normal one (Hesterberg 2015, section 3.2). It is written here because scipy's ta
 of sequences.
 
 **Its p-value is the interval's own**: the level at which the interval of the same draws just touches 0, found by
-inverting the interval's map. So p ≤ 0.05 exactly where the 95 % interval excludes 0, always. Where 0 lies outside the
-95 % interval, few or none of the draws say how far outside; from the bound on, the map goes on by the linearised standard
+inverting the interval's map. So p ≤ 0.05 exactly where the 95% interval excludes 0, always. Where 0 lies outside the
+95% interval, few or none of the draws say how far outside; from the bound on, the map goes on by the linearised standard
 error, as a t-test does:
 
     z = z of the bound + (bound − 0) / standard error          p = 2 · P(t with n − 1 degrees of freedom > z √((n − 1) / n))
 
 which resolves the small p-values that false-discovery control over 1,000 heads needs, and never gives more than the
-5 % of the bound.
+5% of the bound.
 
 **Below `FEWEST_SEQUENCES`** there is neither an interval nor a p-value.
 
@@ -21,14 +21,14 @@ which resolves the small p-values that false-discovery control over 1,000 heads 
 
 | sequences | holds the mean: normal | exponential | p ≤ 0.005 by chance: normal (t-test) | exponential (t-test) |
 |---|---|---|---|---|
-| 5 | 92 % | 87 % | 0.6 % (0.5 %) | 3.6 % (3.4 %) |
-| 8 | 94 % | 92 % | 0.5 % (0.5 %) | 2.8 % (3.3 %) |
-| 16 | 95 % | 93 % | 0.5 % (0.5 %) | 1.7 % (2.6 %) |
-| 40 | 95 % | 94 % | 0.6 % (0.6 %) | 1.1 % (1.7 %) |
-| 100 | 95 % | 94 % | 0.4 % (0.4 %) | 0.7 % (1.2 %) |
+| 5 | 92% | 87% | 0.6% (0.5%) | 3.6% (3.4%) |
+| 8 | 94% | 92% | 0.5% (0.5%) | 2.8% (3.3%) |
+| 16 | 95% | 93% | 0.5% (0.5%) | 1.7% (2.6%) |
+| 40 | 95% | 94% | 0.6% (0.6%) | 1.1% (1.7%) |
+| 100 | 95% | 94% | 0.4% (0.4%) | 0.7% (1.2%) |
 
-Of exponential samples of 16 a p ≤ 0.05 came by chance in 6.8 % (t-test: 8.4 %). With 5 sequences read "95 %" as about
-90 %, less where a few sequences hold most of the effect, and ask for more.
+Of exponential samples of 16 a p ≤ 0.05 came by chance in 6.8% (t-test: 8.4%). With 5 sequences read "95%" as about
+90%, less where a few sequences hold most of the effect, and ask for more.
 
 **Two samples** (`difference_tests`: two data sets, so that nothing is paired): each is resampled by itself, and the
 difference of the means has the same interval, with the acceleration of several samples (Davison and Hinkley 1997, Bootstrap
@@ -56,7 +56,7 @@ _DRAWS_AT_ONCE = 250
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval; `low` and `high` are None where there are too few sequences for one."""
+    """A mean with its 95% interval; `low` and `high` are None where there are too few sequences for one."""
 
     mean: float
     low: float | None
@@ -77,14 +77,14 @@ class MeanTest:
 
     @classmethod
     def of(cls, interval: Interval, p: float) -> "MeanTest":
-        """The two together; a p-value that rounding has put on the other side of 5 % than the interval goes back."""
+        """The two together; a p-value that rounding has put on the other side of 5% than the interval goes back."""
         if interval.shows_effect:
             return cls(interval, min(p, SIGNIFICANCE))
         return cls(interval, max(p, float(np.nextafter(SIGNIFICANCE, 1))))
 
 
 def mean_intervals(values: np.ndarray, sequences: np.ndarray, seed: int) -> list[Interval]:
-    """The mean of each row with a 95 % interval, resampling whole sequences, with the same draws for every row.
+    """The mean of each row with a 95% interval, resampling whole sequences, with the same draws for every row.
 
     >>> mean_intervals(np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([0, 0, 1, 1]), seed=0)
     [Interval(mean=2.5, low=None, high=None)]
@@ -157,7 +157,7 @@ def t_p_value(ratio: np.ndarray, freedom: np.ndarray | float) -> np.ndarray:
 
 
 def t_half_width(error: np.ndarray, freedom: np.ndarray | float, share: np.ndarray | float = 1.0) -> np.ndarray:
-    """Half the width of the t interval that misses with this share of 5 %."""
+    """Half the width of the t interval that misses with this share of 5%."""
     return scipy.special.stdtrit(freedom, 1 - (1 - CONFIDENCE) * share / 2) * error
 
 

@@ -162,7 +162,7 @@ class RegressionEstimator:
         return t_p_value(self.whole_ratio, max(self.of - 1, 1))
 
     def half_width(self, share: np.ndarray | float) -> np.ndarray:
-        """Half the width of the 95 % interval of a look with this share of the error."""
+        """Half the width of the 95% interval of a look with this share of the error."""
         return t_half_width(self.error, self.freedom, share)
 
     def chance(self, level: float) -> np.ndarray:

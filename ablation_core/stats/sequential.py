@@ -20,7 +20,7 @@ error that a whole sweep would find, this look is the change's last and spends w
 depends on how far the residuals spread, not on where the mean lies, and does not favour a large mean.
 
 **Intervals** are repeated confidence intervals (Jennison and Turnbull 1989): the one of look k has the level
-1 - 0.05 w_k, so that all looks' intervals together hold the mean with 95 %. What is reported is what they have in common,
+1 - 0.05 w_k, so that all looks' intervals together hold the mean with 95%. What is reported is what they have in common,
 which excludes 0 exactly where P ≤ 0.05: some look's interval excludes 0 where its p_k ≤ 0.05 w_k. Should they have nothing
 in common, it is the interval of the look that gave P.
 
@@ -63,7 +63,7 @@ def plan_interim_looks(sequences: int, batch_size: int) -> tuple[list[int], np.n
 
 
 def significant(p: np.ndarray) -> np.ndarray:
-    """Which changes are significant at 5 % false discoveries, from valid p-values (changes,); NaN counts as 1."""
+    """Which changes are significant at 5% false discoveries, from valid p-values (changes,); NaN counts as 1."""
     return adjusted(p) <= FALSE_DISCOVERIES
 
 

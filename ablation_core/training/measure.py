@@ -87,7 +87,7 @@ TEXT = (
 WORDS = {
     "opt-mini": "{predictions:,} next tokens of `python-docs`: {loss:.3f} nats per token, top-1 {top1:.1%}; an interpolated "
     "trigram model of the same training tokens: {trigram_loss:.3f} nats, {gap:.3f} more",
-    "roberta-mini": "{predictions:,} chosen tokens (15 %) of `python-docs`: top-1 {top1:.1%}, {loss:.3f} nats; the best "
+    "roberta-mini": "{predictions:,} chosen tokens (15%) of `python-docs`: top-1 {top1:.1%}, {loss:.3f} nats; the best "
     "guess from the counts of the two neighbouring tokens: {neighbours_top1:.1%}",
     "vit-mini": "{predictions:,} test images of Fashion-MNIST: top-1 {top1:.2%}, {loss:.3f} nats",
 }

@@ -112,7 +112,7 @@ class RobertaMini:
 
     steps = 5000
     batch, length = 16, 128
-    chosen = 0.25  # more than the 15 % of evaluation: more targets a batch lead off the unigram plateau sooner
+    chosen = 0.25  # more than the 15% of evaluation: more targets a batch lead off the unigram plateau sooner
 
     def __init__(self, work: Path, held_out: str) -> None:
         self.work, self.tokens = work, text_tokens(work, held_out)

@@ -150,7 +150,7 @@ def ablation_exports(view: View, outcome: AblationProgress) -> ExportContent:
     drawn = {}
     for metric in metrics_in(result.baseline.means):
         words = metric.change_title[0].upper() + metric.change_title[1:]
-        drawn[words] = Chart(partial(changes, metric), f"{words} by method, with 95 % intervals: {title}.")
+        drawn[words] = Chart(partial(changes, metric), f"{words} by method, with 95% intervals: {title}.")
     if result.neurons:
         drawn["Replacement values"] = Chart(
             lambda: method_charts.replaced_values(frames.replaced_frame(view.statistics, view.selection, view.bins)),

@@ -162,13 +162,13 @@ def _by_position(view: View, layer: int, head: int, neuron: int) -> pd.DataFrame
             frame.iloc[1:] if skip else frame,
             unit=f"activation of neuron {name}",
             key="position picture",
-            alt="The neuron by position: mean, median and the range of the middle 80 % of the sequences.",
+            alt="The neuron by position: mean, median and the range of the middle 80% of the sequences.",
         )
         page.legend(("mean", "median"))
     shown = (
         "the mean at each patch."
         if view.info.modality == "vision"
-        else "mean and median at each position; band: 10 % to 90 % quantile."
+        else "mean and median at each position; band: 10% to 90% quantile."
     )
     first = frame.iloc[0]
     st.caption(
@@ -190,7 +190,7 @@ def show_all_neurons(view: View, pick: Callable[[str], None]) -> None:
     by = single_choice(
         st.pills, "Most unusual first, by", list(ODDITIES), default="peak from mean", key="odd", wrap=True,
         help="The distances between peak, mean and zero; skew; the distance of a second hump from the peak; or the width "
-        "of the peak's interval: where it falls in 95 % of samples of as many positions. Distances are in standard "
+        "of the peak's interval: where it falls in 95% of samples of as many positions. Distances are in standard "
         "deviations.",
     )  # fmt: skip
     frame = all_neurons_frame(

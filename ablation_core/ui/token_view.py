@@ -59,7 +59,7 @@ def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
         worse, better = (int((sign * effect.change > 0).sum()) for sign in (1, -1))
         st.markdown(
             f"With **{view.method}**, the loss rises on {worse:,} of {len(effect.change):,} predicted {what} and falls on "
-            f"{better:,}. The most affected 10 % account for {_tenth(effect):.0%} of the total increase."
+            f"{better:,}. The most affected 10% account for {_tenth(effect):.0%} of the total increase."
         )
         results = outcome.result.results if outcome.result else ()
         row = next((row for row in results if row.method == view.method), None)

@@ -248,9 +248,9 @@ def test_peak_in_words():
 @pytest.mark.parametrize(
     ("peak_range", "std", "words"),
     [
-        ((-0.1, 0.1), 1.0, "the peak is well determined (95 % of resamples: −0.1 to 0.1, 0.20 std wide)"),
-        ((-0.1, 0.1), 0.4, "the peak is roughly determined (95 % of resamples: −0.1 to 0.1, 0.50 std wide)"),
-        ((1.0, 3.0), 2.0, "the peak is poorly determined (95 % of resamples: 1 to 3, 1.00 std wide)"),
+        ((-0.1, 0.1), 1.0, "the peak is well determined (95% of resamples: −0.1 to 0.1, 0.20 std wide)"),
+        ((-0.1, 0.1), 0.4, "the peak is roughly determined (95% of resamples: −0.1 to 0.1, 0.50 std wide)"),
+        ((1.0, 3.0), 2.0, "the peak is poorly determined (95% of resamples: 1 to 3, 1.00 std wide)"),
     ],
 )
 def test_how_well_the_peak_is_determined_in_words(peak_range, std, words):

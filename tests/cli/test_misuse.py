@@ -83,7 +83,7 @@ def test_curves_print_the_percents_that_were_asked_for_in_columns_that_hold() ->
     assert [line[:3].strip() for line in shown] == ["10", "10", "30", "30"]
     assert len({line.index("(") for line in shown}) == 1  # one column, whatever the methods are called
     usual = format_curve(curves(list(range(0, 101, 10)), ["mean"]))
-    assert " 50 % mean" in usual and " 10 % mean" not in usual and "other percents: --json" in usual
+    assert " 50% mean" in usual and " 10% mean" not in usual and "other percents: --json" in usual
 
 
 def test_missing_statistics_are_named_with_the_command_and_what_there_is(

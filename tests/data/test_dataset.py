@@ -63,7 +63,7 @@ def test_masks_are_fifteen_percent_and_eighty_ten_ten(roberta_mini: LoadedModel)
     ids, targets = rows_of(data)
     ids, targets = ids[:-1], targets[:-1]  # the last window is scored in part
     scored = targets != IGNORED
-    assert (scored.sum(1) == 15).all()  # 15 % of the 100 ordinary tokens
+    assert (scored.sum(1) == 15).all()  # 15% of the 100 ordinary tokens
     assert not scored[:, 0].any() and not scored[:, -1].any()
     masked = (ids == roberta_mini.tokenizer.mask_token_id) & scored
     kept = (ids == targets) & scored

@@ -329,7 +329,7 @@ def plain_bca(mean: float, draws: list[float], sums: list[float], counts: list[i
     return bounds[0], bounds[1]
 
 
-T_AT_4, T_AT_7 = 2.7764451051977987, 2.3646242510102993  # the tables' 97.5 % quantiles of Student's t
+T_AT_4, T_AT_7 = 2.7764451051977987, 2.3646242510102993  # the tables' 97.5% quantiles of Student's t
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ def test_layers_with_fewer_heads_hold_nan() -> None:
 
 
 def test_the_standard_error_covers_and_shrinks() -> None:
-    """Of small data sets' 95 % intervals about 95 % hold the mean of all; four times the sequences halve them."""
+    """Of small data sets' 95% intervals about 95% hold the mean of all; four times the sequences halve them."""
     model = tiny.build("gpt2")
     sets = 30
 

@@ -133,7 +133,7 @@ def test_maps_curves_and_estimates_have_them_too(opt_mini: LoadedModel, view: Vi
     estimated = {f"{x}.{y}": (float(found.methods[1]["entropy"].heads[x, y]), 0.1) for x, y in HEADS}
     taken = sweep_exports(swept, "opposite", "entropy", "1.1", estimated, pd.DataFrame())
     assert "change of entropy, nats" in drawn_and_told(taken, "opposite") and len(taken.charts) == 4
-    assert "on the entropy (FDR 5 %" in sweep_sentence(swept, "opposite", "entropy") and format_sweep(swept)
+    assert "on the entropy (FDR 5%" in sweep_sentence(swept, "opposite", "entropy") and format_sweep(swept)
     assert "entropy" in found.to_dict()["results"][0]["heads"][0]
     exact = validate_estimate(opt_mini, data, found, view.statistics, largest_heads(found, 1))
     assert "change of entropy against exact" in format_estimate(found, exact)

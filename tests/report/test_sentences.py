@@ -58,14 +58,14 @@ def test_an_interval_that_holds_zero_is_no_effect(low, high):
 
 def test_an_interval_above_zero_raises_the_loss():
     text = said(0.05, 0.01, 0.0902)
-    assert "raises the loss by 0.0500 nats per prediction (95 % interval 0.0100 to 0.0902)" in text
+    assert "raises the loss by 0.0500 nats per prediction (95% interval 0.0100 to 0.0902)" in text
     assert NO_EFFECT not in text
     assert "lowers" not in text
 
 
 def test_an_interval_below_zero_lowers_the_loss():
     text = said(-0.05, -0.09, -0.01)
-    assert "lowers the loss by 0.0500 nats per prediction (95 % interval 0.0100 to 0.0900)" in text
+    assert "lowers the loss by 0.0500 nats per prediction (95% interval 0.0100 to 0.0900)" in text
     assert NO_EFFECT not in text
     assert "raises" not in text
 

@@ -73,7 +73,7 @@ def test_of_what_is_told_at_most_one_in_twenty_has_no_effect() -> None:
 
 
 def test_looking_without_spending_would_be_caught() -> None:
-    """The same maps with an unspent 5 % at every look are wrong far too often: the test above can fail."""
+    """The same maps with an unspent 5% at every look are wrong far too often: the test above can fail."""
     generator = np.random.default_rng(9)
     wrong = 0
     for _ in range(150):

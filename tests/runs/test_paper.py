@@ -48,7 +48,7 @@ def test_the_plan_runs_on_a_bundled_model(capsys: pytest.CaptureFixture, tmp_pat
     assert len(curve["points"]) == 33
     clean = [row["loss"] for point in curve["points"] if point["percent"] == 0 for row in point["results"]]
     assert len(clean) == 3 * 6 and len(set(clean)) == 1
-    for method in ("zero", "mean", "median", "peak"):  # at 100 % nothing is left to draw
+    for method in ("zero", "mean", "median", "peak"):  # at 100% nothing is left to draw
         ends = [
             row["loss"]
             for point in curve["points"]

@@ -220,7 +220,7 @@ def test_both_commands_print_documents_and_tables(capsys: pytest.CaptureFixture,
     assert main(["curve", *shared, "--percents", "0", "50", "--seeds", "1", "2", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["points"]) == 4
     assert main(["curve", *shared, "--percents", "0", "50", "--seeds", "1", "2"]) == 0
-    assert "50 % zero" in capsys.readouterr().out
+    assert "50% zero" in capsys.readouterr().out
     text = ("--data", f"text:{ROOT / 'README.md'}")  # nobody has published statistics of it
     assert main(["curve", "opt-mini", "--method", "mean", *text, *shared[3:]]) == 1
     assert "statistics" in capsys.readouterr().err
@@ -344,7 +344,7 @@ def test_gaps_between_methods_are_paired_over_seeds() -> None:
     ranks = CurveResult({"methods": ["b", "a"], "seeds": [1, 2, 3], "percents": [50]}, None, points).ranks("loss")
     assert ranks["best"] == "a" and ranks["mean_rank"] == {"a": 1, "b": 2}
     gap = ranks["behind"]["b"]
-    # differences 0.1, 0.2, 0.3: mean 0.2, standard error 0.1 / √3, t(2) at 97.5 % is 4.303
+    # differences 0.1, 0.2, 0.3: mean 0.2, standard error 0.1 / √3, t(2) at 97.5% is 4.303
     assert gap["mean"] == pytest.approx(0.2)
     assert gap["low"] == pytest.approx(0.2 - 4.3027 * 0.1 / 3**0.5, abs=1e-4)
     assert gap["p"] == pytest.approx(ttest_rel(losses["b"], losses["a"]).pvalue)

@@ -97,7 +97,7 @@ def test_normal_samples_have_about_the_t_tests_p() -> None:
 
 @pytest.mark.parametrize("size", [16, *(pytest.param(size, marks=pytest.mark.slow) for size in (40, 100))])
 def test_false_positives_are_about_as_many_as_stated(size: int) -> None:
-    """Of normal samples without effect, at 5 % and at 0.5 %; the t-test's are exact there."""
+    """Of normal samples without effect, at 5% and at 0.5%; the t-test's are exact there."""
     generator, p = np.random.default_rng(size), []
     for seed in range(20):
         p += [test.p for test in mean_tests(generator.normal(size=(200, size)), np.arange(size), seed)]

@@ -27,7 +27,7 @@ def format_curve(result: CurveResult) -> str:
     width = max(12, *(len(method) for method in document["methods"]))
     lines = [
         measured_on(document) + f", over {len(document['seeds'])} seeds",
-        " " * (width + 6) + "   ".join(f"{metric.heading:>26}" for metric in metrics),
+        " " * (width + 5) + "   ".join(f"{metric.heading:>26}" for metric in metrics),
     ]
     for row in rows:
         cells = []
@@ -37,7 +37,7 @@ def format_curve(result: CurveResult) -> str:
                 for bound in ("mean", "low", "high")
             )
             cells.append(f"{f'{mean} ({low} to {high})':>26}")
-        lines.append(f"{row['percent']:3} % {row['method']:{width}}" + "   ".join(cells))
+        lines.append(f"{row['percent']:3}% {row['method']:{width}}" + "   ".join(cells))
     if percents is TABLE_AT:
         lines.append("other percents: --json")
     metric = main_metric(result.metrics)
@@ -74,7 +74,7 @@ def format_plan(parts: Sequence[Part], speed: float) -> str:
             f"{part.memory / 2**30:13.1f}{time:>12}"
         )
     lines.append(
-        f"3 seeds, 0 to 100 % in steps of 10; time at {speed / 1e9:,.0f} GFLOP/s, as measured here; a graphics "
+        f"3 seeds, 0 to 100% in steps of 10; time at {speed / 1e9:,.0f} GFLOP/s, as measured here; a graphics "
         f"processor at half of 100 TFLOP/s takes {speed / 5e13:.2%} of it."
     )
     return "\n".join(lines)

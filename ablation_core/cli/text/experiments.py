@@ -34,7 +34,7 @@ def format_result(result: AblationResult) -> str:
         f"{result.neurons} neurons ablated ({result.select or 'none'})",
         " " * column
         + " ".join(f"{words:>{width}}" for words, width in zip(headings, widths, strict=True))
-        + "   change of loss, 95 % interval",
+        + "   change of loss, 95% interval",
         f"{'baseline':{column}}{cells(result.baseline, divergences=False)}".rstrip(),
     ]
     for row in result.results:
@@ -86,7 +86,7 @@ def format_interactions(result: InteractionResult) -> str:
     described = result.description
     lines = [
         f"{described['model']['ref']} on {described['data']['predictions']:,} predictions of {described['data']['ref']}, by "
-        f"{result.method}: change of loss in nats per prediction, 95 % interval",
+        f"{result.method}: change of loss in nats per prediction, 95% interval",
     ]
     lines += [f"{head:>16}  {format_interval(change)}" for head, change in result.singles.items()]
     lines.append(

@@ -20,7 +20,7 @@ def format_sweep(result: SweepResult) -> str:
     The change is that of the loss; of a task, that of its logit difference.
     """
     document, metric = result.to_dict(), main_metric(result.metrics)
-    lines = [measured_on(document) + f": {change_of(metric)}, 95 % intervals"]
+    lines = [measured_on(document) + f": {change_of(metric)}, 95% intervals"]
     floors = {floor["method"]: floor for floor in document["noise_floor"]}
     for number, method in enumerate(document["methods"]):
         rows = [(head["head"], head["results"][number]) for head in document["heads"]]
@@ -73,7 +73,7 @@ def _significant_heads(
     significant = [(head, row) for head, row, _ in rows if head in found]
     untested = sum(p is None for _, _, p in rows)
     lines = [
-        f"{method}: {len(significant)} of {len(rows)} heads significant (FDR 5 %)"
+        f"{method}: {len(significant)} of {len(rows)} heads significant (FDR 5%)"
         + (f"; {untested} could not be tested" if untested else "")
     ]
     ordered = sorted(significant, key=lambda item: -metric.worse * item[1]["change"][metric.name]["mean"])
@@ -91,11 +91,11 @@ def format_position_map(result: PositionMapResult) -> str:
     metric = main_metric(result.metrics)
     lines = [
         f"{measured_on(result.description)}: change of {metric.label} without each of {len(result.rows)} heads or layers at "
-        f"one of {len(result.positions)} positions, in nats per prediction, 95 % intervals"
+        f"one of {len(result.positions)} positions, in nats per prediction, 95% intervals"
     ]
     for method in result.methods:
         changes, found = result.changes(method, metric.name), result.significant(method, metric.name)
-        lines.append(f"{method}: {len(found)} of {len(changes)} cells significant (FDR 5 %)")
+        lines.append(f"{method}: {len(found)} of {len(changes)} cells significant (FDR 5%)")
         ordered = sorted(found, key=lambda cell: -metric.worse * changes[cell])
         for row, position in ordered[:MOST_HEADS]:
             change = Interval(**result.row_of((row, position), method)["change"][metric.name])
@@ -117,8 +117,8 @@ def format_comparison(result: ComparisonResult) -> str:
     tested = [head for head in result.heads if head.q.get("loss") is not None]
     models = " and ".join(dict.fromkeys(side["model"]["ref"] for side in result.sides))
     lines = [
-        f"{models} on {data}: change of loss without each head by {result.method}, in nats per prediction, 95 % intervals",
-        f"{len(found)} of {len(result.heads)} heads change {one} and {other} by significantly different amounts (FDR 5 %)"
+        f"{models} on {data}: change of loss without each head by {result.method}, in nats per prediction, 95% intervals",
+        f"{len(found)} of {len(result.heads)} heads change {one} and {other} by significantly different amounts (FDR 5%)"
         if tested
         else "no test was possible over so few sequences; raise --predictions, or shorten --seq-len.",
     ]

@@ -70,7 +70,7 @@ def two_sets(
 
 
 def positions(frame: pd.DataFrame, unit: str) -> alt.LayerChart:
-    """A neuron by position: mean and median as lines, the range of the middle 80 % as a band.
+    """A neuron by position: mean and median as lines, the range of the middle 80% as a band.
 
     Args:
         frame: columns position, low, median, high, mean.

@@ -52,8 +52,8 @@ def effect_map(
 def marks_words(cells: int) -> str:
     """How a map of so many cells marks what is significant and what is estimated; in Markdown."""
     if cells <= MOST_LABELLED:
-        return "**Bold**: significant (FDR 5 %). *Italic*: an instant estimate, not measured yet."
-    return "Dot: significant (FDR 5 %). Ring: an instant estimate, not measured yet."
+        return "**Bold**: significant (FDR 5%). *Italic*: an instant estimate, not measured yet."
+    return "Dot: significant (FDR 5%). Ring: an instant estimate, not measured yet."
 
 
 def significant_words(cells: int) -> str:
@@ -128,7 +128,7 @@ def effect_cells(
             tooltip=[
                 *(alt.Tooltip(f"{column}:N", title=words) for column, words in named.items()),
                 alt.Tooltip("value:Q", title=title, format=form),
-                alt.Tooltip("low:Q", title="95 % interval from", format=form),
+                alt.Tooltip("low:Q", title="95% interval from", format=form),
                 alt.Tooltip("high:Q", title="to", format=form),
                 alt.Tooltip("q:Q", title="q over the map", format=".3f"),
                 alt.Tooltip("state:N", title="is"),

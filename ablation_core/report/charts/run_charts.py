@@ -36,7 +36,7 @@ def agreement_matrix(frame: pd.DataFrame, methods: Sequence[str], dark: bool = F
                 alt.Tooltip("one:N", title="method"),
                 alt.Tooltip("other:N", title="and"),
                 alt.Tooltip("rho:Q", title="Spearman's ρ", format=".3f"),
-                alt.Tooltip("low:Q", title="95 % interval from", format=".3f"),
+                alt.Tooltip("low:Q", title="95% interval from", format=".3f"),
                 alt.Tooltip("high:Q", title="to", format=".3f"),
                 alt.Tooltip("heads:Q", title="heads"),
             ],

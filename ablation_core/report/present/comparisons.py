@@ -205,13 +205,13 @@ def comparison_sentence(result: ComparisonResult, metric: str = "loss") -> str:
     if row.tested and all(head.q[metric] is None for head in result.heads):
         return "There are too few sequences for a test; raise Predictions."
     if not found:
-        return f"No head's change of {row.label} differs significantly between {one} and {other} (FDR 5 %, {result.method})."
+        return f"No head's change of {row.label} differs significantly between {one} and {other} (FDR 5%, {result.method})."
     first = found[0]
     changes = " against ".join(number(side[metric].mean, row.change_format) for side in first.changes)
     unit = " nats per prediction" if row.unit else ""
     return (
         f"**{len(found)} of {len(result.heads)} heads** change the {row.label} on {one} and {other} by significantly different "
-        f"amounts (FDR 5 %, {result.method}). Largest: head {first.head}, {changes}{unit}, a difference of "
+        f"amounts (FDR 5%, {result.method}). Largest: head {first.head}, {changes}{unit}, a difference of "
         f"{amount(first.difference[metric].mean, row.change_format)}."
     )
 
@@ -223,4 +223,4 @@ def comparison_sentences(result: ComparisonResult) -> list[str]:
         for side in result.sides
     ]
     kind = "paired by prediction" if result.paired else "two samples"
-    return [comparison_sentence(result), f"First: {sides[0]}; second: {sides[1]}; intervals of 95 %, {kind}."]
+    return [comparison_sentence(result), f"First: {sides[0]}; second: {sides[1]}; intervals of 95%, {kind}."]

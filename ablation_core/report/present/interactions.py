@@ -72,7 +72,7 @@ def interaction_matrix(result: InteractionResult, dark: bool = False) -> alt.Lay
         alt.Tooltip("one:N", title="head"),
         alt.Tooltip("other:N", title="and"),
         alt.Tooltip("value:Q", title="interaction, nats (alone: change)", format="+.4f"),
-        alt.Tooltip("low:Q", title="95 % interval from", format="+.4f"),
+        alt.Tooltip("low:Q", title="95% interval from", format="+.4f"),
         alt.Tooltip("high:Q", title="to", format="+.4f"),
         alt.Tooltip("q:Q", title="q over the pairs", format=".3f"),
         alt.Tooltip("is:N"),

@@ -32,7 +32,7 @@ UNIT = "activation"
 
 
 def ablation_chart(result: AblationResult, metric: str = "loss", floor: NoiseFloor | None = None) -> alt.LayerChart:
-    """Each method's change of a metric with its 95 % interval; of a noise floor the band too."""
+    """Each method's change of a metric with its 95% interval; of a noise floor the band too."""
     row = _metric(metric, result.baseline.means)
     frame = frames.change_frame(result, metric, "", floor)
     return method_charts.changes(frame, row.change_title, is_points(row.change_format))
@@ -99,7 +99,7 @@ def floor_chart(floor: NoiseFloor, metric: str = "loss") -> alt.LayerChart:
 
 
 def interaction_chart(result: InteractionResult, kind: str = "pairs", most: int = 20) -> alt.LayerChart:
-    """The interaction of each pair of heads with its 95 % interval, the largest first; or, of the kind `matrix`, all of them
+    """The interaction of each pair of heads with its 95% interval, the largest first; or, of the kind `matrix`, all of them
     as a matrix."""
     if kind not in ("pairs", "matrix"):
         raise ReportError(f"Interactions have no picture {kind!r}; choose from pairs, matrix.")

@@ -47,7 +47,7 @@ def figures_table(results: Mapping[str, Figures], form: str = FORM) -> pd.DataFr
 
 
 def figures_chart(frame: pd.DataFrame, unit: str = CHANGE) -> alt.LayerChart:
-    """Each figure on a line of its own: a mark per result with its 95 % interval, and the zero line.
+    """Each figure on a line of its own: a mark per result with its 95% interval, and the zero line.
 
     Args:
         frame: as `figures_frame` makes it; the first `MOST_ROWS` figures are drawn.

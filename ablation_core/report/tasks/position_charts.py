@@ -90,7 +90,7 @@ def position_sentence(result: PositionMapResult, method: str, metric: str) -> st
     so_far = "" if len(finite) == total else f" ({len(finite)} measured so far)"
     data = result.description["data"]
     return (
-        f"With {method}, **{len(found)} of {total} cells**{so_far} have a significant effect on {row.noun} (FDR 5 %), on "
+        f"With {method}, **{len(found)} of {total} cells**{so_far} have a significant effect on {row.noun} (FDR 5%), on "
         f"{data['predictions']:,} predictions of {data['ref']}. Largest change: {head} at position {position}, "
         f"{row.shown_change(finite[head, position])}."
     )

@@ -95,7 +95,7 @@ class PositionMapResult(Presented):
         return {self._places[name]: q for name, q in self.cells.adjusted(method, metric).items()}
 
     def significant(self, method: str, metric: str) -> set[Cell]:
-        """The cells whose change is significant at 5 % false discoveries over the map."""
+        """The cells whose change is significant at 5% false discoveries over the map."""
         return {self._places[name] for name in self.cells.significant(method, metric)}
 
     def row_of(self, cell: Cell, method: str) -> dict:

@@ -65,7 +65,7 @@ def show_methods(view: View, progress: AblationProgress, metrics: Sequence[str])
         variant=(tuple(frame["kind"]), banded, method_charts.change_span(frame, is_points(row.change_format))),
         points=is_points(row.change_format),
         key="changes",
-        alt="The change by each method with its 95 % interval.",
+        alt="The change by each method with its 95% interval.",
     )
     unit = {"vision": "images", "text-classification": "texts"}.get(view.model.modality, "sequences")
     counted = result.data["predictions"]
@@ -74,7 +74,7 @@ def show_methods(view: View, progress: AblationProgress, metrics: Sequence[str])
         if view.model.predicts_class
         else f"{counted:,} predictions in {result.data['sequences']:,} sequences"
     )
-    notes = [f"{sample} of {named(result.data['ref'])}", f"95 % intervals, paired, resampling whole {unit}"]
+    notes = [f"{sample} of {named(result.data['ref'])}", f"95% intervals, paired, resampling whole {unit}"]
     if banded and floor is not None:
         notes.append(f"grey bands: noise floor, {floor_words(floor.sets)}")
     st.caption(as_markdown("; ".join(notes) + "."))

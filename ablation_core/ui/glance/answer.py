@@ -183,10 +183,10 @@ def _show_methods(glance: Glance, frame: pd.DataFrame) -> None:
         title=METRIC.change_heading,
         variant=(tuple(frame["kind"]), banded),
         height=_CHART,
-        alt=f"{METRIC.change_heading} without head {glance.name} by method, with 95 % intervals: "
+        alt=f"{METRIC.change_heading} without head {glance.name} by method, with 95% intervals: "
         + ", ".join(f"{row.kind} {number(row.mean, '+.3f')}" for row in frame.itertuples()),
     )
-    st.caption("95 % intervals; grey: random neurons" if banded else "95 % intervals")
+    st.caption("95% intervals; grey: random neurons" if banded else "95% intervals")
 
 
 def _show_values(glance: Glance) -> None:

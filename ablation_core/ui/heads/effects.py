@@ -42,10 +42,10 @@ def show_head(result: SweepResult, head: str, term: str, method: str, metric: st
             points=points,
             variant=(tuple(frame["kind"]), banded, method_charts.change_span(frame, points)),
             key="one head",
-            alt="The change by each method with its 95 % interval, without this head.",
+            alt="The change by each method with its 95% interval, without this head.",
         )
         band = f" Grey bands: noise floor, {floor_words(floor[2])} (layers in turn)." if floor else ""
-        st.caption(f"95 % intervals, paired.{band}")
+        st.caption(f"95% intervals, paired.{band}")
     else:
         st.caption("Not measured yet.")
     page_link("app.py", f"Head {head} at a glance", {"select": head})

@@ -40,7 +40,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "counterfactual": "The neuron's value at the same position of a prompt that differs in one thing.",
         "median": "The value with half of the neuron's activations on either side.",
         "peak": "The neuron's most frequent value, its mode: the middle of the fullest bin of its histogram.",
-        "peak interval": "Where the peak falls in 95 % of samples of as many positions; a wide one means an uncertain peak.",
+        "peak interval": "Where the peak falls in 95% of samples of as many positions; a wide one means an uncertain peak.",
         "bin": "One bar of a histogram: a range of values, and how many activations fall into it.",
         "peak-own-range, peak-whole-range": "The peak with the paper's two binnings: from the neuron's smallest to its largest "
         "value, or over one range for all of the model's neurons.",
@@ -62,7 +62,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "nat": "The unit of loss. A loss higher by 0.69 nats means half the probability for the right answer.",
         "perplexity": "The exponential of the loss: as uncertain as among so many equally likely answers.",
         "top-1, top-10": "How often the right answer is the model's top guess, or among its ten top guesses.",
-        "pp": "Percentage points: from 40 % to 42 % is a change of 2 pp.",
+        "pp": "Percentage points: from 40% to 42% is a change of 2 pp.",
         "KL": "Kullback-Leibler divergence: how much the ablated model's predictions differ from the clean model's, right or "
         "wrong, in nats. 0 is no difference; it is never negative.",
         "baseline": "The clean model, with nothing ablated, on the same predictions.",
@@ -70,7 +70,7 @@ _GROUPS: dict[str, dict[str, str]] = {
     },
     "Uncertainty": {
         "change": "With the ablation minus without it, on the same predictions (paired).",
-        "95 % interval": "Where the true change probably is, given a limited sample of predictions. Whole texts "
+        "95% interval": "Where the true change probably is, given a limited sample of predictions. Whole texts "
         "or images are resampled for it (a bootstrap), since the tokens of one text are not independent. Over a few seeds "
         "Student's t distribution gives it.",
         "significant": "The interval, or a test, excludes 0. Not significant does not prove that there is no effect.",
@@ -78,7 +78,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "with. The grey bands show it.",
         "p": "How often chance alone would give so large a change, if there were no effect.",
         "false discovery rate (FDR), q": "The share of heads called significant that are not. With many heads, some look so by "
-        "chance; q is a p-value corrected for that (Benjamini and Hochberg), and q up to 5 % accepts 5 % false discoveries.",
+        "chance; q is a p-value corrected for that (Benjamini and Hochberg), and q up to 5% accepts 5% false discoveries.",
         "seed": "A number that fixes everything random, so that a run can be repeated. A band over seeds shows how much the "
         "draw matters.",
         "rank correlation (Spearman's ρ)": "Whether two methods rank the heads in the same order: 1 the same, 0 unrelated, −1 "

@@ -189,7 +189,7 @@ EXPERIMENTS = (
         },
         answer="Position. Another text has other words but the same positions, and resampling changes the loss by only "
         "{0.4 resample-dataset}, while one constant for all positions changes it by {0.4 mean} (mean) or {0.4 zero} "
-        "(zero). Indeed, 90 % of this head's variance depends on the position alone. Every replacement preserves "
+        "(zero). Indeed, 90% of this head's variance depends on the position alone. Every replacement preserves "
         "something: a constant preserves the average, resampling preserves what all texts share. Which one is right "
         "depends on your question.",
     ),

@@ -60,7 +60,7 @@ def sweep_exports(
     tables: dict[str, Callable[[], pd.DataFrame]] = {f"Every head, by {method}": lambda: head_table(heads_frame())}
     if len(run_frames.method_frame(result, head, metric, method)):
         words = f"Head {head}, {title}, by every method"
-        drawn[words] = Chart(one_head, f"{words}, with 95 % intervals; grey bands: the noise floor by each method.")
+        drawn[words] = Chart(one_head, f"{words}, with 95% intervals; grey bands: the noise floor by each method.")
         tables[f"Head {head}, by every method"] = lambda: run_frames.method_frame(result, head, metric, method).drop(
             columns="chosen"
         )
@@ -100,7 +100,7 @@ def head_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve_exports(result: CurveResult, metric: str) -> ExportContent:
-    """The curves, the table at 50 and 90 %, the ranks, and every point."""
+    """The curves, the table at 50 and 90%, the ranks, and every point."""
     described, title, form = result.description, METRICS[metric].heading, METRICS[metric].axis_format
     drawn_units = "heads" if described["whole_heads"] else "neurons"
     what = f"{described['model']['ref']} with more and more {drawn_units} removed, on {named(described['data']['ref'])}"
@@ -113,7 +113,7 @@ def curve_exports(result: CurveResult, metric: str) -> ExportContent:
         )
     }
     ranks = run_frames.rank_frame(result, metric)
-    tables = {"With 50 and 90 % ablated": lambda: run_frames.table_frame(result, metric)}
+    tables = {"With 50 and 90% ablated": lambda: run_frames.table_frame(result, metric)}
     if len(ranks):
         tables[f"Over the whole curve, by {metric}"] = lambda: ranks
     tables |= {"Means over seeds": lambda: bands, "Every point": lambda: points}

@@ -85,11 +85,11 @@ def show_by_method(result: SweepResult, head: str, method: str, metric: str) -> 
         return
     draw_once(
         method_charts.changes(frame, row.change_heading, is_points(row.change_format)),
-        alt=f"{row.change_heading} without head {head}, by method, with 95 % intervals.",
+        alt=f"{row.change_heading} without head {head}, by method, with 95% intervals.",
     )
     floor = result.floor(method, metric)
     band = f" Grey bands: noise floor, {floor_words(floor[2])} (layers in turn)." if floor else ""
-    st.caption(f"95 % intervals over prompts, paired.{band}")
+    st.caption(f"95% intervals over prompts, paired.{band}")
     show_harm_parts(dict(zip(frame["kind"], frame["mean"], strict=True)), row, method)
 
 
@@ -142,7 +142,7 @@ def show_by_position(view: View, data: Data, head: str, metric: str) -> None:
         alt=sentence.replace("**", ""),
     )
     counted = "counted from the end" if min(result.positions) < 0 else "counted from the start"
-    st.caption(f"{as_markdown(sentence.replace('**', ''))} Positions are {counted}; dots: significant (FDR 5 %).")
+    st.caption(f"{as_markdown(sentence.replace('**', ''))} Positions are {counted}; dots: significant (FDR 5%).")
 
 
 def show_prompts(frame: pd.DataFrame, head: str, method: str) -> None:

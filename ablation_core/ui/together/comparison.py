@@ -195,7 +195,7 @@ def _show(found: ComparisonResult) -> None:
             alt=f"Each head's change on {one} against {other}. {sentence}",
         )
         st.caption(
-            "One point per head with both 95 % intervals; on the dashed line both change equally. Diamonds differ."
+            "One point per head with both 95% intervals; on the dashed line both change equally. Diamonds differ."
         )
     st.caption(as_markdown(comparison_sentences(found)[1]))
     with st.expander("Table of all heads"):

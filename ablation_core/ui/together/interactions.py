@@ -93,7 +93,7 @@ def _show(found: InteractionResult) -> None:
             interaction_matrix(found, dark_page()),
             alt=f"Matrix of the interactions of {', '.join(found.singles)}: {meaning_sentence(found)}",
         )
-        st.caption("**Bold**: significant (FDR 5 %). *Italic*, on the diagonal: the head's own change of loss.")
+        st.caption("**Bold**: significant (FDR 5%). *Italic*, on the diagonal: the head's own change of loss.")
     with table_column:
         st.markdown(interaction_sentences(found)[0])
         st.dataframe(pairs_table(found), hide_index=True, width="stretch", placeholder="–")

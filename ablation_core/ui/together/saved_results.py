@@ -107,7 +107,7 @@ def show_side_by_side(shown: Sequence[Saved]) -> None:
         st.info("These results hold no figures yet.")
         return
     alternative = ", ".join(figures)
-    draw_once(figures_chart(frame, units.pop()), alt=f"Figures of {alternative}, with 95 % intervals.")
+    draw_once(figures_chart(frame, units.pop()), alt=f"Figures of {alternative}, with 95% intervals.")
     if (count := frame["what"].nunique()) > MOST_ROWS:
         st.caption(f"The {MOST_ROWS} largest of {count} figures; the table has all.")
     st.dataframe(figures_table(figures), hide_index=True, width="stretch", placeholder="–")
