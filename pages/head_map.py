@@ -150,7 +150,6 @@ def seconds() -> float | None:
     return None if place else seconds_of(model, data, len(names) * passes_of_heads(shape, left))
 
 
-shown = run_choice.choose_run(own, kept_runs(), described, measured, "heads")
 estimate = store.get(estimate_key)
 if names and (estimate is None or estimate.share < 1):
     run_controls.begin_once(estimate_key, f"Instant estimate of {model.ref}", estimate_steps, fair_lock(model))
@@ -186,7 +185,11 @@ def show_run() -> None:
     by = f" by {', '.join(names)}" if adaptive else ""
     name = f"Head map of {model.ref}{by}{run_choice.words_of(place)}"
     lock = None if place else fair_lock(model)
-    run_controls.controls(own, name, exact_steps, begin_words(kept.get(own)), lock, aside=shown != own, seconds=seconds)
+    begin = begin_words(kept.get(own))
+    with run_choice.row():
+        shown = run_choice.choose_run(own, kept, described, measured, "heads")
+        with st.container():
+            run_controls.controls(own, name, exact_steps, begin, lock, aside=shown != own, seconds=seconds)
     result = kept.get(shown) or empty_sweep(model, described, names)
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     neurons = instant.neuron_estimates(store.get(estimate_key), view.method, metric)

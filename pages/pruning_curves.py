@@ -115,25 +115,28 @@ def measured(result: CurveResult) -> tuple[int, int]:
 
 
 wanted = len(names) * len(spec.seeds) * len(spec.percents)
-shown = run_choice.choose_run(own, kept_of_this_kind(), described, measured, "points")
 
 
 @watched_run(own)
 def show_run() -> None:
     kept = kept_of_this_kind()
-    mine, result = kept.get(own), kept.get(shown)
+    mine = kept.get(own)
     left = wanted - (measured(mine)[0] if mine else 0)
     unit = {"vision": "images", "text-classification": "texts"}.get(model.modality, "predictions")
     begin = f"Continue: {left} points left" if mine else f"Measure {left} points on {data.predictions:,} {unit}"
-    run_controls.controls(
-        own,
-        f"Pruning curves of {model.ref}{run_choice.words_of(place)}",
-        lambda: steps_at(place, model, data, spec, view.statistics, run_controls.FOLDER),
-        begin if left else None,
-        None if place else fair_lock(model),
-        aside=shown != own,
-        seconds=lambda: None if place else seconds_of(model, data, left),
-    )
+    with run_choice.row():
+        shown = run_choice.choose_run(own, kept, described, measured, "points")
+        with st.container():
+            run_controls.controls(
+                own,
+                f"Pruning curves of {model.ref}{run_choice.words_of(place)}",
+                lambda: steps_at(place, model, data, spec, view.statistics, run_controls.FOLDER),
+                begin if left else None,
+                None if place else fair_lock(model),
+                aside=shown != own,
+                seconds=lambda: None if place else seconds_of(model, data, left),
+            )
+    result = kept.get(shown)
     points = None if result is None else run_frames.point_frame(result, metric)
     if result is None or not len(points):
         st.info(

@@ -33,7 +33,7 @@ from ablation_core.ui.tasks import choice
 from ablation_core.ui.tasks import head as parts
 from ablation_core.ui.widgets import as_tables, choose_metric, dark_page
 
-NOT_MEASURED = "No head has been measured on this task yet: the map shows instant estimates, where there are any."
+NOT_MEASURED = "No head has been measured yet: the map shows instant estimates."
 COMPARED = ("zero", "mean", "mean-positional", "peak", "resample-dataset", "counterfactual")
 
 view = page.open_page("Tasks", "🎯", controls=("method",))
@@ -101,15 +101,15 @@ if data.one_answer and whole < sum(shape.heads) and (estimate is None or estimat
 def show_run() -> None:
     result = kept_sweeps(model, run_controls.FOLDER, names).get(own) or empty_sweep(model, described, names)
     left = sum(shape.heads) - len(result.heads) + spec.random_sets
-    run_controls.controls(
-        own, f"Heads of {model.ref} on {data.ref}", exact_steps, begin_words(result), fair_lock(model),
-        seconds=lambda: seconds_of(model, data, len(names) * passes_of_heads(shape, left)),
-    )  # fmt: skip
     estimated = instant.head_estimates(store.get(estimate_key), view.method, metric)
     frame = run_frames.map_frame(result, view.method, metric, None, estimated)
     first = frame["label"].iloc[0] if len(frame) else "0.0"
     answer, map_part = st.container(key="answer"), st.columns([3, 2], gap="large")
     with map_part[1]:
+        run_controls.controls(
+            own, f"Heads of {model.ref} on {data.ref}", exact_steps, begin_words(result), fair_lock(model),
+            seconds=lambda: seconds_of(model, data, len(names) * passes_of_heads(shape, left)),
+        )  # fmt: skip
         text = text_box(
             "head",
             "Head",

@@ -50,8 +50,8 @@ _STYLE = f"<style>{(_FOLDER / 'page.css').read_text(encoding='utf-8')}</style>"
 # Narrow at the sides, since tables and charts need the room. A column of text has Streamlit's own margins: it is there before
 # any style, and would be set anew.
 _WIDE = """<style>
-.stMainBlockContainer {padding-left: 2.2rem; padding-right: 2.2rem}
-@media (max-width: 640px) {.stMainBlockContainer {padding-left: 1rem; padding-right: 1rem}}
+.stMainBlockContainer {padding: 2.1rem 2.2rem 2rem}
+@media (max-width: 640px) {.stMainBlockContainer {padding: 3.6rem 1rem 1rem}}
 </style>"""
 _SCRIPT = f"<script>{(_FOLDER / 'page.js').read_text(encoding='utf-8')}</script>"
 # For the back row: everything larger, and the sidebar away.
@@ -110,7 +110,7 @@ def _open(title: str, icon: str, layout: Literal["wide", "centered"] = "wide", s
             for path, label in PAGES.items():
                 page_link(path, label, {}, icon=None)
         show_mine(title)
-    if style and _PLACED not in st.session_state:
+    if _PLACED not in st.session_state:
         st.session_state[_PLACED] = True
         time.sleep(_HEAD_START)
 

@@ -41,9 +41,9 @@ def task_sentence(result: AblationResult, prompts: Sequence[AskedPrompt]) -> str
     baseline, data = result.baseline, result.data
     scored = result.predictions
     text = (
-        f"{result.model['ref']} gives the right answer more probability than the wrong one in "
-        f"{baseline['accuracy']:.0%} of {data['predictions']:,} prompts of {data['ref']}; the mean logit difference is "
-        f"{number(baseline['logit_difference'], '+.2f')} nats."
+        f"{result.model['ref']} prefers the right answer to the wrong one in {baseline['accuracy']:.0%} of "
+        f"{data['predictions']:,} prompts of {data['ref']} "
+        f"(mean logit difference {number(baseline['logit_difference'], '+.2f')} nats)."
     )
     if scored is None or not prompts:
         return text
@@ -52,7 +52,7 @@ def task_sentence(result: AblationResult, prompts: Sequence[AskedPrompt]) -> str
     one, share = prompts[example], float(shares[example])
     wrong = share * float(np.exp(-scored.baseline["logit_difference"][example]))
     shown = one.prompt.replace("\n", "⏎")
-    shown = shown if len(shown) <= 90 else f"…{shown[-90:]}"
+    shown = shown if len(shown) <= 60 else f"…{shown[-60:]}"
     return f"{text} For example: “{shown}” → “{one.right}” {share:.1%}, “{one.wrong}” {wrong:.1%}."
 
 

@@ -14,10 +14,7 @@ from ablation_core.ui.sidebar.view import View
 
 # What fills a slot later must not move what stands below it: the least heights in pixels, by the slot's name.
 SLOTS = {"map": 372, "verdict": 78, "figures": 264, "prompt": 210}
-_NARROW = 640  # pixels of the window's width below which columns stand one below the other
-# The page's margins and the slots' heights.
 STYLE = f"""<style>
-.stMainBlockContainer {{padding-left: 2.2rem; padding-right: 2.2rem; padding-top: 2.1rem}}
 {"".join(f".st-key-slot-{name} {{min-height: {height}px}}" for name, height in SLOTS.items())}
 .stMainBlockContainer h2 {{font-size: 1.45rem; padding: 0}}
 [class*="st-key-slot-"], [class*="st-key-slot-"] [data-testid="stVerticalBlock"] {{gap: 0.35rem}}
@@ -25,7 +22,6 @@ STYLE = f"""<style>
 [class*="st-key-slot-"] p {{margin-bottom: 0}}
 [class*="st-key-slot-"] [data-testid="stElementToolbar"] {{top: 0}}
 .st-key-new-here a, .st-key-deeper a {{text-decoration: underline; text-underline-offset: 3px}}
-@media (max-width: {_NARROW}px) {{.stMainBlockContainer {{padding: 3.6rem 1rem 1rem}}}}
 </style>"""
 
 

@@ -79,6 +79,11 @@ def words_of(place: str | None) -> str:
     return " on the cluster" if place else ""
 
 
+def row() -> DeltaGenerator:
+    """Where the choice of a run and the button that starts one stand beside each other, so that the answer is higher up."""
+    return st.container(horizontal=True, vertical_alignment="bottom")
+
+
 def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any], tuple[int, int]], unit: str) -> Path:
     """Which saved run is shown: the view's own where it has started, else the best saved one; a box to choose.
 
