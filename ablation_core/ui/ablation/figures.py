@@ -10,7 +10,7 @@ import streamlit as st
 
 from ablation_core.engine.metrics import METRICS, Metric, metrics_in
 from ablation_core.errors import as_markdown
-from ablation_core.report.numbers import interval_text, number
+from ablation_core.report.numbers import interval_text, number, unit_of
 from ablation_core.report.sentences import comparison, loss_split, verdict
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def show_result(now: AblationProgress, method: str, metrics: Sequence[str], want
         st.markdown(as_markdown(split))
     done = result.data["predictions"]
     if done < wanted:
-        st.caption(f"So far: {done:,} of {wanted:,} predictions; intervals narrow as more are measured.")
+        st.caption(
+            f"So far: {done:,} of {wanted:,} {unit_of(result.model['modality'])}; intervals narrow as more are measured."
+        )
 
 
 def _show_numbers(result: AblationResult, floor: NoiseFloor | None, method: str, metrics: Sequence[str]) -> None:
