@@ -172,6 +172,8 @@ class Positions:
                 high = total - 1 if last is None else last + (total if last < 0 else 0)
                 chosen |= (low <= number) & (number <= high)
             chosen &= real
+            if self.answer and batch.targets.ndim == 1:
+                raise DataError("A text classifier answers for its whole text; name positions by number, or last.")
             if self.answer:
                 chosen = chosen | (batch.targets != IGNORED).to(z.device)
             return chosen[:, :, None]

@@ -234,7 +234,11 @@ def _by_prediction(result: Any, what: str) -> ByPrediction | None:
 def _over_seeds(first: CurveResult, second: CurveResult, what: str) -> MeanTest | None:
     """Two curves that draw the same neurons, seed by seed."""
     seeds = first.description["seeds"]
-    if seeds != second.description["seeds"] or first.description["whole_heads"] != second.description["whole_heads"]:
+    drawn = [[curve.description[name] for name in ("seeds", "whole_heads")] for curve in (first, second)]
+    shapes = [
+        [curve.description["model"].get(name) for name in ("layers", "heads", "head_dim")] for curve in (first, second)
+    ]
+    if drawn[0] != drawn[1] or shapes[0] != shapes[1]:
         return None
     percent, method = what.split(" % by ")
     one, other = (

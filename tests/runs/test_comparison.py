@@ -171,6 +171,8 @@ def test_what_cannot_be_compared_is_said(opt_mini: LoadedModel, prose: Data, cod
         "as load_model returns it": lambda: compare(opt_mini, prose, "zero", other="opt-mini", cache=tmp_path),
         "no head": lambda: compare(opt_mini, [prose, code], "zero", heads="3.77", cache=tmp_path),
         "There is no method": lambda: compare(opt_mini, [prose, code], "nil", cache=tmp_path),
+        "'all' stands for": lambda: compare(opt_mini, [prose, code], "all", cache=tmp_path),
+        "Both models are the same opt-mini": lambda: compare(opt_mini, prose, "zero", other=opt_mini, cache=tmp_path),
     }
     for words, call in calls.items():
         with pytest.raises(AblationError, match=words):

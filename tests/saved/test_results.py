@@ -276,3 +276,10 @@ def test_each_kind_has_figures_and_shows_its_differences(results: dict[str, Pres
         found = compare_results(result, result)
         assert found.rows and all(row.difference.mean == 0 or np.isnan(row.difference.mean) for row in found.rows), kind
         assert found.chart().to_dict() and "minus" in found._repr_html_()
+
+
+def test_curves_of_models_of_another_shape_are_not_paired(results: dict[str, Presented]) -> None:
+    first = results["CurveResult"]
+    described = first.description | {"model": first.description["model"] | {"heads": 12}}
+    found = compare_results(first, dataclasses.replace(first, description=described))
+    assert found.rows and not any(row.paired or row.difference.low is not None for row in found.rows)
