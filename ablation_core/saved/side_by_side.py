@@ -178,7 +178,7 @@ def compare_results(first: Any, second: Any, names: tuple[str, str] = ("first", 
     """
     if type(first) is not type(second):
         raise ReportError(
-            f"A {type(first).__name__} and a {type(second).__name__} have no figures in common; compare two results of one kind."
+            f"{type(first).__name__} and {type(second).__name__} have no figures in common; compare two results of one kind."
         )
     mine, theirs = figures_of(first), figures_of(second)
     pairs = [(what, what) for what in mine if what in theirs]

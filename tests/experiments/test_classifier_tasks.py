@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from ablation_core import ablate, load_data, load_model, position_map
+from ablation_core import ablate, estimate, load_data, load_model, position_map
 from ablation_core.data.dataset import Data
 from ablation_core.errors import DataError
 from ablation_core.experiments.predictions.task_prompts import asked_prompts
@@ -105,6 +105,23 @@ def test_every_figure_is_the_plain_forwards(model: LoadedModel, data: Data, posi
     for shown, wanted in ((document["baseline"], baseline), *zip(document["results"], rows.values(), strict=True)):
         for metric, value in zip(("logit_difference", "probability", "accuracy"), np.mean(wanted, 0), strict=True):
             assert shown[metric] == pytest.approx(value, abs=1e-5), metric
+
+
+def test_single_prompts_and_estimates(model: LoadedModel, data: Data) -> None:
+    frame = ablate(model, data, "1.2", "zero").to_frame("predictions").set_index(["method", "sequence"])
+    small = 1e-3  # of the head's z is taken away: the slope's share of the change
+    found = estimate(model, data, "zero").methods[0]["logit_difference"].heads[HEAD]
+    slopes = []
+    for number, pair in enumerate(PAIRS):
+        right, wrong = _numbers(pair)
+        clean, _ = _run(model, pair["prompt"])
+        without, _ = _run(model, pair["prompt"], lambda z: z.zero_())
+        nudged, _ = _run(model, pair["prompt"], lambda z: z.mul_(1 - small))
+        assert frame.loc[("zero", number), "change of logit_difference"] == pytest.approx(
+            float(without[right] - without[wrong] - clean[right] + clean[wrong]), abs=1e-5
+        )
+        slopes.append(float(nudged[right] - nudged[wrong] - clean[right] + clean[wrong]) / small)
+    assert found == pytest.approx(np.mean(slopes), rel=0.02, abs=2e-3)
 
 
 def test_prompts_are_shown_with_their_classes(model: LoadedModel, data: Data) -> None:

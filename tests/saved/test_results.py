@@ -31,7 +31,7 @@ from ablation_core.errors import ReportError
 from ablation_core.experiments.results import AblationResult
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
-from ablation_core.saved.archive import KINDS
+from ablation_core.saved.archive import HEADER, KINDS, pack, unpack
 from ablation_core.saved.results import (
     delete,
     entries,
@@ -208,6 +208,25 @@ def test_cut_short_or_anything_else(results: dict[str, Presented], tmp_path: Pat
         assert entries(FolderShelf(tmp_path)) and path.read_bytes() == content
         with pytest.raises(ReportError, match=r"[Nn]othing was imported"):
             import_results(SessionShelf(), content)
+
+
+def test_an_export_is_imported_whole_or_not_at_all(results: dict[str, Presented], tmp_path: Path) -> None:
+    mine, theirs = FolderShelf(tmp_path), SessionShelf()
+    for name in ("one", "two", "three"):
+        keep(mine, results["NoiseFloor"], name)
+    exported = export_results(mine)
+    for end in range(0, len(exported), 61):  # each result inside is an archive with an end of its own
+        with pytest.raises(ReportError, match=r"[Nn]othing was imported"):
+            import_results(theirs, exported[:end])
+    damaged = io.BytesIO()
+    with zipfile.ZipFile(damaged, "w") as archive:
+        archive.writestr("a.result.zip", mine.read(file_of("one")))
+        entry = unpack(mine.read(file_of("two"))).entry
+        header = {part: getattr(entry, part) for part in HEADER} | {"name": "x" * 300}
+        archive.writestr("b.result.zip", pack(header, results["NoiseFloor"]))
+    with pytest.raises(ReportError, match="1 to 80 printable characters"):
+        import_results(theirs, damaged.getvalue())
+    assert theirs.files() == []
 
 
 def test_exports_come_back_and_nothing_gives_way(results: dict[str, Presented], tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
         DataError: there is no such task or file, or a prompt cannot be used; the sentence says which and why.
     """
     drawn = islice(_pairs(request, model), request.predictions)
-    prompts = [prompt_of(model, pair, f"prompt {number}") for number, pair in enumerate(drawn)]
+    prompts = [prompt_of(model, pair, _name(pair, number)) for number, pair in enumerate(drawn)]
     if not prompts:
         raise DataError(f"The {request.split} part of {request.ref} has no prompt.")
     rows = max(len(prompt.rows) for prompt in prompts)
@@ -120,6 +120,14 @@ def _pairs(request: DataRequest, model: LoadedModel) -> Iterator[Pair]:
         place = seen.setdefault(pair.group if pair.group is not None else f"\0{number}", len(seen))
         if place % 2 == _SPLIT_SEEDS[request.split] or len(pairs) == 1:
             yield pair
+
+
+def _name(pair: Pair, number: int) -> str:
+    """What a pair is called in a sentence: of a file every other group is asked, so that its number alone says little."""
+    words = (
+        "" if not isinstance(pair.prompt, str) else pair.prompt if len(pair.prompt) <= 40 else f"{pair.prompt[:39]}…"
+    )
+    return f"prompt {number}" + (f" ({words!r})" if words else "")
 
 
 def _doubled(rows: Sequence[Row], count: int) -> Sequence[Row]:
