@@ -157,6 +157,14 @@ def predicted_rows(batch: Batch) -> np.ndarray:
     return scored_rows(batch.targets.cpu().numpy())
 
 
+def sequences_once(batch: Batch) -> Batch:
+    """The batch with one row per sequence: of a task's prompts that take two rows, those with the right answer."""
+    if batch.answers is None or not bool(batch.answers.wrong.any()):
+        return batch
+    right = ~batch.answers.wrong
+    return Batch({name: tensor[right] for name, tensor in batch.inputs.items()}, batch.targets[right])
+
+
 def checked_seed(seed: int) -> int:
     """The seed.
 

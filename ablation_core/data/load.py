@@ -10,7 +10,7 @@ from ablation_core.data.dataset import DEFAULT_BATCH, Data, checked_seed
 from ablation_core.data.given.images import load_hub_images
 from ablation_core.data.given.load import load_given
 from ablation_core.data.images import find_images
-from ablation_core.data.labelled.texts import load_labelled, needs_labels
+from ablation_core.data.labelled.texts import load_labelled
 from ablation_core.data.pixels import image_data
 from ablation_core.data.references import (
     Split,
@@ -85,8 +85,6 @@ def load_data(
         raise unknown_data(str(ref))
     if not isinstance(ref, str):
         return load_given(ref, request, model, split)
-    if task and model.modality == "text-classification":
-        raise DataError(needs_labels(model, f"{ref} is a task for language models"))
     if task:
         return load_task(request, model)
     if not is_text(ref) and not is_images(ref):

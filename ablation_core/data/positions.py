@@ -157,9 +157,10 @@ class Positions:
         def mask(z: Tensor) -> Tensor:
             rows, length = z.shape[:2]
             real = batch.inputs.get("attention_mask")
-            if real is None:
-                real = torch.ones(1, length, dtype=torch.long)
-            elif len(real) != rows:
+            if real is None:  # images, which are all of one size that shows only here
+                self.check(length, has_answers=False)
+                real = torch.ones(len(batch.targets), length, dtype=torch.long)
+            if len(real) != rows:
                 raise DataError("This model looks at parts of its input one by one; positions cannot be named in it.")
             real = real.to(z.device).bool()
             if batch.answers is not None:
@@ -172,6 +173,8 @@ class Positions:
                 high = total - 1 if last is None else last + (total if last < 0 else 0)
                 chosen |= (low <= number) & (number <= high)
             chosen &= real
+            if self.answer and batch.targets.ndim == 1:
+                raise DataError("A text classifier answers for its whole text; name positions by number, or last.")
             if self.answer:
                 chosen = chosen | (batch.targets != IGNORED).to(z.device)
             return chosen[:, :, None]

@@ -53,9 +53,10 @@ def answer_scores(batch: Batch, tokens: Scores, metrics: Sequence[Metric]) -> Sc
     """The scores of a task's prompts, (prompts,), from those of their answers' tokens by `ANSWER_TOKENS`."""
     answers = batch.answers
     assert answers is not None
-    row, place = (index.cpu() for index in (batch.targets != IGNORED).nonzero(as_tuple=True))
+    scored = (batch.targets != IGNORED).cpu()
+    row = scored.nonzero()[:, 0]
     item, wrong = answers.item[row].numpy(), answers.wrong[row].numpy()
-    beside = (answers.others[row, place] != IGNORED).numpy()
+    beside = (answers.others[scored] != IGNORED).numpy()
     size, right = int(answers.item.max()) + 1, ~wrong
 
     def summed(values: np.ndarray, which: np.ndarray) -> np.ndarray:

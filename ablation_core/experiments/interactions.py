@@ -34,7 +34,7 @@ from ablation_core.errors import SelectionError
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.experiments.spec import DEFAULT_BINS, AblationSpec
-from ablation_core.methods.registry import Method, choose_methods
+from ablation_core.methods.registry import Method, choose_method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.progress import Progress, reporting
@@ -159,11 +159,11 @@ def interact(
         model,
         data,
         Selection.read(select, model.shape),
-        choose_methods([method], model.modality, data)[0],
+        choose_method(method, model.modality, data),
         statistics=as_statistics(statistics, model),
         bins=bins,
         seed=seed,
-        positions=Positions.parse(positions) if isinstance(positions, str) else positions,
+        positions=Positions.read(positions),
     )
     with reporting(progress, "interactions") as report:
         for done in run.steps():

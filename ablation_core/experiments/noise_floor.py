@@ -18,7 +18,7 @@ from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import SelectionError
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.spec import DEFAULT_BINS, AblationSpec
-from ablation_core.methods.registry import METHODS, choose_methods
+from ablation_core.methods.registry import METHODS, choose_method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.progress import Progress, reporting
@@ -113,7 +113,7 @@ def noise_floor(
         AblationError: another of its children, with a sentence for the user.
     """
     selection, found = Selection.read(select, model.shape), None
-    choose_methods([method], model.modality)
+    choose_method(method, model.modality, data)
     seed, known = checked_seed(data.seed if seed is None else seed), as_statistics(statistics, model)
     where = Positions.read(positions)
     cache = CleanPassCache(model, data, keys_values=not where.everywhere)

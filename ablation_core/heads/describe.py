@@ -9,7 +9,7 @@ from typing import Any
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data
-from ablation_core.errors import ModelError
+from ablation_core.errors import DataError, ModelError
 from ablation_core.experiments.ablation import ablate
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.experiments.results import AblationResult
@@ -96,7 +96,7 @@ def describe_head(
     try:
         written = writes(model, select, data)
         direct = direct_effects(model, data).interval((target.layer, target.head)) if target.neuron is None else None
-    except ModelError as error:
+    except (ModelError, DataError) as error:  # not defined in this model, or a task's answers have several tokens
         notes.append(str(error))
     return HeadDescription(
         str(target),

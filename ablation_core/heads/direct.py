@@ -37,12 +37,14 @@ class DirectEffects:
         by_head: float64 (sequences, layers, heads), NaN where a layer has fewer heads than the widest.
         logits: float64 (sequences,), the whole logit.
         predictions: (sequences,), how many are scored in each.
+        groups: in tasks, each prompt's group, which intervals resample; None where every sequence stands for itself.
     """
 
     by_head: np.ndarray
     logits: np.ndarray
     predictions: np.ndarray
     seed: int = 0
+    groups: np.ndarray | None = None
 
     @property
     def heads(self) -> np.ndarray:
@@ -60,11 +62,12 @@ class DirectEffects:
         return float(self.logits.sum() / self.predictions.sum())
 
     def interval(self, head: Head) -> Interval:
-        """A head's mean contribution with its 95% interval, resampling whole sequences."""
+        """A head's mean contribution with its 95% interval, resampling whole sequences, or groups of prompts."""
         scored = self.predictions > 0
         counts = self.predictions[scored]
         values = np.repeat(self.by_head[scored, head[0], head[1]] / counts, counts)
-        return mean_intervals(values[None], np.repeat(np.arange(len(counts)), counts), self.seed)[0]
+        numbers = np.arange(len(scored)) if self.groups is None else self.groups
+        return mean_intervals(values[None], np.repeat(numbers[scored], counts), self.seed)[0]
 
 
 @measures
@@ -103,7 +106,9 @@ def direct_effects(model: LoadedModel, data: Data, progress: Callable[[int, int]
         by_head.append(found)
         if progress:
             progress(number + 1, len(data))
-    return DirectEffects(np.concatenate(by_head), np.concatenate(logits), np.concatenate(counts), data.seed)
+    return DirectEffects(
+        np.concatenate(by_head), np.concatenate(logits), np.concatenate(counts), data.seed, data.groups
+    )
 
 
 def pass_with_z(model: LoadedModel, batch: Batch) -> tuple[CleanPass, dict[int, torch.Tensor]]:

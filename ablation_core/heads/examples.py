@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ablation_core.activations.collect import counted_positions
-from ablation_core.data.arguments import measures
-from ablation_core.data.dataset import Data
+from ablation_core.data.arguments import measures, whole_number
+from ablation_core.data.dataset import Data, sequences_once
 from ablation_core.engine.forward import z_values
 from ablation_core.errors import DataError
 from ablation_core.experiments.predictions.per_prediction import token_texts
@@ -86,6 +87,7 @@ def examples(
     """
     target = Target.parse(select, model.shape)
     bucket(where)
+    whole_number(count, "count", 1)
     values = LayerValues.collect(model, data, target.layer, [target])
     return values.examples(target, where, count, data.seed if seed is None else seed)
 
@@ -127,7 +129,7 @@ class LayerValues:
         chosen = tuple(targets or _whole_layer(model, layer))
         sample = _Sample(max(1, KEPT_BYTES // (4 * len(chosen))), data.seed)
         read = _reader(model, layer, chosen)
-        for number, batch in enumerate(data):
+        for number, batch in enumerate(map(sequences_once, data)):
             z = z_values(model, batch, [layer])[layer]
             counted = counted_positions(batch, z, model.excluded_positions)
             places = counted.nonzero().cpu().numpy() + np.array([data.numbers(number).start, 0])
@@ -194,10 +196,14 @@ def bucket(where: Where) -> str | int | tuple[float, float]:
     """
     if isinstance(where, str) and where.removeprefix("decile").strip().isdecimal():
         where = int(where.removeprefix("decile"))
-    if where in ("top", "bottom") or (isinstance(where, int) and 1 <= where <= 10):
+    if isinstance(where, str) and where in ("top", "bottom"):
         return where
-    if isinstance(where, tuple | list) and len(where) == 2 and where[0] <= where[1]:
-        return float(where[0]), float(where[1])
+    if isinstance(where, Integral) and not isinstance(where, bool) and 1 <= where <= 10:
+        return int(where)
+    if isinstance(where, tuple | list) and len(where) == 2 and all(isinstance(end, Real) for end in where):
+        low, high = map(float, where)
+        if low <= high:
+            return low, high
     raise DataError(f"Examples are from the top, the bottom, a decile (1 to 10) or a range (low, high), not {where!r}.")
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ablation_core.data.arguments import measures
-from ablation_core.data.dataset import Batch, Data
+from ablation_core.data.dataset import Batch, Data, sequences_once
 from ablation_core.data.user_input import text_inputs
 from ablation_core.engine.forward import first_row, on_device, run_blocks
 from ablation_core.errors import DataError
@@ -154,7 +154,7 @@ class HeadScoresRun:
         """The batch of this step, and whether it holds random tokens written twice; these come first."""
         extra = self.steps - len(self.data)
         if self._repeated is None or number >= extra:
-            return self.data.rows(self.data.numbers(number - extra)), False
+            return sequences_once(self.data.rows(self.data.numbers(number - extra))), False
         ids = self._repeated[number * self.data.batch_size :][: self.data.batch_size]
         return Batch(text_inputs(ids), torch.full_like(ids, -100)), True
 

@@ -86,6 +86,8 @@ def one_input(model: LoadedModel, own: OwnInput) -> Batch:
         raise DataError(f"{model.ref} reads text: give a string, token ids of type long, or a batch.")
     if model.max_length is not None and ids.shape[1] > model.max_length:
         raise DataError(f"That is {ids.shape[1]:,} tokens; {model.ref} reads at most {model.max_length:,}. Shorten it.")
+    if int(ids.min()) < 0:
+        raise DataError(f"Token ids are 0 or more; {int(ids.min())} is none.")
     check_known(model, int(ids.max()))
     if model.predicts_class:
         return Batch(text_inputs(ids), torch.zeros(len(ids), dtype=torch.long))

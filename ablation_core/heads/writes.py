@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation_core.data.arguments import measures
+from ablation_core.data.arguments import measures, whole_number
 from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.engine.clean_pass import CleanPass
 from ablation_core.engine.hooks import hidden_of
@@ -92,6 +92,7 @@ def writes(
         DataError: neither or both inputs are given, or there is no such position.
     """
     target = Target.parse(select, model.shape)
+    whole_number(count, "count", 1)
     if (data is None) == (own is None):
         raise DataError("Give either data or an own input to see what is written there.")
     batches: Iterable[Batch] = data if data is not None else [_at(model, one_input(model, own), position)]  # type: ignore[arg-type]
@@ -140,6 +141,8 @@ def _at(model: LoadedModel, batch: Batch, position: int) -> Batch:
     if model.predicts_class:
         return batch
     length = batch.targets.shape[1]
+    if isinstance(position, bool) or not isinstance(position, int | np.integer):
+        raise DataError(f"The position is a whole number, counted from 0 or (negative) from the end, not {position!r}.")
     if not -length <= position < length:
         raise DataError(f"There is no position {position}: the input has {length} tokens.")
     targets = torch.full_like(batch.targets, IGNORED)

@@ -127,7 +127,7 @@ METHODS = {
             "Every selected neuron takes the activation it has at the same position of the counterfactual prompt.",
             source=_source("counterfactual_prompts"),
             counterfactual=True,
-            modalities=LANGUAGE,
+            modalities=TEXT,
         ),
         Method(
             "resample-dataset",
@@ -193,6 +193,18 @@ def choose_methods(names: Sequence[str], modality: Modality, data: Data | None =
     if not chosen:
         raise MethodError(f"No method was named. Choose from {', '.join(fitting)}, or all.")
     return list(chosen.values())
+
+
+def choose_method(name: str, modality: Modality, data: Data | None = None) -> Method:
+    """The row of one name, for what is measured by one method at a time.
+
+    Raises:
+        MethodError: as `choose_methods`, or the name is `all`.
+    """
+    found = choose_methods([name], modality, data)
+    if len(found) != 1:
+        raise MethodError(f"One method is taken here, and {name!r} stands for {len(found)}; name one of them.")
+    return found[0]
 
 
 def _suits(method: Method, data: Data | None) -> bool:

@@ -14,7 +14,7 @@ from ablation_core.data.positions import Positions
 from ablation_core.data.references import STATISTICS_PREDICTIONS
 from ablation_core.errors import DataError, ModelError, StatisticsError
 from ablation_core.experiments.spec import DEFAULT_BINS
-from ablation_core.methods.registry import Method, choose_methods
+from ablation_core.methods.registry import Method, choose_method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.random_twin import random_twin
 from ablation_core.progress import ShareProgress, reporting_share
@@ -82,8 +82,8 @@ def compare(
             f"A comparison is of two data sets, or of one in two models; these are {len(pair)} and {len(models)}. In Python: "
             f"compare(model, [prose, code]) or compare(model, prose, other=fine_tuned)."
         )
-    (chosen,) = choose_methods([method], model.modality, pair[0])
-    choose_methods([method], model.modality, pair[-1])
+    chosen = choose_method(method, model.modality, pair[0])
+    choose_method(method, model.modality, pair[-1])
     given = tuple(statistics) if isinstance(statistics, list | tuple) else (statistics, statistics)
     if len(given) != 2:
         raise StatisticsError(f"Statistics are one for both sides, or two, not {len(given)}.")
@@ -107,6 +107,8 @@ def _other_model(model: LoadedModel, other: LoadedModel | str | None, seed: int)
         return (random_twin(model, seed),)
     if other is not None:
         check_model(other)
+    if other is model:
+        raise ModelError(f"Both models are the same {model.ref}; a comparison needs two that differ.")
     return () if other is None else (other,)
 
 

@@ -74,7 +74,8 @@ class ComparisonResult(Presented):
         """The JSON document of `python -m ablation_core compare --json`; null stands for what is not a number.
 
         `data`, `statistics`, `baseline` and each head's `changes` have two entries, the first side's and the second's;
-        `with` is the second model, or null where there is one model. `p`, `q` and `significant` are of the loss.
+        `with` is the second model, or null where there is one model. `p`, `q` and `significant` are of the loss;
+        `p_values` and `q_values` have every metric's.
         """
         models = [side["model"] for side in self.sides]
         return {
@@ -102,6 +103,8 @@ def _row(head: HeadComparison) -> dict:
         "p": head.p.get("loss"),
         "q": head.q.get("loss"),
         "significant": head.significant(),
+        "p_values": dict(head.p),
+        "q_values": dict(head.q),
     }
 
 

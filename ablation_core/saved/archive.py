@@ -104,6 +104,7 @@ def read_header(content: bytes) -> tuple[SavedEntry, dict, zipfile.ZipFile]:
     """
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
+        check_whole(archive)
         sizes = {one.filename: one.file_size for one in archive.infolist()}
         if not {JSON} <= set(sizes) <= {JSON, ARRAYS} or sum(sizes.values()) > MOST_BYTES:
             raise WrongForm("it holds something else than a result, or too much")
@@ -129,6 +130,16 @@ def read_header(content: bytes) -> tuple[SavedEntry, dict, zipfile.ZipFile]:
     if not matches_schema(document, HEADER | {"result": dict}):
         raise WrongForm("it does not say what it is")
     return SavedEntry(**{name: document[name] for name in HEADER}, bytes=len(content)), document, archive
+
+
+def check_whole(archive: zipfile.ZipFile) -> None:
+    """Refuse an archive with something before it: of an export that is cut short, a result inside it would be found.
+
+    Raises:
+        WrongForm: it does not begin where its file begins.
+    """
+    if min((one.header_offset for one in archive.infolist()), default=0):
+        raise WrongForm("it is cut short, or something stands before it")
 
 
 def unpack(content: bytes) -> Saved:

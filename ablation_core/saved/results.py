@@ -20,7 +20,18 @@ from ablation_core.models.info import ModelInfo
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.runs.comparison_result import ComparisonResult
-from ablation_core.saved.archive import HEADER, JSON, KINDS, Saved, SavedEntry, contents_of, pack, read_header, unpack
+from ablation_core.saved.archive import (
+    HEADER,
+    JSON,
+    KINDS,
+    Saved,
+    SavedEntry,
+    check_whole,
+    contents_of,
+    pack,
+    read_header,
+    unpack,
+)
 from ablation_core.saved.form import WrongForm
 from ablation_core.saved.shelves import ENDING, MOST_NAME, FolderShelf, Shelf, check_free, checked_name, file_of
 from ablation_core.storage import CACHE
@@ -206,6 +217,8 @@ def import_results(shelf: Shelf, content: bytes) -> list[str]:
         read = [(one, unpack(one)) for one in _parts(content)]
     except WrongForm as error:
         raise ReportError(f"The file cannot be imported: {error}. Nothing was imported.") from error
+    for _, saved in read:
+        checked_name(saved.entry.name)  # of all, before the first is put there
     if not read:
         raise ReportError("The file holds no saved result; nothing was imported.")
     return [_put(shelf, part, saved) for part, saved in read]
@@ -215,6 +228,7 @@ def _parts(content: bytes) -> list[bytes]:
     """The files in an export; a result's own file is its only one."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            check_whole(archive)
             members = archive.infolist()
             if any(one.filename == JSON for one in members):
                 return [content]

@@ -178,7 +178,7 @@ def compare_results(first: Any, second: Any, names: tuple[str, str] = ("first", 
     """
     if type(first) is not type(second):
         raise ReportError(
-            f"A {type(first).__name__} and a {type(second).__name__} have no figures in common; compare two results of one kind."
+            f"{type(first).__name__} and {type(second).__name__} have no figures in common; compare two results of one kind."
         )
     mine, theirs = figures_of(first), figures_of(second)
     pairs = [(what, what) for what in mine if what in theirs]
@@ -234,7 +234,11 @@ def _by_prediction(result: Any, what: str) -> ByPrediction | None:
 def _over_seeds(first: CurveResult, second: CurveResult, what: str) -> MeanTest | None:
     """Two curves that draw the same neurons, seed by seed."""
     seeds = first.description["seeds"]
-    if seeds != second.description["seeds"] or first.description["whole_heads"] != second.description["whole_heads"]:
+    drawn = [[curve.description[name] for name in ("seeds", "whole_heads")] for curve in (first, second)]
+    shapes = [
+        [curve.description["model"].get(name) for name in ("layers", "heads", "head_dim")] for curve in (first, second)
+    ]
+    if drawn[0] != drawn[1] or shapes[0] != shapes[1]:
         return None
     percent, method = what.split(" % by ")
     one, other = (

@@ -166,3 +166,15 @@ def test_ioi_names_the_one_who_was_mentioned_once() -> None:
         assert changed.count(pair.right.strip()) == 2 and changed.count(pair.wrong.strip()) == 1
     orders = [pair.prompt.index(pair.right) < pair.prompt.index(pair.wrong) for pair in pairs]
     assert orders == [True, False] * 20 and [pair.group for pair in pairs[:3]] == ["item 0", "item 0", "item 1"]
+
+
+def test_years_are_written_with_the_tokens_that_are_asked_for(opt_mini: LoadedModel) -> None:
+    """Where the tokenizer joins a century with a year (opt-mini: 1850 is not 18 and 50), the year is not an answer."""
+    pairs = list(islice(TASKS["greater-than"].draw(opt_mini, np.random.default_rng(0)), 60))
+    for pair in pairs:
+        assert isinstance(pair.prompt, str) and isinstance(pair.right, str) and isinstance(pair.wrong, str)
+        begin = int(pair.prompt.split(" to the year ")[0][-2:])
+        assert int(pair.right) > begin > int(pair.wrong)
+        start = opt_mini.tokenizer(pair.prompt).input_ids
+        for answer in (pair.right, pair.wrong):
+            assert opt_mini.tokenizer(pair.prompt + answer).input_ids[: len(start)] == start

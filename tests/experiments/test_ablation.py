@@ -11,7 +11,7 @@ from torch import Tensor
 from ablation_core import ablate, compute_statistics, load_data, load_model
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
-from ablation_core.errors import MethodError, ModelError, SelectionError, StatisticsError
+from ablation_core.errors import DataError, MethodError, ModelError, SelectionError, StatisticsError
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods import modes
@@ -262,3 +262,26 @@ def test_spared_positions_keep_their_activations(opt_mini: LoadedModel) -> None:
         1,
     ]
     assert ablate(opt_mini, longer, "*.*", "zero", positions="1-").results[0].change["loss"].mean != 0
+
+
+def test_positions_of_images_are_those_of_a_plain_hook(vit_mini: LoadedModel) -> None:
+    data = load_data("fashion-mnist", vit_mini, predictions=10)
+    batch, columns = data.rows(range(10)), slice(5 * vit_mini.head_dim, 6 * vit_mini.head_dim)
+
+    def hook(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        z = inputs[0].clone()
+        z[:, [0, 3, 49], columns] = 0
+        return (z, *inputs[1:])
+
+    handle = vit_mini.projections[4].register_forward_pre_hook(hook)
+    try:
+        with torch.inference_mode():
+            logits = vit_mini.module(**batch.inputs)
+    finally:
+        handle.remove()
+    expected = torch.nn.functional.cross_entropy(getattr(logits, "logits", logits).double(), batch.targets)
+    found = ablate(vit_mini, data, "4.5", "zero", positions="0,3,last")
+    assert found.results[0].performance["loss"] == pytest.approx(float(expected), abs=1e-5)
+    for positions, words in (("50", "no position 50"), ("answer", "for tasks")):
+        with pytest.raises(DataError, match=words):
+            ablate(vit_mini, data, "4.5", "zero", positions=positions)

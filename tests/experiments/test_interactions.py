@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core import interact, load_data
+from ablation_core import interact, load_data, noise_floor
 from ablation_core.data.dataset import IGNORED, Data
-from ablation_core.errors import SelectionError
+from ablation_core.errors import MethodError, SelectionError
 from ablation_core.experiments.interactions import _verdict
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.stats.intervals import Interval, mean_intervals
@@ -89,3 +89,12 @@ def test_too_few_or_too_many_heads_are_refused(opt_mini: LoadedModel, select: st
     data = load_data("python-docs", opt_mini, predictions=10)
     with pytest.raises(SelectionError, match="2 to 24 heads"):
         interact(opt_mini, data, select, "zero")
+
+
+def test_one_method_and_positions_in_any_form(opt_mini: LoadedModel) -> None:
+    data = load_data("python-docs", opt_mini, predictions=60, seq_len=16)
+    for call in (interact, noise_floor):
+        with pytest.raises(MethodError, match="'all' stands for"):
+            call(opt_mini, data, "0.4 1.3", method="all")
+    listed, written = (interact(opt_mini, data, "0.4 1.3", "zero", positions=at) for at in ([3, "last"], "3,last"))
+    assert listed == written and listed.positions == "3,last"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core import ablate, direct_effects, estimate, load_data, load_model, sweep, writes
+from ablation_core import ablate, describe_head, direct_effects, estimate, load_data, load_model, sweep, writes
 from ablation_core.data.dataset import IGNORED, Data
 from ablation_core.errors import DataError, MethodError
 from ablation_core.models.loaded import LoadedModel
@@ -229,3 +229,22 @@ def test_every_head_of_a_task(opt_mini: LoadedModel, tmp_path: Path) -> None:
         for metric in ("loss", "logit_difference", "accuracy", "probability"):
             assert head["results"][0][metric] == alone[metric]
             assert head["results"][0]["change"][metric] == alone["change"][metric]
+
+
+def test_a_head_is_described_where_answers_have_several_tokens_without_what_needs_one(
+    opt_mini: LoadedModel, tmp_path: Path
+) -> None:
+    data = load_data(pairs(tmp_path, *MIXED), opt_mini)
+    document = describe_head(opt_mini, data, "1.3").to_dict()
+    assert document["writes"] is None and document["direct_effect"] is None
+    assert any("answers of one token" in note for note in document["notes"])
+    alone = ablate(opt_mini, data, "1.3", "zero").to_dict()["results"][0]["change"]["loss"]["mean"]
+    assert document["total_effect"]["mean"] == pytest.approx(alone)
+
+
+def test_a_direct_effects_interval_keeps_groups_together(opt_mini: LoadedModel) -> None:
+    data = load_data("task:agreement", opt_mini, predictions=20)
+    direct = direct_effects(opt_mini, data)
+    assert data.groups is not None and len(set(data.groups.tolist())) == 10
+    (expected,) = mean_intervals(direct.by_head[:, 1, 3][None], data.groups, data.seed)
+    assert direct.interval((1, 3)) == expected

@@ -120,7 +120,16 @@ def test_a_text_and_an_image(opt_mini: LoadedModel, vit_mini: LoadedModel) -> No
 
 
 @pytest.mark.parametrize(
-    ("own", "select"), [("", "3.2"), ("x " * 5000, "3.2"), ("a", "3.2 3.3"), ("a", "9.9"), ("a", "3.2:1-4"), (7, "3.2")]
+    ("own", "select"),
+    [
+        ("", "3.2"),
+        ("x " * 5000, "3.2"),
+        ("a", "3.2 3.3"),
+        ("a", "9.9"),
+        ("a", "3.2:1-4"),
+        (7, "3.2"),
+        (torch.tensor([-5, 3]), "3.2"),
+    ],
 )
 def test_what_cannot_be_shown_gets_a_sentence(opt_mini: LoadedModel, own: str, select: str) -> None:
     with pytest.raises((AblationError, SelectionError), match=r"\w+ .*\."):

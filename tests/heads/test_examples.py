@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core import load_data
+from ablation_core import head_scores, load_data
 from ablation_core.data.dataset import Data
 from ablation_core.engine.forward import z_values
 from ablation_core.errors import DataError
@@ -88,7 +88,25 @@ def test_patches_lie_in_the_image(vit_mini: LoadedModel) -> None:
         assert one.patch == divmod(one.position - 1, 7)
 
 
-@pytest.mark.parametrize("where", ["middle", 0, 11, (2.0, 1.0)])
+@pytest.mark.parametrize("where", ["middle", 0, 11, True, (2.0, 1.0), ("a", "b")])
 def test_no_such_place(opt_mini: LoadedModel, data: Data, where: object) -> None:
     with pytest.raises(DataError, match="decile"):
         examples(opt_mini, data, "3.2:5", where)
+
+
+@pytest.mark.parametrize("count", [0, -3, 2.5])
+def test_no_such_number_of_examples(opt_mini: LoadedModel, data: Data, count: int) -> None:
+    with pytest.raises(DataError, match="count must be a whole number of at least 1"):
+        examples(opt_mini, data, "3.2:5", count=count)
+
+
+def test_a_prompt_with_two_rows_is_one_sequence(opt_mini: LoadedModel) -> None:
+    prompts = load_data("task:greater-than", opt_mini, predictions=9, batch_size=4)
+    assert not prompts.one_answer, "some answers have several tokens: each prompt has a row per answer"
+    for one in examples(opt_mini, prompts, "3.2:5", "bottom", 40):
+        row = prompts.rows([one.sequence])
+        own = z_values(opt_mini, row, [3])[3][0, one.position, 2 * 32 + 5]
+        assert own.item() == pytest.approx(one.value, rel=1e-4, abs=1e-6)
+        assert opt_mini.tokenizer.decode(row.inputs["input_ids"][0, one.position]) == one.token
+    scores = head_scores(opt_mini, prompts)
+    assert len(scores.per_sequence["self"]) == 9

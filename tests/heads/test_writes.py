@@ -172,3 +172,7 @@ def test_classes_and_refusals(vit_mini: LoadedModel, opt_mini: LoadedModel) -> N
         writes(opt_mini, "3.2")
     with pytest.raises(DataError, match="no position 99"):
         writes(opt_mini, "3.2", own="a b", position=99)
+    with pytest.raises(DataError, match="position is a whole number"):
+        writes(opt_mini, "3.2", own="a b", position="last")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="count must be"):
+        writes(opt_mini, "3.2", own="a b", count=0)

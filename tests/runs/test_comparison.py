@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from ablation_core import METHODS, ablate, compare, find_statistics, load_data, load_statistics
+from ablation_core.cli.text.runs import format_comparison
 from ablation_core.data.dataset import Data
 from ablation_core.errors import AblationError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.random_twin import random_twin
+from ablation_core.report.present.comparisons import differing_frame
 from ablation_core.runs.compare import twin_steps
 from ablation_core.runs.comparison import ComparisonSpec, Side
 from ablation_core.runs.comparison_result import ComparisonResult
@@ -171,6 +173,8 @@ def test_what_cannot_be_compared_is_said(opt_mini: LoadedModel, prose: Data, cod
         "as load_model returns it": lambda: compare(opt_mini, prose, "zero", other="opt-mini", cache=tmp_path),
         "no head": lambda: compare(opt_mini, [prose, code], "zero", heads="3.77", cache=tmp_path),
         "There is no method": lambda: compare(opt_mini, [prose, code], "nil", cache=tmp_path),
+        "'all' stands for": lambda: compare(opt_mini, [prose, code], "all", cache=tmp_path),
+        "Both models are the same opt-mini": lambda: compare(opt_mini, prose, "zero", other=opt_mini, cache=tmp_path),
     }
     for words, call in calls.items():
         with pytest.raises(AblationError, match=words):
@@ -183,6 +187,11 @@ def test_two_tasks(opt_mini: LoadedModel, tmp_path: Path) -> None:
     assert {"logit_difference", "accuracy"} <= set(result.metrics)
     alone = [ablate(opt_mini, task, "3.2", "zero").results[0].change["logit_difference"].mean for task in tasks]
     assert result.heads[0].difference["logit_difference"].mean == pytest.approx(alone[1] - alone[0])
+    (row,) = result.to_dict()["heads"]
+    assert {"loss", "logit_difference"} <= set(row["q_values"]) and row["q_values"]["loss"] == row["q"]
+    assert "change of logit difference" in format_comparison(result)
+    (shown,) = differing_frame(result).to_dict("records")
+    assert shown["q"] == row["q_values"]["logit_difference"] and f"{alone[1] - alone[0]:+.3f}" in shown["difference"]
 
 
 def test_images(vit_mini: LoadedModel, tmp_path: Path) -> None:

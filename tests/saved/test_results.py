@@ -31,7 +31,7 @@ from ablation_core.errors import ReportError
 from ablation_core.experiments.results import AblationResult
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
-from ablation_core.saved.archive import KINDS
+from ablation_core.saved.archive import HEADER, KINDS, pack, unpack
 from ablation_core.saved.results import (
     delete,
     entries,
@@ -210,6 +210,25 @@ def test_cut_short_or_anything_else(results: dict[str, Presented], tmp_path: Pat
             import_results(SessionShelf(), content)
 
 
+def test_an_export_is_imported_whole_or_not_at_all(results: dict[str, Presented], tmp_path: Path) -> None:
+    mine, theirs = FolderShelf(tmp_path), SessionShelf()
+    for name in ("one", "two", "three"):
+        keep(mine, results["NoiseFloor"], name)
+    exported = export_results(mine)
+    for end in range(0, len(exported), 61):  # each result inside is an archive with an end of its own
+        with pytest.raises(ReportError, match=r"[Nn]othing was imported"):
+            import_results(theirs, exported[:end])
+    damaged = io.BytesIO()
+    with zipfile.ZipFile(damaged, "w") as archive:
+        archive.writestr("a.result.zip", mine.read(file_of("one")))
+        entry = unpack(mine.read(file_of("two"))).entry
+        header = {part: getattr(entry, part) for part in HEADER} | {"name": "x" * 300}
+        archive.writestr("b.result.zip", pack(header, results["NoiseFloor"]))
+    with pytest.raises(ReportError, match="1 to 80 printable characters"):
+        import_results(theirs, damaged.getvalue())
+    assert theirs.files() == []
+
+
 def test_exports_come_back_and_nothing_gives_way(results: dict[str, Presented], tmp_path: Path) -> None:
     mine, theirs = FolderShelf(tmp_path / "a"), SessionShelf()
     keep(mine, results["AblationResult"], "one", page={"path": "pages/ablate.py", "params": {"select": "5.2"}})
@@ -276,3 +295,10 @@ def test_each_kind_has_figures_and_shows_its_differences(results: dict[str, Pres
         found = compare_results(result, result)
         assert found.rows and all(row.difference.mean == 0 or np.isnan(row.difference.mean) for row in found.rows), kind
         assert found.chart().to_dict() and "minus" in found._repr_html_()
+
+
+def test_curves_of_models_of_another_shape_are_not_paired(results: dict[str, Presented]) -> None:
+    first = results["CurveResult"]
+    described = first.description | {"model": first.description["model"] | {"heads": 12}}
+    found = compare_results(first, dataclasses.replace(first, description=described))
+    assert found.rows and not any(row.paired or row.difference.low is not None for row in found.rows)

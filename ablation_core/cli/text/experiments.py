@@ -3,7 +3,7 @@
 import math
 
 from ablation_core.cli.text.phrases import counted_sequences
-from ablation_core.engine.metrics import metrics_in
+from ablation_core.engine.metrics import main_metric, metrics_in
 from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.estimate_validation import TOP, EstimateValidation
 from ablation_core.experiments.interactions import InteractionResult
@@ -14,8 +14,8 @@ from ablation_core.report.tasks.harm import harm_sentence, mean_changes
 
 
 def format_result(result: AblationResult) -> str:
-    """A result as a table for the terminal."""
-    metrics = metrics_in(result.baseline.means)
+    """A result as a table for the terminal. The change is that of the loss; of a task, that of its logit difference."""
+    metrics, main = metrics_in(result.baseline.means), main_metric(result.baseline.means)
     headings = [words for metric in metrics for words in (metric.heading, *(one.label for one in metric.derived))]
     widths = [max(len(words), 6) + 1 for words in headings]
 
@@ -35,11 +35,11 @@ def format_result(result: AblationResult) -> str:
         f"{result.neurons} neurons ablated ({result.select or 'none'})",
         " " * column
         + " ".join(f"{words:>{width}}" for words, width in zip(headings, widths, strict=True))
-        + "   change of loss, 95% interval",
+        + f"   change of {main.label}, 95% interval",
         f"{'baseline':{column}}{cells(result.baseline, divergences=False)}".rstrip(),
     ]
     for row in result.results:
-        lines.append(f"{row.method:{column}}{cells(row.performance)}   {format_interval(row.change['loss'])}")
+        lines.append(f"{row.method:{column}}{cells(row.performance)}   {format_interval(row.change[main.name])}")
     changes, metric = mean_changes(result)
     sentences = [harm_sentence(changes, row.method, metric) for row in result.results]
     lines += [sentence.replace("\N{MINUS SIGN}", "-") for sentence in sentences if sentence]

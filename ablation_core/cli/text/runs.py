@@ -107,28 +107,34 @@ def format_position_map(result: PositionMapResult) -> str:
 
 
 def format_comparison(result: ComparisonResult) -> str:
-    """The heads whose change differs between the two sides, the greatest difference first."""
-    one, other = result.names
+    """The heads whose change differs between the two sides, the greatest difference first.
+
+    The change is that of the loss; of two tasks, that of their logit difference.
+    """
+    (one, other), metric = result.names, main_metric(result.metrics)
     data = " and ".join(
         dict.fromkeys(f"{sample_of(side['model'], side['data'])} of {side['data']['ref']}" for side in result.sides)
     )
     found = sorted(
-        (head for head in result.heads if head.significant()), key=lambda head: -abs(head.difference["loss"].mean)
+        (head for head in result.heads if head.significant(metric.name)),
+        key=lambda head: -abs(head.difference[metric.name].mean),
     )
-    tested = [head for head in result.heads if head.q.get("loss") is not None]
+    tested = [head for head in result.heads if head.q.get(metric.name) is not None]
     models = " and ".join(dict.fromkeys(side["model"]["ref"] for side in result.sides))
     lines = [
-        f"{models} on {data}: change of loss without each head by {result.method}, in nats per prediction, 95% intervals",
+        f"{models} on {data}: change of {metric.label} without each head by {result.method}, in nats per prediction, 95% "
+        f"intervals",
         f"{len(found)} of {len(result.heads)} heads change {one} and {other} by significantly different amounts (FDR 5%)"
         if tested
         else "no test was possible over so few sequences; raise --predictions, or shorten --seq-len.",
     ]
     for head in found[:MOST_HEADS]:
-        changes = (f"{side['loss'].mean:+.5f}" for side in head.changes)
-        lines.append(f"  {head.head:>6}  {' → '.join(changes)}   difference {format_interval(head.difference['loss'])}")
+        changes = (f"{side[metric.name].mean:+.5f}" for side in head.changes)
+        difference = format_interval(head.difference[metric.name])
+        lines.append(f"  {head.head:>6}  {' → '.join(changes)}   difference {difference}")
     if (more := len(found) - MOST_HEADS) > 0:
         lines.append(f"  {more} more: --json")
-    rho = result.agreement("loss")
+    rho = result.agreement(metric.name)
     if math.isfinite(rho.mean):
         span = "" if rho.low is None else f" [{rho.low:.2f}, {rho.high:.2f}]"
         lines.append(f"rank agreement of the two: {rho.mean:.2f}{span}")

@@ -1,8 +1,9 @@
 """Greater than (Hanna, Liu and Variengien 2023, arXiv 2305.00586): "The war lasted from the year 1732 to the year 17" is
 followed by a number above 32.
 
-The right answer is drawn from the later years of the century, the wrong one from the earlier ones. In the counterfactual
-it began in the year 01, so that nearly every year is later.
+The right answer is drawn from the later years of the century, the wrong one from the earlier ones, of those that the
+tokenizer splits after the century: else the answer's tokens would not be those that the year is written with. In the
+counterfactual it began in the year 01, so that nearly every year is later.
 """
 
 from collections.abc import Iterator
@@ -50,7 +51,8 @@ def draw(model: LoadedModel, generator: np.random.Generator) -> Iterator[Pair]:
     Raises:
         DataError: the tokenizer does not split a year after its century.
     """
-    centuries = [century for century in CENTURIES if _splits(model, century)]
+    split = {century: _split_years(model, century) for century in CENTURIES}
+    centuries = [century for century, years in split.items() if {2, 37, 99} <= set(years.tolist())]
     if not centuries:
         raise DataError(
             f"The task greater-than needs years whose last two digits follow the century; the tokenizer of {model.ref} "
@@ -61,7 +63,10 @@ def draw(model: LoadedModel, generator: np.random.Generator) -> Iterator[Pair]:
         begin = int(generator.integers(10, 90))
         if len(encode(model, f" {century}{begin:02d}")) != len(encode(model, f" {century}01")):
             continue  # the counterfactual would not have the same positions
-        later, earlier = int(generator.integers(begin + 1, 100)), int(generator.integers(2, begin))
+        later, earlier = (
+            int(years[generator.integers(len(years))])
+            for years in (split[century][split[century] > begin], split[century][split[century] < begin])
+        )
         prompt = "The {noun} lasted from the year {century}{year:02d} to the year {century}"
         yield Pair(
             prompt.format(noun=noun, century=century, year=begin),
@@ -71,7 +76,7 @@ def draw(model: LoadedModel, generator: np.random.Generator) -> Iterator[Pair]:
         )
 
 
-def _splits(model: LoadedModel, century: str) -> bool:
-    """Whether a year is written as its century's tokens and then its own."""
+def _split_years(model: LoadedModel, century: str) -> np.ndarray:
+    """The years, 2 to 99, that are written as their century's tokens and then their own."""
     start = encode(model, f" {century}")
-    return all(encode(model, f" {century}{year:02d}")[: len(start)] == start for year in (2, 37, 99))
+    return np.array([y for y in range(2, 100) if encode(model, f" {century}{y:02d}")[: len(start)] == start])

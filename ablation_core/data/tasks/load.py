@@ -19,7 +19,7 @@ from ablation_core.data.tasks.prompts import Prompt, Row, prompt_of
 from ablation_core.data.tasks.registry import TASKS
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import check_known
+from ablation_core.models.tokenizer import check_known, padding_id
 
 _SPLIT_SEEDS = {"evaluation": 0, "statistics": 1}
 
@@ -33,7 +33,7 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
         DataError: there is no such task or file, or a prompt cannot be used; the sentence says which and why.
     """
     drawn = islice(_pairs(request, model), request.predictions)
-    prompts = [prompt_of(model, pair, f"prompt {number}") for number, pair in enumerate(drawn)]
+    prompts = [prompt_of(model, pair, _name(pair, number)) for number, pair in enumerate(drawn)]
     if not prompts:
         raise DataError(f"The {request.split} part of {request.ref} has no prompt.")
     rows = max(len(prompt.rows) for prompt in prompts)
@@ -43,7 +43,7 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
         raise DataError(
             f"{model.ref} reads at most {model.max_length} tokens; a prompt of {request.ref} has {longest} with its answer."
         )
-    filler = _filler(model)
+    filler = padding_id(model)
 
     def batch(chosen: Sequence[int], counterfactual: bool = False) -> Batch:
         picked = [prompts[number] for number in chosen]
@@ -60,6 +60,8 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
                 targets[place, position] = token
             for position, token in row.others.items():
                 others[place, position] = token
+        if model.predicts_class:  # its one answer belongs to the whole text
+            targets, others = targets[:, 0], others[:, 0]
         answers = Answers(
             item=torch.tensor([item for item, _, _ in flat]),
             wrong=torch.tensor([which == 1 for _, which, _ in flat]),
@@ -96,10 +98,17 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
 
 def _pairs(request: DataRequest, model: LoadedModel) -> Iterator[Pair]:
     kind, _, name = request.ref.partition(":")
+    if model.modality == "vision":
+        raise DataError(f"{model.ref} reads images, but {request.ref} holds text.")
     if kind == "task":
         if name not in TASKS:
             raise DataError(
                 f"There is no task {name!r}. Choose one of {', '.join(TASKS)}, or bring your own (pairs:FILE)."
+            )
+        if model.predicts_class:
+            raise DataError(
+                f"The task {name} asks for words, and {model.ref} is a text classifier; write pairs of your own (pairs:FILE), "
+                f"whose right and wrong answers are classes."
             )
         yield from TASKS[name].draw(model, np.random.default_rng((request.seed, _SPLIT_SEEDS[request.split])))
         return
@@ -113,6 +122,14 @@ def _pairs(request: DataRequest, model: LoadedModel) -> Iterator[Pair]:
             yield pair
 
 
+def _name(pair: Pair, number: int) -> str:
+    """What a pair is called in a sentence: of a file every other group is asked, so that its number alone says little."""
+    words = (
+        "" if not isinstance(pair.prompt, str) else pair.prompt if len(pair.prompt) <= 40 else f"{pair.prompt[:39]}…"
+    )
+    return f"prompt {number}" + (f" ({words!r})" if words else "")
+
+
 def _doubled(rows: Sequence[Row], count: int) -> Sequence[Row]:
     """A prompt's rows, as many as every prompt of the data has: one that needs one is shown twice, its answers apart."""
     if len(rows) == count:
@@ -120,14 +137,6 @@ def _doubled(rows: Sequence[Row], count: int) -> Sequence[Row]:
     (row,) = rows
     wrong = {place: row.others.get(place, token) for place, token in row.targets.items()}
     return Row(row.ids, row.targets, {}, row.end), Row(row.ids, wrong, {}, row.end)
-
-
-def _filler(model: LoadedModel) -> int:
-    """The id that fills rows up; which one is of no matter, as nothing sees it."""
-    for token in (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    return 0
 
 
 def _groups(prompts: Sequence[Prompt]) -> np.ndarray:

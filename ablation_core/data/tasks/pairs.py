@@ -5,7 +5,8 @@
 
 One such object per line. `counterfactual` (a prompt of as many tokens) and `group` (rephrasings of one item, which
 intervals keep together) may be left out. For a masked model the prompt says where the answer belongs with `[MASK]`, or
-with its tokenizer's own mask; without one the answer belongs at its end.
+with its tokenizer's own mask; without one the answer belongs at its end. For a text
+classifier the prompt is the text, and the answers are two of its classes.
 """
 
 import json

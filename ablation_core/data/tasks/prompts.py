@@ -2,12 +2,13 @@
 
 A prompt is one sequence and one prediction, however many tokens its answer has: the answer is scored whole, as the sum of
 its tokens' log-probabilities. Where the right and the wrong answer are read off the same logits (answers of one token, or
-that differ in their last one, and all answers of masked models) a prompt is one row. Else it is two: the prompt with the
+that differ in their last one, classes, and all answers of masked models) a prompt is one row. Else it is two: the prompt with the
 right answer behind it, and with the wrong one.
 """
 
 from dataclasses import dataclass
 
+from ablation_core.data.labelled.classes import ClassLabels
 from ablation_core.data.tasks.pairs import Pair
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
@@ -55,6 +56,8 @@ def prompt_of(model: LoadedModel, pair: Pair, name: str) -> Prompt:
 
 def _rows(model: LoadedModel, prompt: str | tuple[int, ...], pair: Pair, name: str) -> tuple[Row, ...]:
     before, after = special_tokens(model)
+    if model.predicts_class:
+        return (_classified_row(model, prompt, pair, name, before, after),)
     if model.modality == "masked":
         return _masked_rows(model, prompt, pair, name, before, after)
     made = []
@@ -112,6 +115,23 @@ def _masked_rows(
     if not shared:
         rows.append(Row(wrong_ids, _from(wrong_place, other), {}, len(wrong_ids)))
     return tuple(rows)
+
+
+def _classified_row(
+    model: LoadedModel, prompt: str | tuple[int, ...], pair: Pair, name: str, before: list[int], after: list[int]
+) -> Row:
+    """A text classifier's row: the whole text, and two of its classes, which stand at the first place."""
+    assert isinstance(prompt, str)  # of a file
+    tokens, named = encode(model, prompt), ClassLabels(tuple(model.labels))
+    if not tokens:
+        raise DataError(f"In {name} the prompt has no token; write a text to classify.")
+    right, wrong = (
+        named(answer, f"{what} of {name}") for what, answer in (("right", pair.right), ("wrong", pair.wrong))
+    )
+    if right == wrong:
+        raise DataError(f"In {name} the right and the wrong answer are the same class.")
+    ids = [*before, *tokens, *after]
+    return Row(ids, {0: right}, {0: wrong}, len(ids))
 
 
 def _ids(tokens: str | tuple[int, ...]) -> list[int]:

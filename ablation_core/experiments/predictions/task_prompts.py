@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import IGNORED, Data
 from ablation_core.errors import DataError
-from ablation_core.experiments.predictions.per_prediction import token_texts
+from ablation_core.experiments.predictions.per_prediction import class_name, token_texts
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import special_tokens
 
@@ -40,13 +40,19 @@ def asked_prompts(model: LoadedModel, data: Data, numbers: Sequence[int] | None 
     for item in range(len(numbers)):
         rows = (answers.item == item).nonzero()[:, 0].tolist()
         first, last = rows[0], rows[-1]  # one row, or one with the right answer and one with the wrong one
-        end = int(answers.ends[first]) - (after if model.modality == "masked" else 0)
+        end = int(answers.ends[first]) - (0 if model.modality == "causal" else after)
         wrong = _answer(batch.targets[last]) if first != last else _answer(answers.others[first])
+        named = _class_names if model.predicts_class else token_texts
         texts = [
-            token_texts(model, part) for part in (ids[first, before:end].tolist(), _answer(batch.targets[first]), wrong)
+            token_texts(model, ids[first, before:end].tolist()),
+            *(named(model, one) for one in (_answer(batch.targets[first]), wrong)),
         ]
         found.append(AskedPrompt(*("".join(text) for text in texts)))
     return found
+
+
+def _class_names(model: LoadedModel, classes: Sequence[int]) -> list[str]:
+    return [class_name(model, number) for number in classes]
 
 
 def _answer(targets: Tensor) -> list[int]:

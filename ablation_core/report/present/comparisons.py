@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ablation_core.engine.metrics import METRICS, Metric
+from ablation_core.engine.metrics import METRICS, Metric, main_metric
 from ablation_core.errors import ReportError
 from ablation_core.report.charts import effect_maps, looks
 from ablation_core.report.charts.axes import ON_TOP
@@ -42,19 +42,23 @@ def _bounds(name: str, interval: Interval) -> dict[str, float | None]:
 
 
 def differing_frame(result: ComparisonResult) -> pd.DataFrame:
-    """One row per head, as people read it: the change of loss on both sides and the difference, the largest first."""
+    """One row per head, as people read it: the change on both sides and the difference, the largest first.
+
+    Of the loss; of two tasks, of the logit difference.
+    """
     one, other = result.names
-    form = METRICS["loss"].change_format
+    metric = main_metric(result.metrics)
+    name, form = metric.name, metric.change_format
     rows = [
         {
             "head": head.head,
-            one: _text(head.changes[0]["loss"], form),
-            other: _text(head.changes[1]["loss"], form),
-            "difference": _text(head.difference["loss"], form),
-            "q": head.q["loss"],
-            "significant": head.significant(),
+            one: _text(head.changes[0][name], form),
+            other: _text(head.changes[1][name], form),
+            "difference": _text(head.difference[name], form),
+            "q": head.q[name],
+            "significant": head.significant(name),
         }
-        for head in _largest(result, "loss")
+        for head in _largest(result, name)
     ]
     return pd.DataFrame(rows)
 

@@ -275,7 +275,7 @@ def _having(data: Data, positions: Iterable[int]) -> tuple[int, ...]:
     for at in positions:
         count = 0
         for batch in data:
-            rows, length = batch.targets.shape
+            rows, length = batch.inputs["input_ids"].shape
             there = Positions(((at, at),)).mask(batch)(torch.empty(rows, length, 1)).flatten(1).any(1)
             count += int(there.sum()) if batch.answers is None else len(batch.answers.item[there].unique())
         found.append(count)

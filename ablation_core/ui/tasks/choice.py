@@ -19,7 +19,8 @@ _HELP_POSITIONS = (
 )
 _HELP_PAIRS = (
     "One JSON object per line: prompt, right, wrong, and optionally counterfactual (a prompt of as many tokens) and group. "
-    "A space before an answer is part of it; for a masked model write [MASK] where the answer belongs."
+    "A space before an answer is part of it; for a masked model write [MASK] where the answer "
+    "belongs; for a text classifier name classes."
 )
 
 
