@@ -19,7 +19,7 @@ from ablation_core.data.tasks.prompts import Prompt, Row, prompt_of
 from ablation_core.data.tasks.registry import TASKS
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import check_known
+from ablation_core.models.tokenizer import check_known, padding_id
 
 _SPLIT_SEEDS = {"evaluation": 0, "statistics": 1}
 
@@ -43,7 +43,7 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
         raise DataError(
             f"{model.ref} reads at most {model.max_length} tokens; a prompt of {request.ref} has {longest} with its answer."
         )
-    filler = _filler(model)
+    filler = padding_id(model)
 
     def batch(chosen: Sequence[int], counterfactual: bool = False) -> Batch:
         picked = [prompts[number] for number in chosen]
@@ -120,14 +120,6 @@ def _doubled(rows: Sequence[Row], count: int) -> Sequence[Row]:
     (row,) = rows
     wrong = {place: row.others.get(place, token) for place, token in row.targets.items()}
     return Row(row.ids, row.targets, {}, row.end), Row(row.ids, wrong, {}, row.end)
-
-
-def _filler(model: LoadedModel) -> int:
-    """The id that fills rows up; which one is of no matter, as nothing sees it."""
-    for token in (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    return 0
 
 
 def _groups(prompts: Sequence[Prompt]) -> np.ndarray:
