@@ -44,7 +44,8 @@ def heads_table(result: SweepResult, method: str) -> list[str]:
     for head in largest(result, method):
         span = result.rows[head][method]["change"][METRIC]
         mark = "" if head in significant else "°"
-        cells.append(f"{head}{mark} {changes[head]:+.2f} [{span['low']:+.2f}, {span['high']:+.2f}]")
+        bounds = "" if span["low"] is None else f" [{span['low']:+.2f}, {span['high']:+.2f}]"
+        cells.append(f"{head}{mark} {changes[head]:+.2f}{bounds}")
     floor = f"{low:+.2f} to {high:+.2f} ({sets} sets)"
     return [f"| {method} | {len(significant)} of {len(result.wanted)} | {floor} | {'; '.join(cells)} |"]
 
@@ -95,10 +96,10 @@ def report(results: dict[str, SweepResult]) -> str:
 
 
 def of_template(template: str, model: LoadedModel, prompts: int, folder: Path) -> str:
-    """The reference of a file with the first prompts of this template that seed 0 draws."""
+    """The reference of a file with the first prompts of this template that seed 0 draws: twice as many, of which half are asked."""
     begin = template.partition("{")[0]
     drawn = (pair for pair in ioi.draw(model, np.random.default_rng(0)) if str(pair.prompt).startswith(begin))
-    lines = [json.dumps(asdict(pair)) for pair in islice(drawn, prompts)]
+    lines = [json.dumps(asdict(pair)) for pair in islice(drawn, 2 * prompts)]
     path = folder / "tasks" / f"ioi-{begin.strip(' ,').lower()}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
