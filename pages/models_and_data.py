@@ -15,6 +15,7 @@ from ablation_core.ui.statistics import compute_form, import_form, show_statisti
 from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page_link, run_action, show_outcome
 
 _ROW = 35  # pixels: a table's height is said beforehand, so that what stands below does not move when it is drawn
+_WIDTHS = {"reference": 105, "from": 125, "size": 65, "description": 610}  # pixels, so that the description is seen whole
 
 page.open_frame("Models and data", "📦")
 
@@ -34,7 +35,14 @@ def show_items(items: list[inventory.Item]) -> None:
         {"reference": one.ref, "from": one.origin, "size": megabytes(one.bytes), "description": one.description}
         for one in items
     ]
-    st.dataframe(rows, hide_index=True, width="stretch", row_height=_ROW, height=_ROW * (len(rows) + 1) + 2)
+    st.dataframe(
+        rows,
+        hide_index=True,
+        width="stretch",
+        row_height=_ROW,
+        height=_ROW * (len(rows) + 1) + 2,
+        column_config={name: st.column_config.Column(width=width) for name, width in _WIDTHS.items()},
+    )
 
 
 def show_offered() -> None:
