@@ -15,7 +15,12 @@ from ablation_core.ui.statistics import compute_form, import_form, show_statisti
 from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page_link, run_action, show_outcome
 
 _ROW = 35  # pixels: a table's height is said beforehand, so that what stands below does not move when it is drawn
-_WIDTHS = {"reference": 105, "from": 125, "size": 65, "description": 610}  # pixels, so that the description is seen whole
+_WIDTHS = {
+    "reference": 105,
+    "from": 125,
+    "size": 65,
+    "description": 610,
+}  # pixels, so that the description is seen whole
 
 page.open_frame("Models and data", "📦")
 

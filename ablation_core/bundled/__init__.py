@@ -23,8 +23,8 @@ CARDS = {  # what loading these models would tell; a test loads them and compare
     "vit-mini": ModelInfo("vit-mini", "VisionTransformer", "vision", ModelShape((6,) * 6, 16), "2dd333dc6c1be19e"),
 }
 _DESCRIPTIONS = {
-    "opt-mini": "causal language model, OPT architecture, 6 layers of 6 heads, trained on Python documentation strings",
-    "roberta-mini": "masked language model, RoBERTa architecture, 6 layers of 6 heads, trained on Python documentation strings",
+    "opt-mini": "causal language model (OPT), 6 layers of 6 heads, trained on Python documentation strings",
+    "roberta-mini": "masked language model (RoBERTa), 6 layers of 6 heads, trained on Python documentation strings",
     "vit-mini": "vision transformer (timm), 6 layers of 6 heads, trained on Fashion-MNIST",
 }
 
