@@ -56,7 +56,8 @@ def read_positions(text: str) -> Positions:
     return where
 
 
-chosen = choice.choose_task()
+with st.container(key="settings-task"):
+    chosen = choice.choose_task()
 with page.show_errors():
     data = shared_data(model, chosen.ref, chosen.prompts, "evaluation")
 positions = last_usable("positions", f"positions in {chosen.ref}", chosen.positions, read_positions, usual="all")
@@ -66,7 +67,8 @@ if view.method not in names:
     st.stop()
 offered = [one.name for one in metrics_of(data)]
 colours = "What the colours show. Red: the model gets worse; blue: it gets better."
-metric = choose_metric(st.pills, offered, main_metric(offered).name, "task_metric", colours)
+with st.container(key="settings"):
+    metric = choose_metric(st.pills, offered, main_metric(offered).name, "task_metric", colours)
 row = METRICS[metric]
 spec = SweepSpec(tuple(METHODS[name] for name in names), view.bins, positions=positions)
 described = describe_work(model, data, view.statistics, view.bins, positions)

@@ -49,6 +49,7 @@ def numbers(result: Any) -> dict:
     return {name: part for name, part in result.to_dict().items() if name != "provenance"}
 
 
+PATIENCE = 300_000  # milliseconds until a browser gives up: nothing waits longer than it must, on a busy machine either
 _SLOW_LEFT_OUT = pytest.StashKey[int]()
 
 

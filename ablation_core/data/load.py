@@ -69,6 +69,8 @@ def load_data(
         whole_number(value, name, 1)
     if split not in (None, "evaluation", "statistics"):
         raise DataError(f"There is no split {split!r}; choose evaluation or statistics.")
+    if documents not in (True, False):
+        raise DataError(f"documents is True or False, not {documents!r}.")
     checked_seed(seed)
     task = isinstance(ref, str) and is_task(ref)
     request = DataRequest(
@@ -78,7 +80,7 @@ def load_data(
         seq_len=seq_len,
         batch_size=batch_size or DEFAULT_BATCH[model.modality] * (PROMPTS_PER_WINDOW if task else 1),
         seed=seed,
-        documents=documents,
+        documents=bool(documents),
         given=None if isinstance(ref, str) else ref,
     )
     if isinstance(ref, Path):

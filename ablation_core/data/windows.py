@@ -68,6 +68,7 @@ class Body:
     after: int = 0
     targets: list[int] | None = None  # given ones, at the logits' positions
     label: Any = None  # the class of the whole, where one is given
+    trimmed: bool = False  # whether its attention mask has said which tokens are padding
 
 
 def packed_bodies(texts: Iterable[str], model: LoadedModel, seq_len: int, reading: Reading) -> Iterator[Body]:
@@ -113,6 +114,12 @@ def given_bodies(rows: Iterable[Body], model: LoadedModel) -> Iterator[Body]:
             )
         if row.ids and min(row.ids) < 0:
             raise DataError(f"Row {number} holds the token {min(row.ids)}; ids of tokens are 0 or more.")
+        for label in {*(row.targets or ())} - {IGNORED}:
+            if not 0 <= label < model.vocabulary:
+                raise DataError(
+                    f"Row {number} has the label {label}; labels are tokens from 0 to {model.vocabulary - 1:,}, or {IGNORED} "
+                    f"where nothing is predicted."
+                )
         yield row
 
 

@@ -56,6 +56,7 @@ def z_values(model: LoadedModel, batch: Batch, layers: Sequence[int]) -> dict[in
 def run_clean_graph(model: LoadedModel, batch: Batch) -> tuple[CleanPass, list[Tensor]]:
     """A clean pass that gradients can be sent back through, and each layer's z as a place in its graph."""
     batch = on_device(batch, model)
+    model.check_gradients()
     with model.lock, join_z(model) as joined, record_outputs(model) as outputs:
         run_blocks(model, batch)
     return CleanPass(batch, outputs), [joined[layer] for layer in range(model.num_layers)]

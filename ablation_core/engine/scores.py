@@ -77,7 +77,7 @@ def score(logits: Tensor, targets: Tensor, clean: CleanPredictions, metrics: Seq
 
 def score_clean(logits: Tensor, targets: Tensor, metrics: Sequence[Figure] | None = None) -> CleanPredictions:
     """Score a baseline's predictions, and keep what `score` compares with."""
-    probabilities = torch.empty(logits.shape, device=logits.device)
+    probabilities = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
     run, level = _scored(logits, targets, probabilities, None)
     return CleanPredictions(probabilities, level, _scores(run, metrics))
 
@@ -140,4 +140,4 @@ def _tops(logits: Tensor, right: Tensor, most: Tensor, as_probable: Tensor) -> l
 def _buffer(logits: Tensor) -> Tensor:
     """Room for as many rows as are scored at once: on a processor, what its cache holds."""
     rows = max(1, _BLOCK_VALUES // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    return torch.empty(min(rows, len(logits)) or 1, logits.shape[1], device=logits.device)
+    return torch.empty(min(rows, len(logits)) or 1, logits.shape[1], dtype=torch.float32, device=logits.device)

@@ -122,12 +122,16 @@ def target_gradient(model: LoadedModel, clean_pass: CleanPass) -> tuple[torch.Te
     """The gradient of the sum of the targets' logits by the last block's output, norms frozen; and these logits."""
     targets = clean_pass.batch.targets
     wanted, values = targets[targets != IGNORED], []
+    model.check_gradients()
     with torch.inference_mode(False), torch.enable_grad(), model.lock, frozen_norms(model) as scales:
         last = hidden_of(clean_pass.outputs[-1]).detach().clone().requires_grad_()
+        gradient = torch.zeros_like(last, dtype=torch.float32)
         for rows, logits in logits_from(model, clean_pass):
             scales.clear()
             found = logits(last).gather(1, wanted[rows][:, None])[:, 0]
-            found.float().sum().backward()
+            (part,) = torch.autograd.grad(
+                found.float().sum(), last
+            )  # alone: weights in memory keep the gradients they have
+            gradient += part.float()
             values.append(found.detach().double().cpu().numpy())
-    assert last.grad is not None
-    return last.grad.float(), np.concatenate(values)
+    return gradient, np.concatenate(values)

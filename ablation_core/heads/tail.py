@@ -121,6 +121,7 @@ def residual_paths(model: LoadedModel, batch: Batch) -> list[Tensor]:
         ModelError: a block changes it otherwise, by a norm behind the attention or around the residual stream.
     """
     batch = on_device(first_row(batch), model)
+    model.check_gradients()
     with torch.inference_mode(False), torch.enable_grad(), model.lock, _only_residuals(model) as written:
         with record_outputs(model, model.num_layers - 1) as outputs:
             run_blocks(model, batch)

@@ -69,6 +69,25 @@ def class_names(config: Any) -> tuple[str, ...]:
     return tuple(str(names.get(number, f"LABEL_{number}")) for number in range(config.num_labels))
 
 
+def check_classes(ref: str, config: Any) -> None:
+    """Refuse a classifier's head that does not choose one class of several.
+
+    Raises:
+        ModelError: it gives a number, or several classes at once.
+    """
+    problem = getattr(config, "problem_type", None)
+    if config.num_labels < 2 or problem == "regression":
+        raise ModelError(
+            f"{ref} gives {config.num_labels} number{'s' * (config.num_labels != 1)} per input, not the probabilities of "
+            f"classes (a regression or reward head); only classifiers with two classes or more can be measured."
+        )
+    if problem == "multi_label_classification":
+        raise ModelError(
+            f"{ref} may give an input several classes at once (multi_label_classification); only classifiers that choose "
+            f"one class can be measured."
+        )
+
+
 def check_library(ref: str, config: Any) -> None:
     """Refuse a quantised model whose library is not installed.
 
@@ -99,6 +118,13 @@ def _installed(module: str) -> bool:
         return False
 
 
+def _common_prefix(missing: set[str], unused: set[str]) -> str:
+    """What stands before the name of each weight that was left over, where without it each is one that is missing."""
+    one = min(unused, default="")
+    found = [one.removesuffix(name) for name in sorted(missing) if one.endswith(f".{name}")]
+    return next((prefix for prefix in found if all(key.removeprefix(prefix) in missing for key in unused)), "")
+
+
 def check_keys(ref: str, task: str, read: dict[str, Any]) -> None:
     """Refuse a model that lacks weights, or has some for which there is no place.
 
@@ -108,6 +134,11 @@ def check_keys(ref: str, task: str, read: dict[str, Any]) -> None:
     Raises:
         ModelError: what would be measured is not what was saved.
     """
+    if prefix := _common_prefix(set(read["missing_keys"]), set(read.get("unexpected_keys") or ())):
+        raise ModelError(
+            f"The names of the weights of {ref} all begin with {prefix!r}: the module was saved inside a wrapper (such as "
+            f"torch.compile, DataParallel or PEFT). Save the module inside it."
+        )
     if absent := sorted(read["missing_keys"]) + sorted(str(key) for key in read["mismatched_keys"]):
         raise ModelError(
             f"{ref} lacks weights that a {task} needs ({len(absent)}, such as {absent[0]}), and random ones "

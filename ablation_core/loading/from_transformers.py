@@ -8,16 +8,16 @@ from ablation_core import bundled
 from ablation_core.errors import ModelError
 from ablation_core.loading.adapters import Adapter, merge_adapter
 from ablation_core.loading.bundled_weights import read_bundled
-from ablation_core.loading.checkpoint import check_keys, check_library, plain_flags
+from ablation_core.loading.checkpoint import check_classes, check_keys, check_library, plain_flags
 from ablation_core.loading.door.remembered import DoorMemory, pass_door
 from ablation_core.loading.images.packed_patches import read_pixels
 from ablation_core.loading.images.pixels import image_reader
-from ablation_core.loading.text_classifiers import check_head, padding_of, settle_padding
+from ablation_core.loading.text_classifiers import padding_of, settle_padding
 from ablation_core.loading.wanted import Wanted
 from ablation_core.loading.wrapping import attach_tokenizer, wrap_transformers
 from ablation_core.loading.zero_shot import check_class_texts, is_zero_shot, zero_shot
 from ablation_core.models.architectures import row_for
-from ablation_core.models.info import Modality
+from ablation_core.models.info import Modality, predicts_class
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.structure import is_headless, known_architecture, modality_of
 from ablation_core.models.tokenizer import tokenizer_faults
@@ -66,10 +66,10 @@ def load_transformers(
     check_class_texts(ref, by_texts, wanted.classes)
     modality: Modality | None = "vision" if by_texts else None
     modality = modality or (adapter.modality if adapter else None) or modality_of(config.architectures or [], family)
-    if modality == "text-classification":
-        if adapter is not None and adapter.classes not in (None, config.num_labels):
-            config.num_labels = adapter.classes
-        check_head(ref, config)
+    if modality == "text-classification" and adapter is not None and adapter.classes not in (None, config.num_labels):
+        config.num_labels = adapter.classes
+    if predicts_class(modality) and not by_texts:
+        check_classes(ref, config)
     check_library(ref, config)
     module = _read(ref, source, config, modality, options, wanted, adapter)
     read_pixels(module, family)

@@ -17,17 +17,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ablation_core.errors import AblationError, ModelError, a_type, first_line
-from ablation_core.loading.checkpoint import class_names, plain_flags
+from ablation_core.loading.checkpoint import check_classes, class_names, plain_flags
 from ablation_core.loading.door.length import longest_input
 from ablation_core.loading.door.verification import verify
 from ablation_core.loading.images.packed_patches import read_pixels
 from ablation_core.loading.images.pixels import channels_of, image_size, processor_reader
-from ablation_core.loading.text_classifiers import check_head, padding_of, settle_padding
+from ablation_core.loading.text_classifiers import padding_of, settle_padding
 from ablation_core.loading.wrapping import ImageReader, attach_tokenizer, wrap_timm, wrap_transformers
 from ablation_core.loading.zero_shot import ClassTexts, check_class_texts, is_zero_shot, zero_shot
 from ablation_core.models.architectures import row_for
+from ablation_core.models.info import predicts_class
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.structure import is_headless, known_architecture, modality_of
+from ablation_core.models.structure import is_headless, known_architecture, modality_of, task_of
 
 
 def load_from_memory(
@@ -107,6 +108,12 @@ def linked_twin(module: nn.Module) -> nn.Module:
         compiled = theirs.__dict__.get("_compiled_call_impl")
         if compiled is not None:  # of module.compile(): hooks inside would not be called
             theirs.__dict__["_compiled_call_impl"] = None
+    for _, theirs in pairs:
+        for name, child in theirs.named_children():
+            if isinstance(inner := getattr(child, "_orig_mod", None), nn.Module):  # the same of torch.compile(block)
+                theirs._modules[name] = inner
+        if "chunk_size_feed_forward" in vars(theirs):  # of the configuration, which our own no longer has
+            theirs.chunk_size_feed_forward = 0
     return twin
 
 
@@ -136,7 +143,8 @@ def _transformers(
     family = config.model_type
     row = known_architecture(family, getattr(config, "is_encoder_decoder", False))
     read_pixels(twin, family)
-    by_texts = is_zero_shot([type(original).__name__])
+    class_name = _transformers_class(original)
+    by_texts = is_zero_shot([class_name])
     if by_texts:
         check_class_texts(ref, True, ClassTexts.of(labels) if labels else None)
         if tokenizer is None:
@@ -144,14 +152,19 @@ def _transformers(
                 "Class texts are read by the model's tokenizer: load_model(module, tokenizer=…, labels=[…])."
             )
         twin = zero_shot(ref, twin, tokenizer, ClassTexts.of(labels or ()))
-    modality = "vision" if by_texts else modality_of([type(original).__name__], family)
-    if is_headless(type(original).__name__) and not by_texts:
+    modality = "vision" if by_texts else modality_of([class_name], family)
+    if class_name.endswith("ForPreTraining"):
+        raise ModelError(
+            f"The {class_name} predicts more than one thing; give the masked language model alone, as "
+            f"{class_name.replace('ForPreTraining', 'ForMaskedLM')} loads it."
+        )
+    if is_headless(class_name) and not by_texts:
         raise ModelError(
             f"The {type(original).__name__} has no head that predicts; give the model with its head, such as one of "
             f"AutoModelForCausalLM."
         )
-    if modality == "text-classification":
-        check_head(ref, config)
+    if predicts_class(modality) and not by_texts:
+        check_classes(ref, config)
     named = padding_of(config)
     reader = _image_reader(ref, twin, image_processor, labels) if modality == "vision" else None
     model, _ = wrap_transformers(ref, twin, family, modality, row_for(row, modality), reader)
@@ -210,6 +223,15 @@ def _checked_labels(names: Sequence[str], classes: int) -> tuple[str, ...]:
     if len(names) != classes:
         raise ModelError(f"The model has {classes} classes, but {len(names)} labels were given.")
     return tuple(map(str, names))
+
+
+def _transformers_class(module: nn.Module) -> str:
+    """The class that says what a module predicts: its own, or the one of transformers that a person's own is made from."""
+    bases = type(module).__mro__
+    return next(
+        (one.__name__ for one in bases if task_of(one.__name__) or one.__module__.startswith("transformers.")),
+        type(module).__name__,
+    )
 
 
 def _name(module: Any) -> str:

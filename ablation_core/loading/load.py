@@ -83,13 +83,13 @@ def load_model(
     target = None if device == SPLIT else _device(device)
     precision = _dtype(dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch."), target)
     try:
-        with _ONE_AT_A_TIME:
+        with _ONE_AT_A_TIME, torch.inference_mode(False):  # weights made in it let no gradients through
             classes = split_classes(ref)[1]
             texts = None if classes is None else ClassTexts.parse(classes)
             wanted = Wanted(target, precision, cache_dir, _placement(target, split_memory), notify, texts)
             model = _load(ref, wanted)
-        if target is not None and target.type == "cpu":
-            _own_weights(model.module)
+            if target is not None and target.type == "cpu":
+                _own_weights(model.module)
     except AblationError:
         raise
     except Exception as error:  # a loader may fail in any way; the user needs one sentence, the cause stays attached

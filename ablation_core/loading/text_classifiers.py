@@ -14,25 +14,6 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import special_tokens
 
 
-def check_head(ref: str, config: Any) -> None:
-    """Refuse a head that does not choose one class of several.
-
-    Raises:
-        ModelError: it gives a number, or several classes at once.
-    """
-    problem = getattr(config, "problem_type", None)
-    if config.num_labels == 1 or problem == "regression":
-        raise ModelError(
-            f"{ref} gives {config.num_labels} number{'s' * (config.num_labels != 1)} per text, not the probabilities of "
-            f"classes (a regression or reward head); only classifiers with two classes or more can be measured."
-        )
-    if problem == "multi_label_classification":
-        raise ModelError(
-            f"{ref} may give a text several classes at once (multi_label_classification); only classifiers that choose "
-            f"one class can be measured."
-        )
-
-
 def prepare_padding(config: Any) -> None:
     """Name some padding token where there is none, so that the module can be run on rows that need no padding."""
     if padding_of(config) is None:

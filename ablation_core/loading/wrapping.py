@@ -89,6 +89,11 @@ def wrap_timm(ref: str, module: Any, known: Checked | None = None) -> tuple[Load
 
     family = type(module).__name__
     row = known_architecture(family)
+    if (classes := int(getattr(module, "num_classes", 0))) < 2:
+        raise ModelError(
+            f"{ref} was made with {'one class' if classes else 'no classes (its features are what it gives)'}; only classifiers with "
+            f"two classes or more can be measured."
+        )
     settings = resolve_model_data_config(module)
     built = getattr(getattr(module, "patch_embed", None), "img_size", None)  # what it was made with goes before its row
     size = tuple(built) if built else tuple(settings["input_size"][1:])

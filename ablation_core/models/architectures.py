@@ -204,4 +204,9 @@ def shape_of(heads: tuple[int, ...], widths: Sequence[int]) -> ModelShape:
 def input_width(projection: nn.Module) -> int:
     """The number of inputs of a linear map, also where its weight is stored transposed (transformers' Conv1D)."""
     linear: Any = projection
+    if not hasattr(linear, "in_features") and not hasattr(linear, "weight"):
+        raise ModelError(
+            f"A {type(projection).__name__} stands where the attention's output projection was expected; only a linear map "
+            f"can be hooked there."
+        )
     return linear.in_features if hasattr(linear, "in_features") else linear.weight.shape[0]

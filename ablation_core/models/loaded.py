@@ -163,6 +163,18 @@ class LoadedModel:
             return ""
         return f"Layer {layer} has no attention heads: it mixes positions by {projection.mixer}."
 
+    def check_gradients(self) -> None:
+        """Refuse a module of whose weights no gradient can be sent back through.
+
+        Raises:
+            ModelError: they were made in inference mode.
+        """
+        if any(weight.is_inference() for weight in self.module.parameters()):
+            raise ModelError(
+                f"The weights of {self.ref} were made under torch.inference_mode(), so that there are no gradients; "
+                f"make or load the module outside of it. Ablations need none."
+            )
+
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device of the first weights that are on one."""

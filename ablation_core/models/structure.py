@@ -77,12 +77,8 @@ def modality_of(class_names: list[str], family: str) -> Modality:
     Raises:
         ModelError: they do not tell, or it was saved for a task that is not measured here.
     """
-    for name in class_names:
-        if name in _NAMED:
-            return _NAMED[name]
-        for suffix, modality in _SUFFIXES:
-            if name.endswith(suffix):
-                return modality
+    if found := next((task for name in class_names if (task := task_of(name))), None):
+        return found
     row = ARCHITECTURES.get(family)
     if row is not None and all(is_headless(name) for name in class_names):
         return row.modality
@@ -98,9 +94,15 @@ def modality_of(class_names: list[str], family: str) -> Modality:
     )
 
 
+def task_of(class_name: str) -> Modality | None:
+    """What models of a class predict, as its name has it; None where it is nothing that is measured here."""
+    named = next((modality for suffix, modality in _SUFFIXES if class_name.endswith(suffix)), None)
+    return _NAMED.get(class_name, named)
+
+
 def is_headless(class_name: str) -> bool:
     """Whether a class is a family's bare model, without a head that predicts anything."""
-    return class_name.endswith("Model") and not class_name.endswith("LMHeadModel")
+    return class_name.endswith("Model") and not class_name.endswith(("LMHeadModel", "DoubleHeadsModel"))
 
 
 def supported() -> str:

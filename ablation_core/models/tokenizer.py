@@ -4,17 +4,19 @@ The tokenizers library then raises a plain `Exception`, or panics: Rust's panic 
 `Exception`. Both become a sentence.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from ablation_core.errors import AblationError, ModelError, first_line
+from ablation_core.errors import AblationError, DataError, ModelError, first_line
 from ablation_core.models.loaded import LoadedModel
 
 _PROBES = ("a", "A text, to try it.", "0", "的")
 _MOST_PROBES = 200
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @contextmanager
@@ -40,6 +42,11 @@ def encode(model: LoadedModel, text: str, special: bool = False) -> list[int]:
     """
     if model.tokenizer is None:
         raise ModelError(f"{model.ref} was loaded without a tokenizer: load_model(module, tokenizer=…) reads text.")
+    if at := _SURROGATE.search(text):
+        raise DataError(
+            f"A text holds half of a surrogate pair, {at.group()!r} behind {text[max(0, at.start() - 20) : at.start()]!r}: that is "
+            f"not a character and cannot be tokenised; leave it out."
+        )
     with tokenizer_faults(model.ref):
         return model.tokenizer(text, add_special_tokens=special, verbose=False).input_ids
 
@@ -127,11 +134,15 @@ def _probe_texts(model: LoadedModel) -> Iterator[str]:
 
 
 def padding_id(model: LoadedModel) -> int:
-    """What fills up rows: never attended to, never scored. A text classifier's head finds a text's end by its own."""
+    """What fills up rows: never attended to, never scored. A text classifier's head finds a text's end by its own.
+
+    A token that was added to the tokenizer without a place in the model is passed over.
+    """
     named = [getattr(model.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id")]
     if model.modality == "text-classification":
         named = [getattr(model.config, "pad_token_id", None), *named]
-    return next((int(number) for number in named if number is not None), 0)
+    known = known_tokens(model)
+    return next((int(number) for number in named if number is not None and 0 <= number < known), 0)
 
 
 def ordinary_tokens(model: LoadedModel) -> np.ndarray:

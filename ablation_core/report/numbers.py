@@ -1,6 +1,10 @@
 """Numbers as the pages, the report and the charts write them: one minus sign, no minus before a zero, "pp" for points."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
+
+from ablation_core.data.references import is_task
 
 NONE = "–"  # where there is no number
 _MINUS = "−"
@@ -22,6 +26,26 @@ def number(value: float | None, form: str) -> str:
     if not any(digit in text for digit in "123456789"):
         text = text.lstrip("+-")
     return text.replace("-", _MINUS) + (" pp" if points else "")
+
+
+def unit_of(modality: str, otherwise: str = "predictions") -> str:
+    """What is counted, and resampled: an image, or a text that is classified, is one prediction.
+
+    >>> unit_of("vision"), unit_of("causal"), unit_of("causal", "sequences")
+    ('images', 'predictions', 'sequences')
+    """
+    return {"vision": "images", "text-classification": "texts"}.get(modality, otherwise)
+
+
+def sample_of(model: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """How much of a data set was measured, from a result's description of model and data.
+
+    >>> sample_of({"modality": "vision"}, {"ref": "fashion-mnist", "predictions": 1000})
+    '1,000 images'
+    >>> sample_of({"modality": "causal"}, {"ref": "task:induction", "predictions": 100})
+    '100 prompts'
+    """
+    return f"{data['predictions']:,} {'prompts' if is_task(data['ref']) else unit_of(model.get('modality', ''))}"
 
 
 def is_points(form: str) -> bool:

@@ -3,10 +3,9 @@
 import math
 from collections import Counter
 
-from ablation_core.data.references import is_task
 from ablation_core.data.uploads import named
 from ablation_core.engine.metrics import METRICS
-from ablation_core.report.numbers import amount, number, span_text
+from ablation_core.report.numbers import amount, number, sample_of, span_text
 from ablation_core.report.run_frames import HeadEstimates, significant_heads
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep_result import SweepResult
@@ -28,7 +27,7 @@ def sweep_sentence(result: SweepResult, method: str, metric: str) -> str:
     most_taken = "at most " if "looks_after_sequences" in result.description else ""
     text = (
         f"With {method}, **{len(significant)} of {count} heads**{so_far} have a significant effect on {what} ({rule}), on "
-        f"{most_taken}{data['predictions']:,} predictions of {named(data['ref'])}."
+        f"{most_taken}{sample_of(result.description['model'], data)} of {named(data['ref'])}."
     )
     most = max(changes, key=lambda head: abs(changes[head]))
     kept = result.rows[most][method]["change"][metric]
@@ -48,10 +47,11 @@ def shown_sentence(described: dict) -> str:
     """What a run is of: model, data, statistics, settings."""
     data, made, positions = described["data"], described["statistics"], described.get("positions", "all")
     windows = f" of {data['seq_len']} tokens" if data["seq_len"] else ""
-    units = "windows" if data["seq_len"] else "prompts" if is_task(data["ref"]) else "images"
+    sample = sample_of(described["model"], data)
+    counted = f", {data['sequences']:,} windows{windows}" if sample.endswith("predictions") else windows
     text = (
-        f"Shown: {described['model']['ref']} on {data['predictions']:,} predictions of {named(data['ref'])} ({data['split']} "
-        f"part), {data['sequences']:,} {units}{windows}, seed {data['seed']}"
+        f"Shown: {described['model']['ref']} on {sample} of {named(data['ref'])} ({data['split']} part){counted}, "
+        f"seed {data['seed']}"
     ) + (f", ablated at positions {positions}" if positions != "all" else "")
     if made is None:
         return f"{text}."

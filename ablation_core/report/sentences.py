@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ablation_core.experiments.results import AblationResult, MethodResult
-from ablation_core.report.numbers import amount, number, span_text
+from ablation_core.report.numbers import amount, number, sample_of, span_text
 
 if TYPE_CHECKING:
     from ablation_core.experiments.noise_floor import NoiseFloor
@@ -24,7 +24,7 @@ def verdict(result: AblationResult, method: str, floor: NoiseFloor | None = None
         return f"{method} needs a second input to take activations from, and there is only one."
     if not result.neurons:
         return "No neurons are selected, so nothing changes. Pick a head."
-    change, count = row.change["loss"], f"{result.data['predictions']:,} predictions"
+    change, count = row.change["loss"], sample_of(result.model, result.data)
     what = f"Replacing {result.neurons:,} neuron{'s' * (result.neurons != 1)} ({result.select}) with {method} values"
     if not math.isfinite(change.mean):
         return f"{what} gives losses that are NaN or infinite, so there is no change to report."

@@ -47,7 +47,7 @@ def asks_for_distributions(parameters: Iterable[str]) -> bool:
 _PLACED, _HEAD_START = "style is there", 0.25
 _FOLDER = Path(__file__).parent
 _STYLE = f"<style>{(_FOLDER / 'page.css').read_text(encoding='utf-8')}</style>"
-# Narrow at the sides, since tables and charts need the room. A column of text has Streamlit's own margins: it is there before
+# Narrow margins, since tables and charts need the room. A column of text has Streamlit's own margins: it is there before
 # any style, and would be set anew.
 _WIDE = """<style>
 .stMainBlockContainer {padding: 2.1rem 2.2rem 2rem}

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.browser import CHROMIUM, SHIFT, chromium
-from tests.integration.test_browser_layout import ADDRESSES, PATIENCE, VIEW, calm
+from tests.conftest import PATIENCE
+from tests.integration.test_browser_layout import ADDRESSES, VIEW, calm
 
 pytestmark = [
     pytest.mark.browser,

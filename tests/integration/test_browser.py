@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.browser import CHROMIUM, SETTLED, chromium
+from tests.conftest import PATIENCE
 
 pytestmark = [
     pytest.mark.browser,
@@ -19,7 +20,7 @@ pytestmark = [
 def page(address: str) -> Iterator:
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(PATIENCE)
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
         yield page

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.browser import CHROMIUM, SETTLED, chromium
+from tests.conftest import PATIENCE
 from tests.report.test_readable_charts import contrast
 
 pytestmark = [
@@ -29,7 +30,7 @@ def page(address: str, look: str) -> Iterator:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=look)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         page = context.new_page()
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(PATIENCE)
         page.goto(f"{address}/ablate?{VIEW}")
         settled(page)
         yield page

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.browser import CHROMIUM, SETTLED, chromium
+from tests.conftest import PATIENCE
 
 pytestmark = [
     pytest.mark.browser,
@@ -22,7 +23,7 @@ def visit(address: str) -> Iterator[tuple]:
     said: list[str] = []
     with chromium() as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        page.set_default_timeout(240_000)  # a busy machine takes a minute to load a model
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: said.append(message.text) if message.type in ("warning", "error") else None)
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(f"{address}/?model=opt-mini")

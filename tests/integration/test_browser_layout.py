@@ -9,6 +9,7 @@ import pytest
 
 from ablation_core.ui.page import PAGES
 from benchmarks.browser import CHROMIUM, SETTLED, chromium
+from tests.conftest import PATIENCE
 
 pytestmark = [
     pytest.mark.browser,
@@ -16,7 +17,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
 ]
 VIEW = "model=opt-mini&predictions=500&select=1.3&method=mean"
-PATIENCE = 300_000  # ms
 ADDRESSES = {label: "" if path == "app.py" else Path(path).stem for path, label in PAGES.items()}
 MAPS = {"ablate": "map", "head_map": "effects", "tasks": "task-heads", "distributions": "heads"}
 # On the page, however far that is scrolled.

@@ -10,8 +10,8 @@ import pytest
 
 from ablation_core import ablate, load_data, load_model, load_statistics
 from benchmarks.browser import CHROMIUM, ROOT, SETTLED, chromium, served
+from tests.conftest import PATIENCE
 
-PATIENCE = 120_000  # milliseconds: nothing waits longer than it must, on a busy machine either
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,

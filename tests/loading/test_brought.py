@@ -259,3 +259,32 @@ def test_weights_of_another_head_are_named(tmp_path: Path, extra: str) -> None:
 def test_other_heads_are_named(tmp_path: Path, class_name: str, config: Any, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         load_model(saved(tmp_path, class_name, config))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "base_model.model."])
+def test_weights_that_were_saved_inside_a_wrapper_are_named(tmp_path: Path, prefix: str) -> None:
+    folder = saved(tmp_path / "wrapped", "GPT2LMHeadModel", transformers.GPT2Config(**GPT2))
+    file = Path(folder) / "model.safetensors"
+    weights = {prefix + name: weight for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"all begin with '{prefix}'.*inside a wrapper"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_labels": 1}, "gives 1 number per input"),
+        ({"num_labels": 3, "problem_type": "regression"}, "gives 3 numbers per input"),
+        ({"num_labels": 3, "problem_type": "multi_label_classification"}, "several classes at once"),
+    ],
+)
+def test_image_heads_that_do_not_choose_one_class_are_refused(tmp_path: Path, settings: dict, words: str) -> None:
+    config = transformers.ViTConfig(**tiny.IMAGE | settings)
+    module = transformers.ViTForImageClassification(config)
+    with pytest.raises(ModelError, match=words):
+        load_model(module)
+    module.save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=words):
+        load_model(str(tmp_path))

@@ -7,7 +7,7 @@ import timm
 import torch
 import transformers as tf
 
-from ablation_core import ablate, compute_statistics, load_data, load_model
+from ablation_core import ablate, compute_statistics, describe_head, direct_effects, estimate, load_data, load_model
 from ablation_core.bundled import FOLDER
 from ablation_core.errors import AblationError, DataError, ModelError, StatisticsError
 
@@ -145,3 +145,90 @@ def test_what_cannot_be_taken_gets_a_sentence(tokenizer) -> None:
     data = load_data("python-docs", other, predictions=60, seq_len=32)
     with pytest.raises(DataError, match="another model"):
         ablate(model, data, "0.0", "zero")
+
+
+def test_no_gradient_is_left_in_a_persons_module(tokenizer) -> None:
+    module = tiny_llama().eval()
+    model = load_model(module, tokenizer=tokenizer)
+    data = load_data(torch.randint(5, 4096, (4, 12), generator=torch.Generator().manual_seed(1)), model)
+    statistics = compute_statistics(model, data)
+    estimate(model, data, ["zero", "mean"], statistics=statistics)
+    direct_effects(model, data)
+    describe_head(model, data, "1.1")
+    assert [name for name, weight in module.named_parameters() if weight.grad is not None] == []
+
+
+def test_weights_made_in_inference_mode_are_ablated_and_have_no_gradients(tokenizer) -> None:
+    with torch.inference_mode():
+        module = tiny_llama().eval()
+        reference = load_model("opt-mini")
+    ids = torch.randint(5, 4096, (4, 12), generator=torch.Generator().manual_seed(1))
+    model = load_model(module, tokenizer=tokenizer)
+    data = load_data(ids, model)
+    assert ablate(model, data, "1.2", "zero").baseline.loss == pytest.approx(hand_loss(module, ids), abs=1e-5)
+    with pytest.raises(ModelError, match=r"made under torch\.inference_mode"):
+        estimate(model, data, "zero")
+    assert not any(weight.is_inference() for weight in reference.module.parameters())
+
+
+def test_float64_as_the_default_type_changes_nothing(tokenizer) -> None:
+    module = tiny_llama().eval()
+    ids = torch.randint(5, 4096, (4, 12), generator=torch.Generator().manual_seed(1))
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = load_model(module, tokenizer=tokenizer)
+        assert ablate(model, load_data(ids, model), "1.2", "zero").baseline.loss == pytest.approx(
+            hand_loss(module, ids), abs=1e-5
+        )
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+class ChatModel(tf.LlamaForCausalLM):
+    """A person's own class, whose name says nothing."""
+
+
+def test_a_class_of_ones_own_and_a_block_that_is_compiled(tokenizer) -> None:
+    plain = tiny_llama().eval()
+    module = ChatModel(plain.config).eval()
+    module.load_state_dict(plain.state_dict())
+    module.model.layers[0] = torch.compile(module.model.layers[0], backend="eager")
+    before = list(module.modules())
+    ids = torch.randint(5, 4096, (4, 12), generator=torch.Generator().manual_seed(1))
+    model = load_model(module, tokenizer=tokenizer)
+    result = ablate(model, load_data(ids, model), "0.3", "zero")
+    assert [id(one) for one in module.modules()] == [id(one) for one in before]
+    with torch.no_grad():
+        plain.model.layers[0].self_attn.o_proj.weight[:, 24:] = 0
+    assert result.results[0].performance.loss == pytest.approx(hand_loss(plain, ids), abs=1e-5)
+
+
+def test_heads_of_several_tasks_and_of_none_are_told_apart(tokenizer) -> None:
+    for module, words in (
+        (tf.BertForPreTraining(tf.BertConfig(**TEXT)), "as BertForMaskedLM loads it"),
+        (tf.GPT2DoubleHeadsModel(tf.GPT2Config(n_embd=32, n_layer=1, n_head=2)), "neither a causal or masked"),
+        (tf.BertModel(tf.BertConfig(**TEXT)), "has no head that predicts"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            load_model(module, tokenizer=tokenizer)
+
+
+def test_feeding_forward_in_chunks_is_left_out(tokenizer) -> None:
+    """Its chunk is as long as every text must be a multiple of."""
+    torch.manual_seed(0)
+    module = tf.BertLMHeadModel(tf.BertConfig(**TEXT, is_decoder=True, chunk_size_feed_forward=6)).eval()
+    ids = torch.randint(5, 4096, (4, 12), generator=torch.Generator().manual_seed(1))
+    model = load_model(module, tokenizer=tokenizer)
+    assert ablate(model, load_data(ids, model), "0.0", "zero").baseline.loss == pytest.approx(
+        hand_loss(module, ids), abs=1e-5
+    )
+    assert module.bert.encoder.layer[0].chunk_size_feed_forward == 6
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_timm_models_without_classes_are_refused(classes: int) -> None:
+    module = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=32, depth=1, num_heads=2, num_classes=classes
+    )
+    with pytest.raises(ModelError, match="two classes or more"):
+        load_model(module)

@@ -151,8 +151,12 @@ def test_a_decoder_without_a_padding_token_gets_one_that_ends_no_text(tmp_path: 
 @pytest.mark.parametrize(
     ("class_name", "settings", "words"),
     [
-        ("BertForSequenceClassification", {"num_labels": 1, "id2label": {0: "score"}}, "1 number per text.*regression"),
-        ("BertForSequenceClassification", {"problem_type": "regression"}, "3 numbers per text"),
+        (
+            "BertForSequenceClassification",
+            {"num_labels": 1, "id2label": {0: "score"}},
+            "1 number per input.*regression",
+        ),
+        ("BertForSequenceClassification", {"problem_type": "regression"}, "3 numbers per input"),
         ("BertForSequenceClassification", {"problem_type": "multi_label_classification"}, "several classes at once"),
         ("BertForTokenClassification", {}, "saved as BertForTokenClassification"),
     ],

@@ -65,14 +65,13 @@ def test_a_kept_map_is_drawn_at_once(name: str, folder: Path) -> None:
     model, data, statistics = measured(name)
     heads = ((0, 0), (1, 1), (2, 2), (3, 3), (5, 4))
     result = finished(sweep_steps(model, data, SweepSpec(TWO, heads=heads, random_sets=2), statistics, folder))
-    at = opened("head_map", model=name)
+    at, unit = opened("head_map", model=name), "images" if name == "vit-mini" else "predictions"
     assert not at.exception and not at.error
     assert "(5 measured so far)" in text_of(at) and "2 random sets" in text_of(at)
-    assert "40 predictions" in text_of(at), "the kept run is shown, not the view's own, which has not begun"
+    assert f"40 {unit}" in text_of(at), "the kept run is shown, not the view's own, which has not begun"
     assert len(charts(at)) >= 4  # the map, one head by every method, the matrix, the scatter; and soon the estimates
-    assert f"{model.ref} on 40 predictions of {data.ref} (evaluation part)" in text_of(at)
+    assert f"{model.ref} on 40 {unit} of {data.ref} (evaluation part)" in text_of(at)
     assert statistics.digest[:8] in text_of(at)
-    unit = "images" if name == "vit-mini" else "predictions"
     assert button(at, f"Measure 36 heads × 2 methods on 500 {unit}")
     table = at.dataframe[0].value
     table = table[table["state"] != "estimate"]  # of the other heads, as soon as they are there
@@ -237,15 +236,15 @@ def test_the_best_kept_run_is_shown_and_others_can_be(folder: Path) -> None:
     at = opened("head_map", model="vit-mini")
     (box,) = (box for box in at.selectbox if box.label == "Results from")
     assert box.options == [
-        "this view: 500 predictions of fashion-mnist, not measured yet",
-        "saved: 90 predictions of fashion-mnist, 2 of 36 heads",
-        "saved: 70 predictions of fashion-mnist, 2 of 36 heads",
-        "saved: 90 predictions of fashion-mnist, 1 of 36 heads (seed 3)",
+        "this view: 500 images of fashion-mnist, not measured yet",
+        "saved: 90 images of fashion-mnist, 2 of 36 heads",
+        "saved: 70 images of fashion-mnist, 2 of 36 heads",
+        "saved: 90 images of fashion-mnist, 1 of 36 heads (seed 3)",
     ]
-    assert "on 90 predictions" in text_of(at)
+    assert "on 90 images" in text_of(at)
     runs = kept_sweeps(model, folder, ["mean"])
     box.set_value(next(path for path, run in runs.items() if run.description["data"]["predictions"] == 70)).run()
-    assert not at.exception and "on 70 predictions" in text_of(at)
+    assert not at.exception and "on 70 images" in text_of(at)
     at = opened("head_map", model="vit-mini", methods="median", method="median")
     assert not [box for box in at.selectbox if box.label == "Results from"], "none of them has measured the median"
 

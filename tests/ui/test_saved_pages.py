@@ -205,3 +205,15 @@ def test_two_data_sets_are_compared_on_the_head_map(folder: Path) -> None:
     assert not at.exception and not at.error and len(charts(at)) == 2
     assert "python-code minus python-docs" in text_of(at).replace("\\", "")
     assert len(at.dataframe[0].value) == 36
+
+
+@pytest.mark.parametrize("name", ["opt-mini", pytest.param("roberta-mini", marks=pytest.mark.slow)])
+def test_the_published_comparison_is_shown_whatever_method_is_chosen(name: str, folder: Path) -> None:
+    for path in (ROOT / "cached_stats" / "runs").glob("changes-*.jsonl"):
+        (folder / "runs").mkdir(exist_ok=True)
+        shutil.copy(path, folder / "runs")
+    at = opened("head_map", model=name, predictions="2000", method="peak", compare="true")
+    assert not at.exception and not at.error and len(charts(at)) == 2
+    assert "Shown: mean, which is saved. With peak nothing has been measured yet." in text_of(at)
+    assert button(at, "Compare: 36 heads on both by peak").proto.type == "secondary"
+    assert len(at.dataframe[0].value) == 36

@@ -8,6 +8,7 @@ from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.estimate_validation import TOP, EstimateValidation
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.results import AblationResult, Performance
+from ablation_core.report.numbers import sample_of
 from ablation_core.report.sentences import format_interval
 from ablation_core.report.tasks.harm import harm_sentence, mean_changes
 
@@ -30,7 +31,7 @@ def format_result(result: AblationResult) -> str:
     column = max(18, *(len(row.method) + 1 for row in result.results), 0)
     verified = "" if result.model["verified"] else " (found by running it)"
     lines = [
-        f"{result.model['ref']}{verified} on {result.data['predictions']:,} predictions of {result.data['ref']}: "
+        f"{result.model['ref']}{verified} on {sample_of(result.model, result.data)} of {result.data['ref']}: "
         f"{result.neurons} neurons ablated ({result.select or 'none'})",
         " " * column
         + " ".join(f"{words:>{width}}" for words, width in zip(headings, widths, strict=True))
@@ -47,9 +48,9 @@ def format_result(result: AblationResult) -> str:
 
 def format_estimate(result: EstimateResult, calibration: EstimateValidation | None = None) -> str:
     """The heads of the greatest estimated harm for each method, beside the exact values of those that were ablated."""
-    data = result.description["data"]
+    model, data = result.description["model"], result.description["data"]
     lines = [
-        f"{result.description['model']['ref']} on {data['predictions']:,} predictions of {data['ref']}: estimates of second "
+        f"{model['ref']} on {sample_of(model, data)} of {data['ref']}: estimates of second "
         f"order in nats, ± their standard error over {counted_sequences(data)}"
     ]
     for method in result.methods:
@@ -85,7 +86,7 @@ def format_interactions(result: InteractionResult) -> str:
     """Each head alone, every pair, and what the pairs do beyond their heads."""
     described = result.description
     lines = [
-        f"{described['model']['ref']} on {described['data']['predictions']:,} predictions of {described['data']['ref']}, by "
+        f"{described['model']['ref']} on {sample_of(described['model'], described['data'])} of {described['data']['ref']}, by "
         f"{result.method}: change of loss in nats per prediction, 95% interval",
     ]
     lines += [f"{head:>16}  {format_interval(change)}" for head, change in result.singles.items()]

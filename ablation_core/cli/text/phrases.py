@@ -1,6 +1,7 @@
 """What several results' texts say in the same words."""
 
 from ablation_core.engine.metrics import Metric
+from ablation_core.report.numbers import sample_of
 
 MOST_HEADS = 10  # shown for each method; all are in the JSON document
 
@@ -8,7 +9,7 @@ MOST_HEADS = 10  # shown for each method; all are in the JSON document
 def measured_on(document: dict) -> str:
     """The model and the data of a document, as a sentence's beginning."""
     data, positions = document["data"], document.get("positions", "all")
-    counted = f"{data['predictions']:,} predictions ({counted_sequences(data)}) of {data['ref']}"
+    counted = f"{sample_of(document['model'], data)} ({counted_sequences(data)}) of {data['ref']}"
     return f"{document['model']['ref']} on {counted}" + (f", at positions {positions}" if positions != "all" else "")
 
 

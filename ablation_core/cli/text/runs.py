@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ablation_core.cli.text.phrases import MOST_HEADS, change_of, counted_sequences, measured_on
 from ablation_core.engine.metrics import Metric, main_metric
+from ablation_core.report.numbers import sample_of
 from ablation_core.report.sentences import format_interval
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.comparison_result import ComparisonResult
@@ -112,7 +113,7 @@ def format_comparison(result: ComparisonResult) -> str:
     """
     (one, other), metric = result.names, main_metric(result.metrics)
     data = " and ".join(
-        dict.fromkeys(f"{side['data']['predictions']:,} predictions of {side['data']['ref']}" for side in result.sides)
+        dict.fromkeys(f"{sample_of(side['model'], side['data'])} of {side['data']['ref']}" for side in result.sides)
     )
     found = sorted(
         (head for head in result.heads if head.significant(metric.name)),

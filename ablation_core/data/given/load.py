@@ -23,7 +23,7 @@ from ablation_core.data import hub_datasets
 from ablation_core.data.dataset import IGNORED, Data
 from ablation_core.data.files.text_files import plain_line_ends
 from ablation_core.data.given.images import class_names, load_given_images
-from ablation_core.data.given.rows import EXPECTED, GivenText, given_rows
+from ablation_core.data.given.rows import EXPECTED, GivenImage, GivenText, given_rows
 from ablation_core.data.labelled.classes import ClassLabels, is_missing
 from ablation_core.data.labelled.rows import LabelledText
 from ablation_core.data.labelled.texts import labelled_data, needs_labels, readable, window_of
@@ -72,7 +72,8 @@ def _data(first: Any, rows: Iterator[Any], request: DataRequest, model: LoadedMo
         return _texts(rows, request, model)
     if isinstance(first, Body):
         return _ids(rows, request, model)
-    raise DataError(f"{model.ref} reads text, but images were given; give {EXPECTED}.")
+    what = "images were" if isinstance(first, GivenImage) else f"{a_type(first)} was"
+    raise DataError(f"{model.ref} reads text, but {what} given; give {EXPECTED}.")
 
 
 def _class_names(given: Any) -> tuple[str, ...]:
@@ -82,7 +83,8 @@ def _class_names(given: Any) -> tuple[str, ...]:
 
 def _labelled(rows: Iterator[Any], request: DataRequest, model: LoadedModel, names: tuple[str, ...]) -> Data:
     """Texts, or ids of tokens, with their classes."""
-    reading, classes, seq_len = Reading(), ClassLabels(model.labels, names), readable(model, request.seq_len)
+    reading, classes = Reading(), ClassLabels(model.labels, names)
+    seq_len = readable(model, request.seq_len) if model.tokenizer is not None else None  # ids are taken as they are
     windows: list[Window] = []
     for number, row in enumerate(islice(rows, max(2, request.predictions))):
         label = row.label if isinstance(row, GivenText | Body) else None
@@ -115,6 +117,8 @@ def _texts(texts: Iterator[Any], request: DataRequest, model: LoadedModel) -> Da
         data = text_data(replace(request, documents=True), model, bodies, reading)
     if data is None:
         raise DataError("The texts given hold nothing to predict; give longer ones.")
+    if held.empty:
+        held.notes.append(f"{held.empty:,} texts with nothing in them were left out.")
     data = replace(data, notes=(*data.notes, *held.notes))
     return _named(data, f"{len(held.read):,} texts", "\0".join(held.read).encode())
 
@@ -138,13 +142,15 @@ class _Held:
     """Texts that are kept as they are read, with plain line ends, and a note about the first that had others."""
 
     def __init__(self, texts: Iterator[Any]) -> None:
-        self.texts, self.read, self.notes = texts, list[str](), list[str]()
+        self.texts, self.read, self.notes, self.empty = texts, list[str](), list[str](), 0
 
     def __iter__(self) -> Iterator[str]:
         for number, text in enumerate(self.texts):
             if not isinstance(text, str):
                 raise DataError(f"Row {number} of the data given is {a_type(text)}, whereas the first is a text.")
-            if text.strip():
+            if not text.strip():
+                self.empty += 1
+            else:
                 plain, changed = plain_line_ends(text, f"text {number}")
                 if changed and not self.notes:
                     self.notes.append(changed)
@@ -180,14 +186,25 @@ def _unpadded(row: Any, model: LoadedModel) -> Body:
     if not isinstance(row, Body):
         raise DataError(f"The data given mixes ids of tokens with a {type(row).__name__}.")
     ids, targets = list(row.ids), row.targets
-    pad = model.tokenizer.pad_token_id if model.tokenizer is not None else None
-    first, end = 0, len(ids)
-    while end > first and ids[end - 1] == pad:
-        end -= 1
-    while first < end and ids[first] == pad:
-        first += 1
+    first, end = (0, len(ids)) if row.trimmed else _without_padding(ids, model)
     if targets is not None:
         targets = targets[first:end]
         if model.modality == "causal":
             targets = [*targets[1:], IGNORED]
     return Body(ids[first:end], targets=targets, label=row.label)
+
+
+def _without_padding(ids: list[int], model: LoadedModel) -> tuple[int, int]:
+    """Where a row without an attention mask begins and ends. A padding token that also begins or ends texts may be real: one
+    stays."""
+    tokenizer = model.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer is not None else None
+    first, end = 0, len(ids)
+    while end > first and ids[end - 1] == pad:
+        end -= 1
+    while first < end and ids[first] == pad:
+        first += 1
+    if pad is not None and first < end:
+        first -= first > 0 and pad in (tokenizer.bos_token_id, tokenizer.cls_token_id)
+        end += end < len(ids) and pad in (tokenizer.eos_token_id, tokenizer.sep_token_id)
+    return first, end

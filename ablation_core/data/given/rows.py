@@ -172,35 +172,69 @@ def rows_by_name(row: Any) -> Iterator[Any]:
         raise DataError(
             f"The rows given have the columns {', '.join(map(str, keys))}; expected text, input_ids, or image and label."
         )
-    yield from row[text] if isinstance(row[text], list | tuple) else [row[text]]
+    for one in row[text] if isinstance(row[text], list | tuple) else [row[text]]:
+        yield "" if one is None or one != one else one  # a gap in a table is an empty text
 
 
 def _tokenised(row: Any) -> Iterator[Body]:
-    """Ids with their attention mask, and labels as transformers has them: at the tokens' own places."""
+    """Ids with their attention mask, and labels as transformers has them: one per token at its own place, or one per row.
 
-    def rows(name: str) -> list | None:
-        value = row.get(name)
-        if value is None:
-            return None
-        value = value.tolist() if hasattr(value, "tolist") else list(value)
-        return (
-            value
-            if value and isinstance(value[0], list | tuple)
-            else [v.tolist() for v in value]
-            if value and hasattr(value[0], "tolist") and np.ndim(value[0])
-            else [value]
-        )
+    Raises:
+        DataError: a column says something that would be lost: a gap in the mask, labels of another length, second segments.
+    """
+    ids = _rows_of(row["input_ids"])
+    masks = _column(row, "attention_mask", ids)
+    per_token = row.get("labels") if _is_per_token(row.get("labels"), ids) else None
+    labels = _rows_of(per_token) if per_token is not None else [None] * len(ids)
+    classes = next((row[name] for name in CLASS_COLUMNS if row.get(name) is not None), None)
+    classes = [None] * len(ids) if per_token is not None or classes is None else list(np.ravel(classes))
+    if other := {len(classes), len(labels)} - {len(ids)}:
+        raise DataError(f"{len(ids)} rows of ids come with {other.pop()} labels; give one per row.")
+    for name, plain in (("token_type_ids", lambda length: [0] * length), ("position_ids", lambda n: list(range(n)))):
+        if any(one is not None and one != plain(len(one)) for one in _column(row, name, ids)):
+            raise DataError(
+                f"The rows given have {name} of their own, which would be lost; only input_ids are given on."
+            )
+    for one, mask, wanted, label in zip(ids, masks, labels, classes, strict=True):
+        kept = [True] * len(one) if mask is None else [bool(flag) for flag in mask]
+        if len(kept) != len(one) or (wanted is not None and len(wanted) != len(one)):
+            raise DataError(
+                f"A row of {len(one)} ids has {len(kept)} flags in its attention mask and "
+                f"{len(one if wanted is None else wanted)} labels; each token needs one."
+            )
+        first, end = (kept.index(True), len(kept) - kept[::-1].index(True)) if any(kept) else (0, 0)
+        if not all(kept[first:end]):
+            raise DataError("The attention mask of a row hides tokens in its middle; only padding at its ends can be.")
+        body = Body(one[first:end], targets=wanted[first:end] if wanted is not None else None, label=label)
+        yield replace(body, trimmed=mask is not None)
 
-    ids, masks, labels = (rows(name) for name in ("input_ids", "attention_mask", "labels"))
-    names = [name for name in CLASS_COLUMNS if row.get(name) is not None]
-    classes: Any = np.ravel(row[names[0]]) if names else []  # one per row, where the labels are classes and not tokens
-    for number, one in enumerate(ids or []):
-        kept = [bool(flag) for flag in masks[number]] if masks else [True] * len(one)
-        whole = [int(token) for token, keep in zip(one, kept, strict=True) if keep]
-        wanted = None
-        if labels and np.shape(labels[number]) == np.shape(one):
-            wanted = [int(label) for label, keep in zip(labels[number], kept, strict=True) if keep]
-        yield Body(whole, targets=wanted, label=classes[number] if len(classes) == len(ids or []) else None)
+
+def _rows_of(value: Any) -> list[list[int]]:
+    """One row of whole numbers, or several, in whatever they are held."""
+    value = value.tolist() if hasattr(value, "tolist") else list(value)
+    rows = [one.tolist() if hasattr(one, "tolist") else one for one in value]
+    return [
+        [int(number) for number in one] for one in (rows if not rows or isinstance(rows[0], list | tuple) else [rows])
+    ]
+
+
+def _column(row: Any, name: str, ids: list[list[int]]) -> list[list[int] | None]:
+    """A column of one number per token, for each row of ids; None where it is not there."""
+    found = row.get(name)
+    if found is None:
+        return [None] * len(ids)
+    rows: list[list[int] | None] = [*_rows_of(found)]
+    if len(rows) != len(ids):
+        raise DataError(f"{len(ids)} rows of ids come with {len(rows)} of {name}; give one per row.")
+    return rows
+
+
+def _is_per_token(labels: Any, ids: list[list[int]]) -> bool:
+    """Whether labels are the tokens' own: a list of them for one row of ids, or lists of them for several."""
+    if labels is None or np.ndim(labels) == 0:
+        return False
+    first = labels[0] if len(labels) else None
+    return np.ndim(first) == 1 or (len(ids) == 1 and len(labels) > 1)
 
 
 def _with_label(row: Body, label: Any) -> Body:

@@ -13,7 +13,7 @@ from ablation_core.errors import ReportError
 from ablation_core.report.charts import effect_maps, looks
 from ablation_core.report.charts.axes import ON_TOP
 from ablation_core.report.charts.looks import GREY, ink
-from ablation_core.report.numbers import amount, interval_text, is_points, number
+from ablation_core.report.numbers import amount, interval_text, is_points, number, sample_of
 from ablation_core.report.run_frames import STATES
 from ablation_core.runs.comparison_result import ComparisonResult, HeadComparison
 from ablation_core.stats.intervals import Interval
@@ -146,7 +146,7 @@ def comparison_chart(
     if kind == "scatter":
         frame = scatter_frame(result, metric)
         _check_any(frame)
-        return _scatter(frame, f"{one}: {row.change_heading}", f"{other}: {row.change_heading}", row, dark)
+        return _scatter(frame, one, other, row, dark)
     frame = difference_frame(result, metric, picked)
     _check_any(frame)
     layers, heads = map_size(result)
@@ -222,7 +222,7 @@ def comparison_sentence(result: ComparisonResult, metric: str = "loss") -> str:
 
 def comparison_sentences(result: ComparisonResult) -> list[str]:
     sides = [
-        f"{side['model']['ref']} on {side['data']['predictions']:,} predictions of {side['data']['ref']}"
+        f"{side['model']['ref']} on {sample_of(side['model'], side['data'])} of {side['data']['ref']}"
         + (f" (statistics {side['statistics']['digest'][:8]})" if side["statistics"] else "")
         for side in result.sides
     ]

@@ -8,6 +8,7 @@ import pandas as pd
 from ablation_core.engine.metrics import METRICS, Metric, main_metric
 from ablation_core.errors import ReportError
 from ablation_core.report.charts.effect_maps import Axis, effect_cells
+from ablation_core.report.numbers import sample_of
 from ablation_core.report.run_frames import STATES
 from ablation_core.runs.maps.position_map import Cell, PositionMapResult
 
@@ -91,6 +92,6 @@ def position_sentence(result: PositionMapResult, method: str, metric: str) -> st
     data = result.description["data"]
     return (
         f"With {method}, **{len(found)} of {total} cells**{so_far} have a significant effect on {row.noun} (FDR 5%), on "
-        f"{data['predictions']:,} predictions of {data['ref']}. Largest change: {head} at position {position}, "
+        f"{sample_of(result.description['model'], data)} of {data['ref']}. Largest change: {head} at position {position}, "
         f"{row.shown_change(finite[head, position])}."
     )

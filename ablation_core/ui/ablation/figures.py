@@ -10,20 +10,20 @@ import streamlit as st
 
 from ablation_core.engine.metrics import METRICS, Metric, metrics_in
 from ablation_core.errors import as_markdown
-from ablation_core.report.numbers import interval_text, number
+from ablation_core.report.numbers import interval_text, number, unit_of
 from ablation_core.report.sentences import comparison, loss_split, verdict
 
 if TYPE_CHECKING:
     from ablation_core.experiments.noise_floor import NoiseFloor
     from ablation_core.experiments.results import AblationResult
-    from ablation_core.models.loaded import ModelInfo
+    from ablation_core.models.loaded import LoadedModel
     from ablation_core.stats.intervals import Interval
     from ablation_core.ui.ablation.job import AblationProgress, QuickEstimate
 
 _FIGURE = 138  # pixels, so that three stand beside each other in the answer's column
 
 
-def shown_metrics(model: ModelInfo) -> list[str]:
+def shown_metrics(model: LoadedModel) -> list[str]:
     """The names of the metrics that say something about this model."""
     classes = model.classes if model.predicts_class else None
     return [
@@ -53,34 +53,29 @@ def show_result(now: AblationProgress, method: str, metrics: Sequence[str], want
         st.markdown(as_markdown(split))
     done = result.data["predictions"]
     if done < wanted:
-        st.caption(f"So far: {done:,} of {wanted:,} predictions; intervals narrow as more are measured.")
+        st.caption(
+            f"So far: {done:,} of {wanted:,} {unit_of(result.model['modality'])}; intervals narrow as more are measured."
+        )
 
 
 def _show_numbers(result: AblationResult, floor: NoiseFloor | None, method: str, metrics: Sequence[str]) -> None:
     """The chosen method's figures: baseline, ablated, change with its interval."""
     row = next((row for row in result.results if row.method == method), result.results[0])
     before, after = result.baseline, row.performance
-    figures = []
+    figures: list[tuple[Metric, str, str, str, str]] = []
     for metric in metrics_in(row.change):
         if metric.name not in metrics:
             continue
         change = row.change[metric.name]
         clean = "0" if metric.divergence else f"{before[metric.name]:{metric.format}}"
-        figures.append(
-            (
-                metric,
-                metric.heading,
-                clean,
-                f"{after[metric.name]:{metric.format}}",
-                _change(change, metric.change_format),
-            )
-        )
+        changed = interval_text(change.mean, change.low, change.high, metric.change_format)
+        figures.append((metric, metric.heading, clean, f"{after[metric.name]:{metric.format}}", changed))
         for one in metric.derived:
-            values = (f"{performance[one.name]:{one.format}}" for performance in (before, after))
-            figures.append((metric, one.label, *values, _ratio(change)))
+            clean, ablated = (f"{performance[one.name]:{one.format}}" for performance in (before, after))
+            figures.append((metric, one.label, clean, ablated, _ratio(change)))
     with st.container(horizontal=True):  # as many beside each other as there is room for
         for metric, name, baseline, ablated, text in figures:
-            colour = _colour(row.change[metric.name], metric, floor and floor.band(row.method, metric.name))
+            colour = _colour(row.change[metric.name], metric, floor.band(row.method, metric.name) if floor else None)
             mean, *interval = text.split(" [", 1)
             lines = [
                 f"**{name[0].upper()}{name[1:]}**",
@@ -101,14 +96,10 @@ def _colour(change: Interval, metric: Metric, band: tuple[float, float] | None) 
     return ("red" if metric.worse * change.mean > 0 else "blue") if change.shows_effect else "gray"
 
 
-def _change(change: Interval, form: str) -> str:
-    return interval_text(change.mean, change.low, change.high, form)
-
-
 def _ratio(change: Interval) -> str:
     """The change of what is derived from a mean by the exponential, as a factor: the change, exponentiated."""
-    bounds = (None, None) if change.low is None else (_factor(change.low), _factor(change.high))
-    return "× " + interval_text(_factor(change.mean), *bounds, ".4f")
+    mean, low, high = (None if nats is None else _factor(nats) for nats in (change.mean, change.low, change.high))
+    return "× " + interval_text(mean, low, high, ".4f")
 
 
 def _factor(nats: float) -> float:

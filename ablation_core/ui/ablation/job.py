@@ -24,6 +24,7 @@ from ablation_core.experiments.predictions.per_prediction import PredictionEffec
 from ablation_core.experiments.results import AblationResult
 from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS, USUAL, Method, usable_methods
+from ablation_core.report.numbers import unit_of
 from ablation_core.selection import Selection
 from ablation_core.server.jobs import Job
 from ablation_core.server.lru import LRU
@@ -262,7 +263,9 @@ def show_progress(request: AblationRequest, progress: AblationProgress) -> None:
     bar_column, button_column = st.columns([5, 2], vertical_alignment="center")
     if is_stopped(request):
         done = 0 if progress.result is None else progress.result.data["predictions"]
-        bar_column.markdown(f"**Stopped** after {done:,} of {request.data.predictions:,} predictions.")
+        bar_column.markdown(
+            f"**Stopped** after {done:,} of {request.data.predictions:,} {unit_of(request.view.info.modality)}."
+        )
         if button_column.button("Continue", key="continue the ablation", help="Measure the rest.", width="stretch"):
             st.session_state.pop(_STOPPED)
             st.rerun()

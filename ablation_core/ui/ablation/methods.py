@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ablation_core.data.uploads import named
-from ablation_core.engine.metrics import METRICS, Metric
+from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import as_markdown
 from ablation_core.report import frames
 from ablation_core.report.charts import method_charts
-from ablation_core.report.numbers import is_points
+from ablation_core.report.numbers import is_points, unit_of
 from ablation_core.report.sentences import floor_words
 from ablation_core.report.tasks.harm import mean_changes
 from ablation_core.ui.tasks.harm import show_harm_parts
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from ablation_core.ui.ablation.job import AblationProgress
     from ablation_core.ui.sidebar.view import View
 
-_COLUMNS = {
-    one.name: st.column_config.NumberColumn(one.heading if isinstance(one, Metric) else one.label)
-    for metric in METRICS.values()
-    for one in (metric, *metric.derived)
-} | {
+_DERIVED = [one for metric in METRICS.values() for one in metric.derived]
+_HEADINGS = {metric.name: metric.heading for metric in METRICS.values()} | {one.name: one.label for one in _DERIVED}
+_COLUMNS = {name: st.column_config.NumberColumn(heading) for name, heading in _HEADINGS.items()} | {
     "moved": st.column_config.NumberColumn(
         "moved, std", help="How far the values are moved: root mean square, in standard deviations."
     ),
@@ -37,8 +35,9 @@ _COLUMNS = {
         "residual stream's length", help="Its mean change after the ablated layers."
     ),
 }
-
-_DIGITS = {one.name: one.format for metric in METRICS.values() for one in (metric, *metric.derived)} | {
+_DIGITS = {
+    **{metric.name: metric.format for metric in METRICS.values()},
+    **{one.name: one.format for one in _DERIVED},
     "moved": ".2f",
     "residual": ".1%",
 }
@@ -67,7 +66,7 @@ def show_methods(view: View, progress: AblationProgress, metrics: Sequence[str])
         key="changes",
         alt="The change by each method with its 95% interval.",
     )
-    unit = {"vision": "images", "text-classification": "texts"}.get(view.model.modality, "sequences")
+    unit = unit_of(view.model.modality, "sequences")
     counted = result.data["predictions"]
     sample = (
         f"{counted:,} {unit}"

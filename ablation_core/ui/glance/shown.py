@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
+from ablation_core.report.numbers import unit_of
 from ablation_core.selection import Head, Selection
 from ablation_core.ui.glance.known import KnownEffects, known_effects
 from ablation_core.ui.sidebar.view import View
@@ -45,7 +46,7 @@ class Glance:
     @property
     def unit(self) -> str:
         """What is counted."""
-        return {"vision": "images", "text-classification": "texts"}.get(self.view.info.modality, "predictions")
+        return unit_of(self.view.info.modality)
 
     @property
     def name(self) -> str:

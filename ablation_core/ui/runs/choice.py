@@ -11,6 +11,7 @@ import streamlit as st
 
 from ablation_core.data.uploads import named
 from ablation_core.methods.registry import USUAL
+from ablation_core.report.numbers import sample_of
 from ablation_core.server import access
 from ablation_core.ui.runs.watching import running
 from ablation_core.ui.widgets import choose_metric
@@ -111,7 +112,7 @@ def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any
 
     def label(path: Path) -> str:
         described = kept[path].description if path in kept else view
-        text = f"{described['data']['predictions']:,} predictions of {named(described['data']['ref'])}, "
+        text = f"{sample_of(described['model'], described['data'])} of {named(described['data']['ref'])}, "
         if path == own and running(own) is not None:
             text += "being measured"  # the count beside the progress bar is newer than this box
         else:

@@ -6,7 +6,8 @@ What stands in the box "Compare with" is a data set, `model: REF` for a second m
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import streamlit as st
 
 from ablation_core import bundled
 from ablation_core.data.uploads import list_uploads, reference
-from ablation_core.errors import DataError, StatisticsError, as_markdown
-from ablation_core.methods.registry import METHODS
+from ablation_core.errors import AblationError, DataError, StatisticsError, as_markdown
+from ablation_core.methods.registry import METHODS, USUAL
 from ablation_core.models.info import ModelInfo
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.report.charts import effect_maps
@@ -59,64 +60,105 @@ def shared_comparisons() -> LRU:
     return LRU(16)
 
 
-def show_comparison(view: View) -> None:
-    """The whole page below its title."""
-    with page.show_errors():
-        one, other = _sides(view)
-    spec = ComparisonSpec(METHODS[view.method], view.bins, seed=SEED)
-    parts = (*(part for side in (one, other) for part in _deciding(side)), view.method, view.bins)
-    own = Path(
-        f"comparison-{sha256(' | '.join(map(str, parts)).encode()).hexdigest()[:12]}"
-    )  # a job's name, not a file
-    folder, store = run_controls.FOLDER, shared_comparisons()
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A comparison that can be begun. `other` None stands for the random twin."""
 
-    def steps() -> Generator[ComparisonProgress]:
-        begun = twin_steps(one, spec, folder) if other is None else comparison_steps(one, other, spec, folder)
+    view: View
+    one: Side
+    other: Side | None
+
+    @property
+    def spec(self) -> ComparisonSpec:
+        return ComparisonSpec(METHODS[self.view.method], self.view.bins, seed=SEED)
+
+    @property
+    def own(self) -> Path:
+        """A job's name, not a file."""
+        sides = (part for side in (self.one, self.other) for part in _deciding(side))
+        decides = " | ".join((*sides, self.view.method, str(self.view.bins)))
+        return Path(f"comparison-{sha256(decides.encode()).hexdigest()[:12]}")
+
+    @property
+    def title(self) -> str:
+        ref, one, other = self.view.info.ref, self.one, self.other
+        if other is None or other.model is not one.model:
+            return f"{ref} and {RANDOM_TWIN if other is None else other.model.ref} on {one.data.ref}"
+        return f"{ref} on {one.data.ref} and {other.data.ref}"
+
+    def steps(self) -> Generator[ComparisonProgress]:
+        folder, store = run_controls.FOLDER, shared_comparisons()
+        if self.other is None:
+            begun = twin_steps(self.one, self.spec, folder)
+        else:
+            begun = comparison_steps(self.one, self.other, self.spec, folder)
         for step in begun:
             if step.result is not None:
-                store.keep(own.name, step.result)
+                store.keep(self.own.name, step.result)
             yield step
 
+    def look(self) -> float:
+        """How much of it is saved; where that is all, the result is put into the store."""
+        known = running(self.own) or shared_comparisons().get(self.own.name)
+        if known or self.other is None or not access.ACCESS.keeps_runs:  # a twin has to be drawn first
+            return 0.0
+        with closing(self.steps()) as begun:
+            return next(begun).share
+
+
+def show_comparison(view: View) -> None:
+    """The whole page below its title."""
+    store = shared_comparisons()
     with page.show_errors():
-        known = running(own) or store.get(own.name) or other is None  # a twin has to be drawn first
-        kept = 0.0 if known else _look(steps())
+        asked = _Asked(view, *_sides(view))
+        saved = asked.look()
+        instead = None if saved or store.get(asked.own.name) else _saved_by_another_method(asked)
+    own, heads = asked.own, sum(view.info.shape.heads)
 
     def seconds(heads: float) -> float | None:
         passes = passes_of_heads(view.info.shape, heads)
-        found = [seconds_of(side.model, side.data, passes) for side in (one, other or one)]
+        found = [seconds_of(side.model, side.data, passes) for side in (asked.one, asked.other or asked.one)]
         return None if None in found else sum(filter(None, found))
 
     @watched_run(own)
     def drawn() -> None:
         found = store.get(own.name)
-        words = "Continue the comparison" if kept else "Compare"
-        begin = None if found else f"{words}: {sum(view.info.shape.heads)} heads on both by {view.method}"
-        if other is None or other.model is not one.model:
-            name = f"{view.info.ref} and {RANDOM_TWIN if other is None else other.model.ref} on {one.data.ref}"
-        else:
-            name = f"{view.info.ref} on {one.data.ref} and {other.data.ref}"
-        left = (1 - kept) * sum(view.info.shape.heads)
-        run_controls.controls(own, name, steps, begin, fair_lock(view.model), seconds=lambda: seconds(left))
-        if found is None:
-            st.info("Nothing has been measured with these settings yet. Each head is saved when it is finished.")
-        else:
+        words = "Continue the comparison" if saved else "Compare"
+        begin = None if found else f"{words}: {heads} heads on both by {view.method}"
+        lock, left = fair_lock(view.model), (1 - saved) * heads
+        run_controls.controls(
+            own, asked.title, asked.steps, begin, lock, aside=instead is not None, seconds=lambda: seconds(left)
+        )
+        if found is not None:
             _show(found)
+        elif instead is not None:
+            st.caption(f"Shown: {instead.method}, which is saved. With {view.method} nothing has been measured yet.")
+            _show(instead)
+        else:
+            st.info("Nothing has been measured with these settings yet. Each head is saved when it is finished.")
 
     drawn()
+
+
+def _saved_by_another_method(asked: _Asked) -> ComparisonResult | None:
+    """The whole comparison by another method, if one is saved."""
+    if asked.other is None:
+        return None
+    for method in USUAL:
+        with suppress(AblationError):  # it may need statistics that are not there
+            view = replace(asked.view, method=method)
+            one, other = (_side(side.model, side.data.ref, view) for side in (asked.one, asked.other))
+            instead = _Asked(view, one, other)
+            instead.look()
+            if found := shared_comparisons().get(instead.own.name):
+                return found
+    return None
 
 
 def _deciding(side: Side | None) -> tuple[str, ...]:
     if side is None:
         return (RANDOM_TWIN,)
     return side.model.fingerprint, side.data.fingerprint, "" if side.statistics is None else side.statistics.digest
-
-
-def _look(steps: Generator[ComparisonProgress]) -> float:
-    """How much of it is kept; where that is all, the result is put into the store."""
-    if not access.ACCESS.keeps_runs:
-        return 0.0
-    with closing(steps) as begun:
-        return next(begun).share
 
 
 def _sides(view: View) -> tuple[Side, Side | None]:
