@@ -163,7 +163,7 @@ def find(shelf: Shelf, name: str) -> Saved:
     Raises:
         ReportError: there is none, or it is damaged or of a later version.
     """
-    file = file_of(name.strip())
+    file = file_of(checked_name(name))
     if file not in shelf.files():
         raise ReportError(f"There is no saved result named {name!r}.")
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ablation_core.errors import ReportError
+from ablation_core.errors import ReportError, a_type
 from ablation_core.storage import CACHE, write_atomic
 
 ENDING = ".result.zip"
@@ -80,6 +80,8 @@ def checked_name(name: str) -> str:
     Raises:
         ReportError: it is empty, too long, or cannot be printed.
     """
+    if not isinstance(name, str):
+        raise ReportError(f"A saved result's name is a text, not {a_type(name)}.")
     name = name.strip()
     if not name or len(name) > MOST_NAME or not name.isprintable():
         raise ReportError(f"A saved result's name has 1 to {MOST_NAME} printable characters, not {name[:MOST_NAME]!r}.")

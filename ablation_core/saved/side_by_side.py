@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ablation_core.errors import ReportError
+from ablation_core.errors import ReportError, a_type
 from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.interactions import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
@@ -93,7 +93,10 @@ def _span(interval: Interval) -> dict[str, float | None]:
 
 def figures_of(result: Any) -> Figures:
     """A result's changes of loss by what they are of, so that results of one kind can be laid side by side."""
-    return next(make for kind, make in _FIGURES.items() if isinstance(result, kind))(result)
+    make = next((make for kind, make in _FIGURES.items() if isinstance(result, kind)), None)
+    if make is None:
+        raise ReportError(f"This is {a_type(result)}, not a result; give what ablate, sweep or the like returned.")
+    return make(result)
 
 
 def unit_of(result: Any) -> str:

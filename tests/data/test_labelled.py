@@ -188,7 +188,7 @@ def test_labelled_texts_in_memory(model: LoadedModel, form: str) -> None:
 def test_texts_without_labels_are_refused(model: LoadedModel) -> None:
     with pytest.raises(DataError, match="needs texts with a label, and row 0 of the data given has none"):
         load_data(["A text."], model)
-    with pytest.raises(DataError, match="task for language models"):
+    with pytest.raises(DataError, match="is a text classifier; write pairs of your own"):
         load_data("task:ioi", model)
     causal = load_model("opt-mini")
     with pytest.raises(DataError, match="is no text classifier"):

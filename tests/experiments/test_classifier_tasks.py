@@ -28,7 +28,7 @@ PAIRS = (
     {"prompt": "1 2 3", "right": "odd", "wrong": "good", "counterfactual": "3 2 1"},
 )  # fmt: skip
 HEAD = (1, 2)
-Edit = Callable[[torch.Tensor], None]
+Edit = Callable[[torch.Tensor], object]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -56,7 +56,8 @@ def _file(folder: Path, *pairs: dict) -> str:
 def _run(model: LoadedModel, text: str, edit: Edit | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of the classes, and the head's z (positions, head_dim), of one text."""
     layer, head = HEAD
-    columns, seen = slice(head * model.head_dim, (head + 1) * model.head_dim), {}
+    columns = slice(head * model.head_dim, (head + 1) * model.head_dim)
+    seen: dict[str, torch.Tensor] = {}
 
     def hook(_module: torch.nn.Module, inputs: tuple) -> tuple:
         z = inputs[0].clone()

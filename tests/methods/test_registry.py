@@ -331,7 +331,7 @@ TABLE = {  # name → function of `sources`, one donor, learned, needs statistic
     "peak-density": (None, False, False, True, EVERY),
     "peak-half-sample": (None, False, False, True, EVERY),
     "mean-positional": (None, False, False, False, EVERY),
-    "counterfactual": ("counterfactual_prompts", False, False, False, LANGUAGE),
+    "counterfactual": ("counterfactual_prompts", False, False, False, TEXT),
     "resample-dataset": ("other_sequences", False, False, False, EVERY),
     "resample-characters": ("random_characters", True, False, False, TEXT),
     "resample-tokens": ("random_tokens", True, False, False, TEXT),

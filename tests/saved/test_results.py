@@ -210,6 +210,18 @@ def test_cut_short_or_anything_else(results: dict[str, Presented], tmp_path: Pat
             import_results(SessionShelf(), content)
 
 
+def test_what_is_no_result_and_no_name_is_said(results: dict[str, Presented], tmp_path: Path) -> None:
+    calls = {
+        "This is an int, not a result": lambda: compare_results(1, 2),
+        "name is a text, not an int": lambda: load_result(5, cache=tmp_path),
+        "A saved result's name is a text": lambda: save_result(results["NoiseFloor"], None, cache=tmp_path),
+        "1 to 80 printable": lambda: load_result("", cache=tmp_path),
+    }
+    for words, call in calls.items():
+        with pytest.raises(ReportError, match=words):
+            call()
+
+
 def test_an_export_is_imported_whole_or_not_at_all(results: dict[str, Presented], tmp_path: Path) -> None:
     mine, theirs = FolderShelf(tmp_path), SessionShelf()
     for name in ("one", "two", "three"):
