@@ -157,9 +157,9 @@ class Positions:
         def mask(z: Tensor) -> Tensor:
             rows, length = z.shape[:2]
             real = batch.inputs.get("attention_mask")
-            if real is None:
-                real = torch.ones(1, length, dtype=torch.long)
-            elif len(real) != rows:
+            if real is None:  # an image's positions are all there
+                real = torch.ones(len(batch.targets), length, dtype=torch.long)
+            if len(real) != rows:
                 raise DataError("This model looks at parts of its input one by one; positions cannot be named in it.")
             real = real.to(z.device).bool()
             if batch.answers is not None:

@@ -262,3 +262,22 @@ def test_spared_positions_keep_their_activations(opt_mini: LoadedModel) -> None:
         1,
     ]
     assert ablate(opt_mini, longer, "*.*", "zero", positions="1-").results[0].change["loss"].mean != 0
+
+
+@pytest.mark.parametrize(("positions", "places"), [("last", [-1]), ("1-", slice(1, None)), ("3,5", [3, 5])])
+def test_positions_of_images(vit_mini: LoadedModel, positions: str, places: object) -> None:
+    """An image's positions are its class token and its patches; there is no mask that says so."""
+    data = load_data("fashion-mnist", vit_mini, predictions=20)
+    (batch,) = list(data)
+
+    def zeroed(_module: torch.nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+        z = given[0].clone()
+        z[:, places, 2 * vit_mini.head_dim : 3 * vit_mini.head_dim] = 0
+        return (z,)
+
+    handle = vit_mini.projections[3].register_forward_pre_hook(zeroed)
+    with torch.no_grad():
+        wanted = torch.nn.functional.cross_entropy(vit_mini.module(**batch.inputs), batch.targets).item()
+    handle.remove()
+    (row,) = ablate(vit_mini, data, "3.2", "zero", positions=positions).results
+    assert row.performance.loss == pytest.approx(wanted, abs=1e-5)
