@@ -113,7 +113,7 @@ def linked_twin(module: nn.Module) -> nn.Module:
             if isinstance(inner := getattr(child, "_orig_mod", None), nn.Module):  # the same of torch.compile(block)
                 theirs._modules[name] = inner
         if "chunk_size_feed_forward" in vars(theirs):  # of the configuration, which our own no longer has
-            theirs.chunk_size_feed_forward = 0
+            theirs.__dict__["chunk_size_feed_forward"] = 0
     return twin
 
 

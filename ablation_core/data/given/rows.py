@@ -233,7 +233,7 @@ def _is_per_token(labels: Any, ids: list[list[int]]) -> bool:
     """Whether labels are the tokens' own: a list of them for one row of ids, or lists of them for several."""
     if labels is None or np.ndim(labels) == 0:
         return False
-    first = labels[0] if len(labels) else None
+    first: Any = labels[0] if len(labels) else None
     return np.ndim(first) == 1 or (len(ids) == 1 and len(labels) > 1)
 
 
