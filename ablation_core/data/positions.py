@@ -157,11 +157,11 @@ class Positions:
         def mask(z: Tensor) -> Tensor:
             rows, length = z.shape[:2]
             real = batch.inputs.get("attention_mask")
+            if len(batch.targets if real is None else real) != rows:
+                raise DataError("This model looks at parts of its input one by one; positions cannot be named in it.")
             if real is None:  # images, which are all of one size that shows only here
                 self.check(length, has_answers=False)
-                real = torch.ones(len(batch.targets), length, dtype=torch.long)
-            if len(real) != rows:
-                raise DataError("This model looks at parts of its input one by one; positions cannot be named in it.")
+                real = torch.ones(rows, length, dtype=torch.long)
             real = real.to(z.device).bool()
             if batch.answers is not None:
                 real = real & (torch.arange(length, device=z.device) < batch.answers.ends.to(z.device)[:, None])

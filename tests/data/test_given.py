@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import transformers as tf
 from PIL import Image
 
 from ablation_core import ablate, load_data, load_model
@@ -176,6 +177,18 @@ def test_images_that_cannot_be_used_get_a_sentence(vit_mini: LoadedModel) -> Non
     ):
         with pytest.raises(DataError, match=words):
             ablate(vit_mini, load_data(given, vit_mini), "0.0", "zero")
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (28, 28, 3)])
+def test_pixels_that_were_prepared_for_another_model(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    config = tf.ViTConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=28, patch_size=7
+    )
+    model = load_model(tf.ViTForImageClassification(config).eval())
+    assert load_data([(torch.randn(3, 28, 28), 0)], model).predictions == 1
+    with pytest.raises(DataError, match="cannot read pixels of the shape"):
+        load_data([(torch.randn(*shape), 0)], model)
 
 
 def test_two_classes_of_one_name_are_said() -> None:

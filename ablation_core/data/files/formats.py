@@ -85,7 +85,9 @@ def _record(line: str, path: Path, number: int) -> dict:
 
 def _separator(head: str) -> str:
     """What stands between the columns that a table's first line names."""
-    return "\t" if "\t" in head else ";" if head.count(";") > head.count(",") else ","
+    if "\t" in head:
+        return "\t"
+    return max(",;|", key=head.count)  # the comma where there are as many of others
 
 
 def _csv_rows(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
@@ -94,10 +96,10 @@ def _csv_rows(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...
     path = existing_file(table, "a CSV file")
     names, separator, packed = csv_form(path)
     _check_columns(table, columns, names)
+    # all columns: told which to read, pandas cuts a text at a separator that is not quoted, and says nothing
     reader = pandas.read_csv(
         path,
         sep=separator,
-        usecols=list(columns),
         dtype=str,
         keep_default_na=False,
         chunksize=_ROWS_AT_ONCE,
@@ -106,6 +108,10 @@ def _csv_rows(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...
     )
     with reader:
         for part in reader:
+            if not isinstance(part.index, pandas.RangeIndex):  # what pandas makes of a field too many in the first rows
+                raise DataError(
+                    f"Rows of {path} have more fields than its first line names; quote texts that hold {separator!r}."
+                )
             yield from zip(*(part[name] for name in columns), strict=True)
 
 
@@ -119,8 +125,11 @@ def csv_form(path: Path) -> tuple[list[str], str, Any]:
         raise DataError(f"{path} is empty; its first line has to name the columns.")
     separator = _separator(head)
     packed: Any = "gzip" if _is_gzip(path) else None
-    names = pandas.read_csv(path, sep=separator, nrows=0, compression=packed, encoding="utf-8-sig").columns
-    return list(names), separator, packed
+    names = list(pandas.read_csv(path, sep=separator, nrows=0, compression=packed, encoding="utf-8-sig").columns)
+    written = next(csv.reader([head], delimiter=separator), [])
+    if twice := next((name for name in names if written.count(name) > 1), None):
+        raise DataError(f"{path} has {written.count(twice)} columns called {twice!r}; rename all but one.")
+    return names, separator, packed
 
 
 def _parquet_rows(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
@@ -138,7 +147,7 @@ def folder_texts(table: Table, notes: list[str]) -> Iterator[tuple[str]]:
     if table.column != DEFAULT_COLUMN:
         raise DataError(f"A folder of text files has no columns; write folder:{table.path}.")
     for path in folder_files(table.path):
-        yield (read_text_file(path, notes),)
+        yield ("" if path.stat().st_size == 0 else read_text_file(path, notes),)
 
 
 # Kind → the values of some columns, row by row.

@@ -29,6 +29,7 @@ _MAGIC = (  # the first bytes of a file that is not text → what it is, and wha
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it"),
     (b"SQLite format 3", "an SQLite database", "export a column of it as text"),
 )  # fmt: skip
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _COLUMN_NAME = re.compile(r"[A-Za-z_][\w.-]{0,60}")
 _MARKUP = re.compile(r"\s*<(\?xml|!doctype|html|head|body|svg|rss|feed|mediawiki|tei)\b", re.IGNORECASE)
 _LINES = 40  # looked at, to tell a table
@@ -93,15 +94,29 @@ def decode_text(data: bytes, name: str) -> tuple[str, str]:
     for magic, what, instead in _MAGIC:
         if data.startswith(magic):
             raise DataError(f"{name} is a binary file: it looks like {what}; {instead.format(path=name)}.")
+    if data.startswith(_UTF_16):
+        raise not_utf_8(name, data, 0)
     if b"\0" in data:
         raise DataError(f"{name} is a binary file; a UTF-8 text file is needed.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 text (byte {error.start:,} cannot be read); convert it first.") from error
+        raise not_utf_8(name, data, error.start) from error
     if not text.strip():
         raise DataError(f"{name} is empty; a text file with something to predict is needed.")
     return plain_line_ends(text, name)
+
+
+def not_utf_8(name: str, head: bytes, byte: int) -> DataError:
+    """The sentence for text in another encoding than UTF-8.
+
+    Args:
+        head: the file's first bytes.
+        byte: the first that cannot be read.
+    """
+    if head.startswith(_UTF_16):
+        return DataError(f"{name} is UTF-16 text; save it as UTF-8 (iconv -f utf-16 -t utf-8).")
+    return DataError(f"{name} is not UTF-8 text (byte {byte:,} cannot be read); convert it first.")
 
 
 def plain_line_ends(text: str, name: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from ablation_core.data.images import ImageItem, eight_bit
 from ablation_core.data.labelled.classes import ClassLabels
 from ablation_core.data.pixels import Item, Pixels, image_data
 from ablation_core.data.request import DataRequest
-from ablation_core.errors import DataError
+from ablation_core.errors import DataError, first_line
 from ablation_core.models.loaded import LoadedModel
 
 
@@ -32,6 +32,8 @@ def load_given_images(rows: Iterable[Any], request: DataRequest, model: LoadedMo
         DataError: a row is no image, or its class none of the model's.
     """
     items, notes = _items(rows, request, model, names)
+    if prepared := next((item for item in items if isinstance(item, Pixels)), None):
+        _try(prepared, model)
     source = hashlib.sha256(b"".join(item.digest() for item in items)).hexdigest()[:16]
     data = image_data(request, model, items, notes)
     return replace(data, ref=f"in memory: {len(items):,} images", source=source)
@@ -61,6 +63,20 @@ def _items(
     items = [_item(row, classes) for row in islice(rows, max(2, request.predictions))]
     note = classes.note()
     return items, [note] if note else []
+
+
+@torch.inference_mode()
+def _try(item: Pixels, model: LoadedModel) -> None:
+    """Refuse pixels that are prepared otherwise than the model reads them: run it on some."""
+    pixels = item.source[None].to(model.device, next(model.module.parameters()).dtype)
+    try:
+        with model.lock:
+            model.module(**{model.input_name: pixels})
+    except Exception as error:  # whatever a module raises at such a shape
+        raise DataError(
+            f"{model.ref} cannot read pixels of the shape {tuple(item.source.shape)} ({first_line(error)}); pixels that are "
+            f"prepared are (channels, height, width), as its image processor makes them."
+        ) from error
 
 
 def _item(row: Any, classes: ClassLabels) -> Item:

@@ -50,7 +50,7 @@ class ClassLabels:
         if not isinstance(label, str):
             raise DataError(
                 f"The label{_of(where)} is {a_type(label)}; a class is one name or one number. Data with several "
-                f"classes per text is not supported."
+                f"classes per input is not supported."
             )
         found = match_class(label.strip(), self.model)
         if found is None and label.strip().endswith(".0") and label.strip()[:-2].isdecimal():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablation_core.data.files.text_files import not_utf_8
 from ablation_core.errors import DataError
 
 _MOST_BYTES = 100_000_000
@@ -44,6 +45,8 @@ def read_pairs(path: Path) -> Iterator[Pair]:
         DataError: the file is not there or too large, or a line is not such a pair; the sentence names the line.
     """
     try:
+        if path == Path():
+            raise DataError("No file is named. Write pairs: followed by the path of a JSONL file.")
         if not path.is_file():
             raise DataError(f"There is no file {path}. Write pairs: followed by the path of a JSONL file.")
         if path.stat().st_size > _MOST_BYTES:
@@ -53,7 +56,8 @@ def read_pairs(path: Path) -> Iterator[Pair]:
                 if line.strip():
                     yield _pair(line, f"Line {number} of {path}")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start:,} cannot be read); convert it first.") from error
+        with open(path, "rb") as damaged:
+            raise not_utf_8(str(path), damaged.read(2), error.start) from error
     except OSError as error:
         raise DataError(f"The file {path} cannot be read: {error.strerror}.") from error
 
@@ -67,6 +71,8 @@ def _pair(line: str, where: str) -> Pair:
         raise DataError(f"{where} is not an object; each line is an object with prompt, right and wrong.")
     if unknown := sorted(set(fields) - set(_FIELDS)):
         raise DataError(f"{where} has a field {unknown[0]!r}; the fields are {', '.join(_FIELDS)}.")
+    if isinstance(fields.get("group"), int):  # a number is as good a name
+        fields["group"] = str(fields["group"])
     for name, needed in _FIELDS.items():
         value = fields.get(name)
         if value is None and needed:
