@@ -7,9 +7,10 @@ The **interaction** of two heads is the change of their joint ablation minus bot
 
     I(a, b) = change(a and b) − change(a) − change(b)
 
-Above 0 the loss rises more than the single changes add up to: each head covers for the other, they are **redundant**, and
-neither's single effect shows what the two do. Below 0 it rises less: each needs the other, the first ablation has already
-spoiled what the second would, they are **synergistic**. Where the interval of I lies within a tenth of the larger single
+of the loss or, on a task, of its logit difference; any metric can be chosen. Where the joint harm is more than the single changes
+add up to (the loss: I above 0; the logit difference: below), each head covers for the other: they are **redundant**, and neither's
+single effect shows what the two do. Where it is less, each needs the other, the first ablation has already spoiled what the
+second would: they are **synergistic**. Where the interval of I lies within a tenth of the larger single
 change they are **independent**; else this sample cannot tell. With p-values over all pairs after Benjamini and Hochberg.
 
 An ablation of a set is run like any other; clean passes are shared, so that k heads cost k(k + 1)/2 + 1 resumed passes
@@ -30,7 +31,8 @@ from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data, checked_seed
 from ablation_core.data.positions import EVERYWHERE, Positions
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.errors import SelectionError
+from ablation_core.engine.metrics import Metric, main_metric, metrics_of
+from ablation_core.errors import MethodError, SelectionError
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.experiments.spec import DEFAULT_BINS, AblationSpec
@@ -53,7 +55,7 @@ class PairInteraction:
 
     Attributes:
         pair: their names.
-        joint: the change of loss of ablating both.
+        joint: the change of ablating both.
         interaction: that minus both single changes.
         p, q: of the interaction against 0, and after Benjamini and Hochberg over all pairs; None where there is no test.
         verdict: redundant, synergistic, independent, or undecided.
@@ -69,15 +71,17 @@ class PairInteraction:
 
 @dataclass(frozen=True)
 class InteractionResult(Presented):
-    """What an experiment on several heads found; losses in nats per prediction, changes paired, with 95% intervals.
+    """What an experiment on several heads found; changes per prediction in the metric's unit, paired, with 95% intervals.
 
     Attributes:
         description: model, data and statistics.
+        baseline: the metric's mean with all heads.
         singles: head → the change of ablating it alone.
         joint: the change of ablating all of them.
         excess: that minus the sum of the single changes.
-        changes: every set's change of loss on each prediction, float64 (predictions,), and the number of each
+        changes: every set's change on each prediction, float64 (predictions,), and the number of each
             prediction's `sequence`; in no document, and None where a result was not measured here.
+        metric: the name of what changes.
     """
 
     description: dict
@@ -91,6 +95,9 @@ class InteractionResult(Presented):
     joint: Interval
     excess: Interval
     changes: Mapping[str, np.ndarray] | None = field(default=None, compare=False, repr=False)
+    metric: str = field(
+        default="loss", metadata={"later": True}
+    )  # saved results from before there was a choice lack it
 
     def to_dict(self) -> dict:
         """The JSON document of `python -m ablation_core interact --json`; null stands for what is not a number."""
@@ -99,15 +106,18 @@ class InteractionResult(Presented):
             "bins": self.bins,
             "seed": self.seed,
             "positions": self.positions,
+            "metric": self.metric,
             "select": " ".join(self.singles),
-            "baseline": {"loss": as_number(self.baseline)},
-            "singles": [{"head": head, "change": {"loss": _span(change)}} for head, change in self.singles.items()],
-            "joint": {"change": {"loss": _span(self.joint)}},
+            "baseline": {self.metric: as_number(self.baseline)},
+            "singles": [
+                {"head": head, "change": {self.metric: _span(change)}} for head, change in self.singles.items()
+            ],
+            "joint": {"change": {self.metric: _span(self.joint)}},
             "interaction": _span(self.excess),
             "pairs": [
                 {
                     "pair": list(pair.pair),
-                    "joint": {"change": {"loss": _span(pair.joint)}},
+                    "joint": {"change": {self.metric: _span(pair.joint)}},
                     "interaction": _span(pair.interaction),
                     "p": pair.p,
                     "q": pair.q,
@@ -129,6 +139,7 @@ def interact(
     bins: int = DEFAULT_BINS,
     seed: int | None = None,
     positions: str | Positions = "all",
+    metric: str | None = None,
     progress: Progress | bool | None = None,
 ) -> InteractionResult:
     """Ablate each of several heads, every pair of them, and all together, by one method.
@@ -150,6 +161,7 @@ def interact(
         bins: the peak's binning.
         seed: of resampling and intervals; by default the data's.
         positions: where in each sequence, as `ablate` has it.
+        metric: what changes, such as `"top1"`; by default the logit difference on a task, else the loss.
         progress: called with (ablations done, ablations) after each; True for a bar.
 
     Raises:
@@ -164,6 +176,7 @@ def interact(
         bins=bins,
         seed=seed,
         positions=Positions.read(positions),
+        metric=metric,
     )
     with reporting(progress, "interactions") as report:
         for done in run.steps():
@@ -186,13 +199,14 @@ class InteractionRun:
         bins: int = DEFAULT_BINS,
         seed: int | None = None,
         positions: Positions = EVERYWHERE,
+        metric: str | None = None,
     ) -> None:
         if not 2 <= len(selection.chosen) <= MOST_HEADS:
             raise SelectionError(
                 f"Interactions need 2 to {MOST_HEADS} heads, not {len(selection.chosen)}: name them, such as 3.2 5.0 7.1."
             )
         self.model, self.data, self.statistics, self.bins = model, data, statistics, bins
-        self.method, self.positions = method, positions
+        self.method, self.positions, self.metric = method, positions, _metric(metric, data)
         self.seed = checked_seed(data.seed if seed is None else seed)
         self.clean_cache = CleanPassCache(model, data)
         self.parts = {f"{head[0]}.{head[1]}": (head, neurons) for head, neurons in selection.chosen}
@@ -213,8 +227,8 @@ class InteractionRun:
             spec = AblationSpec(chosen, (self.method,), self.bins, self.seed, self.positions)
             run = AblationRun(self.model, self.data, spec, self.statistics, self.clean_cache).finish()
             baseline, ablated, self._sequences = run.scores()
-            self._baseline = baseline.loss
-            self._changes[names] = ablated[self.method.name].loss - baseline.loss
+            self._baseline = baseline[self.metric.name]
+            self._changes[names] = ablated[self.method.name].change(self.metric, baseline)
             yield len(self._changes)
 
     def result(self) -> InteractionResult:
@@ -237,7 +251,13 @@ class InteractionRun:
                 test.interval,
                 test.p,
                 None if test.p is None else float(level),
-                _verdict(test.interval, singles[pair[0]], singles[pair[1]], None if test.p is None else float(level)),
+                _verdict(
+                    test.interval,
+                    singles[pair[0]],
+                    singles[pair[1]],
+                    None if test.p is None else float(level),
+                    self.metric.worse,
+                ),
             )
             for pair, joint, test, level in zip(pairs, joints, interactions, q, strict=True)
         )
@@ -253,14 +273,25 @@ class InteractionRun:
             next(tests).interval,
             next(tests).interval,
             {"sequence": sequences} | {" ".join(part): change for part, change in changes.items()},
+            self.metric.name,
         )
 
 
-def _verdict(interaction: Interval, one: Interval, other: Interval, q: float | None) -> str:
+def _metric(name: str | None, data: Data) -> Metric:
+    """The metric of this name, or the one that this data is looked at by first."""
+    offered = {
+        metric.name: metric for metric in metrics_of(data) if not metric.divergence
+    }  # a divergence does not add up
+    if name is not None and name not in offered:
+        raise MethodError(f"Interactions on {data.ref} have no metric {name!r}; choose from {', '.join(offered)}.")
+    return main_metric(offered) if name is None else offered[name]
+
+
+def _verdict(interaction: Interval, one: Interval, other: Interval, q: float | None, worse: int = 1) -> str:
     if interaction.low is None or interaction.high is None or q is None:
         return "undecided"
     if q <= FALSE_DISCOVERIES and interaction.shows_effect:
-        return "redundant" if interaction.mean > 0 else "synergistic"
+        return "redundant" if worse * interaction.mean > 0 else "synergistic"
     bound = INDEPENDENT * max(abs(one.mean), abs(other.mean))
     return "independent" if max(abs(interaction.low), abs(interaction.high)) <= bound else "undecided"
 

@@ -167,7 +167,8 @@ def _dataclass(kind: Any, value: Any, arrays: Arrays, place: str) -> Any:
     known = [one for one in fields(kind) if one.init]
     if unknown := set(value) - {one.name for one in known}:
         raise WrongForm(f"its field {place}.{sorted(unknown)[0]} is not known here")
-    needed = [one.name for one in known if one.default is not None]  # what came later is None in what is older
+    # what came later has its default in what is older
+    needed = [one.name for one in known if one.default is not None and "later" not in one.metadata]
     if missing := [name for name in needed if name not in value]:
         raise WrongForm(f"it lacks the field {place}.{missing[0]}")
     there = [one.name for one in known if one.name in value]

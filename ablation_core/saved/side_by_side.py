@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ablation_core.engine.metrics import METRICS, Metric, main_metric
 from ablation_core.errors import ReportError, a_type
 from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.interactions import InteractionResult
@@ -30,8 +31,8 @@ from ablation_core.runs.sweep import SweepResult
 from ablation_core.stats.intervals import Interval, MeanTest, difference_tests, mean_tests, paired_t_test, sequence_sums
 from ablation_core.storage import as_number
 
-CHANGE, LOSS = "change of loss, nats per prediction", "loss, nats per prediction"
-Figures = dict[str, Interval]  # what → its change of loss, nats per prediction
+CHANGE = "change of loss, nats per prediction"
+Figures = dict[str, Interval]  # what → its change, per prediction
 ByPrediction = tuple[np.ndarray, np.ndarray]  # changes and sequence numbers, both (predictions,)
 
 
@@ -55,11 +56,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class SavedComparison(Presented):
-    """The figures that two results share, with their differences; changes of loss in nats per prediction.
+    """The figures that two results share, with their differences.
 
     Attributes:
         names: what the two are called.
         notes: sentences about what could not be compared, or is not the same.
+        unit: what the figures are.
     """
 
     names: tuple[str, str]
@@ -92,35 +94,53 @@ def _span(interval: Interval) -> dict[str, float | None]:
 
 
 def figures_of(result: Any) -> Figures:
-    """A result's changes of loss by what they are of, so that results of one kind can be laid side by side."""
+    """A result's changes by what they are of, so that results of one kind can be laid side by side: of the loss or, on a task,
+    of the logit difference.
+    """
     make = next((make for kind, make in _FIGURES.items() if isinstance(result, kind)), None)
     if make is None:
         raise ReportError(f"This is {a_type(result)}, not a result; give what ablate, sweep or the like returned.")
     return make(result)
 
 
+def metric_of(result: Any) -> Metric:
+    """What a result's figures are of."""
+    if isinstance(result, HeadDescription):
+        result = result.total_effect
+    if isinstance(result, InteractionResult):
+        return METRICS[result.metric]
+    if isinstance(result, AblationResult):
+        return main_metric(result.baseline.means)
+    return main_metric(getattr(result, "metrics", ()))
+
+
 def unit_of(result: Any) -> str:
-    """What a result's figures are of: curves have the loss itself, everything else its change."""
-    return LOSS if isinstance(result, CurveResult) else CHANGE
+    """What a result's figures are, in words: curves have the metric itself, everything else its change."""
+    metric = metric_of(result)
+    if not isinstance(result, CurveResult):
+        return metric.change_title
+    return metric.heading + (" per prediction" if metric.unit else "")
 
 
 def _of_ablation(result: AblationResult) -> Figures:
-    return {row.method: row.change["loss"] for row in result.results}
+    return {row.method: row.change[metric_of(result).name] for row in result.results}
 
 
 def _of_sweep(result: SweepResult) -> Figures:
+    metric = metric_of(result).name
     return {
-        f"{head}, {method}": _interval(result.rows[head][method]["change"]["loss"])
+        f"{head}, {method}": _interval(result.rows[head][method]["change"][metric])
         for head, method in product(result.wanted, result.methods)
         if method in result.rows.get(head, {})
     }
 
 
 def _of_curve(result: CurveResult) -> Figures:
-    """The loss itself: its mean over the seeds, the least and the greatest."""
+    """The metric itself: its mean over the seeds, the least and the greatest."""
+    metric = metric_of(result).name
     methods, percents = result.description["methods"], result.description["percents"]
     return {
-        f"{percent} % by {method}": _interval(result.band(method, "loss", percent))
+        f"{percent} % by {method}": _interval(result.band(method, metric, percent))
         for method, percent in product(methods, percents)
     }
 
@@ -140,7 +160,8 @@ def _of_interactions(result: InteractionResult) -> Figures:
 
 
 def _of_comparison(result: ComparisonResult) -> Figures:
-    return {f"{head.head}, difference by {result.method}": head.difference["loss"] for head in result.heads}
+    metric = metric_of(result).name
+    return {f"{head.head}, difference by {result.method}": head.difference[metric] for head in result.heads}
 
 
 def _of_floor(result: NoiseFloor) -> Figures:
@@ -177,11 +198,15 @@ def compare_results(first: Any, second: Any, names: tuple[str, str] = ("first", 
     [('zero', True)]
 
     Raises:
-        ReportError: they are of two kinds, or share no figure.
+        ReportError: they are of two kinds, of two metrics, or share no figure.
     """
     if type(first) is not type(second):
         raise ReportError(
             f"{type(first).__name__} and {type(second).__name__} have no figures in common; compare two results of one kind."
+        )
+    if unit_of(first) != unit_of(second):
+        raise ReportError(
+            f"The figures of {names[0]} are of {unit_of(first)}, those of {names[1]} of {unit_of(second)}: they cannot be compared."
         )
     mine, theirs = figures_of(first), figures_of(second)
     pairs = [(what, what) for what in mine if what in theirs]
@@ -219,12 +244,12 @@ def _difference(first: Any, second: Any, one: str, other: str, paired: bool) -> 
 
 
 def _by_prediction(result: Any, what: str) -> ByPrediction | None:
-    """The change of loss on each prediction."""
+    """The change on each prediction."""
     if isinstance(result, HeadDescription):
         result = result.total_effect
     if isinstance(result, AblationResult) and result.predictions is not None:
         scored = result.predictions
-        return scored.ablated[what].loss - scored.baseline.loss, scored.sequence
+        return scored.ablated[what].change(metric_of(result), scored.baseline), scored.sequence
     if isinstance(result, InteractionResult) and result.changes is not None:
         if what.endswith(", interaction"):
             one, other = what.removesuffix(", interaction").split(" and ")
@@ -245,7 +270,8 @@ def _over_seeds(first: CurveResult, second: CurveResult, what: str) -> MeanTest 
         return None
     percent, method = what.split(" % by ")
     one, other = (
-        np.array([curve.value(seed, int(percent), method, "loss") for seed in seeds]) for curve in (first, second)
+        np.array([curve.value(seed, int(percent), method, metric_of(curve).name) for seed in seeds])
+        for curve in (first, second)
     )
     return paired_t_test(other, one) if np.isfinite(one + other).all() else None
 

@@ -7,17 +7,22 @@ import pytest
 import torch
 
 from ablation_core import interact, load_data, noise_floor
+from ablation_core.cli.text.experiments import format_interactions
 from ablation_core.data.dataset import IGNORED, Data
+from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import MethodError, SelectionError
 from ablation_core.experiments.interactions import _verdict
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.report.present.interactions import interaction_matrix
+from ablation_core.report.present.words import interaction_sentences
 from ablation_core.stats.intervals import Interval, mean_intervals
+from tests.experiments.test_task_ablation import by_hand
 
 HEADS = ("0.4", "1.3", "5.0")
 
 
-def losses(model: LoadedModel, data: Data, heads: tuple[str, ...]) -> np.ndarray:
-    """Each prediction's loss with these heads set to zero."""
+def log_probs_without(model: LoadedModel, data: Data, heads: tuple[str, ...]) -> torch.Tensor:
+    """Of all rows, with these heads set to zero."""
     batch = data.rows(range(data.sequences))
 
     def zeroed(columns: list[slice]):  # type: ignore[no-untyped-def]
@@ -36,10 +41,15 @@ def losses(model: LoadedModel, data: Data, heads: tuple[str, ...]) -> np.ndarray
         hooks.append(model.projections[layer].register_forward_pre_hook(zeroed(columns)))
     try:
         with torch.no_grad():
-            log_probs = model.module(**batch.inputs).logits.double().log_softmax(-1)
+            return model.module(**batch.inputs).logits.double().log_softmax(-1)
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def losses(model: LoadedModel, data: Data, heads: tuple[str, ...]) -> np.ndarray:
+    """Each prediction's loss with these heads set to zero."""
+    batch, log_probs = data.rows(range(data.sequences)), log_probs_without(model, data, heads)
     scored = batch.targets != IGNORED
     return -log_probs[scored].gather(1, batch.targets[scored][:, None])[:, 0].numpy()
 
@@ -98,3 +108,34 @@ def test_one_method_and_positions_in_any_form(opt_mini: LoadedModel) -> None:
             call(opt_mini, data, "0.4 1.3", method="all")
     listed, written = (interact(opt_mini, data, "0.4 1.3", "zero", positions=at) for at in ([3, "last"], "3,last"))
     assert listed == written and listed.positions == "3,last"
+
+
+def test_on_a_task_the_logit_difference_interacts_unless_another_metric_is_chosen(opt_mini: LoadedModel) -> None:
+    data = load_data("task:induction", opt_mini, predictions=8)
+
+    def changes(metric: str) -> dict[tuple[str, ...], np.ndarray]:
+        found = {
+            names: np.array([one[metric] for one in by_hand(data, log_probs_without(opt_mini, data, names))])
+            for names in ((), ("3.3",), ("5.1",), ("3.3", "5.1"))
+        }
+        return {names: values - found[()] for names, values in found.items()}
+
+    for metric, named in (("logit_difference", None), ("loss", "loss"), ("top1", "top1")):
+        result = interact(opt_mini, data, "3.3 5.1", "zero", metric=named)
+        change, (pair,) = changes(metric), result.pairs
+        wanted = (change["3.3", "5.1"] - change["3.3",] - change["5.1",]).mean()
+        assert result.metric == metric and pair.interaction.mean == pytest.approx(wanted, abs=4e-5)
+        assert result.singles["5.1"].mean == pytest.approx(change["5.1",].mean(), abs=2e-5)
+        assert result.to_dict()["joint"]["change"][metric]["mean"] == pytest.approx(pair.joint.mean)
+        label = METRICS[metric].label
+        assert f"change of {label} (mean)" in result.to_frame("pairs") and label in format_interactions(result)
+        assert METRICS[metric].noun in interaction_sentences(result)[0] and interaction_matrix(result).to_dict()
+    for name in ("kl", "speed"):
+        with pytest.raises(MethodError, match="choose from loss, top1, top10, logit_difference"):
+            interact(opt_mini, data, "3.3 5.1", "zero", metric=name)
+
+
+def test_where_less_is_worse_a_joint_fall_beyond_the_sum_is_redundancy() -> None:
+    single, beyond = Interval(-1.0, -1.1, -0.9), Interval(-0.3, -0.4, -0.2)
+    assert _verdict(beyond, single, single, 0.01, worse=-1) == "redundant"
+    assert _verdict(Interval(0.3, 0.2, 0.4), single, single, 0.01, worse=-1) == "synergistic"

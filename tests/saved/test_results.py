@@ -314,3 +314,28 @@ def test_curves_of_models_of_another_shape_are_not_paired(results: dict[str, Pre
     described = first.description | {"model": first.description["model"] | {"heads": 12}}
     found = compare_results(first, dataclasses.replace(first, description=described))
     assert found.rows and not any(row.paired or row.difference.low is not None for row in found.rows)
+
+
+def test_results_on_a_task_are_compared_by_what_the_task_is_measured_by(opt_mini: LoadedModel, tmp_path: Path) -> None:
+    data = load_data("task:induction", opt_mini, predictions=8)
+    first, second = (ablate(opt_mini, data, head, "zero") for head in ("3.3", "5.1"))
+    (row,) = compare_results(first, second).rows
+    one, other = (result.results[0].change["logit_difference"].mean for result in (first, second))
+    assert row.paired and row.difference.mean == pytest.approx(other - one) and row.first.mean == pytest.approx(one)
+    text = ablate(opt_mini, load_data("python-docs", opt_mini, predictions=150, seq_len=32), "5.1", "zero")
+    with pytest.raises(ReportError, match=r"logit difference.*cannot be compared"):
+        compare_results(first, text)
+
+
+def test_interactions_from_before_there_was_a_choice_of_metric_are_of_the_loss(
+    results: dict[str, Presented], tmp_path: Path
+) -> None:
+    path = save_result(results["InteractionResult"], "old", cache=tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    document = json.loads(parts["result.json"])
+    del document["result"]["metric"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (parts | {"result.json": json.dumps(document).encode()}).items():
+            archive.writestr(name, content)
+    assert load_result("old", cache=tmp_path).metric == "loss"

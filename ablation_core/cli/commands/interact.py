@@ -11,6 +11,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_measured(parser)
     add_selection(parser, "3.2 5.0 7.1")
     add_positions(parser)
+    parser.add_argument(
+        "--metric", help="what changes, such as top1; by default the logit difference on a task, else the loss"
+    )
 
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
@@ -30,6 +33,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
             statistics=statistics,
             bins=parsed.bins,
             positions=chosen_positions(parsed),
+            metric=parsed.metric,
             progress=progress,
         )
     save_named(parsed, result)

@@ -3,7 +3,7 @@
 import math
 
 from ablation_core.cli.text.phrases import counted_sequences
-from ablation_core.engine.metrics import main_metric, metrics_in
+from ablation_core.engine.metrics import METRICS, main_metric, metrics_in
 from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.estimate_validation import TOP, EstimateValidation
 from ablation_core.experiments.interactions import InteractionResult
@@ -84,10 +84,10 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
 
 def format_interactions(result: InteractionResult) -> str:
     """Each head alone, every pair, and what the pairs do beyond their heads."""
-    described = result.description
+    described, metric = result.description, METRICS[result.metric]
     lines = [
         f"{described['model']['ref']} on {sample_of(described['model'], described['data'])} of {described['data']['ref']}, by "
-        f"{result.method}: change of loss in nats per prediction, 95% interval",
+        f"{result.method}: change of {metric.label}{f' in {metric.unit} per prediction' if metric.unit else ''}, 95% interval",
     ]
     lines += [f"{head:>16}  {format_interval(change)}" for head, change in result.singles.items()]
     lines.append(

@@ -14,7 +14,6 @@ from ablation_core.report.charts.looks import DARK_INK, HARM, HELP, LIGHT_INK, f
 from ablation_core.report.numbers import amount, interval_text, number
 from ablation_core.stats.intervals import Interval
 
-FORM = METRICS["loss"].cell_format
 _MEANING = {
     "redundant": "redundant: each covers for the other, and neither's single effect shows what the two do",
     "synergistic": "synergistic: each needs the other, so that their single effects overlap",
@@ -37,14 +36,16 @@ def matrix_frame(result: InteractionResult) -> pd.DataFrame:
         rows.append(
             {"one": head, "other": head, "value": change.mean, "low": change.low, "high": change.high, "q": None, "is": "alone", "alone": True}
         )  # fmt: skip
-    return pd.DataFrame(rows).assign(shown=lambda frame: [number(value, FORM) for value in frame["value"]])
+    return pd.DataFrame(rows).assign(
+        shown=lambda frame: [number(value, METRICS[result.metric].cell_format) for value in frame["value"]]
+    )
 
 
 def pairs_table(result: InteractionResult) -> pd.DataFrame:
     """One row per pair as people read it, the largest interaction first."""
 
     def text(part: Interval) -> str:
-        return interval_text(part.mean, part.low, part.high, METRICS["loss"].change_format)
+        return interval_text(part.mean, part.low, part.high, METRICS[result.metric].change_format)
 
     pairs = sorted(result.pairs, key=lambda pair: -abs(pair.interaction.mean))
     return pd.DataFrame(
@@ -62,8 +63,8 @@ def pairs_table(result: InteractionResult) -> pd.DataFrame:
 
 
 def interaction_matrix(result: InteractionResult, dark: bool = False) -> alt.LayerChart:
-    """Every two heads' interaction, red where it is above 0; on the diagonal each head's single change, not coloured."""
-    frame, heads = matrix_frame(result), list(result.singles)
+    """Every two heads' interaction, red where the joint harm is more than the sum; on the diagonal each head's single change, not coloured."""
+    frame, heads, metric = matrix_frame(result), list(result.singles), METRICS[result.metric]
     coloured = frame.loc[~frame["alone"], "value"].abs()
     most = max(float(coloured.max()), 1e-12) if coloured.notna().any() else 1.0
     axis = alt.Axis(labelAngle=0, domain=False, ticks=False, title=None)
@@ -71,17 +72,16 @@ def interaction_matrix(result: InteractionResult, dark: bool = False) -> alt.Lay
     tooltip = [
         alt.Tooltip("one:N", title="head"),
         alt.Tooltip("other:N", title="and"),
-        alt.Tooltip("value:Q", title="interaction, nats (alone: change)", format="+.4f"),
-        alt.Tooltip("low:Q", title="95% interval from", format="+.4f"),
-        alt.Tooltip("high:Q", title="to", format="+.4f"),
+        alt.Tooltip("value:Q", title=f"interaction (alone: {metric.change_heading})", format=metric.change_format),
+        alt.Tooltip("low:Q", title="95% interval from", format=metric.change_format),
+        alt.Tooltip("high:Q", title="to", format=metric.change_format),
         alt.Tooltip("q:Q", title="q over the pairs", format=".3f"),
         alt.Tooltip("is:N"),
     ]
-    scale = alt.Scale(
-        type="sqrt", domain=[-most, -1e-9 * most, 1e-9 * most, most], range=[HELP, faded(HELP), faded(HARM), HARM]
-    )
+    colours = [HELP, faded(HELP), faded(HARM), HARM][:: metric.worse]
+    scale = alt.Scale(type="sqrt", domain=[-most, -1e-9 * most, 1e-9 * most, most], range=colours)
     legend = alt.Legend(
-        title="interaction, nats per prediction", orient="top", gradientLength=220, titleLimit=300, tickCount=3
+        title=f"interaction: {metric.change_heading}", orient="top", gradientLength=220, titleLimit=300, tickCount=3
     )
     cells = base.transform_filter("!datum.alone").mark_rect(cornerRadius=3, stroke="#80808090", strokeWidth=1)
     cells = cells.encode(color=alt.Color("value:Q", scale=scale, legend=legend), tooltip=tooltip)
@@ -113,7 +113,9 @@ def meaning_sentence(result: InteractionResult) -> str:
     excess = result.excess
     together = ""
     if len(result.singles) > 2 and excess.shows_effect:
-        more = "more" if excess.mean > 0 else "less"
-        together = f" All together the loss rises by {amount(excess.mean, '+.4f')} nats {more} than the single changes add up to."
+        metric = METRICS[result.metric]
+        more, moves = "more" if metric.worse * excess.mean > 0 else "less", "rises" if metric.worse > 0 else "falls"
+        size = f"{amount(excess.mean, metric.change_format)} {metric.unit}".rstrip()
+        together = f" All together {metric.noun} {moves} by {size} {more} than the single changes add up to."
     count = len(result.pairs)
     return f"Of {count} pair{'s' * (count != 1)}: {words}. **{text}.**{together}"

@@ -115,7 +115,9 @@ def interaction_chart(result: InteractionResult, kind: str = "pairs", most: int 
         low=drawn["low"].fillna(drawn["mean"]), high=drawn["high"].fillna(drawn["mean"]),
         chosen=False, floor_low=math.nan, floor_high=math.nan,
     )  # fmt: skip
-    return method_charts.changes(drawn, "joint change of loss minus both single ones, nats per prediction")
+    row = METRICS[result.metric]
+    unit = f", {row.unit} per prediction" if row.unit else ""
+    return method_charts.changes(drawn, f"joint change of {row.label} minus both single ones{unit}")
 
 
 def head_chart(found: HeadDescription, metric: str = "loss") -> alt.LayerChart:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ablation_core.activations.neuron_summary import NeuronSummary, peak_distance
 from ablation_core.activations.statistics import Statistics
-from ablation_core.engine.metrics import metrics_in
+from ablation_core.engine.metrics import METRICS, metrics_in
 from ablation_core.errors import ReportError
 from ablation_core.experiments.estimate_result import Estimated, EstimateResult
 from ablation_core.experiments.interactions import InteractionResult
@@ -118,10 +118,10 @@ def floor_frame(floor: NoiseFloor) -> pd.DataFrame:
 
 
 def pairs_frame(result: InteractionResult) -> pd.DataFrame:
-    """One row per pair of heads: the change of loss without both, the interaction, and whether it is significant."""
+    """One row per pair of heads: the change without both, the interaction, and whether it is significant."""
     rows = []
     for row in result.to_dict()["pairs"]:
-        spans = {"change of loss": row["joint"]["change"]["loss"], "interaction": row["interaction"]}
+        spans = {_changed(result): row["joint"]["change"][result.metric], "interaction": row["interaction"]}
         figures = {
             f"{name} ({bound})": span[bound] for name, span in spans.items() for bound in ("mean", "low", "high")
         }
@@ -129,26 +129,33 @@ def pairs_frame(result: InteractionResult) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _changed(result: InteractionResult) -> str:
+    return f"change of {METRICS[result.metric].label}"
+
+
 def single_heads_frame(result: InteractionResult) -> pd.DataFrame:
-    """One row per head: the change of loss without it alone."""
+    """One row per head: the change without it alone."""
     return pd.DataFrame(
         [
             {"head": row["head"]}
-            | {f"change of loss ({bound})": row["change"]["loss"][bound] for bound in ("mean", "low", "high")}
+            | {
+                f"{_changed(result)} ({bound})": row["change"][result.metric][bound]
+                for bound in ("mean", "low", "high")
+            }
             for row in result.to_dict()["singles"]
         ]
     )
 
 
 def interaction_predictions_frame(result: InteractionResult) -> pd.DataFrame:
-    """One row per prediction: its sequence, and the change of its loss without each set of heads.
+    """One row per prediction: its sequence, and its change without each set of heads.
 
     Raises:
         ReportError: the result was not measured here, and has means alone.
     """
     if result.changes is None:
         raise ReportError("This result holds means only; measure it again to have the figures of every prediction.")
-    names = {name: name if name == "sequence" else f"change of loss without {name}" for name in result.changes}
+    names = {name: name if name == "sequence" else f"{_changed(result)} without {name}" for name in result.changes}
     return pd.DataFrame({names[name]: values for name, values in result.changes.items()})
 
 

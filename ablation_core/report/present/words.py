@@ -78,14 +78,16 @@ def floor_sentences(floor: NoiseFloor) -> list[str]:
 
 def interaction_sentences(result: InteractionResult) -> list[str]:
     """What all heads together do, and the pair with the largest interaction."""
-    joint = interval_text(result.joint.mean, result.joint.low, result.joint.high, _CHANGE)
-    text = f"Without {', '.join(result.singles)} together, by {result.method}, the loss changes by {joint} nats per prediction."
+    metric = METRICS[result.metric]
+    unit = f" {metric.unit} per prediction" if metric.unit else ""
+    joint = interval_text(result.joint.mean, result.joint.low, result.joint.high, metric.change_format)
+    text = f"Without {', '.join(result.singles)} together, by {result.method}, {metric.noun} changes by {joint}{unit}."
     pairs = [pair for pair in result.pairs if math.isfinite(pair.interaction.mean)]
     if not pairs:
         return [text]
     most = max(pairs, key=lambda pair: abs(pair.interaction.mean))
-    span = interval_text(most.interaction.mean, most.interaction.low, most.interaction.high, _CHANGE)
-    return [text, f"Largest interaction: **{' and '.join(most.pair)}**, {span} nats per prediction ({most.verdict})."]
+    span = interval_text(most.interaction.mean, most.interaction.low, most.interaction.high, metric.change_format)
+    return [text, f"Largest interaction: **{' and '.join(most.pair)}**, {span}{unit} ({most.verdict})."]
 
 
 def head_sentences(found: HeadDescription) -> list[str]:
