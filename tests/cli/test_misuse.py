@@ -79,7 +79,7 @@ def curves(percents: list[int], methods: list[str]) -> CurveResult:
 
 def test_curves_print_the_percents_that_were_asked_for_in_columns_that_hold() -> None:
     lines = format_curve(curves([10, 30], ["mean", "resample-characters"])).splitlines()
-    shown = [line for line in lines if " % " in line[:6]]
+    shown = [line for line in lines if "% " in line[:6]]
     assert [line[:3].strip() for line in shown] == ["10", "10", "30", "30"]
     assert len({line.index("(") for line in shown}) == 1  # one column, whatever the methods are called
     usual = format_curve(curves(list(range(0, 101, 10)), ["mean"]))

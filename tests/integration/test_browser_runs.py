@@ -89,7 +89,7 @@ def test_a_sweep_stopped_half_way_keeps_what_is_done(person, address: str, cache
 
 
 def test_two_people_at_once_get_their_own_right_numbers(person, address: str, cache: Path) -> None:
-    wanted = (("opt-mini", "python-docs", "3.2", "mean"), ("vit-mini", "fashion-mnist", "1.0 2.1:0-3", "zero"))
+    wanted = (("opt-mini", "python-docs", "3.2", "mean"), ("roberta-mini", "python-docs", "1.0 2.1:0-3", "zero"))
     pages = [
         person(f"{address}/ablate?model={model}&predictions=500&select={select.replace(' ', '%20')}&method={method}")
         for model, _, select, method in wanted

@@ -163,7 +163,7 @@ def test_a_line_of_fifty_megabytes_is_cut_into_windows(opt_mini: LoadedModel, tm
     ("content", "words"),
     [
         (b"", "empty"), (b" \n\t\r\n \x0b", "empty"), (b"\xef\xbb\xbf", "empty"), (b"\xef\xbb\xbf \n", "empty"),
-        ("\u2003\u00a0\u3000".encode(), "empty"), (b"a\0b" * 99, "binary"), ("word ".encode("utf-16") * 99, "binary"),
+        ("\u2003\u00a0\u3000".encode(), "empty"), (b"a\0b" * 99, "binary"), ("word ".encode("utf-16") * 99, "UTF-16"),
         (b"\xff" * 999, "not UTF-8"), (b"\xed\xa0\x80" * 99, "not UTF-8"), (b"ok " * 999 + b"\xc3", "not UTF-8"),
     ],
 )  # fmt: skip

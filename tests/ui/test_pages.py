@@ -58,7 +58,7 @@ def test_distributions_shows_a_head_and_a_neuron_without_a_click(model: str) -> 
 def test_ablate_shows_all_methods_without_a_click(model: str) -> None:
     at = opened("ablate", model=model, predictions="1000")  # with 500 there are too few windows for an interval
     assert not at.exception and not at.error
-    assert "1,000 predictions" in text_of(at)
+    assert f"1,000 {'images' if model == 'vit-mini' else 'predictions'}" in text_of(at)
     table = at.dataframe[0].value
     assert list(table["method"]) == ["baseline", "zero", "mean", "median", "peak", "resample-dataset"]
     assert (table["change of loss (low)"].iloc[1:] <= table["change of loss (high)"].iloc[1:]).all()

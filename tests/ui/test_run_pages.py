@@ -208,7 +208,7 @@ def test_every_head_and_neuron_is_estimated_at_once(name: str, folder: Path) -> 
 def test_an_adaptive_map_is_measured_drawn_and_said(folder: Path) -> None:
     at = opened("head_map", model="vit-mini", methods="mean", adaptive="true")
     assert not at.exception and at.pills(key="metric").options == ["loss"]
-    button(at, "Measure 36 heads × 1 method on at most 500 predictions").click()
+    button(at, "Measure 36 heads × 1 method on at most 500 images").click()
     at.run()
     _wait_for(lambda: not shared_jobs().running())
     at.run()
@@ -266,7 +266,9 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
     assert not at.exception and list(at.dataframe[0].value["method"]) == ["zero"]
     at.select_slider(key="step").set_value(25).run()
     (box,) = (box for box in at.selectbox if box.label == "Results from")
-    assert not at.exception and box.options[1].startswith("saved: 40 predictions")
+    assert not at.exception and box.options[1].startswith(
+        f"saved: 40 {'images' if name == 'vit-mini' else 'predictions'}"
+    )
     assert box.options[1].endswith("3 of 3 points"), "a kept run is shown with its own steps"
     at.text_input(key="seeds").set_value("7, 8").run()
     assert not at.exception and button(

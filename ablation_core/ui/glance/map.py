@@ -35,24 +35,22 @@ def show_map(glance: Glance, selected: str) -> None:
         _draw_map(glance, known.sweep, method, {}, known.path.name)
         sample = as_markdown(f"{data['predictions']:,} {unit} of {data['ref']}")
         dots = effect_maps.significant_words(shape.layers * max(shape.heads))
-        st.caption(f"Measured on {sample}. {dots} {_why_first(glance, known, method)}Click a head.")
+        st.caption(f"Measured on {sample}. {dots} {_why_first(known, method)}Click a head.")
     elif (found := estimated_map(glance)) is not None:
         _draw_map(glance, found.sweep, found.method, found.estimates, found.key)
         st.caption(f"*Estimated* from gradients on {found.predictions:,} {unit}, not measured. Click a head.")
     offer_earlier_selection(selected)
 
 
-def _why_first(glance: Glance, known: KnownEffects, method: str) -> str:
-    """Why the page opens on a head that is not the darkest."""
-    sweep, name = known.sweep, glance.name
-    changes = sweep.changes(method, METRIC.name)
+def _why_first(known: KnownEffects, method: str) -> str:
+    """Why the page opens on a head that is not the darkest; said whatever head is on show, so that a click moves nothing."""
+    sweep = known.sweep
+    if known.strongest_head is None:
+        return ""
+    name, changes = ".".join(map(str, known.strongest_head)), sweep.changes(method, METRIC.name)
     is_darkest = name == max(changes, key=lambda head: changes[head])
     is_sure = all(name in sweep.significant(one, METRIC.name) for one in sweep.methods)
-    return (
-        f"{name} comes first: it matters by every method. "
-        if not is_darkest and is_sure and glance.head == known.strongest_head
-        else ""
-    )
+    return f"{name} opens first: it matters by every method. " if is_sure and not is_darkest else ""
 
 
 def _draw_map(glance: Glance, sweep: SweepResult, method: str, estimates: HeadEstimates, source: str) -> None:
