@@ -67,7 +67,10 @@ def no_traceback(page) -> bool:
 
 def test_a_sweep_stopped_half_way_keeps_what_is_done(person, address: str, cache: Path) -> None:
     page = person(f"{address}/head_map?model=opt-mini&predictions=5000&methods=mean&method=mean")
-    page.get_by_role("button", name="Measure 36 heads").click()
+    button = page.get_by_role("button", name="Measure 36 heads")
+    button.wait_for()
+    page.wait_for_selector(SETTLED)  # the estimate begins with the page, which is then drawn again
+    button.click()
     shows(page, "measured so far")
     assert page.locator(".mark-rect path").count() >= 36, "estimates fill the map while it is measured"
     page.get_by_role("button", name="Stop").first.click()
