@@ -118,7 +118,7 @@ def harm_parts(frame: pd.DataFrame, title: str, parts: Sequence[str]) -> alt.Cha
         frame: as `tasks.harm.harm_frame` makes it.
         parts: the names of the parts, in order.
     """
-    return _parts(frame, parts, [HELP, "#4aa3a2", GREY, HARM], columns=2).encode(
+    return _parts(frame, parts, [HELP, "#4aa3a2", GREY, HARM], columns=1).encode(
         x=alt.X("value:Q", title=title, stack="zero"),
         order=alt.Order("order:Q"),
         tooltip=["kind:N", "part:N", alt.Tooltip("value:Q", format="+.4f")],
@@ -127,7 +127,7 @@ def harm_parts(frame: pd.DataFrame, title: str, parts: Sequence[str]) -> alt.Cha
 
 def _parts(frame: pd.DataFrame, parts: Sequence[str], colours: Sequence[str], **legend: Any) -> alt.Chart:
     """A bar for each kind, coloured by its parts; where these lie is left to the caller."""
-    kinds = list(dict.fromkeys(frame["kind"]))
+    kinds, lines = list(dict.fromkeys(frame["kind"])), len(parts) if legend.get("columns") == 1 else 1
     return (
         alt.Chart(frame)
         .mark_bar(height={"band": 0.6})
@@ -139,5 +139,5 @@ def _parts(frame: pd.DataFrame, parts: Sequence[str], colours: Sequence[str], **
                 legend=alt.Legend(title=None, orient="top", labelLimit=300, **legend),
             ),
         )
-        .properties(height=32 * len(kinds) + 90)
+        .properties(height=32 * len(kinds) + 60 + 30 * lines)  # with the legend
     )
