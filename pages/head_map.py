@@ -14,7 +14,7 @@ from ablation_core.errors import as_markdown
 from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_frames
 from ablation_core.report.charts import effect_maps
-from ablation_core.report.numbers import unit_of
+from ablation_core.report.numbers import sample_unit
 from ablation_core.report.run_sentences import adaptive_sentence, shown_sentence, sweep_sentence
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.sweep import SweepSpec
@@ -133,7 +133,7 @@ def begin_words(mine: SweepResult | None) -> str | None:
     words = f"{len(names)} method{'s' * (len(names) != 1)}"
     if adaptive:
         done = mine is not None and instant.decided(mine)
-        most = f"{data.predictions:,} {unit_of(model.modality)}"
+        most = f"{data.predictions:,} {sample_unit(model.modality)}"
         return None if done or not names else f"Measure {sum(shape.heads)} heads × {words} on at most {most}"
     left = len(mine.wanted) - len(mine.heads) if mine else sum(shape.heads)
     if not left:
@@ -142,7 +142,7 @@ def begin_words(mine: SweepResult | None) -> str | None:
     return (
         f"Continue: {heads} left"
         if mine
-        else f"Measure {heads} × {words} on {data.predictions:,} {unit_of(model.modality)}"
+        else f"Measure {heads} × {words} on {data.predictions:,} {sample_unit(model.modality)}"
     )
 
 

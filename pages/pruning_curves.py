@@ -10,7 +10,7 @@ from ablation_core.engine.metrics import METRICS, metrics_of
 from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_frames
 from ablation_core.report.charts import run_charts
-from ablation_core.report.numbers import p_text, unit_of
+from ablation_core.report.numbers import p_text, sample_unit
 from ablation_core.report.run_sentences import curve_levels, curve_sentence, shown_sentence
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
@@ -125,7 +125,7 @@ def show_run() -> None:
     begin = (
         f"Continue: {left} points left"
         if mine
-        else f"Measure {left} points on {data.predictions:,} {unit_of(model.modality)}"
+        else f"Measure {left} points on {data.predictions:,} {sample_unit(model.modality)}"
     )
     with run_choice.row():
         shown = run_choice.choose_run(own, kept, described, measured, "points")

@@ -33,7 +33,7 @@ from ablation_core.ui.tasks import choice
 from ablation_core.ui.tasks import head as parts
 from ablation_core.ui.widgets import as_tables, choose_metric, dark_page
 
-NOT_MEASURED = "No head has been measured yet: the map shows instant estimates."
+NOT_MEASURED = "No head has been measured yet: the map shows instant estimates, where there are any."
 COMPARED = ("zero", "mean", "mean-positional", "peak", "resample-dataset", "counterfactual")
 
 view = page.open_page("Tasks", "🎯", controls=("method",))

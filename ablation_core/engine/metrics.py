@@ -121,6 +121,15 @@ class Metric:
         return self.change_heading + (" per prediction" if self.unit else "")
 
     @property
+    def title(self) -> str:
+        """The heading with what it is per: `loss, nats per prediction`, `top-1`."""
+        return self.label + self.per_prediction(", ")
+
+    def per_prediction(self, before: str) -> str:
+        """The unit of a mean over predictions behind some words: `, nats per prediction`; nothing where there is no unit."""
+        return f"{before}{self.unit} per prediction" if self.unit else ""
+
+    @property
     def noun(self) -> str:
         """As the object of a sentence: `the loss`, `top-1`."""
         return f"the {self.label}" if self.unit else self.label

@@ -108,7 +108,6 @@ def linked_twin(module: nn.Module) -> nn.Module:
         compiled = theirs.__dict__.get("_compiled_call_impl")
         if compiled is not None:  # of module.compile(): hooks inside would not be called
             theirs.__dict__["_compiled_call_impl"] = None
-    for _, theirs in pairs:
         for name, child in theirs.named_children():
             if isinstance(inner := getattr(child, "_orig_mod", None), nn.Module):  # the same of torch.compile(block)
                 theirs._modules[name] = inner

@@ -28,10 +28,10 @@ def number(value: float | None, form: str) -> str:
     return text.replace("-", _MINUS) + (" pp" if points else "")
 
 
-def unit_of(modality: str, otherwise: str = "predictions") -> str:
+def sample_unit(modality: str, otherwise: str = "predictions") -> str:
     """What is counted, and resampled: an image, or a text that is classified, is one prediction.
 
-    >>> unit_of("vision"), unit_of("causal"), unit_of("causal", "sequences")
+    >>> sample_unit("vision"), sample_unit("causal"), sample_unit("causal", "sequences")
     ('images', 'predictions', 'sequences')
     """
     return {"vision": "images", "text-classification": "texts"}.get(modality, otherwise)
@@ -45,7 +45,7 @@ def sample_of(model: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     >>> sample_of({"modality": "causal"}, {"ref": "task:induction", "predictions": 100})
     '100 prompts'
     """
-    return f"{data['predictions']:,} {'prompts' if is_task(data['ref']) else unit_of(model.get('modality', ''))}"
+    return f"{data['predictions']:,} {'prompts' if is_task(data['ref']) else sample_unit(model.get('modality', ''))}"
 
 
 def is_points(form: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ablation_core.errors import first_line
 from ablation_core.experiments.estimate_result import EstimateResult
-from ablation_core.experiments.interactions import InteractionResult
+from ablation_core.experiments.interaction_result import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription

@@ -48,7 +48,7 @@ _PLACED, _HEAD_START = "style is there", 0.25
 _FOLDER = Path(__file__).parent
 _STYLE = f"<style>{(_FOLDER / 'page.css').read_text(encoding='utf-8')}</style>"
 # Narrow margins, since tables and charts need the room. A column of text has Streamlit's own margins: it is there before
-# any style, and would be set anew.
+# any style, and would be set again.
 _WIDE = """<style>
 .stMainBlockContainer {padding: 2.1rem 2.2rem 2rem}
 @media (max-width: 640px) {.stMainBlockContainer {padding: 3.6rem 1rem 1rem}}

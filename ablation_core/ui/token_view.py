@@ -15,7 +15,7 @@ from ablation_core.experiments.predictions.per_prediction import Predicted, Pred
 from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS
 from ablation_core.report.numbers import number as signed
-from ablation_core.report.numbers import unit_of
+from ablation_core.report.numbers import sample_unit
 from ablation_core.report.sentences import harm_sentence
 from ablation_core.report.token_html import Card, ShadedToken, as_seen, full_scale, gallery, scale_legend, shaded_text
 from ablation_core.ui import page as ui
@@ -44,11 +44,11 @@ _SHORT = {  # so that the table fits beside the sidebar
 def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
     """The effect of the view's method on each prediction, a page of sequences at a time."""
     effect = outcome.effects.get(view.method)
-    what = unit_of(view.model.modality, "tokens")
+    what = sample_unit(view.model.modality, "tokens")
     st.subheader(f"Most affected {what}", anchor=False)
     if not outcome.measured:
         st.caption(
-            f"Shown once all {unit_of(view.model.modality)} are measured: each {what[:-1]} by its change of loss."
+            f"Shown once all {sample_unit(view.model.modality)} are measured: each {what[:-1]} by its change of loss."
         )
         return
     if effect is None or not view.selection.chosen:
@@ -80,7 +80,7 @@ def show_affected_tokens(view: View, outcome: AblationProgress) -> None:
 def _by_token(run: AblationRun, effect: PredictionEffects) -> None:
     """Which tokens, or classes of images, lose most in sum."""
     classes = run.model.predicts_class
-    unit = unit_of(run.model.modality)
+    unit = sample_unit(run.model.modality)
     harms = harm_by_token(effect, lambda one: in_words(class_name(run.model, one)))
     st.markdown(
         f"**By {'class' if classes else 'token'}.** Most loss in sum: {as_markdown(harm_sentence(harms, unit))}"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ablation_core import interact, load_data
-from ablation_core.experiments.interactions import InteractionResult
+from ablation_core.experiments.interaction_result import InteractionResult
 from ablation_core.models.architectures import ARCHITECTURES
 from ablation_core.models.loaded import LoadedModel, wrap
 

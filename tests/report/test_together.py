@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ablation_core.experiments.interactions import InteractionResult, PairInteraction
+from ablation_core.experiments.interaction_result import InteractionResult, PairInteraction
 from ablation_core.report.present.interactions import interaction_matrix, matrix_frame, meaning_sentence, pairs_table
 from ablation_core.stats.intervals import Interval
 

@@ -6,7 +6,7 @@ from ablation_core.cli.text.phrases import counted_sequences
 from ablation_core.engine.metrics import METRICS, main_metric, metrics_in
 from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.estimate_validation import TOP, EstimateValidation
-from ablation_core.experiments.interactions import InteractionResult
+from ablation_core.experiments.interaction_result import InteractionResult
 from ablation_core.experiments.results import AblationResult, Performance
 from ablation_core.report.numbers import sample_of
 from ablation_core.report.sentences import format_interval
@@ -87,7 +87,7 @@ def format_interactions(result: InteractionResult) -> str:
     described, metric = result.description, METRICS[result.metric]
     lines = [
         f"{described['model']['ref']} on {sample_of(described['model'], described['data'])} of {described['data']['ref']}, by "
-        f"{result.method}: change of {metric.label}{f' in {metric.unit} per prediction' if metric.unit else ''}, 95% interval",
+        f"{result.method}: change of {metric.label}{metric.per_prediction(' in ')}, 95% interval",
     ]
     lines += [f"{head:>16}  {format_interval(change)}" for head, change in result.singles.items()]
     lines.append(

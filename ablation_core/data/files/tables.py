@@ -20,7 +20,7 @@ from ablation_core.data.files.formats import (
     instead,
     whole_rows,
 )
-from ablation_core.data.files.text_files import not_utf_8, plain_line_ends
+from ablation_core.data.files.text_files import not_utf_8_file, plain_line_ends
 from ablation_core.errors import DataError, first_line
 
 
@@ -116,8 +116,7 @@ def _faults(path: Path, kind: str = "") -> Iterator[None]:
     except UnicodeDecodeError as error:
         if said := instead(path, kind):
             raise DataError(f"{path} is not UTF-8 text{said}.") from error
-        with open(path, "rb") as file:
-            raise not_utf_8(str(path), file.read(2), error.start) from error
+        raise not_utf_8_file(path, error.start) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
     except Exception as error:  # a parser may fail in any way on a damaged file

@@ -119,6 +119,12 @@ def not_utf_8(name: str, head: bytes, byte: int) -> DataError:
     return DataError(f"{name} is not UTF-8 text (byte {byte:,} cannot be read); convert it first.")
 
 
+def not_utf_8_file(path: Path, byte: int) -> DataError:
+    """The same for a file that was read piece by piece."""
+    with open(path, "rb") as file:
+        return not_utf_8(str(path), file.read(2), byte)
+
+
 def plain_line_ends(text: str, name: str) -> tuple[str, str]:
     """The text with line feeds alone at its lines' ends, and a sentence where there was something else.
 

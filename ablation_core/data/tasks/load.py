@@ -124,10 +124,10 @@ def _pairs(request: DataRequest, model: LoadedModel) -> Iterator[Pair]:
 
 def _name(pair: Pair, number: int) -> str:
     """What a pair is called in a sentence: of a file every other group is asked, so that its number alone says little."""
-    words = (
-        "" if not isinstance(pair.prompt, str) else pair.prompt if len(pair.prompt) <= 40 else f"{pair.prompt[:39]}…"
-    )
-    return f"prompt {number}" + (f" ({words!r})" if words else "")
+    if not pair.prompt or not isinstance(pair.prompt, str):
+        return f"prompt {number}"
+    words = pair.prompt if len(pair.prompt) <= 40 else f"{pair.prompt[:39]}…"
+    return f"prompt {number} ({words!r})"
 
 
 def _doubled(rows: Sequence[Row], count: int) -> Sequence[Row]:

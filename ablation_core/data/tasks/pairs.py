@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation_core.data.files.text_files import not_utf_8
+from ablation_core.data.files.text_files import not_utf_8_file
 from ablation_core.errors import DataError
 
 _MOST_BYTES = 100_000_000
@@ -56,8 +56,7 @@ def read_pairs(path: Path) -> Iterator[Pair]:
                 if line.strip():
                     yield _pair(line, f"Line {number} of {path}")
     except UnicodeDecodeError as error:
-        with open(path, "rb") as damaged:
-            raise not_utf_8(str(path), damaged.read(2), error.start) from error
+        raise not_utf_8_file(path, error.start) from error
     except OSError as error:
         raise DataError(f"The file {path} cannot be read: {error.strerror}.") from error
 
@@ -71,7 +70,7 @@ def _pair(line: str, where: str) -> Pair:
         raise DataError(f"{where} is not an object; each line is an object with prompt, right and wrong.")
     if unknown := sorted(set(fields) - set(_FIELDS)):
         raise DataError(f"{where} has a field {unknown[0]!r}; the fields are {', '.join(_FIELDS)}.")
-    if isinstance(fields.get("group"), int):  # a number is as good a name
+    if type(fields.get("group")) is int:  # a number is as good a name
         fields["group"] = str(fields["group"])
     for name, needed in _FIELDS.items():
         value = fields.get(name)

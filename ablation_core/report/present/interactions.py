@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from ablation_core.engine.metrics import METRICS
-from ablation_core.experiments.interactions import InteractionResult, PairInteraction
+from ablation_core.experiments.interaction_result import InteractionResult, PairInteraction
 from ablation_core.report.charts.looks import DARK_INK, HARM, HELP, LIGHT_INK, faded, ink
 from ablation_core.report.numbers import amount, interval_text, number
 from ablation_core.stats.intervals import Interval
@@ -63,7 +63,8 @@ def pairs_table(result: InteractionResult) -> pd.DataFrame:
 
 
 def interaction_matrix(result: InteractionResult, dark: bool = False) -> alt.LayerChart:
-    """Every two heads' interaction, red where the joint harm is more than the sum; on the diagonal each head's single change, not coloured."""
+    """Every two heads' interaction, red where the joint harm is more than the sum; on the diagonal each head's single change,
+    not coloured."""
     frame, heads, metric = matrix_frame(result), list(result.singles), METRICS[result.metric]
     coloured = frame.loc[~frame["alone"], "value"].abs()
     most = max(float(coloured.max()), 1e-12) if coloured.notna().any() else 1.0

@@ -13,7 +13,7 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.metrics import METRICS, Metric
 from ablation_core.errors import ReportError
 from ablation_core.experiments.estimate_result import EstimateResult
-from ablation_core.experiments.interactions import InteractionResult
+from ablation_core.experiments.interaction_result import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription
@@ -116,8 +116,7 @@ def interaction_chart(result: InteractionResult, kind: str = "pairs", most: int 
         chosen=False, floor_low=math.nan, floor_high=math.nan,
     )  # fmt: skip
     row = METRICS[result.metric]
-    unit = f", {row.unit} per prediction" if row.unit else ""
-    return method_charts.changes(drawn, f"joint change of {row.label} minus both single ones{unit}")
+    return method_charts.changes(drawn, f"joint change of {row.label} minus both single ones{row.per_prediction(', ')}")
 
 
 def head_chart(found: HeadDescription, metric: str = "loss") -> alt.LayerChart:

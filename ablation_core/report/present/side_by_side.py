@@ -11,7 +11,8 @@ import pandas as pd
 from ablation_core.errors import ReportError
 from ablation_core.report.charts.looks import GREY
 from ablation_core.report.numbers import interval_text, number
-from ablation_core.saved.side_by_side import CHANGE, Difference, Figures, SavedComparison
+from ablation_core.saved.figures import Figures
+from ablation_core.saved.side_by_side import CHANGE, Difference, SavedComparison
 from ablation_core.stats.intervals import Interval
 
 MOST_ROWS = 24

@@ -13,7 +13,7 @@ from ablation_core.activations.statistics import Statistics
 from ablation_core.engine.metrics import METRICS, metrics_in
 from ablation_core.errors import ReportError
 from ablation_core.experiments.estimate_result import Estimated, EstimateResult
-from ablation_core.experiments.interactions import InteractionResult
+from ablation_core.experiments.interaction_result import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription

@@ -10,7 +10,7 @@ from ablation_core.activations.neuron_summary import NeuronSummary, peak_distanc
 from ablation_core.activations.statistics import Statistics, not_finite_sentence
 from ablation_core.engine.metrics import METRICS, main_metric
 from ablation_core.experiments.estimate_result import EstimateResult, MethodEstimate
-from ablation_core.experiments.interactions import InteractionResult
+from ablation_core.experiments.interaction_result import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription
@@ -79,7 +79,7 @@ def floor_sentences(floor: NoiseFloor) -> list[str]:
 def interaction_sentences(result: InteractionResult) -> list[str]:
     """What all heads together do, and the pair with the largest interaction."""
     metric = METRICS[result.metric]
-    unit = f" {metric.unit} per prediction" if metric.unit else ""
+    unit = metric.per_prediction(" ")
     joint = interval_text(result.joint.mean, result.joint.low, result.joint.high, metric.change_format)
     text = f"Without {', '.join(result.singles)} together, by {result.method}, {metric.noun} changes by {joint}{unit}."
     pairs = [pair for pair in result.pairs if math.isfinite(pair.interaction.mean)]

@@ -10,7 +10,7 @@ import streamlit as st
 
 from ablation_core.engine.metrics import METRICS, Metric, metrics_in
 from ablation_core.errors import as_markdown
-from ablation_core.report.numbers import interval_text, number, unit_of
+from ablation_core.report.numbers import interval_text, number, sample_unit
 from ablation_core.report.sentences import comparison, loss_split, verdict
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def show_result(now: AblationProgress, method: str, metrics: Sequence[str], want
     done = result.data["predictions"]
     if done < wanted:
         st.caption(
-            f"So far: {done:,} of {wanted:,} {unit_of(result.model['modality'])}; intervals narrow as more are measured."
+            f"So far: {done:,} of {wanted:,} {sample_unit(result.model['modality'])}; intervals narrow as more are measured."
         )
 
 

@@ -24,7 +24,7 @@ from ablation_core.experiments.predictions.per_prediction import PredictionEffec
 from ablation_core.experiments.results import AblationResult
 from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import METHODS, USUAL, Method, usable_methods
-from ablation_core.report.numbers import unit_of
+from ablation_core.report.numbers import sample_unit
 from ablation_core.selection import Selection
 from ablation_core.server.jobs import Job
 from ablation_core.server.lru import LRU
@@ -264,7 +264,7 @@ def show_progress(request: AblationRequest, progress: AblationProgress) -> None:
     if is_stopped(request):
         done = 0 if progress.result is None else progress.result.data["predictions"]
         bar_column.markdown(
-            f"**Stopped** after {done:,} of {request.data.predictions:,} {unit_of(request.view.info.modality)}."
+            f"**Stopped** after {done:,} of {request.data.predictions:,} {sample_unit(request.view.info.modality)}."
         )
         if button_column.button("Continue", key="continue the ablation", help="Measure the rest.", width="stretch"):
             st.session_state.pop(_STOPPED)

@@ -12,7 +12,7 @@ from ablation_core.engine.metrics import METRICS
 from ablation_core.errors import as_markdown
 from ablation_core.report import frames
 from ablation_core.report.charts import method_charts
-from ablation_core.report.numbers import is_points, unit_of
+from ablation_core.report.numbers import is_points, sample_unit
 from ablation_core.report.sentences import floor_words
 from ablation_core.report.tasks.harm import mean_changes
 from ablation_core.ui.tasks.harm import show_harm_parts
@@ -66,7 +66,7 @@ def show_methods(view: View, progress: AblationProgress, metrics: Sequence[str])
         key="changes",
         alt="The change by each method with its 95% interval.",
     )
-    unit = unit_of(view.model.modality, "sequences")
+    unit = sample_unit(view.model.modality, "sequences")
     counted = result.data["predictions"]
     sample = (
         f"{counted:,} {unit}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from ablation_core.report.numbers import unit_of
+from ablation_core.report.numbers import sample_unit
 from ablation_core.selection import Head, Selection
 from ablation_core.ui.glance.known import KnownEffects, known_effects
 from ablation_core.ui.sidebar.view import View
@@ -46,7 +46,7 @@ class Glance:
     @property
     def unit(self) -> str:
         """What is counted."""
-        return unit_of(self.view.info.modality)
+        return sample_unit(self.view.info.modality)
 
     @property
     def name(self) -> str:

@@ -145,6 +145,8 @@ def _saved_by_another_method(asked: _Asked) -> ComparisonResult | None:
     if asked.other is None:
         return None
     for method in USUAL:
+        if method == asked.view.method:
+            continue
         with suppress(AblationError):  # it may need statistics that are not there
             view = replace(asked.view, method=method)
             one, other = (_side(side.model, side.data.ref, view) for side in (asked.one, asked.other))

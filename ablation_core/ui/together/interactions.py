@@ -10,7 +10,8 @@ from pathlib import Path
 import streamlit as st
 
 from ablation_core.data.dataset import Data
-from ablation_core.experiments.interactions import MOST_HEADS, InteractionResult, InteractionRun
+from ablation_core.experiments.interaction_result import InteractionResult
+from ablation_core.experiments.interactions import MOST_HEADS, InteractionRun
 from ablation_core.methods.registry import METHODS
 from ablation_core.report.present.interactions import interaction_matrix, meaning_sentence, pairs_table
 from ablation_core.report.present.words import interaction_sentences

@@ -22,9 +22,10 @@ from ablation_core.report.present.side_by_side import (
     figures_table,
 )
 from ablation_core.saved.archive import Saved, SavedEntry
+from ablation_core.saved.figures import figures_of, unit_of
 from ablation_core.saved.results import MOST_IMPORTED, delete, entries, export_results, find, import_results
 from ablation_core.saved.shelves import Shelf
-from ablation_core.saved.side_by_side import compare_results, figures_of, unit_of
+from ablation_core.saved.side_by_side import compare_results
 from ablation_core.ui.page import PAGES
 from ablation_core.ui.widgets import confirmed_delete, draw_once, file_box, page_link, sentence_markdown
 
