@@ -1,7 +1,7 @@
 """The engine for a Ray cluster: workers that load a model once and measure tasks that resume from the same block.
 
 The driver, this process, alone writes the ledger. A worker that is lost is replaced and its unfinished tasks are given
-out again; a driver that is lost takes its workers along, and the next one goes on from the ledger. Ray is imported only
+out again; a driver that is lost takes its workers along, and the next one continues from the ledger. Ray is imported only
 when the engine is used: `pip install -r requirements-cluster.txt`.
 """
 
@@ -80,10 +80,10 @@ class RayBackend:
         if not tasks:
             return
         model, data = clean_cache.model, clean_cache.data
-        parcels = {"model": pack_model(model.ref, self.cache_dir), "data": pack_data(data.ref)}
+        payloads = {"model": pack_model(model.ref, self.cache_dir), "data": pack_data(data.ref)}
         if statistics is not None:
-            parcels["statistics"] = statistics_payload(statistics_bytes(statistics))
-        sent = {name: payload for name, payload in parcels.items() if payload is not None}
+            payloads["statistics"] = statistics_payload(statistics_bytes(statistics))
+        sent = {name: payload for name, payload in payloads.items() if payload is not None}
         device = SPLIT if self.split else "cuda" if self.gpus else "cpu"
         memory = None if self.memory is None or not self.split else int(self.memory * _GB)
         reused = any(not task.unit.positions.everywhere for task in tasks)
@@ -116,7 +116,7 @@ class _WorkerPool:
     """The workers of one run."""
 
     def __init__(
-        self, ray: Any, engine: RayBackend, given: Assignment, parcels: dict[str, Payload], tasks: Sequence[Task]
+        self, ray: Any, engine: RayBackend, given: Assignment, payloads: dict[str, Payload], tasks: Sequence[Task]
     ) -> None:
         self.ray, self.engine, self.given, self.tasks = ray, engine, given, tasks
         self.needs = self._needs()
@@ -124,7 +124,7 @@ class _WorkerPool:
         self.most = engine.workers or len(tasks)
         self.at_first = min(self._room(), self.most)
         self.units = deque(units_of(tasks, self.at_first))
-        self.parcels = [ray.put(payload) for payload in parcels.values()]
+        self.payloads = [ray.put(payload) for payload in payloads.values()]
         self.hands: list[_PooledWorker] = []
         self.lost_tasks: Counter[int] = Counter()
         self.never_ready = 0
@@ -196,7 +196,7 @@ class _WorkerPool:
             if self.needs["memory"]:
                 options["memory"] = self.needs["memory"]
             actor = self.ray.remote(Worker).options(**options).remote()
-            stream = actor.prepare.options(num_returns="streaming").remote(self.given, *self.parcels)
+            stream = actor.prepare.options(num_returns="streaming").remote(self.given, *self.payloads)
             self.hands.append(_PooledWorker(actor, stream))
 
     def _replace(self, hand: _PooledWorker, error: Exception) -> None:

@@ -39,7 +39,7 @@ class Assignment:
     Attributes:
         threads: as many as the driver computes with, since float results can depend on it.
         split_memory: bytes that a model split over memory and disk may fill.
-        parcels: the digests of what is sent: `model`, `data`, `statistics`.
+        digests: of what is sent: `model`, `data`, `statistics`.
         keys_values: whether clean passes keep them, for ablations that begin in the middle of a sequence.
     """
 
@@ -58,7 +58,7 @@ class Assignment:
     bins: int
     threads: int
     python: str
-    parcels: dict[str, str]
+    digests: dict[str, str]
     documents: bool = False
     keys_values: bool = False
 
@@ -80,7 +80,7 @@ class Order:
 
 
 def assignment(
-    model: LoadedModel, data: Data, bins: int, device: str, split_memory: int | None, parcels: dict[str, Payload]
+    model: LoadedModel, data: Data, bins: int, device: str, split_memory: int | None, payloads: dict[str, Payload]
 ) -> Assignment:
     """What workers need for pieces of this model and data."""
     return Assignment(
@@ -99,7 +99,7 @@ def assignment(
         bins=bins,
         threads=torch.get_num_threads(),
         python=_python(),
-        parcels={name: payload.digest for name, payload in parcels.items()},
+        digests={name: payload.digest for name, payload in payloads.items()},
         documents=bool(data.documents),
     )
 
@@ -107,22 +107,22 @@ def assignment(
 class Worker:
     """One process that computes. Its model stays loaded until the process ends."""
 
-    def prepare(self, given: Assignment, *parcels: Payload) -> Iterator[str]:
+    def prepare(self, given: Assignment, *payloads: Payload) -> Iterator[str]:
         """Load everything and compare it with the driver's; yields the machine's name.
 
         Raises:
             AblationError: something is missing or differs; the sentence says what, and on which machine.
         """
         try:
-            self._load(given, dict(zip(given.parcels, parcels, strict=True)))
+            self._load(given, dict(zip(given.digests, payloads, strict=True)))
         except AblationError as error:
             raise type(error)(f"On the machine {socket.gethostname()}: {error}") from error
         yield socket.gethostname()
 
-    def _load(self, given: Assignment, parcels: dict[str, Payload]) -> None:
+    def _load(self, given: Assignment, payloads: dict[str, Payload]) -> None:
         prepare_process()
         torch.set_num_threads(given.threads)
-        places = {name: unpack(payload, given.parcels[name]) for name, payload in parcels.items()}
+        places = {name: unpack(payload, given.digests[name]) for name, payload in payloads.items()}
         model = _load_model(given, str(places.get("model", given.model)))
         data = _load_data(
             given, model, unpacked_data_ref(given.data, places["data"]) if "data" in places else given.data

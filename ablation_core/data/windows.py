@@ -1,7 +1,7 @@
 """From texts, or from tokens that a person gives, to windows with their targets, as many as the predictions asked for need.
 
 **Packed**: the texts follow each other and are cut into windows of equal length, what is left at the end unused; no padding.
-**Documents**: each document begins a window of its own, goes on in the next where it is longer, and is padded on the right;
+**Documents**: each document begins a window of its own, continues in the next where it is longer, and is padded on the right;
 no window holds two of them, so that nothing attends from one to another.
 **Given**: rows of tokens as they are, padded on the right where they differ in length.
 """

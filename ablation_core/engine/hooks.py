@@ -105,7 +105,7 @@ def record_outputs(model: LoadedModel, first: int = 0) -> Iterator[list[Any]]:
 def skip_blocks(model: LoadedModel, outputs: Sequence[Any]) -> Iterator[None]:
     """The first blocks compute nothing: each returns its own of these outputs.
 
-    With recorded outputs the model goes on from there exactly as it would have after computing them; its embedding,
+    With recorded outputs the model continues from there exactly as it would have after computing them; its embedding,
     what it does between blocks and behind them stay its own code.
     """
     with ExitStack() as stack:

@@ -2,7 +2,7 @@
 
 For each model and data set: activation statistics on the statistics part, then pruning curves on the evaluation part, the
 same neurons for every method, three seeds, steps of ten per cent. The four original models need a model hub and a
-graphics processor; the same plan runs on any others. Every point is kept: an interrupted run goes on where it stopped.
+graphics processor; the same plan runs on any others. Every point is kept: an interrupted run resumes where it stopped.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Every head, one at a time, by one or several methods, on the same predictions.
 
-Clean passes are shared, each head resumes from its layer, and finished heads are kept: an interrupted sweep goes on
+Clean passes are shared, each head resumes from its layer, and finished heads are kept: an interrupted sweep resumes
 where it stopped and ends with the same numbers. Beside the heads stand random sets of neurons, each as many as one head
 has: what their ablation does is the noise floor.
 """

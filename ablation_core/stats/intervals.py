@@ -7,7 +7,7 @@ of sequences.
 
 **Its p-value is the interval's own**: the level at which the interval of the same draws just touches 0, found by
 inverting the interval's map. So p ≤ 0.05 exactly where the 95% interval excludes 0, always. Where 0 lies outside the
-95% interval, few or none of the draws say how far outside; from the bound on, the map goes on by the linearised standard
+95% interval, few or none of the draws say how far outside; from the bound on, the map continues by the linearised standard
 error, as a t-test does:
 
     z = z of the bound + (bound − 0) / standard error          p = 2 · P(t with n − 1 degrees of freedom > z √((n − 1) / n))

@@ -1,8 +1,8 @@
-"""GroupSequentialTest at a map of changes several times on the way, without being misled by it. Knows numbers only.
+"""A map of changes tested several times on the way, without being misled by it. Knows numbers only.
 
 **The interim looks** are fixed before the data are seen: after 1/16, 1/8, 1/4, 1/2, 3/4 and all of the sequences.
 
-**Told from no effect.** A change that is looked at K times has K chances to look like an effect. Each look therefore
+**Significant.** A change that is looked at K times has K chances to look like an effect. Each look therefore
 spends its own share of the error (alpha spending, Lan and DeMets 1983; the shares here by Bonferroni's inequality,
 which asks nothing of how the looks depend on one another): with p_k the p-value of look k and w_k its share, Σ w_k = 1,
 
@@ -10,8 +10,8 @@ which asks nothing of how the looks depend on one another): with p_k the p-value
 
 is a p-value however the looking ends, for P(P ≤ a) ≤ Σ P(p_k ≤ a w_k) ≤ a. Each look has twice the share of the one
 before, so that half of the error is left for the last, as O'Brien and Fleming (1979) do; only the look at three quarters,
-which is there to let go those that are settled or given up, has no more than the first. P only falls from look to look,
-so that Benjamini and Hochberg's (1995) choice over the map only grows: what is told early stays told, and the
+which is there to let go those that are settled or stopped for futility, has no more than the first. P only falls from look to look,
+so that Benjamini and Hochberg's (1995) choice over the map only grows: what is significant early stays so, and the
 false-discovery rate holds at every look. The p-values are those of `regression`: what a look has measured is carried
 over to all sequences by estimates of each.
 
@@ -24,8 +24,8 @@ depends on how far the residuals spread, not on where the mean lies, and does no
 which excludes 0 exactly where P ≤ 0.05: some look's interval excludes 0 where its p_k ≤ 0.05 w_k. Should they have nothing
 in common, it is the interval of the look that gave P.
 
-**Given up.** A change that a whole sweep would hardly tell takes no more data: the chance of it is below `HARDLY`
-(stochastic curtailment, Lan, Simon and Halperin 1982). Giving up only lowers P(told), so that it costs no validity.
+**Stopped for futility.** A change that a whole sweep would hardly find significant takes no more data: the chance of it is below `HARDLY`
+(stochastic curtailment, Lan, Simon and Halperin 1982). Stopping only lowers the chance of a significant change, so that it costs no validity.
 """
 
 from typing import Literal
@@ -143,7 +143,9 @@ class GroupSequentialTest:
         hardly = self._hardly(at, estimates)
         for i, number in enumerate(at):
             self.verdicts[number] = self._verdict(number, bool(found[number]), bool(settled[i]), bool(hardly[i]))
-        for number in np.flatnonzero(found):  # one given up earlier may be told once others are: no harm in saying so
+        for number in np.flatnonzero(
+            found
+        ):  # one stopped earlier may become significant once others are: no harm in saying so
             self.verdicts[number] = "told"
 
     def _verdict(self, number: int, found: bool, settled: bool, hardly: bool) -> Verdict:

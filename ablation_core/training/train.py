@@ -1,6 +1,6 @@
 """Train a bundled model: `python -m ablation_core.training.train opt-mini`.
 
-The run can be interrupted at any time; the same command goes on from the last checkpoint in `--work` and ends with the
+The run can be interrupted at any time; the same command resumes from the last checkpoint in `--work` and ends with the
 same weights. The learning rate stays level and falls to zero over the last quarter of the steps, so that a run may
 also be resumed with another `--steps`. Hidden matrices are trained by Muon, everything else by AdamW.
 """

@@ -53,7 +53,7 @@ def draw(
 ) -> None:
     """Draw `make(*frames, **fixed)` in a slot of its height, so that what stands below does not move when it appears.
 
-    While key, structure and alternative text stay, the browser only exchanges the data of a chart and never draws it anew.
+    While key, structure and alternative text stay, the browser only exchanges the data of a chart and never draws it again.
 
     Args:
         height: in pixels, in place of the chart's own.

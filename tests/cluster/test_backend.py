@@ -67,7 +67,7 @@ class StandIn:
             return SimpleNamespace(options=lambda num_returns: SimpleNamespace(remote=act))
 
         self.begun.append(asked)
-        return SimpleNamespace(prepare=method(lambda given, *parcels: self._prepare()), measure=method(self._measure))
+        return SimpleNamespace(prepare=method(lambda given, *payloads: self._prepare()), measure=method(self._measure))
 
 
 def measured(orders: list) -> Iterator[UnitProgress]:

@@ -36,10 +36,10 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
             progress=progress,
         )
     save_named(parsed, result)
-    document, calibration = result.to_dict(), None
+    document, validation = result.to_dict(), None
     if parsed.exact:
         with progress_bar("exact", "head") as progress:
             heads = largest_heads(result, parsed.exact)
-            calibration = validate_estimate(model, data, result, statistics, heads, progress=progress)
-        document["exact"] = calibration.to_dict()
-    return document, format_estimate(result, calibration)
+            validation = validate_estimate(model, data, result, statistics, heads, progress=progress)
+        document["exact"] = validation.to_dict()
+    return document, format_estimate(result, validation)

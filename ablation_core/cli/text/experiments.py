@@ -46,7 +46,7 @@ def format_result(result: AblationResult) -> str:
     return "\n".join(lines)
 
 
-def format_estimate(result: EstimateResult, calibration: EstimateValidation | None = None) -> str:
+def format_estimate(result: EstimateResult, validation: EstimateValidation | None = None) -> str:
     """The heads of the greatest estimated harm for each method, beside the exact values of those that were ablated."""
     model, data = result.description["model"], result.description["data"]
     lines = [
@@ -54,7 +54,7 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
         f"order in nats, ± their standard error over {counted_sequences(data)}"
     ]
     for method in result.methods:
-        exact, metrics = calibration.exact[method.method] if calibration else {}, metrics_in(method.changes)
+        exact, metrics = validation.exact[method.method] if validation else {}, metrics_in(method.changes)
         words = {metric.name: metric.label if metric.divergence else f"change of {metric.label}" for metric in metrics}
         labels = ", ".join(metric.label for metric in metrics)
         width = max(22, *(len(one) + 2 for one in words.values()))
@@ -69,10 +69,10 @@ def format_estimate(result: EstimateResult, calibration: EstimateValidation | No
             )
             measured = f"   {', '.join(found)}" if found else ""
             lines.append(f"{name:>26}{''.join(f'{value:>{width}}' for value in values)}{measured}")
-        if calibration is None or not exact:
+        if validation is None or not exact:
             continue
         for metric in metrics:
-            compared = calibration.agreements[method.method][metric.name]
+            compared = validation.agreements[method.method][metric.name]
             figures = {"rank correlation": compared.spearman, "slope": compared.slope, "median ratio": compared.ratio}
             found = [f"{name} {value:.2f}" for name, value in figures.items() if math.isfinite(value)]
             if compared.top is not None:
