@@ -55,9 +55,9 @@ _SLOW_LEFT_OUT = pytest.StashKey[int]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A worker for each core where folders are asked for; none for single files, which start sooner without."""
+    """One more than there are cores where folders are asked for, since tests wait; none for single files, which start sooner."""
     whole = all(os.path.isdir(argument) for argument in config.args)
-    return min(os.cpu_count() or 1, 4) if whole else 0  # a worker takes a gigabyte
+    return min((os.cpu_count() or 1) + 1, 4) if whole else 0  # a worker takes two gigabytes
 
 
 @pytest.hookimpl(wrapper=True)
@@ -194,6 +194,7 @@ def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     monkeypatch.setattr("ablation_core.ui.ablation.job.PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.ablation.job.FLOOR_PROMPT", 200.0)
     monkeypatch.setattr("ablation_core.ui.ablation.job.SETS", 2)  # eight are most of what a page measures
+    monkeypatch.setattr("ablation_core.methods.optimal.TRAINING_PROMPTS", 40)  # so are 500, for means by position
     monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda *_, **__: None)
     yield
     from ablation_core.ui.shared import shared_ablations, shared_jobs

@@ -230,6 +230,7 @@ def weight_sums(module: nn.Module) -> bytes:
     accelerate keeps elsewhere are left out, as nobody edits them there.
     """
     parts: list[Tensor] = []
+    numbers: dict[tuple, Tensor] = {}  # by length, type and device: many weights share them
     for _, part in sorted(module.named_modules()):
         for _, tensor in sorted(_own_weights(part).items()):
             if tensor.device.type == "meta" or not tensor.numel():
@@ -237,8 +238,11 @@ def weight_sums(module: nn.Module) -> bytes:
             rows = tensor.detach().reshape(-1, tensor.shape[-1] if tensor.ndim > 1 else min(tensor.numel(), 1))
             if not rows.is_floating_point() or rows.dtype.itemsize < 4:
                 rows = rows.float()
-            weights = 1 + torch.arange(rows.shape[1], device=rows.device, dtype=rows.dtype).mul_(0.618034).frac_()
-            parts.append((rows @ weights).double().cpu())
+            kind = rows.shape[1], rows.dtype, rows.device
+            if kind not in numbers:
+                steps = torch.arange(rows.shape[1], device=rows.device, dtype=rows.dtype)
+                numbers[kind] = 1 + steps.mul_(0.618034).frac_()
+            parts.append((rows @ numbers[kind]).double().cpu())
     return hashlib.sha256(torch.cat(parts).numpy().tobytes()).digest() if parts else b""
 
 

@@ -43,7 +43,7 @@ def to_png(chart: alt.TopLevelMixin, title: str, alternative: str) -> bytes:
 
 def _specification(chart: alt.TopLevelMixin, title: str, alternative: str) -> dict:
     chart = chart.properties(width=PICTURE_WIDTH, title=alt.Title(title, anchor="start", fontSize=14, offset=12))
-    specification = chart.to_dict()
+    specification = chart.to_dict(validate=False)  # Altair has validated its parts as they were made
     specification["description"] = alternative
     specification["config"] = {**specification.get("config", {}), **_CONFIG}
     return specification

@@ -240,7 +240,9 @@ def test_missing_statistics_are_the_operators_to_compute(
     assert "python -m ablation\\_core stats opt-mini --data python-docs" in said(at)
 
 
-@pytest.mark.parametrize("page", OF_A_MODEL)
+@pytest.mark.parametrize(
+    "page", [one if one in LONG_RUNS else pytest.param(one, marks=pytest.mark.slow) for one in OF_A_MODEL]
+)
 def test_a_read_only_cache_is_only_read(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "ACCESS", Access(True, OFFERED.models, OFFERED.data, keeps_runs=False))
     with watching() as seen:

@@ -272,6 +272,7 @@ def wide_batch() -> Batch:
     return Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, ids.roll(-1, 1))
 
 
+@pytest.mark.slow
 def test_a_vocabulary_of_250_000_is_scored_without_all_logits_at_once(wide: LoadedModel) -> None:
     full = 8 * 60 * 250_000 * 4
     with Largest() as seen:
@@ -287,6 +288,7 @@ def test_a_vocabulary_of_250_000_is_scored_without_all_logits_at_once(wide: Load
     assert np.isfinite(ablated.loss).all() and (ablated.loss != clean.loss).any()
 
 
+@pytest.mark.slow
 def test_gradients_over_250_000_words_are_taken_in_parts_too(wide: LoadedModel) -> None:
     clean_pass = forward.record(wide, wide_batch())
     with Largest() as seen:
@@ -295,6 +297,7 @@ def test_gradients_over_250_000_words_are_taken_in_parts_too(wide: LoadedModel) 
     assert np.isfinite(total) and gradient.isfinite().all() and gradient.abs().max() > 0
 
 
+@pytest.mark.slow
 def test_the_measure_of_memory_sees_full_logits(wide: LoadedModel) -> None:
     with Largest() as seen, torch.no_grad():
         wide.module(**{name: x[:2] for name, x in wide_batch().inputs.items()})

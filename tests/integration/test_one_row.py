@@ -43,8 +43,8 @@ HEADS = ((0, 0), (1, 1), (2, 2), (3, 3))
 
 
 def entropies(run: ScoredLogits) -> np.ndarray:
-    log_probs = run.logits.double().log_softmax(-1)
-    return -(log_probs.exp() * log_probs).sum(-1).numpy()
+    log_probs = run.logits.log_softmax(-1)
+    return -(log_probs.exp() * log_probs).sum(-1).double().numpy()
 
 
 ENTROPY = Metric(
@@ -119,7 +119,7 @@ def test_the_exported_script_gives_the_numbers_again(opt_mini: LoadedModel, view
 
 @pytest.mark.usefixtures("rows")
 def test_maps_curves_and_estimates_have_them_too(opt_mini: LoadedModel, view: View, tmp_path: Path) -> None:
-    data, methods = load_data("python-docs", opt_mini, 700, seq_len=128), (METHODS["zero"], OPPOSITE)
+    data, methods = load_data("python-docs", opt_mini, 300, seq_len=64), (METHODS["zero"], OPPOSITE)
     swept = finished(
         sweep_steps(opt_mini, data, SweepSpec(methods, heads=HEADS, random_sets=1), view.statistics, tmp_path)
     )

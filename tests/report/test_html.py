@@ -127,7 +127,7 @@ def test_every_chart_becomes_png_and_svg_with_its_title(view: View, outcome: Abl
 
 @pytest.fixture(scope="module")
 def kept(view: View, tmp_path_factory: pytest.TempPathFactory) -> tuple:
-    data, folder = load_data("python-docs", view.model, 700), tmp_path_factory.mktemp("runs")
+    data, folder = load_data("python-docs", view.model, 250), tmp_path_factory.mktemp("runs")
     methods = (METHODS["zero"], METHODS["mean"])
     heads = ((0, 0), (1, 1), (2, 2), (3, 3))
     swept = finished(

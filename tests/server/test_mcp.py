@@ -75,6 +75,7 @@ def test_an_ablation_has_intervals_a_floor_and_the_command_that_repeats_it(
     assert any("nats per prediction" in sentence for sentence in found["sentences"])
 
 
+@pytest.mark.slow
 def test_neurons_an_estimate_and_a_sweep(call: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     neurons = call("statistics", model="opt-mini", select="3.2:5-6")
     assert neurons["neurons"] == again(neurons["command"], capsys)["neurons"] and len(neurons["neurons"]) == 2

@@ -41,9 +41,8 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
     return run
 
 
-@pytest.mark.parametrize(
-    "name", ["opt-mini", *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES if name != "opt-mini")]
-)
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_weights(
     name: str, trained: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -75,7 +74,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         trained(name, "again", "--seed", "7")
 
 
-@pytest.mark.parametrize("name", ["opt-mini", "roberta-mini"])
+@pytest.mark.parametrize("name", ["opt-mini", pytest.param("roberta-mini", marks=pytest.mark.slow)])
 def test_counting_the_very_text_that_is_asked_about_is_nearly_always_right(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ def controls(at: AppTest) -> set[str]:
 
 @pytest.mark.parametrize("page", [name for name in USED if name != "ablate"])
 def test_a_page_has_the_controls_that_it_uses(page: str) -> None:
-    at = opened(page, model="opt-mini", predictions="500", prompts="50", method="zero", select="2.1")
+    at = opened(page, model="opt-mini", predictions="500", prompts="100", method="zero", select="2.1")
     assert not at.exception and controls(at) == USED[page]
 
 

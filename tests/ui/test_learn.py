@@ -114,6 +114,7 @@ def measured(opt_mini: LoadedModel) -> tuple[Data, dict[tuple[str, str], Interva
     return data, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.title)
 def test_the_answers_are_what_is_measured(
     experiment, measured: tuple[Data, dict[tuple[str, str], Interval]], opt_mini: LoadedModel
@@ -157,6 +158,7 @@ def test_position_explains_nine_tenths_of_the_third_experiments_head(opt_mini: L
     assert round(float(share), 1) == 0.9
 
 
+@pytest.mark.slow
 def test_the_fourth_experiments_heads_are_what_they_are_said_to_be(opt_mini: LoadedModel) -> None:
     """Scores measured again; the task's figures by a plain ablation; 5.1 loses its place without 3.3, by a plain loop."""
     experiment, data = EXPERIMENTS[3], load_data(DATA, opt_mini, PREDICTIONS)

@@ -46,17 +46,18 @@ def controls(
         aside: whether something is shown already, so that starting is not the main thing to do.
         seconds: how long it will take, where that can be said.
     """
-    for key in under_way(own):
-        if key != str(own):
-            _show_progress(key)
-    if str(own) in under_way(own):
-        _show_progress(str(own))
-    elif begin is not None and saves and not access.ACCESS.keeps_runs:
-        st.caption("This server saves nothing, so long runs are not offered; earlier results are shown.")
-    elif begin is not None:
-        with st.container(horizontal=True, vertical_alignment="center"):
+    # The button comes first, and stays where it is when another run begins or ends: what moves under a click loses it.
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if str(own) in under_way(own):
+            _show_progress(str(own))
+        elif begin is not None and saves and not access.ACCESS.keeps_runs:
+            st.caption("This server saves nothing, so long runs are not offered; earlier results are shown.")
+        elif begin is not None:
             begin_button(own, name, steps, begin, lock, saves, aside)
             say(seconds())
+        for key in under_way(own):
+            if key != str(own):
+                _show_progress(key)
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(as_markdown(refused), icon="⚠️")
     job = shared_jobs().get(str(own))
