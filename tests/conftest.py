@@ -55,9 +55,12 @@ _SLOW_LEFT_OUT = pytest.StashKey[int]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores where folders are asked for, since tests wait; none for single files, which start sooner."""
+    """A worker per core where folders are asked for, and one more where slow tests are, of which many wait for a browser;
+    none for single files, which start sooner without.
+    """
     whole = all(os.path.isdir(argument) for argument in config.args)
-    return min((os.cpu_count() or 1) + 1, 4) if whole else 0  # a worker takes two gigabytes
+    waiting = "not slow" not in config.option.markexpr
+    return min((os.cpu_count() or 1) + waiting, 4) if whole else 0  # a worker takes two gigabytes
 
 
 @pytest.hookimpl(wrapper=True)
