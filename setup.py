@@ -11,7 +11,12 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 APP = ("app.py", "pages/*.py", ".streamlit/config.toml")
-PUBLISHED = ("*-mini/*.safetensors", "smollm2-135m/*.safetensors", "runs/*.jsonl")
+PUBLISHED = (
+    "*-mini/*.safetensors",
+    "smollm2-135m/*.safetensors",
+    "runs/*.jsonl",
+    "published-positions/*/*.safetensors",
+)
 
 
 class BuildWithApp(build_py):

@@ -133,6 +133,14 @@ def _few_threads() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _means_kept_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Means by position that an earlier version of the code has made are not met by a test of this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ablation_core.methods.kept_means._FOLDER", str(tmp_path_factory.mktemp("positions")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _packages_scanned_once() -> Iterator[None]:
     """Streamlit's test harness reads what all installed packages say of themselves, 0.4 s, for each session anew."""
     if "streamlit.testing.v1" not in sys.modules:

@@ -88,6 +88,7 @@ def load_model(
             texts = None if classes is None else ClassTexts.parse(classes)
             wanted = Wanted(target, precision, cache_dir, _placement(target, split_memory), notify, texts)
             model = _load(ref, wanted)
+            model.cache = cache_dir
             if target is not None and target.type == "cpu":
                 _own_weights(model.module)
     except AblationError:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -68,6 +69,7 @@ class LoadedModel:
         shortcuts: each layer's way past its attention, if it has one; found at the first clean pass (`shortcuts.py`).
         special_tokens: what its tokenizer puts before and after a text; found when first asked for (`tokenizer.py`).
         reader: a digest of how it reads texts or images; made when first asked for (`data/made_for.py`).
+        cache: the cache folder it was loaded with; None of a module that was in memory, of which nothing is kept.
         may_change: whether its weights may be edited while it is here, so that they are looked at again; a server, which
             keeps its models to itself, says no.
     """
@@ -86,6 +88,7 @@ class LoadedModel:
     shortcuts: list[Any] | None = field(default=None, repr=False)
     special_tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = field(default=None, repr=False)
     reader: str | None = field(default=None, repr=False)
+    cache: Path | None = None
     may_change: bool = True
     _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
     special_positions: int | None = None
