@@ -15,7 +15,7 @@ PUBLISHED = (
     "*-mini/*.safetensors",
     "smollm2-135m/*.safetensors",
     "runs/*.jsonl",
-    "published-positions/*/*.safetensors",
+    "published-replacements/*/*.safetensors",
 )
 
 

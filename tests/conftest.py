@@ -133,10 +133,11 @@ def _few_threads() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _means_kept_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Means by position that an earlier version of the code has made are not met by a test of this one."""
+def _nothing_kept_of_other_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What methods replace values by is made by the code that is tested, not read from what other code has kept."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ablation_core.methods.kept_means._FOLDER", str(tmp_path_factory.mktemp("positions")))
+        patch.setattr("ablation_core.methods.kept._FOLDER", str(tmp_path_factory.mktemp("replacements")))
+        patch.setattr("ablation_core.methods.kept._PUBLISHED", "none")
         yield
 
 

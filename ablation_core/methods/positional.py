@@ -1,7 +1,7 @@
 """Means by position: what `mean-positional` puts in a neuron's place.
 
 At each position a neuron takes its mean over the same position of the statistics part's sequences. In prompts of one
-form that keeps what depends on the place alone and removes what depends on the words. They are kept (`kept_means.py`).
+form that keeps what depends on the place alone and removes what depends on the words. They are kept (`kept.py`).
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import Data
 from ablation_core.engine import forward
-from ablation_core.methods.kept_means import MeansFile
+from ablation_core.methods.kept import KeptFile
 from ablation_core.models.loaded import LoadedModel
 
 
@@ -22,22 +22,27 @@ def positional_means(model: LoadedModel, data: Data, wanted: Data) -> dict[int, 
         data: what the means are over, its statistics part.
         wanted: the data that they are put into; text of it decides how many positions there are.
     """
-    length = positions_of(wanted)
-    file = MeansFile.of(model, data, length)
+    file = kept_means(model, data, wanted)
     means = file.recall()
     if means is None:
-        means = measured_means(model, data, length)
+        means = measured_means(model, data, wanted)
         file.keep(means)
-    return {layer: mean[None] for layer, mean in means.items()}
+    return {int(layer): mean[None] for layer, mean in means.items()}
 
 
-def positions_of(wanted: Data) -> int | None:
+def kept_means(model: LoadedModel, data: Data, wanted: Data) -> KeptFile:
+    """Where they are kept."""
+    return KeptFile.of(model, "means", data.fingerprint, data.batch_size, _length(wanted))
+
+
+def _length(wanted: Data) -> int | None:
     """How many positions the data decides; None where all inputs have as many as the model says, as images do."""
     return wanted.length if wanted.seq_len or wanted.longest else None
 
 
-def measured_means(model: LoadedModel, data: Data, length: int | None) -> dict[int, Tensor]:
-    """Every layer's means (positions, neurons), by a pass over the data."""
+def measured_means(model: LoadedModel, data: Data, wanted: Data) -> dict[str, Tensor]:
+    """Each layer's means (positions, neurons) by its number, from a pass over the data."""
+    length = _length(wanted)
     sums: dict[int, Tensor] = {}
     counts: dict[int, Tensor] = {}
     for number in range(len(data)):
@@ -49,7 +54,7 @@ def measured_means(model: LoadedModel, data: Data, length: int | None) -> dict[i
             real = real.to(z.device)[:, :, None]
             sums[layer] = sums.get(layer, 0) + (z.float() * real).sum(0).double().cpu()
             counts[layer] = counts.get(layer, 0) + real.sum((0, 2)).double().cpu()
-    return {layer: _means(total, counts[layer], length or len(total)).float() for layer, total in sums.items()}
+    return {str(layer): _means(total, counts[layer], length or len(total)).float() for layer, total in sums.items()}
 
 
 def _means(total: Tensor, counts: Tensor, length: int) -> Tensor:

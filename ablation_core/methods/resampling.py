@@ -15,7 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from ablation_core.data.dataset import Batch, Data
+from ablation_core.data.made_for import reader_key
 from ablation_core.errors import MethodError
+from ablation_core.methods.kept import KeptFile
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import encode, ordinary_tokens, special_tokens
 
@@ -109,10 +111,25 @@ def generated_text(model: LoadedModel, data: Data, numbers: Sequence[int], seed:
     A causal model writes from left to right. A masked one begins with masks only and fills some at a time in random
     order, after Wang and Cho (2019).
     """
+    file = kept_text(model, data, seed)
+    kept = file.recall()
+    if kept is None:
+        kept = {"tokens": written_tokens(model, data, seed)}
+        file.keep(kept)
+    return _window(model, data, kept["tokens"].tolist())
+
+
+def kept_text(model: LoadedModel, data: Data, seed: int) -> KeptFile:
+    """Where what the model writes is kept."""
+    return KeptFile.of(model, "text", reader_key(model), data.length, seed)
+
+
+def written_tokens(model: LoadedModel, data: Data, seed: int) -> Tensor:
+    """The ids that the model writes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.inference_mode(), model.lock:
         written = _continued(model, data, generator) if model.modality == "causal" else _filled(model, data, generator)
-    return _window(model, data, written)
+    return torch.tensor(written)
 
 
 def random_pixels(model: LoadedModel, data: Data, numbers: Sequence[int], seed: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Means by position are kept in the cache folder, bit for bit, and made again where what is there cannot be used."""
+"""What methods replace values by is kept in the cache folder, bit for bit, and made again where that cannot be used."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from ablation_core import load_data, load_model
+from ablation_core import load_data
 from ablation_core.data.dataset import Data
 from ablation_core.engine import forward
-from ablation_core.methods.kept_means import _MOST_FILES, MeansFile
-from ablation_core.methods.optimal import training_data
-from ablation_core.methods.positional import measured_means, positional_means, positions_of
+from ablation_core.methods.kept import _MOST_FILES, KeptFile
+from ablation_core.methods.positional import positional_means
+from ablation_core.methods.resampling import generated_text
 from ablation_core.models.loaded import LoadedModel
-from docs import published_means
+from docs.published_replacements import published
 
 
 @pytest.fixture
 def model(opt_mini: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
     monkeypatch.setattr(opt_mini, "cache", tmp_path)
-    monkeypatch.setattr("ablation_core.methods.kept_means._FOLDER", "positions")
+    monkeypatch.setattr("ablation_core.methods.kept._FOLDER", "replacements")
     return opt_mini
 
 
@@ -97,13 +97,26 @@ def test_other_data_lengths_and_weights_have_files_of_their_own(model: LoadedMod
     assert len(files(tmp_path)) == 4
 
 
-def test_those_kept_longest_ago_go(model: LoadedModel, tmp_path: Path, data: Data) -> None:
+def test_those_kept_longest_ago_go(model: LoadedModel, tmp_path: Path) -> None:
     for number in range(_MOST_FILES + 3):
-        MeansFile.of(model, data, number).keep({0: torch.full((2, 3), float(number))})
+        KeptFile.of(model, "text", number).keep({"tokens": torch.full((3,), number)})
     assert len(files(tmp_path)) == _MOST_FILES
-    assert MeansFile.of(model, data, 0).recall() is None
-    last = MeansFile.of(model, data, _MOST_FILES + 2).recall()
-    assert last is not None and last[0][0, 0] == _MOST_FILES + 2
+    assert KeptFile.of(model, "text", 0).recall() is None
+    last = KeptFile.of(model, "text", _MOST_FILES + 2).recall()
+    assert last is not None and last["tokens"].tolist() == [_MOST_FILES + 2] * 3
+
+
+def test_a_text_is_written_once(
+    model: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = generated_text(model, data, [0], 3)
+    assert len(files(tmp_path)) == 1
+    monkeypatch.setattr("ablation_core.methods.resampling._continued", None)  # nothing is written any more
+    again = generated_text(model, data, [1], 3)
+    assert torch.equal(first.inputs["input_ids"], again.inputs["input_ids"])
+    monkeypatch.undo()
+    other = generated_text(model, data, [0], 4)
+    assert not torch.equal(first.inputs["input_ids"], other.inputs["input_ids"])
 
 
 def test_of_a_module_in_memory_nothing_is_kept(
@@ -115,15 +128,16 @@ def test_of_a_module_in_memory_nothing_is_kept(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "ref"), published_means.USUAL)
-def test_what_comes_with_the_project_is_what_a_pass_gives(name: str, ref: str, passes: list[int]) -> None:
-    model = load_model(name)
-    data = load_data(ref, model)
-    part, length = training_data(model, data), positions_of(data)
-    means = MeansFile.of(model, part, length).recall()
-    assert means is not None and not passes
-    for layer, measured in measured_means(model, part, length).items():
-        assert torch.allclose(means[layer], measured, atol=1e-5)
+def test_what_comes_with_the_project_is_what_is_made_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ablation_core.methods.kept._FOLDER", "none")
+    monkeypatch.setattr("ablation_core.methods.kept._PUBLISHED", "published-replacements")
+    seen = 0
+    for file, made in published():
+        kept = file.recall()
+        assert kept is not None and kept.keys() == made.keys()
+        assert all(torch.allclose(kept[name], made[name], atol=1e-5) for name in made)
+        seen += 1
+    assert seen == 6
 
 
 def test_where_nothing_can_be_written_they_are_measured_all_the_same(
