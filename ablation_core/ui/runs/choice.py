@@ -125,6 +125,7 @@ def choose_run(own: Path, kept: dict[Path, Any], view: dict, done: Callable[[Any
         index=1 if fits and not begun else 0,
         format_func=label,
         key=shown_key(own),
+        width=370,  # so that what stands beside it keeps to one line, and moves nothing when it comes
         help="Finished heads and points are saved in the cache folder; runs with other settings or data can be shown, too.",
     )
 
