@@ -15,6 +15,7 @@ from ablation_core.server.turns import FairLock
 
 MOST_AT_ONCE = 3
 PATIENCE = 180.0  # seconds without anybody looking: a hidden tab still asks once a minute
+_PACE = 0.02  # of the work: from less, the rest cannot be told
 _PRESENT = 5.0  # seconds since somebody's last look in which they are still there
 _OWNER_PRESENT = 90.0  # the same of who started it: a hidden tab still asks once a minute
 _ENDED = 32  # jobs that have ended, kept for what they found
@@ -75,7 +76,7 @@ class Job:
             return None
         began, share = self._first
         gained = self.share - share
-        return None if gained <= 0 else (time.monotonic() - began) * (1 - self.share) / gained
+        return None if gained < _PACE else (time.monotonic() - began) * (1 - self.share) / gained
 
     @property
     def time_left(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -20,6 +21,23 @@ if TYPE_CHECKING:
 
 LISTED = 8  # of what is promoted, and as many of what is suppressed
 Guesses = Sequence[tuple[str, float]]  # token or class, its probability
+_SPACES = re.compile(" {2,}")
+
+
+def visible(text: str) -> str:
+    """A token's text with its white space to be seen: a browser draws many spaces as one.
+
+    >>> visible("“\\n    ”"), visible("“ the”")
+    ('“⏎␣×4”', '“ the”')
+    """
+    return _SPACES.sub(lambda run: f"␣×{len(run[0])}", text.replace("\n", "⏎"))
+
+
+def white_space_words(texts: Iterable[str]) -> str:
+    """What the signs of `visible` in these texts mean, as a sentence with a space before it; nothing without any."""
+    seen = "".join(map(visible, texts))
+    words = [words for sign, words in (("⏎", "⏎ is a line break"), ("␣×", "␣×4 four spaces")) if sign in seen]
+    return f" {', '.join(words)}." if words else ""
 
 
 def line_sample(kind: str, width: int) -> str:
@@ -68,7 +86,7 @@ def before_after(before: Guesses, after: Guesses, without: str, method: str) -> 
 def _column(title: str, guesses: Guesses, colour: str, fresh: Sequence[str]) -> str:
     rows = []
     for text, share in guesses:
-        shown = escape(text).replace("\n", "⏎")
+        shown = escape(visible(text))
         shown = f"<b>{shown}</b>" if text in fresh else shown
         rows.append(
             '<div style="display:grid;grid-template-columns:minmax(5rem,7.5rem) 1fr 3rem;gap:.5rem;align-items:center">'
@@ -92,7 +110,7 @@ def promoted(promotes: Sequence[Written], suppresses: Sequence[Written]) -> str:
     for title, ends, colour in (("Promotes", raised, HELP), ("Suppresses", lowered, HARM)):
         rows = "".join(
             '<div style="display:grid;grid-template-columns:minmax(5rem,8rem) 1fr 3.4rem;gap:.5rem;align-items:center">'
-            f'<span style="overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{escape(one.text)}</span>'
+            f'<span style="overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{escape(visible(one.text))}</span>'
             f'<span style="height:.7rem"><span style="display:block;height:100%;width:{100 * abs(one.logit) / most:.1f}%;'
             f'background:{colour};border-radius:3px"></span></span>'
             f'<span style="text-align:right;font-variant-numeric:tabular-nums">{number(one.logit, "+.2f")}</span></div>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.heads.html import before_after
+from ablation_core.report.heads.html import before_after, white_space_words
 from ablation_core.server.answers import TopAnswers, image_input
 from ablation_core.ui import page
 from ablation_core.ui.glance import inputs
@@ -116,5 +116,5 @@ def _show_answer(glance: Glance, found: TopAnswers) -> None:
         else f"The first guess changes from {first} ({share:.0%}) to {then} ({later:.0%})."
     )
     st.html(before_after(before, after, f"head {glance.name}", method))
-    breaks = " ⏎ is a line break." if any("⏎" in text for text, _ in (*before, *after)) else ""
-    st.caption(as_markdown(f"{words}{breaks} One example, not a measurement."))
+    signs = white_space_words(text for text, _ in (*before, *after))
+    st.caption(as_markdown(f"{words}{signs} One example, not a measurement."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from ablation_core.report.heads.frames import head_scatter_frame
-from ablation_core.report.heads.html import promoted
+from ablation_core.report.heads.html import promoted, white_space_words
 from ablation_core.report.numbers import interval_text
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.effects import effects_of
@@ -43,7 +43,8 @@ def show_writing(glance: Glance) -> None:
                 lambda: writes(view.model, glance.name, own=asked, position=position),
             )  # fmt: skip
         st.html(promoted(written.promotes, written.suppresses))
-        st.caption(f"Logits, less the mean over all {'classes' if vision else 'tokens'}.")
+        signs = white_space_words(one.text for one in (*written.promotes, *written.suppresses))
+        st.caption(f"Logits, less the mean over all {'classes' if vision else 'tokens'}.{signs}")
     with scatter_column:
         direct = computed(
             glance.view, ("direct", data.fingerprint), "Reading every head's direct effect",
