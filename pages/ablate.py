@@ -2,12 +2,13 @@
 
 import streamlit as st
 
+from ablation_core.engine.metrics import METRICS, telling_metrics
 from ablation_core.errors import AblationError, as_markdown
 from ablation_core.report import frames
 from ablation_core.report.charts import head_maps, method_charts
 from ablation_core.ui import export_row, page
 from ablation_core.ui.ablation import job as ablation_job
-from ablation_core.ui.ablation.figures import show_result, shown_metrics
+from ablation_core.ui.ablation.figures import show_result
 from ablation_core.ui.ablation.methods import methods_table, show_methods
 from ablation_core.ui.boxes import text_in
 from ablation_core.ui.picking import draw_selection
@@ -21,7 +22,7 @@ _SHOWN = "figures shown last"
 _NAMED = 16  # characters of a selection in the title, which stays on one line
 view = page.open_page("Ablate", "✂️")
 shape = view.model.shape
-metrics = shown_metrics(view.model)
+metrics = telling_metrics((metric for metric in METRICS.values() if not metric.answers), view.model)
 
 
 def with_figures(now: ablation_job.AblationProgress) -> tuple[ablation_job.AblationProgress, bool]:

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from ablation_core.cluster.driver import Progress
-from ablation_core.engine.metrics import METRICS, metrics_of
+from ablation_core.engine.metrics import METRICS, metrics_of, telling_metrics
 from ablation_core.errors import as_markdown
 from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_frames
@@ -75,7 +75,7 @@ with more:
     adaptive = st.toggle("Adaptive", key="adaptive", bind="query-params", help=ADAPTIVE)
     place = None if adaptive else run_choice.choose_place()
 with metric_column:
-    drawn = ["loss"] if adaptive else [metric.name for metric in metrics_of(data)]
+    drawn = ["loss"] if adaptive else telling_metrics(metrics_of(data), model)
     metric = run_choice.choose_measure(drawn, "What the colours show. Red: the model gets worse; blue: it gets better.")
 usable = usable_methods(data, model.modality)
 with methods_column:

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from ablation_core.cluster.driver import steps_at
-from ablation_core.engine.metrics import METRICS, metrics_of
+from ablation_core.engine.metrics import METRICS, metrics_of, telling_metrics
 from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_frames
 from ablation_core.report.charts import run_charts
@@ -59,7 +59,7 @@ with st.container(key="settings"):
 more = more_column.popover("More", help="More methods, seeds, step, whole heads, and where long runs are computed.")
 with metric_column:
     metric = run_choice.choose_measure(
-        [metric.name for metric in metrics_of(data) if metric.curve], "What the curves show."
+        telling_metrics((metric for metric in metrics_of(data) if metric.curve), model), "What the curves show."
     )
 with methods_column:
     names = run_choice.choose_methods(

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from ablation_core.data.positions import Positions
-from ablation_core.engine.metrics import METRICS, main_metric, metrics_of
+from ablation_core.engine.metrics import METRICS, main_metric, metrics_of, telling_metrics
 from ablation_core.errors import as_markdown
 from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_frames
@@ -65,7 +65,7 @@ names = parts.measured_names(usable_methods(data, model.modality), COMPARED, vie
 if view.method not in names:
     st.info(f"{view.method} is learned for each selection, or this task has no source for it. Choose another method.")
     st.stop()
-offered = [one.name for one in metrics_of(data)]
+offered = telling_metrics(metrics_of(data), model)
 colours = "What the colours show. Red: the model gets worse; blue: it gets better."
 with st.container(key="settings"):
     metric = choose_metric(st.pills, offered, main_metric(offered).name, "task_metric", colours)

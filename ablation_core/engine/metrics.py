@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ablation_core.data.dataset import Data
+    from ablation_core.models.loaded import LoadedModel
 
 
 Slope = Literal["loss", "logit difference"]
@@ -203,6 +204,12 @@ METRICS = {
 def metrics_of(data: Data) -> tuple[Metric, ...]:
     """The metrics that apply to this data."""
     return tuple(metric for metric in METRICS.values() if metric.applies(data) and (data.is_task or not metric.answers))
+
+
+def telling_metrics(metrics: Iterable[Metric], model: LoadedModel) -> list[str]:
+    """The names of those that say something about this model: not how often one of ten classes is among the first ten."""
+    classes = model.classes if model.predicts_class else None
+    return [metric.name for metric in metrics if classes is None or classes >= metric.fewest_classes]
 
 
 def estimated_metrics(data: Data | None = None) -> tuple[Metric, ...]:

@@ -96,12 +96,12 @@ def _place(
 
 
 def _larger(part: Any) -> Any:
-    """A specification, or a part of one, with larger text, but for its data."""
+    """A specification, or a part of one, with larger text and the height that it takes, but for its data."""
     if isinstance(part, list):
         return [_larger(one) for one in part]
     if not isinstance(part, dict):
         return part
-    larger = {"fontSize", "labelFontSize", "titleFontSize"}
+    larger = {"fontSize", "labelFontSize", "titleFontSize", "labelLimit", "height", "step"}
     return {
         key: 1.35 * value
         if key in larger and isinstance(value, int | float)

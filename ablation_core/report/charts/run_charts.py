@@ -1,6 +1,7 @@
 """Charts of whole runs: how far methods agree, single neurons, pairs of methods, pruning curves."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import altair as alt
 import pandas as pd
@@ -147,12 +148,19 @@ def pruning_curves(
     def y(column: str) -> alt.Y:
         return alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(format=form))
 
-    rules = pd.DataFrame([{"words": words, "value": value} for words, value in dict(levels).items()])
-    level = alt.Chart(rules).encode(y=y("value"))
-    lines = level.mark_rule(color=GREY, strokeWidth=1.2, strokeDash=[6, 3], tooltip=None)
-    words = level.mark_text(
-        align="right", baseline="bottom", dx=-4, dy=-3, color=ink(dark), fontSize=12, tooltip=None
-    ).encode(x=alt.value("width"), text="words:N")
+    rules = pd.DataFrame(list(dict(levels).items()), columns=["words", "value"])
+    lines = (
+        alt.Chart(rules).encode(y=y("value")).mark_rule(color=GREY, strokeWidth=1.2, strokeDash=[6, 3], tooltip=None)
+    )
+
+    def words(named: pd.DataFrame, align: Literal["left", "right"]) -> alt.Chart:
+        text = alt.Chart(named).mark_text(
+            align=align, baseline="bottom", dx=4 if align == "left" else -4, dy=-3, color=ink(dark), fontSize=12, tooltip=None
+        )  # fmt: skip
+        return text.encode(x=alt.value(0 if align == "left" else "width"), y=y("value"), text="words:N")
+
+    # Curves leave the baseline and may end at chance: each is named at the other end.
+    named = [words(rules[:1], "right"), words(rules[1:], "left")]
     single = (
         alt.Chart(points)
         .mark_point(filled=True, size=26, opacity=0.45)
@@ -169,7 +177,7 @@ def pruning_curves(
             ],
         )
     )
-    layers = [lines, words, single]
+    layers = [lines, *named, single]
     if len(bands):
         base = alt.Chart(bands).encode(x=x, color=colour)
         tooltip = [

@@ -25,7 +25,7 @@ _SPACES = re.compile(" {2,}")
 
 
 def visible(text: str) -> str:
-    """A token's text with its white space to be seen: a browser draws many spaces as one.
+    r"""A token's text with its white space to be seen: a browser draws many spaces as one.
 
     >>> visible("“\\n    ”"), visible("“ the”")
     ('“⏎␣×4”', '“ the”')
@@ -35,8 +35,10 @@ def visible(text: str) -> str:
 
 def white_space_words(texts: Iterable[str]) -> str:
     """What the signs of `visible` in these texts mean, as a sentence with a space before it; nothing without any."""
-    seen = "".join(map(visible, texts))
-    words = [words for sign, words in (("⏎", "⏎ is a line break"), ("␣×", "␣×4 four spaces")) if sign in seen]
+    seen = list(texts)
+    words = ["⏎ is a line break"] if any("⏎" in visible(text) for text in seen) else []
+    if run := next(filter(None, map(_SPACES.search, seen)), None):
+        words.append(f"␣×{len(run[0])} is {len(run[0])} spaces")
     return f" {', '.join(words)}." if words else ""
 
 

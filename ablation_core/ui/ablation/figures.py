@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ablation_core.engine.metrics import METRICS, Metric, metrics_in
+from ablation_core.engine.metrics import Metric, metrics_in
 from ablation_core.errors import as_markdown
 from ablation_core.report.numbers import interval_text, number, sample_unit
 from ablation_core.report.sentences import comparison, loss_split, verdict
@@ -16,21 +16,10 @@ from ablation_core.report.sentences import comparison, loss_split, verdict
 if TYPE_CHECKING:
     from ablation_core.experiments.noise_floor import NoiseFloor
     from ablation_core.experiments.results import AblationResult
-    from ablation_core.models.loaded import LoadedModel
     from ablation_core.stats.intervals import Interval
     from ablation_core.ui.ablation.job import AblationProgress, QuickEstimate
 
 _FIGURE = 138  # pixels, so that three stand beside each other in the answer's column
-
-
-def shown_metrics(model: LoadedModel) -> list[str]:
-    """The names of the metrics that say something about this model."""
-    classes = model.classes if model.predicts_class else None
-    return [
-        name
-        for name, metric in METRICS.items()
-        if not metric.answers and (classes is None or classes >= metric.fewest_classes)
-    ]
 
 
 def show_result(now: AblationProgress, method: str, metrics: Sequence[str], wanted: int) -> None:
