@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablation_core import ablate, load_data, load_result, save_result, sweep
+from ablation_core import ablate, compare_results, load_data, load_result, save_result, sweep
 from ablation_core.__main__ import main
 from ablation_core.cluster.worker import Order, Worker, assignment
 from ablation_core.data.dataset import Data
@@ -20,6 +20,7 @@ from ablation_core.runs.units import WorkUnit
 from ablation_core.saved.results import export_results, import_results
 from ablation_core.saved.shelves import FolderShelf
 from ablation_core.selection import Selection
+from ablation_core.stats.intervals import mean_intervals
 
 HEADS, METHOD_NAMES = "5.0 4.3", ["zero", "resample-dataset"]
 
@@ -61,6 +62,28 @@ def test_each_prediction_is_as_the_head_alone_changes_it(opt_mini: LoadedModel, 
     assert set(found.to_frame("predictions")["head"]) == {"4.3", "5.0"}, "a map's other heads are not measured"
     for folder in (tmp_path, elsewhere.cache):
         pd.testing.assert_frame_equal(load_result("with predictions", cache=folder).to_frame("predictions"), frame)
+
+
+def test_two_sweeps_that_kept_them_are_compared_by_prediction(
+    opt_mini: LoadedModel, data: Data, tmp_path: Path
+) -> None:
+    one, other = (
+        swept(opt_mini, data, tmp_path, keep_predictions=True, positions=positions) for positions in ("all", "3-")
+    )
+    rows = {row.what: row for row in compare_results(one, other).rows}
+    alone = [
+        ablate(opt_mini, data, "5.0", "zero", positions=positions).to_frame("predictions").query("method == 'zero'")
+        for positions in ("all", "3-")
+    ]
+    paired = (alone[1]["change of loss"] - alone[0]["change of loss"]).to_numpy()
+    (expected,) = mean_intervals(paired[None], alone[0]["sequence"].to_numpy(), seed=0)
+    found = rows["5.0, zero"]
+    assert found.paired
+    np.testing.assert_allclose(
+        [found.difference.mean, found.difference.low, found.difference.high],
+        [expected.mean, expected.low, expected.high],
+        atol=1e-6,
+    )
 
 
 def test_prompts_in_groups_with_answers_of_several_tokens(opt_mini: LoadedModel, tmp_path: Path) -> None:
