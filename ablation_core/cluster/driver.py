@@ -91,6 +91,7 @@ def steps_apart(
     own["positions"] = str(spec.positions)
     if isinstance(spec, SweepSpec):
         own |= {"kind": "sweep", "heads": spec.heads, "random_sets": spec.random_sets}
+        own |= {"keep_predictions": spec.keep_predictions}
     else:
         own |= {"kind": "curve", "seeds": spec.seeds, "percents": spec.percents, "whole_heads": spec.whole_heads}
     read: dict[str, Any] = {"ref": data.ref, "predictions": data.predictions, "seq_len": data.seq_len or 128}

@@ -72,11 +72,13 @@ class Order:
     select: str
     methods: tuple[str, ...]
     positions: str = "all"
+    keep_predictions: bool = False
 
     @classmethod
     def of(cls, number: int, task: Task) -> "Order":
         methods = tuple(method.name for method in task.methods)
-        return cls(number, task.unit.name, str(task.unit.selection), methods, str(task.unit.positions))
+        where = str(task.unit.positions)
+        return cls(number, task.unit.name, str(task.unit.selection), methods, where, task.keep_predictions)
 
 
 def assignment(
@@ -144,6 +146,7 @@ class Worker:
             Task(
                 WorkUnit(order.name, Selection.parse(order.select, shape), Positions.parse(order.positions)),
                 tuple(METHODS[name] for name in order.methods),
+                order.keep_predictions,
             )
             for order in orders
         ]

@@ -31,7 +31,7 @@ from ablation_core.methods.optimal import training_data
 from ablation_core.methods.positional import positional_means
 from ablation_core.methods.registry import METHODS, Method, constant_values
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.runs.batch_records import fits_batch, read, written
+from ablation_core.runs.kept.batch_records import fits_batch, read, written
 from ablation_core.runs.ledger import Ledger
 from ablation_core.runs.sweep_result import every_head
 from ablation_core.selection import Head, Selection

@@ -4,7 +4,7 @@ The local engine runs them in this process. Another may run them elsewhere, as l
 `measure_together`: then its numbers are the local engine's.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,28 +14,35 @@ from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.experiments.ablation import AblationRun, passes_shared, step_together
 from ablation_core.experiments.spec import AblationSpec
 from ablation_core.methods.registry import Method
+from ablation_core.runs.kept.prediction_files import PredictionChanges, PredictionFiles
 from ablation_core.runs.ledger import Ledger
 from ablation_core.runs.records import kept_rows
-from ablation_core.runs.units import WorkUnit, record_of
+from ablation_core.runs.units import WorkUnit, changes_of, record_of
 
 TOGETHER = 9  # units that share passes, or what a recording has no room for
 
 
 @dataclass(frozen=True)
 class Task:
-    """A unit with the methods by which it is still to be measured."""
+    """A unit with the methods by which it is still to be measured, and whether its single predictions are asked for."""
 
     unit: WorkUnit
     methods: tuple[Method, ...]
+    keep_predictions: bool = False
 
 
 @dataclass(frozen=True)
 class UnitProgress:
-    """What has become of a task: the share of it that is done and, once it is whole, its record for the ledger."""
+    """What has become of a task: the share of it that is done and, once it is whole, its record for the ledger.
+
+    Attributes:
+        predictions: its changes of single predictions, where they are asked for.
+    """
 
     task: int
     share: float
     record: dict | None = None
+    predictions: PredictionChanges | None = None
 
 
 class Backend(Protocol):
@@ -106,8 +113,9 @@ def _begun(task: Task, bins: int, statistics: Statistics | None, clean_cache: Cl
 
 
 def _news(number: int, task: Task, run: AblationRun) -> UnitProgress:
-    whole = run.steps_done == run.steps
-    return UnitProgress(number, run.steps_done / run.steps, record_of(task.unit, run) if whole else None)
+    if run.steps_done < run.steps:
+        return UnitProgress(number, run.steps_done / run.steps)
+    return UnitProgress(number, 1.0, record_of(task.unit, run), changes_of(run) if task.keep_predictions else None)
 
 
 def measure_units(
@@ -118,17 +126,24 @@ def measure_units(
     clean_cache: CleanPassCache,
     ledger: Ledger,
     engine: Backend = LOCAL,
+    predictions: Mapping[str, PredictionFiles] | None = None,
 ) -> Iterator[float]:
     """Measure what is missing; yields the share of the work that is done, at first what the ledger has, then often.
 
     A unit is in the ledger before the share that counts it is yielded. Ending the iteration anywhere loses at most the
     units under way.
+
+    Args:
+        predictions: unit → where its changes of single predictions are kept. What the ledger has without them is measured
+            again for them alone: its numbers stay.
     """
-    there, tasks = kept_rows(ledger.done), []
+    there, files, tasks = kept_rows(ledger.done), predictions or {}, []
     for unit in units:
-        missing = tuple(method for method in methods if method.name not in there.get(unit.name, {}))
-        if missing:
-            tasks.append(Task(unit, missing))
+        done = set(there.get(unit.name, {}))
+        if unit.name in files:
+            done &= files[unit.name].methods(unit.name)
+        if missing := tuple(method for method in methods if method.name not in done):
+            tasks.append(Task(unit, missing, unit.name in files))
     total, shares = sum(unit.cost for unit in units), [0.0] * len(tasks)
     done = total - sum(task.unit.cost for task in tasks)
     yield done / total if total else 1.0
@@ -136,8 +151,17 @@ def measure_units(
         for news in all_news:
             if news is not None:
                 shares[news.task], task = news.share, tasks[news.task]
+                if news.predictions is not None:
+                    files[task.unit.name].add(task.unit.name, news.predictions)
                 if news.record is not None:
-                    names = " ".join(method.name for method in task.methods)
-                    ledger.add(f"{task.unit.name}: {names}", news.record)
+                    _add(ledger, task, news.record, there.get(task.unit.name, {}))
             running = sum(task.unit.cost * share for task, share in zip(tasks, shares, strict=True))
             yield (done + running) / total
+
+
+def _add(ledger: Ledger, task: Task, record: dict, there: Collection[str]) -> None:
+    """Keep a unit's record, but for the methods that the ledger has already."""
+    new = [method.name for method in task.methods if method.name not in there]
+    if new:
+        rows = [row for row in record["results"] if row["method"] in new]
+        ledger.add(f"{task.unit.name}: {' '.join(new)}", record | {"results": rows})

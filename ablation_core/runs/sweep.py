@@ -19,6 +19,7 @@ from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
+from ablation_core.runs.kept.prediction_files import PredictionFiles, kept_predictions
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.records import results_so_far, tested_alike
 from ablation_core.runs.sweep_result import SweepResult, every_head, head_name, result_of
@@ -36,6 +37,7 @@ class SweepSpec:
         heads: these only, measured in this order; by default all, by layer and head. The numbers do not depend on it.
         random_sets: how many random sets of neurons make the noise floor, taken from the layers in turn.
         positions: where in each sequence heads and random sets are ablated.
+        keep_predictions: whether the heads' changes of single predictions are kept too (`kept/prediction_files.py`).
     """
 
     methods: tuple[Method, ...]
@@ -43,6 +45,7 @@ class SweepSpec:
     heads: tuple[Head, ...] | None = None
     random_sets: int = RANDOM_SETS
     positions: Positions = EVERYWHERE
+    keep_predictions: bool = False
 
 
 def sweep_steps(
@@ -80,10 +83,11 @@ def sweep_steps(
         ledger.done = tested_alike(ledger.done)
         names = [method.name for method in spec.methods]
         made = describe_made(model, data)
-        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine)
+        files = dict.fromkeys(wanted, PredictionFiles(ledger.path)) if spec.keep_predictions else {}
+        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, files)
         so_far = results_so_far(shares, ledger.done, lambda done: result_of(description, names, done, wanted))
         for result, share in so_far:
-            yield replace(result, share=share, provenance=made)
+            yield replace(result, share=share, provenance=made, predictions=kept_predictions(ledger.path))
 
 
 def _interleaved(heads: list[WorkUnit], sets: list[WorkUnit]) -> list[WorkUnit]:

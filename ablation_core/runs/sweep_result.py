@@ -6,7 +6,7 @@ Needs no model in memory: what is known of it is enough to read what is saved.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from ablation_core.engine.metrics import METRICS
 from ablation_core.models.info import ModelInfo
 from ablation_core.presentation import Presented
+from ablation_core.runs.kept.prediction_files import kept_predictions
 from ablation_core.runs.records import Rows, kept_baseline, kept_rows, kept_runs, tested_alike
 from ablation_core.selection import Head
 from ablation_core.stats.correlation import rank_agreement
@@ -38,6 +39,8 @@ class SweepResult(Presented):
         wanted: the heads of the whole map, also those not measured yet.
         share: of the work that was asked for, how much is done.
         provenance: when, where and by which versions it was finished; empty where it was found in the cache folder.
+        predictions: head → its changes of single predictions (`kept/prediction_files.py`); in no document, and None where the
+            sweep kept none.
     """
 
     description: dict
@@ -46,6 +49,7 @@ class SweepResult(Presented):
     wanted: tuple[str, ...]
     share: float = 1.0
     provenance: dict = field(default_factory=dict)
+    predictions: Mapping[str, Mapping[str, np.ndarray]] | None = field(default=None, compare=False, repr=False)
 
     @property
     def methods(self) -> list[str]:
@@ -174,7 +178,8 @@ def kept_sweeps(
     for run in kept_runs(folder, "sweep", model.fingerprint, data_ref):
         if done := tested_alike(run.done):
             names = methods or sorted({row["method"] for record in done.values() for row in record["results"]})
-            kept.append((run.path, result_of(run.run, names, done, heads)))
+            result = result_of(run.run, names, done, heads)
+            kept.append((run.path, replace(result, predictions=kept_predictions(run.path))))
     return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].rows))))
 
 

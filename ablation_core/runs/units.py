@@ -6,12 +6,16 @@ methods later computes only those that are missing.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.dataset import Data
 from ablation_core.data.positions import EVERYWHERE, Positions
+from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.kept.prediction_files import PredictionChanges, change_name, kept_metrics
 from ablation_core.runs.records import TESTED_BY
 from ablation_core.selection import Selection
 
@@ -55,3 +59,15 @@ def record_of(unit: WorkUnit, run: AblationRun) -> dict:
         "results": document["results"],
         "tested_by": TESTED_BY,
     }
+
+
+def changes_of(run: AblationRun) -> PredictionChanges:
+    """What a finished unit changes for every single prediction."""
+    scored = run.result().predictions
+    assert scored is not None  # it was measured here
+    changes = {
+        change_name(method, name): scores.change(METRICS[name], scored.baseline).astype(np.float32)
+        for method, scores in scored.ablated.items()
+        for name in kept_metrics(scores.values)
+    }
+    return PredictionChanges(scored.places(), changes)

@@ -44,6 +44,7 @@ def sweep(
     random_sets: int = RANDOM_SETS,
     adaptive: Literal[False] = False,
     precision: None = None,
+    keep_predictions: bool = False,
     cache: str | Path = CACHE,
     backend: Backend = LOCAL,
     progress: ShareProgress | bool | None = None,
@@ -63,6 +64,7 @@ def sweep(
     random_sets: int = RANDOM_SETS,
     adaptive: Literal[True],
     precision: float | None = None,
+    keep_predictions: Literal[False] = False,
     cache: str | Path = CACHE,
     backend: Backend = LOCAL,
     progress: ShareProgress | bool | None = None,
@@ -82,6 +84,7 @@ def sweep(
     random_sets: int = RANDOM_SETS,
     adaptive: bool = False,
     precision: float | None = None,
+    keep_predictions: bool = False,
     cache: str | Path = CACHE,
     backend: Backend = LOCAL,
     progress: ShareProgress | bool | None = None,
@@ -106,6 +109,8 @@ def sweep(
         random_sets: how many random sets of one head's size make the noise floor; an adaptive sweep has none.
         adaptive: give each head only as many predictions as its verdict needs.
         precision: in nats per prediction, of an adaptive sweep: a surely smaller change takes no more predictions.
+        keep_predictions: keep every head's changes of single predictions too, for `to_frame("predictions")`: 4 bytes for
+            each head, method and prediction.
         cache: the folder where finished heads are kept.
         backend: what measures them: this process, or a cluster; the result does not depend on it.
         progress: called with the share done; True for a bar.
@@ -119,9 +124,16 @@ def sweep(
         if precision is not None:
             raise DataError("A precision belongs to an adaptive sweep; give adaptive=True too, or leave it out.")
         sets = whole_number(random_sets, "number of random sets", 0)
-        spec = SweepSpec(methods, bins=bins, heads=chosen, random_sets=sets, positions=where)
+        spec = SweepSpec(
+            methods, bins=bins, heads=chosen, random_sets=sets, positions=where, keep_predictions=keep_predictions
+        )
         with reporting_share(progress, "sweep") as report:
             return finished(sweep_steps(model, data, spec, known, Path(cache), engine=backend), report)
+    if keep_predictions:
+        raise DataError(
+            "An adaptive sweep gives each head other predictions and keeps none of them; leave keep_predictions or adaptive "
+            "out."
+        )
     if backend is not LOCAL:
         raise DataError(
             "An adaptive sweep decides as it goes what to measure next, in this process; leave backend out."

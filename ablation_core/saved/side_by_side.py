@@ -7,6 +7,7 @@ prediction; curves with the same seeds are paired over the seeds. On other predi
 result holds means alone, the difference has no interval, and `notes` says so.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription
 from ablation_core.presentation import Presented
 from ablation_core.runs.comparison_result import ComparisonResult
+from ablation_core.runs.kept.prediction_files import PLACES, change_name
 from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.saved.figures import figures_of, metric_of, unit_of
 from ablation_core.stats.intervals import Interval, MeanTest, difference_tests, mean_tests, paired_t_test, sequence_sums
 from ablation_core.storage import as_number
@@ -153,7 +156,18 @@ def _by_prediction(result: Any, what: str) -> ByPrediction | None:
             joint = result.changes[f"{one} {other}"]
             return joint - result.changes[one] - result.changes[other], result.changes["sequence"]
         return result.changes[what.split(",")[0]], result.changes["sequence"]
+    if isinstance(result, SweepResult) and result.predictions is not None:
+        return _kept_changes(result.predictions, what, metric_of(result).name)
     return None
+
+
+def _kept_changes(kept: Mapping[str, Mapping[str, np.ndarray]], what: str, metric: str) -> ByPrediction | None:
+    """Of a sweep that kept them."""
+    head, method = what.split(", ")
+    places, changes = kept.get(PLACES, {}), kept.get(head, {}).get(change_name(method, metric))
+    if changes is None or not places:
+        return None
+    return changes.astype(np.float64), places.get("group", places["sequence"])
 
 
 def _over_seeds(first: CurveResult, second: CurveResult, what: str) -> MeanTest | None:

@@ -29,6 +29,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NATS",
         help="with --adaptive: a surely smaller change needs no more predictions",
     )
+    parser.add_argument(
+        "--keep-predictions",
+        action="store_true",
+        help="keep each head's changes of single predictions too, for to_frame('predictions')",
+    )
 
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
@@ -36,6 +41,8 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
         raise DataError("--precision belongs to --adaptive; name both, or leave it out.")
     if parsed.whole_layers and not parsed.by_position:
         raise DataError("--whole-layers belongs to --by-position; name both, or leave it out.")
+    if parsed.keep_predictions and (parsed.adaptive or parsed.by_position):
+        raise DataError("--keep-predictions belongs to a plain sweep; leave it, or --adaptive and --by-position, out.")
     if parsed.adaptive and parsed.by_position:
         raise DataError("--adaptive decides about heads at all positions together; leave it or --by-position out.")
     if parsed.adaptive and parsed.engine != "local":
@@ -66,7 +73,8 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
         text = format_adaptive(result)
     else:
         with progress_bar("sweep", "%") as progress:
-            result = sweep(model, data, **common, heads=parsed.select, backend=backend, progress=in_per_cent(progress))
+            chosen = {"heads": parsed.select, "keep_predictions": parsed.keep_predictions}
+            result = sweep(model, data, **common, **chosen, backend=backend, progress=in_per_cent(progress))
         text = format_sweep(result)
     save_named(parsed, result)
     return result.to_dict(), text

@@ -31,11 +31,15 @@ class PredictionScores:
     ablated: Mapping[str, Scores]
 
     def places(self) -> dict[str, np.ndarray]:
-        """`sequence` and, where a prediction is one token or image, `position` and `target`; each int (predictions,)."""
+        """`sequence` and, where a prediction is one token or image, `position` and `target`; each int (predictions,).
+
+        Where prompts belong together, `group` says which intervals resample as one.
+        """
         sequence, position, target = locate_predictions(self.firsts, self.targets, self.modality)
+        found = {"sequence": sequence, "position": position, "target": target}
         if len(sequence) != len(self.sequence):  # a task's prompt is one prediction, however many tokens answer it
-            return {"sequence": self.sequence}
-        return {"sequence": sequence, "position": position, "target": target}
+            found = {"sequence": np.arange(len(self.sequence))}
+        return found if np.array_equal(found["sequence"], self.sequence) else found | {"group": self.sequence}
 
 
 def locate_predictions(

@@ -46,7 +46,11 @@ PRESENTATIONS = {
         words.ablation_sentences,
         readable=result_table,
     ),
-    "SweepResult": Presentation({"heads": tables.sweep_frame}, pictures.sweep_chart, words.sweep_sentences),
+    "SweepResult": Presentation(
+        {"heads": tables.sweep_frame, "predictions": tables.sweep_predictions_frame},
+        pictures.sweep_chart,
+        words.sweep_sentences,
+    ),
     "AdaptiveResult": Presentation({"heads": tables.adaptive_frame}, pictures.adaptive_chart, words.adaptive_sentences),
     "PositionMapResult": Presentation(
         {"cells": position_charts.position_table},

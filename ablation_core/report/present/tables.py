@@ -18,6 +18,7 @@ from ablation_core.experiments.noise_floor import NoiseFloor
 from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription
 from ablation_core.runs.adaptive import AdaptiveResult
+from ablation_core.runs.kept.prediction_files import PLACES, change_name
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep_result import SweepResult
 
@@ -48,6 +49,35 @@ def prediction_frame(result: AblationResult) -> pd.DataFrame:
 def sweep_frame(result: SweepResult) -> pd.DataFrame:
     """One row per measured head and method."""
     return _head_rows(result.to_dict()["heads"])
+
+
+def sweep_predictions_frame(result: SweepResult) -> pd.DataFrame:
+    """One row per measured head, method and prediction: its place, and the change of each metric that is kept.
+
+    Raises:
+        ReportError: the sweep kept none, or not of every head and method.
+    """
+    kept = result.predictions
+    if kept is None:
+        raise ReportError(
+            "This sweep kept no figures of single predictions; sweep again with keep_predictions=True "
+            "(--keep-predictions) to have them."
+        )
+    there, parts = kept.get(PLACES, {}), []
+    places = {name: there[name] for name in ("sequence", "position", "target", "group") if name in there}
+    for head in result.heads:
+        changes = kept.get(head, {})
+        for method in result.methods:
+            names = [name for name in METRICS if places and change_name(method, name) in changes]
+            if not names:
+                raise ReportError(
+                    f"The figures of single predictions of head {head} by {method} were not kept, or their file is damaged; "
+                    f"sweep again with keep_predictions=True (--keep-predictions): what is missing is measured again."
+                )
+            columns: dict[str, Any] = {"head": head, "method": method, **places}
+            columns |= {f"change of {name}": changes[change_name(method, name)] for name in names}
+            parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"head": [], "method": []})
 
 
 def adaptive_frame(result: AdaptiveResult) -> pd.DataFrame:

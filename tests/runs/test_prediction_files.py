@@ -1,0 +1,152 @@
+"""A sweep's changes of single predictions, against each head's own ablation, kept beside the ledger and found again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablation_core import ablate, compare_results, load_data, load_result, save_result, sweep
+from ablation_core.__main__ import main
+from ablation_core.cluster.worker import Order, Worker, assignment
+from ablation_core.data.dataset import Data
+from ablation_core.errors import DataError, ReportError
+from ablation_core.methods.registry import METHODS
+from ablation_core.models.loaded import LoadedModel
+from ablation_core.runs.backends import Task
+from ablation_core.runs.sweep_result import SweepResult, kept_sweeps
+from ablation_core.runs.units import WorkUnit
+from ablation_core.saved.results import export_results, import_results
+from ablation_core.saved.shelves import FolderShelf
+from ablation_core.selection import Selection
+from ablation_core.stats.intervals import mean_intervals
+
+HEADS, METHOD_NAMES = "5.0 4.3", ["zero", "resample-dataset"]
+
+
+@pytest.fixture(scope="module")
+def data(opt_mini: LoadedModel) -> Data:
+    return load_data("python-docs", opt_mini, predictions=90, seq_len=16)
+
+
+def swept(model: LoadedModel, data: Data, folder: Path, **settings) -> SweepResult:
+    return sweep(model, data, METHOD_NAMES, heads=HEADS, random_sets=1, cache=folder, **settings)
+
+
+def check_against_single_ablations(model: LoadedModel, data: Data, result: SweepResult) -> pd.DataFrame:
+    frame = result.to_frame("predictions")
+    assert len(frame) == 2 * 2 * data.predictions
+    for (head, method), mine in frame.groupby(["head", "method"]):
+        alone = (
+            ablate(model, data, head, METHOD_NAMES, positions=result.positions)
+            .to_frame("predictions")
+            .query("method == @method")
+        )
+        for column in mine.columns.drop(["head", "method"]):
+            np.testing.assert_allclose(mine[column], alone[column], atol=1e-6)
+        for metric in ("loss", *(["logit_difference"] if data.is_task else [])):
+            change = result.changes(method, metric)[head]
+            assert mine[f"change of {metric}"].mean() == pytest.approx(change, abs=1e-6)
+    return frame
+
+
+def test_each_prediction_is_as_the_head_alone_changes_it(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
+    result = swept(opt_mini, data, tmp_path, keep_predictions=True)
+    frame = check_against_single_ablations(opt_mini, data, result)
+    assert list(frame) == ["head", "method", "sequence", "position", "target", "change of loss"]
+    save_result(result, "with predictions", cache=tmp_path)
+    elsewhere = FolderShelf(tmp_path / "elsewhere")
+    import_results(elsewhere, export_results(FolderShelf(tmp_path)))
+    (found,) = kept_sweeps(opt_mini, tmp_path).values()
+    assert set(found.to_frame("predictions")["head"]) == {"4.3", "5.0"}, "a map's other heads are not measured"
+    for folder in (tmp_path, elsewhere.cache):
+        pd.testing.assert_frame_equal(load_result("with predictions", cache=folder).to_frame("predictions"), frame)
+
+
+def test_two_sweeps_that_kept_them_are_compared_by_prediction(
+    opt_mini: LoadedModel, data: Data, tmp_path: Path
+) -> None:
+    one, other = (
+        swept(opt_mini, data, tmp_path, keep_predictions=True, positions=positions) for positions in ("all", "3-")
+    )
+    rows = {row.what: row for row in compare_results(one, other).rows}
+    alone = [
+        ablate(opt_mini, data, "5.0", "zero", positions=positions).to_frame("predictions").query("method == 'zero'")
+        for positions in ("all", "3-")
+    ]
+    paired = (alone[1]["change of loss"] - alone[0]["change of loss"]).to_numpy()
+    (expected,) = mean_intervals(paired[None], alone[0]["sequence"].to_numpy(), seed=0)
+    found = rows["5.0, zero"]
+    assert found.paired
+    np.testing.assert_allclose(
+        [found.difference.mean, found.difference.low, found.difference.high],
+        [expected.mean, expected.low, expected.high],
+        atol=1e-6,
+    )
+
+
+def test_prompts_in_groups_with_answers_of_several_tokens(opt_mini: LoadedModel, tmp_path: Path) -> None:
+    asked = [
+        {"prompt": f"The {word} returns", "right": " the value of it", "wrong": " None", "group": word[0]}
+        for word in ("function", "field", "method", "module", "name", "number")
+    ]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
+    task = load_data(f"pairs:{tmp_path / 'asked.jsonl'}", opt_mini)
+    frame = check_against_single_ablations(
+        opt_mini, task, swept(opt_mini, task, tmp_path, keep_predictions=True, positions="last")
+    )
+    one = frame[(frame["head"] == "5.0") & (frame["method"] == "zero")]
+    assert one["sequence"].tolist() == [0, 1, 2, 3] and one["group"].tolist() == [0, 0, 1, 1], "every other group"
+
+
+def test_what_is_missing_is_measured_again_and_the_ledger_stays(
+    opt_mini: LoadedModel, data: Data, tmp_path: Path
+) -> None:
+    plain = swept(opt_mini, data, tmp_path)
+    with pytest.raises(ReportError, match="keep_predictions=True"):
+        plain.to_frame("predictions")
+    (ledger,) = tmp_path.glob("runs/*.jsonl")
+    before, folder = ledger.read_bytes(), ledger.with_suffix(".predictions")
+    frame = swept(opt_mini, data, tmp_path, keep_predictions=True).to_frame("predictions")
+    assert ledger.read_bytes() == before
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(files) == {"places.safetensors", "5.0.safetensors", "4.3.safetensors"}
+    damaged, other = folder / "5.0.safetensors", (folder / "4.3.safetensors").stat().st_mtime_ns
+    for content in (files[damaged.name][:-1] + b"x", files[damaged.name][:40], b"", files["4.3.safetensors"]):
+        damaged.write_bytes(content)
+        with pytest.raises(ReportError, match=r"head 5\.0 by zero were not kept, or their file is damaged"):
+            swept(opt_mini, data, tmp_path).to_frame("predictions")
+    again = swept(opt_mini, data, tmp_path, keep_predictions=True).to_frame("predictions")
+    pd.testing.assert_frame_equal(again, frame)
+    assert ledger.read_bytes() == before and (folder / "4.3.safetensors").stat().st_mtime_ns == other
+    more = sweep(
+        opt_mini, data, ["zero", "mean"], statistics="python-docs", heads=HEADS, random_sets=1, cache=tmp_path,
+        keep_predictions=True,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(more.to_frame("predictions").query("method == 'zero'").reset_index(drop=True),
+                                  frame.query("method == 'zero'").reset_index(drop=True))  # fmt: skip
+    assert ledger.read_bytes().startswith(before), "only the new method's rows have come"
+    pd.testing.assert_frame_equal(swept(opt_mini, data, tmp_path).to_frame("predictions"), frame)
+
+
+def test_a_worker_sends_them_to_who_keeps_them(opt_mini: LoadedModel, data: Data) -> None:
+    unit = WorkUnit("5.0", Selection.of_heads([(5, 0)], opt_mini.shape))
+    worker = Worker()
+    list(worker.prepare(assignment(opt_mini, data, 50, "cpu", None, {})))
+    for kept in (False, True):
+        order = Order.of(0, Task(unit, (METHODS["zero"],), kept))
+        *_, last = worker.measure([order])
+        assert (last.predictions is not None) == kept
+    alone = ablate(opt_mini, data, "5.0", "zero").to_frame("predictions").query("method == 'zero'")
+    np.testing.assert_allclose(last.predictions.changes["zero: loss"], alone["change of loss"], atol=1e-6)
+
+
+def test_where_none_can_be_kept_a_sentence_says_so(
+    opt_mini: LoadedModel, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError, match="leave keep_predictions or adaptive out"):
+        sweep(opt_mini, data, adaptive=True, keep_predictions=True, cache=tmp_path)
+    for other in ("--adaptive", "--by-position"):
+        assert main(["sweep", "opt-mini", "--keep-predictions", other]) == 1
+        assert "--keep-predictions belongs to a plain sweep" in capsys.readouterr().err
