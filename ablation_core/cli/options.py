@@ -54,7 +54,7 @@ def add_measured(parser: argparse.ArgumentParser, several: bool = False) -> None
     parser.add_argument(
         "--method",
         action="append",
-        help=f"{', '.join(METHODS)}, or all that need no learning; repeatable (default peak)",
+        help=f"{', '.join(METHODS)}, or all that need no learning; repeatable, or with commas (default peak)",
         metavar="NAME",
     )
     parser.add_argument("--save", metavar="NAME", help="keep the result under this name (see saved)")

@@ -166,7 +166,7 @@ def usable_methods(data: Data, modality: Modality) -> list[str]:
 
 
 def choose_methods(names: Sequence[str], modality: Modality, data: Data | None = None) -> list[Method]:
-    """The rows of these names, in order, without repeats.
+    """The rows of these names, in order, without repeats; a name may be several, with commas between them.
 
     `all` stands for every method for models of this kind that needs no learning; those by position and by counterfactual
     prompts are among them where the data is a task's.
@@ -182,7 +182,7 @@ def choose_methods(names: Sequence[str], modality: Modality, data: Data | None =
         raise MethodError(
             f"A method is named by a text, not {a_type(odd[0])}. Choose from {', '.join(fitting)}, or all."
         )
-    for name in names:
+    for name in (part.strip() for one in names for part in one.split(",")):
         if name in METHODS and name not in fitting:
             *others, last = METHODS[name].modalities
             kinds = f"{', '.join(others)} and {last}" if others else last

@@ -303,6 +303,7 @@ def test_methods_that_do_not_fit_a_model_are_refused() -> None:
     ]
     with pytest.raises(MethodError, match="causal, masked and text-classification models, not for a vision one"):
         choose_methods(["resample-tokens"], "vision")
+    assert [m.name for m in choose_methods(["mean, zero", "mean"], "causal")] == ["mean", "zero"]
     with pytest.raises(MethodError, match="no method 'pique'"):
         choose_methods(["pique"], "causal")
 

@@ -116,7 +116,7 @@ def interaction_chart(result: InteractionResult, kind: str = "pairs", most: int 
         chosen=False, floor_low=math.nan, floor_high=math.nan,
     )  # fmt: skip
     row = METRICS[result.metric]
-    return method_charts.changes(drawn, f"joint change of {row.label} minus both single ones{row.per_prediction(', ')}")
+    return method_charts.changes(drawn, f"interaction: {row.label}{row.per_prediction(', ')}")
 
 
 def head_chart(found: HeadDescription, metric: str = "loss") -> alt.LayerChart:
