@@ -194,7 +194,7 @@ def _show_values(glance: Glance) -> None:
     view, (layer, head) = glance.view, glance.head
     odd = neurons_by_oddness(view.statistics, layer, head, view.bins)
     neuron = odd[0] if glance.neuron is None else glance.neuron
-    st.markdown(f"**Values of one of its {len(odd)} neurons**")
+    st.markdown(f"**Values of neuron {glance.name}:{neuron}** (of {len(odd)})")
     bars = frames.histogram_frame(view.statistics, layer, head, neuron, view.bins)
     marks = value_frame(view.statistics, layer, head, neuron, view.bins)
     values: Sequence[tuple[str, float]] = list(zip(marks["kind"], marks["value"], strict=True))
@@ -202,7 +202,7 @@ def _show_values(glance: Glance) -> None:
         head_charts.values,
         bars,
         marks,
-        unit=f"activation of neuron {glance.name}:{neuron}",
+        unit="activation",  # without the name, so that the chart's structure is every neuron's
         height=_CHART - 24,
         alt=f"Histogram of neuron {glance.name}:{neuron}: "
         + ", ".join(f"{kind} {number(value, '.3g')}" for kind, value in values),
