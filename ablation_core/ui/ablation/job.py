@@ -210,11 +210,14 @@ def _measured(run: AblationRun, view: View) -> Generator[AblationProgress]:
     sets = SETS if run.spec.selection.chosen else 0
     total = run.steps + len(run.data) * sets
     outcome, shown = AblationProgress(None, share=0.0), 0.0
+    after = " + noise floor" if sets else ""  # the time that is left is that of both
     while run.steps_done < run.steps:
         run.step()
         what = "windows" if run.data.batch_size == 1 else "batches"
         words = (
-            f"{run.batches_done} of {len(run.data)} {what}" if run.batches_done else "learning the optimal constants"
+            f"{run.batches_done} of {len(run.data)} {what}{after}"
+            if run.batches_done
+            else "learning the optimal constants"
         )
         due = time.monotonic() - shown > _BETWEEN or run.steps_done == run.steps
         result = run.result() if run.batches_done and due else outcome.result
