@@ -2,12 +2,13 @@
 than a few megabytes take to read.
 
 A file holds tensors by name, and in its header a digest of them. Its name says what decides them, so that other weights,
-data or batches never meet it; a damaged one is passed over, and its content is made again.
+configurations, data or batches never meet it; a damaged one is passed over, and its content is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ablation_core import bundled
+from ablation_core.loading.door.remembered import settings_of
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.storage import PUBLISHED, write_atomic
 
@@ -37,9 +40,15 @@ class KeptFile:
 
     @classmethod
     def of(cls, model: LoadedModel, kind: str, *decided: object) -> KeptFile:
-        """The file of these weights on this kind of device, and of all else that decides what is kept."""
-        key = hashlib.sha256(" ".join(map(str, (*decided, model.device.type))).encode()).hexdigest()[:16]
-        return cls(f"{model.fingerprint}/{kind}-{key}.safetensors", model.cache)
+        """The file of these weights on this kind of device, and of all else that decides what is kept.
+
+        The same weights may be run otherwise: by another configuration, or with a person's own hooks. With hooks nothing
+        is kept, as nothing tells what they do.
+        """
+        own = () if model.ref in bundled.NAMES else (json.dumps(settings_of(model.module), sort_keys=True),)
+        key = hashlib.sha256(" ".join(map(str, (*decided, *own, model.device.type))).encode()).hexdigest()[:16]
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in model.module.modules())
+        return cls(f"{model.fingerprint}/{kind}-{key}.safetensors", None if hooked else model.cache)
 
     @property
     def published(self) -> Path:

@@ -97,6 +97,28 @@ def test_other_data_lengths_and_weights_have_files_of_their_own(model: LoadedMod
     assert len(files(tmp_path)) == 4
 
 
+def test_the_same_weights_run_otherwise_have_files_of_their_own(
+    model: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "ref", "a copy in a folder")
+    plain = KeptFile.of(model, "text", 1)
+    monkeypatch.setattr(model.module.config, "layer_norm_elementwise_affine", False)
+    assert KeptFile.of(model, "text", 1).name != plain.name
+
+
+def test_with_a_persons_own_hooks_nothing_is_kept_or_taken(model: LoadedModel, data: Data, tmp_path: Path) -> None:
+    plain = positional_means(model, data, data)
+    doubled = model.blocks[0].register_forward_hook(
+        lambda module, given, made: (2 * made[0], *made[1:]) if isinstance(made, tuple) else 2 * made
+    )
+    try:
+        other = positional_means(model, data, data)
+    finally:
+        doubled.remove()
+    assert torch.equal(other[0], plain[0]) and not torch.allclose(other[1], plain[1])
+    assert len(files(tmp_path)) == 1 and torch.equal(positional_means(model, data, data)[1], plain[1])
+
+
 def test_those_kept_longest_ago_go(model: LoadedModel, tmp_path: Path) -> None:
     for number in range(_MOST_FILES + 3):
         KeptFile.of(model, "text", number).keep({"tokens": torch.full((3,), number)})

@@ -178,18 +178,24 @@ def pass_door(model: LoadedModel, memory: DoorMemory | None, known: Checked | No
 def _circumstances(module: Any, modality: str) -> dict[str, Any]:
     """All but the weights that decides how a model runs."""
     config = getattr(module, "config", None)
-    settings = config.to_dict() if config is not None else getattr(module, "pretrained_cfg", {})
     first = next(module.parameters())
     return {
         "checks": CHECKS,
         "class": f"{type(module).__module__}.{type(module).__qualname__}",
         "modality": modality,
-        "settings": json.loads(json.dumps(_plain(settings), default=str)),
+        "settings": settings_of(module),
         "attention": str(getattr(config, "_attn_implementation", "")),
         "dtype": str(first.dtype),
         "device": first.device.type,
         "versions": {name: _version(name) for name in ("torch", "transformers", "timm")},
     }
+
+
+def settings_of(module: Any) -> Any:
+    """What a module was built with beside its weights, such as its activation function or the base of its rotation."""
+    config = getattr(module, "config", None)
+    settings = config.to_dict() if config is not None else getattr(module, "pretrained_cfg", {})
+    return json.loads(json.dumps(_plain(settings), default=str))
 
 
 def _plain(settings: Any) -> Any:
