@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablation_core.errors import AblationError, EngineError
 from ablation_core.server.access import Access, decide
+from ablation_core.server.agent_arguments import fit_arguments, unknown_tool
 from ablation_core.server.agent_tools import Tools
 from ablation_core.storage import CACHE
 
@@ -24,12 +25,25 @@ def build_server(access: Access | None = None) -> "MCPServer":
         EngineError: the package `mcp` is not installed.
     """
     try:
-        from mcp.server.mcpserver import MCPServer
+        from mcp.server.mcpserver import Context, MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
     except ImportError as error:
         raise EngineError(
             "Agents are served through the package mcp, which is not installed: pip install ablation-explorer[mcp]"
         ) from error
+
+    offered = Tools(access or decide({**os.environ, "ABLATION_SHARED": "1"}, CACHE))
+    tools: dict[str, Callable[..., dict[str, Any]]] = {
+        tool.__name__: tool
+        for tool in (
+            offered.models,
+            offered.statistics,
+            offered.ablate,
+            offered.estimate,
+            offered.head,
+            offered.sweep,
+        )
+    }
 
     def in_sentences(tool: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         @functools.wraps(tool)
@@ -41,8 +55,19 @@ def build_server(access: Access | None = None) -> "MCPServer":
 
         return call
 
-    tools = Tools(access or decide({**os.environ, "ABLATION_SHARED": "1"}, CACHE))
-    server = MCPServer("ablation-explorer", instructions=(__doc__ or "").partition("\n")[0])
-    for tool in (tools.models, tools.statistics, tools.ablate, tools.estimate, tools.head, tools.sweep):
+    class Server(MCPServer):
+        async def call_tool(
+            self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+        ) -> Any:
+            try:
+                if name not in tools:
+                    raise unknown_tool(name, tools)
+                arguments = fit_arguments(name, tools[name], arguments)
+            except AblationError as error:
+                raise ToolError(str(error)) from error
+            return await super().call_tool(name, arguments, context)
+
+    server = Server("ablation-explorer", instructions=(__doc__ or "").partition("\n")[0])
+    for tool in tools.values():
         server.add_tool(in_sentences(tool))
     return server

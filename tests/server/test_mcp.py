@@ -115,6 +115,50 @@ def test_what_is_not_offered_or_too_much_is_a_sentence(
     assert isinstance(found, str) and words in found and "Traceback" not in found
 
 
+@pytest.mark.parametrize(
+    ("tool", "arguments", "words"),
+    [
+        ("ablate", {"model": "opt-mini"}, "needs the argument select (a text)"),
+        ("ablate", {"model": "opt-mini", "select": 32}, "argument select of the tool ablate is a text, not 32"),
+        ("ablate", {"model": None, "select": "3.2"}, "needs the argument model"),
+        ("ablate", {"model": "opt-mini", "select": "3.2", "predictions": "many"}, "is a whole number, not 'many'"),
+        ("ablate", {"model": "opt-mini", "select": "3.2", "predictions": 10.5}, "is a whole number, not 10.5"),
+        ("ablate", {"model": "opt-mini", "select": "3.2", "predictions": True}, "is a whole number, not True"),
+        ("ablate", {"model": "opt-mini", "select": "3.2", "predictions": -5}, "at least 1, not -5"),
+        ("ablate", {"model": "opt-mini", "select": "3.2", "methods": [3]}, "is a list of texts, not a list"),
+        (
+            "ablate",
+            {"model": "opt-mini", "select": "3.2", "prediction": 50},
+            "no argument 'prediction'; its arguments are",
+        ),
+        ("models", {"all": True}, "no argument 'all'; it takes none"),
+        ("ablat", {}, "There is no tool 'ablat'; the tools are models, statistics, ablate"),
+        ("head", {"model": "opt-mini", "head": "3"}, "Cannot read '3'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_one_sentence(
+    call: Callable[..., Any], tool: str, arguments: dict, words: str
+) -> None:
+    found = call(tool, **arguments)
+    assert isinstance(found, str) and words in found and "\n" not in found and "pydantic" not in found
+
+
+def test_what_is_clear_is_accepted() -> None:
+    from ablation_core.server.agent_arguments import fit_arguments
+    from ablation_core.server.agent_tools import Tools
+
+    given = {
+        "model": "opt-mini",
+        "select": "3.2",
+        "methods": "zero, mean",
+        "predictions": " 50",
+        "seed": 2.0,
+        "data": None,
+    }
+    fitted = {"model": "opt-mini", "select": "3.2", "methods": ["zero", "mean"], "predictions": 50, "seed": 2}
+    assert fit_arguments("ablate", Tools(OFFERED).ablate, given) == fitted
+
+
 def test_the_limits_hold_without_the_shared_mode() -> None:
     access = decide({"ABLATION_SHARED": "1", "ABLATION_MODELS": "opt-mini"}, CACHE)
     assert access.shared and access.models == ("opt-mini",)
