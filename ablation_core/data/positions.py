@@ -12,14 +12,14 @@ positions at which the answer is predicted.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
-from ablation_core.data.dataset import IGNORED, Batch
+from ablation_core.data.dataset import IGNORED, Batch, Data
 from ablation_core.errors import DataError
 
 Span = tuple[int, int | None]  # first and last, both included; None: to the end
@@ -48,7 +48,8 @@ class Positions:
     @property
     def skipped(self) -> int:
         """How many positions at the start are left as they are, where that is all that is said; else 0."""
-        return self.spans[0][0] if len(self.spans) == 1 and self.spans[0][1] is None and not self.answer else 0
+        alone = len(self.spans) == 1 and self.spans[0][1] is None and not self.answer
+        return max(0, self.spans[0][0]) if alone else 0  # from the third last on: how many come before differs
 
     @classmethod
     def parse(cls, text: str) -> "Positions":
@@ -100,7 +101,7 @@ class Positions:
         return ",".join([*terms, *(["answer"] if self.answer else [])])
 
     def check(self, longest: int | None, has_answers: bool) -> None:
-        """Find out before a run whether there are such positions.
+        """Find out whether there are such positions.
 
         Args:
             longest: tokens of the longest sequence; None where only the model knows (images).
@@ -114,9 +115,28 @@ class Positions:
             )
         if longest is None:
             return
-        for span in self.spans:
-            if not -longest <= span[0] < longest:
-                raise DataError(f"There is no position {span[0]}: the longest sequence has {longest} tokens.")
+        for position in (end for span in self.spans for end in span if end is not None):
+            if not -longest <= position < longest:
+                raise DataError(f"There is no position {position}: the longest sequence has {longest} tokens.")
+
+    def check_in(self, data: Data) -> None:
+        """Find out before a run whether each part of these is somewhere in the data.
+
+        Raises:
+            DataError: `answer` without a task, or positions that no sequence has.
+        """
+        lengths = sequence_lengths(data) if self.spans and (data.is_task or data.is_text) else set()
+        self.check(max(lengths, default=None), data.is_task)
+        self._check_any(lengths)
+
+    def _check_any(self, lengths: Collection[int]) -> None:
+        """Refuse a run of positions that is empty in sequences of all these lengths, such as 8--8 where none has 16."""
+        for span in self.spans if lengths else ():
+            if not any(low <= high for low, high in (_within(span, length) for length in lengths)):
+                raise DataError(
+                    f"No sequence has positions {_written(span)}: the longest has {max(lengths)} tokens, in which they run "
+                    f"backwards."
+                )
 
     def single(self, longest: int) -> tuple[int, ...]:
         """Each of these positions by itself, in order; where they are all positions, counted from the start.
@@ -161,6 +181,7 @@ class Positions:
                 raise DataError("This model looks at parts of its input one by one; positions cannot be named in it.")
             if real is None:  # images, which are all of one size that shows only here
                 self.check(length, has_answers=False)
+                self._check_any([length])
                 real = torch.ones(rows, length, dtype=torch.long)
             real = real.to(z.device).bool()
             if batch.answers is not None:
@@ -183,6 +204,26 @@ class Positions:
 
 
 EVERYWHERE = Positions()
+
+
+def sequence_lengths(data: Data) -> set[int]:
+    """The lengths of the sequences of texts, without padding; of tasks those of the prompts, without answers."""
+    found: set[int] = set()
+    for batch in data:
+        real = batch.inputs.get("attention_mask")
+        if batch.answers is not None:
+            found.update(batch.answers.ends.tolist())
+        else:
+            found.update([data.length] if real is None else real.sum(1).tolist())
+    return found
+
+
+def _within(span: Span, length: int) -> tuple[int, int]:
+    """The first and the last of these positions that a sequence of this length has, counted from its start."""
+    first, last = span
+    low = first + (length if first < 0 else 0)
+    high = length - 1 if last is None else last + (length if last < 0 else 0)
+    return max(low, 0), min(high, length - 1)
 
 
 def _span(term: str) -> Span:

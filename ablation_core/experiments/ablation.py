@@ -62,11 +62,11 @@ class AblationRun:
     ) -> None:
         Selection.read(spec.selection, model.shape)  # says where it was made for a model of another shape
         self.model, self.data, self.spec, self.statistics = model, data, spec, statistics
-        spec.positions.check(data.longest or data.seq_len, data.is_task)
         if statistics is not None:
             check_made_from(statistics.provenance, model, "These statistics")
         reused = not spec.positions.everywhere
         self.clean_cache = clean_cache or clean_passes.CleanPassCache(model, data, keys_values=reused)
+        self.clean_cache.once((Positions.check_in, spec.positions), lambda: spec.positions.check_in(data))
         self.replacements = Replacements(self.clean_cache, spec, statistics, learned)
         self.metrics = metrics_of(data)
         std = None if statistics is None else statistics.std

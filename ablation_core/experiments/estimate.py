@@ -65,7 +65,7 @@ class EstimateRun:
         positions: Positions = EVERYWHERE,
         passes: int = PASSES,
     ) -> None:
-        positions.check(data.longest or data.seq_len, data.is_task)
+        positions.check_in(data)
         data.check_one_answer("an estimate")
         if not isinstance(passes, int) or passes < 1:
             raise MethodError(f"An estimate needs at least 1 random pass a batch, not {passes!r}.")

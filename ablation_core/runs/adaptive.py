@@ -131,7 +131,7 @@ def adaptive_steps(
     """
     if spec.precision is not None and not spec.precision > 0:
         raise DataError(f"The precision must be above 0 nats, not {spec.precision}.")
-    spec.positions.check(data.longest or data.seq_len, data.is_task)
+    spec.positions.check_in(data)
     if data.groups is not None and len(np.unique(data.groups)) < data.sequences:
         raise DataError(
             f"The prompts of {data.ref} form groups, and an adaptive sweep takes single prompts in a random order; sweep "

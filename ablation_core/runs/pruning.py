@@ -126,7 +126,7 @@ def curve_steps(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    spec.positions.check(data.longest or data.seq_len, data.is_task)
+    spec.positions.check_in(data)
     description = describe_curve(model, data, statistics, spec.bins, spec.whole_heads, spec.positions)
     clean_cache = clean_cache or CleanPassCache(model, data, keys_values=not spec.positions.everywhere)
     units = [

@@ -67,7 +67,7 @@ def sweep_steps(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    spec.positions.check(data.longest or data.seq_len, data.is_task)
+    spec.positions.check_in(data)
     description = describe_work(model, data, statistics, spec.bins, spec.positions)
     clean_cache = clean_cache or CleanPassCache(model, data, keys_values=not spec.positions.everywhere)
     heads = tuple(every_head(model)) if spec.heads is None else spec.heads

@@ -1,11 +1,16 @@
 """Positions: what their text form means in padded batches, worked out by hand."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from ablation_core import ablate, load_data
 from ablation_core.data.dataset import IGNORED, Answers, Batch
 from ablation_core.data.positions import Positions
 from ablation_core.errors import DataError
+from ablation_core.models.loaded import LoadedModel
 
 # Two prompts of 5 and 3 tokens in rows of 6; the first has an answer token behind it.
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
@@ -74,3 +79,25 @@ def test_a_position_beyond_every_sequence_is_refused() -> None:
         Positions.parse("answer").check(6, False)
     with pytest.raises(DataError, match="0 or more"):
         Positions.after(-1)
+
+
+@pytest.mark.parametrize("text", ["3-99", "0--99", "12--12", "-3-5"])
+def test_positions_that_no_sequence_has_are_refused(opt_mini: LoadedModel, text: str) -> None:
+    """All windows have 20 tokens: -3-5 runs from 17 to 5."""
+    data = load_data("python-docs", opt_mini, predictions=60, seq_len=20)
+    with pytest.raises(DataError, match=r"There is no position|No sequence has positions"):
+        ablate(opt_mini, data, "1.3", "zero", positions=text)
+
+
+def test_tokens_of_an_answer_are_no_positions_of_the_prompt(opt_mini: LoadedModel, tmp_path: Path) -> None:
+    pair = {"prompt": "The function", "right": " returns the value of it", "wrong": " None"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair), encoding="utf-8")
+    data = load_data(f"pairs:{tmp_path / 'pairs.jsonl'}", opt_mini)
+    prompt = 1 + len(opt_mini.tokenizer("The function", add_special_tokens=False)["input_ids"])
+    assert data.length > prompt + 1
+    with pytest.raises(DataError, match=f"no position {prompt}: the longest sequence has {prompt} tokens"):
+        ablate(opt_mini, data, "1.3", "zero", positions=str(prompt))
+
+
+def test_no_fixed_number_is_spared_before_positions_counted_from_the_end() -> None:
+    assert [Positions.parse(text).skipped for text in ("3-", "-3-", "0-", "3-7", "3-,answer")] == [3, 0, 0, 0, 0]

@@ -18,7 +18,7 @@ from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data
-from ablation_core.data.positions import EVERYWHERE, Positions
+from ablation_core.data.positions import EVERYWHERE, Positions, sequence_lengths
 from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import DataError, SelectionError
 from ablation_core.experiments.provenance import describe_made
@@ -266,7 +266,7 @@ def longest(data: Data) -> int:
     """Tokens of the longest sequence, of tasks the longest prompt."""
     if not data.is_task and data.seq_len is None:
         raise DataError("A map by position is of texts and tasks; images have no positions to name.")
-    return max(int(batch.answers.ends.max()) if batch.answers is not None else data.length for batch in data)
+    return max(sequence_lengths(data))
 
 
 def _having(data: Data, positions: Iterable[int]) -> tuple[int, ...]:
