@@ -53,7 +53,9 @@ def shown_name(name: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    line = " ".join(line.strip() for line in lines[:2]) if lines[0].rstrip().endswith(":") else lines[0]
+    return (f"{type(error).__name__}: {line}" if isinstance(error, KeyError) else line)[:300]
 
 
 class ReportError(AblationError):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # other decoders may run programs, or are seldom tried
-_MAX_PIXELS = 100_000_000
+MOST_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class ImageItem:
         """
         if isinstance(self.source, np.ndarray):
             return Image.fromarray(self.source)
-        with opened_image(self.source, f"The image {self.source}", _MAX_PIXELS) as image:
-            return eight_bit(image)
+        with opened_image(self.source, f"The image {self.source}", MOST_PIXELS) as image:
+            return eight_bit(image, f"The image {self.source}")
 
     def digest(self) -> bytes:
         """A digest of the file or pixels and of the target.
@@ -93,13 +94,26 @@ def opened_image(file: Path | io.BytesIO, name: str, most_pixels: int) -> Iterat
         ) from error
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """The first frame, upright, as 8-bit grey or RGB: deeper pixels scaled, transparent ones laid on white."""
+def eight_bit(image: Image.Image, name: str = "An image") -> Image.Image:
+    """The first frame, upright, as 8-bit grey or RGB: deeper pixels scaled, transparent ones laid on white.
+
+    Args:
+        name: what it is called in a sentence, as its beginning.
+
+    Raises:
+        DataError: its pixels have no range that is known, such as heights in metres.
+    """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         pixels = np.asarray(image, dtype=np.float64)
-        top = 1.0 if image.mode == "F" and pixels.max() <= 1 else 255.0 if pixels.max() <= 255 else 65535.0
-        return Image.fromarray(np.clip(np.nan_to_num(pixels) * (255 / top), 0, 255).round().astype(np.uint8))
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 65535):
+            raise DataError(
+                f"{name} has pixels from {pixels.min():.6g} to {pixels.max():.6g}, and nothing says which is black and which "
+                f"white; convert it to 8 bits."
+            )
+        sixteen = image.mode.startswith("I;16") or pixels.max() > 255  # a dark image of 16 bits stays dark
+        top = 65535.0 if sixteen else 1.0 if image.mode == "F" and pixels.max() <= 1 else 255.0
+        return Image.fromarray((pixels * (255 / top)).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -144,12 +158,10 @@ def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple
     if not os.path.isdir(folder):  # also false where the name is no possible path
         raise DataError(f"There is no folder {folder}. Write images: followed by a folder with a subfolder per class.")
     items, unmatched = [], []
+    others: Counter[str] = Counter()
     try:
-        classes = sorted(child for child in folder.iterdir() if child.is_dir())
-        inside = {
-            child: sorted(p for p in child.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            for child in classes
-        }
+        classes = sorted(child for child in folder.iterdir() if child.is_dir() and not is_hidden(child))
+        inside = {child: _images_of(child, others) for child in classes}
     except OSError as error:
         raise DataError(
             f"{folder} cannot be read: {error.strerror}. Expected a folder with readable ones in it."
@@ -169,12 +181,48 @@ def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple
             items += [ImageItem(path, target) for path in files[SPLITS.index(split) :: 2]]
     if not items:
         found = f"its subfolders are {', '.join(c.name for c in classes[:10])}" if classes else "it has no subfolders"
+        nested = next((child for child in classes if _holds_classes(child, labels)), None)
         raise DataError(
             f"There is no image for the {split} part in {folder}: {found}. Expected subfolders named after the "
-            f"model's classes ({', '.join(labels[:5])}, …) or their index, each with at least two images."
+            f"model's classes ({', '.join(labels[:5])}, …) or their index, each with at least two images"
+            + (f"; those are in {nested.name}: write images:{nested}." if nested else f".{_left_out(others)}")
         )
     notes = [f"Left out, no such class in the model: {', '.join(unmatched)}."] if unmatched else []
-    return items, notes
+    return items, [*notes, *filter(None, [_left_out(others).strip()])]
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is one that a system or program keeps beside a person's own."""
+    return path.name.startswith(".")
+
+
+def _images_of(folder: Path, others: Counter[str]) -> list[Path]:
+    """A class's images, in order; what else lies there is counted."""
+    files = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not is_hidden(path):
+            files.append(path)
+        elif not is_hidden(path):
+            others["folder" if path.is_dir() else path.suffix.lower() or "without an ending"] += 1
+    return files
+
+
+def _left_out(others: Counter[str]) -> str:
+    """A sentence about what lies in the classes' folders and is no image that can be read, behind a space."""
+    if not others:
+        return ""
+    kinds = ", ".join(
+        f"{count} {kind}{'s' * (kind == 'folder' and count > 1)}" for kind, count in others.most_common(5)
+    )
+    return f" Left out, no images of a known kind ({', '.join(IMAGE_FORMATS)}): {kinds}."
+
+
+def _holds_classes(folder: Path, labels: tuple[str, ...]) -> bool:
+    """Whether the classes' folders lie one folder deeper, as in train and val."""
+    try:
+        return any(child.is_dir() and match_class(child.name, labels) is not None for child in folder.iterdir())
+    except (OSError, DataError):
+        return False
 
 
 def match_class(name: str, labels: tuple[str, ...], index: str | None = None) -> int | None:

@@ -42,7 +42,7 @@ STATISTICS_PREDICTIONS: dict[Modality, int] = {
     "vision": 1_000,
     "text-classification": 1_000,
 }  # some 20,000 to 50,000 positions
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 FORMS = ("text:FILE", "jsonl:FILE#COLUMN", "csv:FILE#COLUMN", "parquet:FILE#COLUMN", "folder:FOLDER", "hf:ID")
 
 _PIECE = 20_000  # characters tokenised at a time, so that a large file costs only what is used of it

@@ -16,7 +16,7 @@ from ablation_core.data.dataset import IGNORED
 from ablation_core.data.references import packed_pieces
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import encode_plain, ordinary_tokens, special_tokens
+from ablation_core.models.tokenizer import encode_plain, ordinary_tokens, special_ids, special_tokens
 
 CHOSEN_SHARE, MASKED_SHARE, RANDOM_SHARE = 0.15, 0.8, 0.1
 
@@ -131,7 +131,7 @@ def make_windows(
     Returns:
         The windows, how many of them are scored, and how many predictions there are.
     """
-    special = np.array(model.tokenizer.all_special_ids if model.tokenizer is not None else [], dtype=np.int64)
+    special = np.array(sorted(special_ids(model)), dtype=np.int64)
     windows: list[Window] = []
     missing, sequences = predictions, 0
     for number, body in enumerate(bodies):

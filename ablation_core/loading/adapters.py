@@ -61,7 +61,7 @@ class Adapter:
         from safetensors import safe_open
 
         with safe_open(self.folder / WEIGHTS, "pt") as file:
-            names = {name: name.removeprefix("base_model.model.") for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = {name: _own_name(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             return {
                 own: tuple(file.get_slice(name).get_shape()) for name, own in names.items() if not _ADDED.search(own)
             }
@@ -77,6 +77,11 @@ class Adapter:
         """Its folder where a tokenizer lies there: training may have added tokens."""
         there = any((self.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
         return self.folder if there else None
+
+
+def _own_name(name: str) -> str:
+    """A weight's name in the model, of that in an adapter: PEFT wraps what it adapts, an embedding or a bias too."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -121,7 +126,15 @@ def merge_adapter(adapter: Adapter, module: torch.nn.Module) -> torch.nn.Module:
 
     try:
         wrapped = PeftModel.from_pretrained(module, str(adapter.folder), use_safetensors=True, local_files_only=True)
+        if wrapped.active_peft_config.is_prompt_learning:
+            kind = str(getattr(wrapped.active_peft_config.peft_type, "value", "")).lower().replace("_", " ")
+            raise ModelError(
+                f"The adapter {adapter.ref} puts learned tokens before each text ({kind}) and changes no weights, so that it "
+                f"cannot be merged into its model; only adapters of weights, such as LoRA, can be measured."
+            )
         merged: torch.nn.Module = wrapped.merge_and_unload()
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"The adapter {adapter.ref} cannot be merged into its model ({first_line(error)}).") from error
     names = set(merged.state_dict())

@@ -33,6 +33,10 @@ _MADE = re.compile(
     r"(bias|masked_bias|inv_freq|cos_cached|sin_cached|position_ids|token_type_ids|_mask|relative_position_index|"
     r"num_batches_tracked|_float_tensor|embed_positions\S*)$"
 )
+# The bias of a linear map; `attn.bias` alone is how older releases called the mask of causal attention.
+_BIAS = re.compile(
+    r"\.\d+\.\S*(q|k|v|o|qkv|query|key|value|query_key_value|out|gate|up|down|fc\d?|c|dense)(_proj|_attn|_fc)?\.bias$"
+)
 _LIBRARIES = {
     "bitsandbytes": ("bitsandbytes", "bitsandbytes"),
     "bitsandbytes_4bit": ("bitsandbytes", "bitsandbytes"),
@@ -46,6 +50,26 @@ _LIBRARIES = {
     "eetq": ("eetq", "eetq"),
     "torchao": ("torchao", "torchao"),
 }
+
+
+def check_stored(ref: str, module: Any, stored: dict[str, str]) -> None:
+    """Refuse weights that are stored as whole numbers where the model computes with others.
+
+    Args:
+        stored: each weight's type, as safetensors files call it.
+
+    Raises:
+        ModelError: they are quantised, and nothing says how.
+    """
+    whole = {name for name, kind in stored.items() if kind.startswith(("I", "U"))}
+    if getattr(module.config, "quantization_config", None) or not whole:
+        return
+    floating = {name for name, weight in module.named_parameters() if weight.is_floating_point()}
+    if found := sorted(whole & floating):
+        raise ModelError(
+            f"{ref} stores weights as whole numbers ({len(found)}, such as {found[0]} as {stored[found[0]].lower()}), and its "
+            f"config.json has no quantization_config that says what they stand for. Save the model again as it was trained."
+        )
 
 
 def plain_flags(config: Any) -> None:
@@ -151,6 +175,7 @@ def check_keys(ref: str, task: str, read: dict[str, Any]) -> None:
             f"{ref} was saved for another task than a {task}: it holds {heads[0]}, which a {task} has no place for."
         )
     blocks = [key for key in unused if re.search(r"\.\d+\.", key) and not _MADE.search(key)]
+    blocks += [key for key in unused if _BIAS.search(key)]
     if blocks:
         raise ModelError(
             f"{ref} holds {len(blocks)} weights of its blocks that its configuration has no place for (such as "

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from ablation_core import bundled
 from ablation_core.errors import ModelError
 from ablation_core.loading.adapters import Adapter, merge_adapter
 from ablation_core.loading.bundled_weights import read_bundled
-from ablation_core.loading.checkpoint import check_classes, check_keys, check_library, plain_flags
+from ablation_core.loading.checkpoint import check_classes, check_keys, check_library, check_stored, plain_flags
 from ablation_core.loading.door.remembered import DoorMemory, pass_door
 from ablation_core.loading.images.packed_patches import read_pixels
 from ablation_core.loading.images.pixels import image_reader
+from ablation_core.loading.memory import stored_types
 from ablation_core.loading.text_classifiers import padding_of, settle_padding
 from ablation_core.loading.wanted import Wanted
 from ablation_core.loading.wrapping import attach_tokenizer, wrap_transformers
@@ -28,6 +31,7 @@ _TASKS: dict[Modality, str] = {
     "vision": "image classifier",
     "text-classification": "text classifier",
 }
+_EXPERTS_ALIGNED = 16  # bytes that a row of torch's grouped product has to be a multiple of
 _ONLY_FOR_WEIGHTS = ("use_safetensors", "device_map", "max_memory")
 
 
@@ -60,6 +64,8 @@ def load_transformers(
             f"Use a model of a family that transformers has."
         ) from error
     plain_flags(config)
+    if isinstance(config.architectures, str):
+        config.architectures = [config.architectures]
     family = config.model_type
     row = known_architecture(family, getattr(config, "is_encoder_decoder", False))
     by_texts = is_zero_shot(config.architectures or [])
@@ -131,7 +137,18 @@ def _read(
         loader = _saved_class(config) or loader
     if ref in bundled.NAMES and wanted.device is not None:
         return read_bundled(source, loader, config, wanted.dtype)
-    module, read = loader.from_pretrained(source, config=config, dtype=wanted.dtype, **options)
+    try:
+        module, read = loader.from_pretrained(source, config=config, dtype=wanted.dtype, **options)
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ModelError(
+            f"Weights of {ref} have other shapes than its config.json says (a size, a number of heads or tokens): the two do "
+            f"not belong together. Take both from where the model was saved."
+        ) from error
+    plain_experts(module)
+    if os.path.isdir(source):
+        check_stored(ref, module, stored_types(Path(source)))
     brought = adapter.whole if adapter else {}
     read["missing_keys"] = set(read["missing_keys"]) - set(brought)
     check_keys(ref, _TASKS[modality], read)
@@ -146,6 +163,17 @@ def _read(
             f"embeddings would be measured in its place. Save the model together with its head."
         )
     return module
+
+
+def plain_experts(module: Any) -> None:
+    """Have a mixture's experts computed one by one where torch's product of all at once does not take their sizes."""
+    odd = any(
+        weight.ndim == 3 and weight.shape[-1] * weight.element_size() % _EXPERTS_ALIGNED
+        for name, weight in module.named_parameters()
+        if ".experts." in name
+    )
+    if odd and hasattr(module, "set_experts_implementation"):
+        module.set_experts_implementation("eager")
 
 
 def _saved_class(config: Any) -> Any:

@@ -3,6 +3,7 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -42,17 +43,35 @@ def _loaded_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _bytes_of(file: Path, dtype: torch.dtype) -> int:
+def stored_types(folder: Path) -> dict[str, str]:
+    """The type of each weight in a folder's safetensors files, as these call it."""
+    headers = [_header(file) for file in _loaded_files(folder)]
+    return {name: str(entry["dtype"]) for header in headers for name, entry in header.items() if name != "__metadata__"}
+
+
+def _header(file: Path) -> dict[str, Any]:
     with open(file, "rb") as stream:
         prefix = stream.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER + 1
         if length > min(_MAX_HEADER, file.stat().st_size):
             raise ModelError(f"{file.name} is not a whole safetensors file; download the model again.")
         try:
-            header = json.loads(stream.read(length))
+            header: dict[str, Any] = json.loads(stream.read(length))
         except ValueError as error:
             raise ModelError(f"{file.name} is damaged: its header is not valid JSON.") from error
-    total = 0
+    return header
+
+
+def _bytes_of(file: Path, dtype: torch.dtype) -> int:
+    header, total = _header(file), 0
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    with open(file, "rb") as stream:
+        whole = 8 + struct.unpack("<Q", stream.read(8))[0] + max(ends, default=0)
+    if file.stat().st_size != whole:
+        raise ModelError(
+            f"{file.name} has {file.stat().st_size:,} bytes, and its header describes {whole:,}: it is cut off or was "
+            f"changed. Download the model again."
+        )
     for name, entry in header.items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]

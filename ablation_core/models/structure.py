@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ablation_core.errors import ModelError, first_line
+from ablation_core.errors import ModelError
 from ablation_core.models.architectures import (
     ARCHITECTURES,
     REFUSED,
@@ -17,6 +17,7 @@ from ablation_core.models.architectures import (
     input_width,
     shape_of,
 )
+from ablation_core.models.failures import cannot_run, check_finite
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import NoHeads
 from ablation_core.models.observation import Layer, Run, find_blocks, watch_heads
@@ -133,7 +134,9 @@ def find_structure(
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"This {family} model cannot be run on a tiny batch ({first_line(error)}).") from error
+        raise cannot_run(family, inputs, run, error) from error
+    if any(not layer.reader for layer in layers):
+        check_finite(module, family, inputs, run)
     blocks = [module.get_submodule(name) for name in names]
     if bare := next(
         (name for name, layer in zip(names, layers, strict=True) if layer.reader and "." not in layer.reader), ""
@@ -194,7 +197,7 @@ def _blocks_of(module: nn.Module, family: str, inputs: Mapping[str, Tensor], run
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"This {family} model cannot be run on a tiny batch ({first_line(error)}).") from error
+        raise cannot_run(family, inputs, run, error) from error
     if not seen.paths:
         raise ModelError(
             f"No softmax attention was seen while this {family} model ran, inside a list of blocks: there is no "

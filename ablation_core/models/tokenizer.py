@@ -69,12 +69,22 @@ def encode_plain(model: LoadedModel, text: str) -> tuple[list[int], bool]:
                 text, add_special_tokens=False, split_special_tokens=True, verbose=False
             ).input_ids, True
         except (TypeError, ValueError, NotImplementedError):  # not every tokenizer knows the option
-            return ids, True
+            return ids, False
+
+
+def special_ids(model: LoadedModel) -> frozenset[int]:
+    """The tokenizer's special tokens: those with a part of their own, and all others that it was given as special ones,
+    such as a chat's `<|eot_id|>`; none without a tokenizer.
+    """
+    if model.tokenizer is None:
+        return frozenset()
+    added = getattr(model.tokenizer, "added_tokens_decoder", None) or {}
+    return frozenset(model.tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
 
 
 def spelled_ids(model: LoadedModel) -> frozenset[int]:
     """The special tokens that a text can spell: all but the one that stands for unknown characters."""
-    return frozenset(model.tokenizer.all_special_ids) - {model.tokenizer.unk_token_id}
+    return special_ids(model) - {model.tokenizer.unk_token_id}
 
 
 def special_tokens(model: LoadedModel) -> tuple[list[int], list[int]]:

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ablation_core.data import hub_datasets
 from ablation_core.data.dataset import IGNORED, Data
 from ablation_core.data.files.text_files import plain_line_ends
 from ablation_core.data.given.images import class_names, load_given_images
-from ablation_core.data.given.rows import EXPECTED, GivenImage, GivenText, given_rows
+from ablation_core.data.given.rows import EXPECTED, GivenImage, GivenText, given_rows, holds_objects
 from ablation_core.data.labelled.classes import ClassLabels, is_missing
 from ablation_core.data.labelled.rows import LabelledText
 from ablation_core.data.labelled.texts import labelled_data, needs_labels, readable, window_of
@@ -44,7 +45,8 @@ def load_given(given: Any, request: DataRequest, model: LoadedModel, split: Spli
     Raises:
         DataError: it is none of the kinds that are known, is empty, or does not fit the model.
     """
-    if isinstance(given, torch.Tensor | np.ndarray) and np.ndim(given) == 1 and model.modality != "vision":
+    numbers = isinstance(given, torch.Tensor | np.ndarray) and not holds_objects(given)
+    if numbers and np.ndim(given) == 1 and model.modality != "vision":
         given = _cut(given, request)
     rows = _guarded(_part(given_rows(given), split))
     first = next(rows, None)
@@ -57,6 +59,9 @@ def _data(first: Any, rows: Iterator[Any], request: DataRequest, model: LoadedMo
     """The rows as what the model reads; the first says what they are."""
     if model.modality == "text-classification":
         return _labelled(rows, request, model, names)
+    if model.modality == "vision" and isinstance(first, GivenText) and first.paired:
+        images = (GivenImage(Path(row.text), row.label) if isinstance(row, GivenText) else row for row in rows)
+        return load_given_images(images, request, model, names)
     if isinstance(first, GivenText):
         if first.paired:
             raise DataError(f"Pairs of a text and its class were given, but {model.ref} is no text classifier.")

@@ -48,7 +48,7 @@ def given_rows(given: Any) -> Iterator[Any]:
     if isinstance(given, torch.utils.data.DataLoader):
         for batch in given:
             yield from _batch(batch)
-    elif isinstance(given, torch.Tensor | np.ndarray):
+    elif isinstance(given, torch.Tensor | np.ndarray) and not holds_objects(given):
         yield from _array(torch.as_tensor(given))
     elif isinstance(given, Mapping) or hasattr(given, "input_ids"):
         if type(given).__module__.startswith("datasets."):
@@ -70,6 +70,16 @@ def given_rows(given: Any) -> Iterator[Any]:
         raise DataError(f"Data cannot be {a_type(given)}; expected a reference, {EXPECTED}.")
 
 
+def holds_objects(given: Any) -> bool:
+    """Whether an array is a list of texts or other things, not of numbers."""
+    return isinstance(given, np.ndarray) and given.dtype.kind in "OSUT"
+
+
+def _missing(value: Any) -> bool:
+    """Whether a table says that it has nothing here: None, or a number that is none."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
 def _each(given: Any) -> Iterator[Any]:
     """The items of an iterable, or of a torch data set, which may only be indexed."""
     if hasattr(given, "__iter__"):
@@ -82,6 +92,8 @@ def _one(row: Any, number: int) -> Any:
     """One row of a list or data set."""
     if isinstance(row, str):
         return row
+    if _missing(row):
+        return ""  # a gap is an empty text
     if isinstance(row, Mapping):
         made = list(rows_by_name(row))
         if len(made) == 1:
@@ -90,16 +102,27 @@ def _one(row: Any, number: int) -> Any:
         return GivenImage(*row)
     elif isinstance(row, tuple | list) and len(row) == 2 and isinstance(row[0], str):
         return GivenText(row[0], row[1], paired=True)
+    elif isinstance(row, tuple | list) and len(row) == 2 and _is_image(row[1]) and isinstance(row[0], int | np.integer):
+        raise DataError(
+            f"Row {number} of the data given is a class and an image; give the image first, then its class."
+        )
     elif isinstance(row, torch.Tensor | np.ndarray | list | tuple):
-        ids = torch.as_tensor(row) if len(row) and not isinstance(row[0], str) else None
+        ids = _numbers(row) if len(row) and not isinstance(row[0], str) and np.ndim(row[0]) == 0 else None
         if ids is not None and ids.ndim == 1 and not ids.is_floating_point():
             return Body(ids.tolist())
     what = "an image without its class" if _is_image(row) else a_type(row)
     raise DataError(f"Row {number} of the data given is {what}; expected {EXPECTED}.")
 
 
+def _numbers(row: Any) -> Tensor | None:
+    try:
+        return torch.as_tensor(row)
+    except (TypeError, ValueError, RuntimeError):  # of several kinds, or of none that are numbers
+        return None
+
+
 def _is_image(value: Any) -> bool:
-    return isinstance(value, Image.Image | Path) or (
+    return isinstance(value, Image.Image | Path | bytes) or (
         isinstance(value, torch.Tensor | np.ndarray) and np.ndim(value) in (2, 3)
     )
 
@@ -119,8 +142,7 @@ def _batch(batch: Any) -> Iterator[Any]:
         ) > 2:
             yield from (GivenImage(image, label) for image, label in zip(inputs, labels, strict=True))
         elif isinstance(inputs, torch.Tensor | np.ndarray) and np.ndim(inputs) == 2:
-            labels = list(labels) if np.ndim(labels) == 1 and len(labels) == len(inputs) else [None] * len(inputs)
-            yield from map(_with_label, _array(torch.as_tensor(inputs)), labels)
+            yield from _ids_and_more(inputs, labels)
         elif len(inputs) and isinstance(inputs[0], str):
             labels = labels if len(labels) == len(inputs) else [None] * len(inputs)
             yield from map(GivenText, inputs, labels)
@@ -128,10 +150,40 @@ def _batch(batch: Any) -> Iterator[Any]:
             yield from (GivenImage(image, label) for image, label in zip(inputs, labels, strict=True))
     elif isinstance(batch, tuple | list) and len(batch) == 1:
         yield from _batch(batch[0])
+    elif isinstance(batch, tuple | list) and all(isinstance(part, torch.Tensor | np.ndarray) for part in batch):
+        raise DataError(
+            f"A batch of the loader has {len(batch)} parts without names; give a dictionary of input_ids, attention_mask and "
+            f"labels, or pairs of an input and its class."
+        )
     elif isinstance(batch, tuple | list):
         yield from (_one(row, number) for number, row in enumerate(batch))
     else:
         raise DataError(f"A batch of the loader is {a_type(batch)}; expected {EXPECTED}.")
+
+
+def _ids_and_more(ids: Any, more: Any) -> Iterator[Any]:
+    """Rows of ids beside their classes, their attention mask, or the targets that are theirs anyway.
+
+    Raises:
+        DataError: the second part is something else, which would be lost.
+    """
+    rows = list(_array(torch.as_tensor(ids)))
+    if np.ndim(more) == 1 and len(more) == len(rows):
+        yield from map(_with_label, rows, list(more))
+        return
+    second = torch.as_tensor(more) if isinstance(more, torch.Tensor | np.ndarray) else None
+    first = torch.as_tensor(ids)
+    if second is not None and second.shape == first.shape:
+        if bool(((second == 0) | (second == 1)).all()):
+            yield from _tokenised({"input_ids": first, "attention_mask": second})
+            return
+        if torch.equal(first, second) or torch.equal(first[:, 1:], second[:, :-1]):  # the next tokens
+            yield from rows
+            return
+    raise DataError(
+        "Rows of ids come with a second part that is neither a class per row, nor an attention mask of 0 and 1, nor their "
+        "next tokens; give a dictionary of input_ids, attention_mask and labels."
+    )
 
 
 def _array(ids: Tensor) -> Iterator[Body]:
@@ -162,7 +214,7 @@ def rows_by_name(row: Any) -> Iterator[Any]:
             yield GivenImage(images, labels)
         return
     text = next((name for name in _TEXT_COLUMNS if name in keys), None)
-    text = text or (keys[0] if len(keys) == 1 else None)
+    text = text or (keys[0] if len(keys) == 1 and _are_texts(row[keys[0]]) else None)
     if text is not None and label:
         several = isinstance(row[text], list | tuple)
         texts, labels = (row[text], row[label]) if several else ([row[text]], [row[label]])
@@ -170,10 +222,15 @@ def rows_by_name(row: Any) -> Iterator[Any]:
         return
     if text is None:
         raise DataError(
-            f"The rows given have the columns {', '.join(map(str, keys))}; expected text, input_ids, or image and label."
+            f"The rows given have the columns {', '.join(map(str, keys))}; expected text, input_ids, or image and label. "
+            f"Of texts under another name give the column, as in data[{keys[-1]!r}]."
         )
     for one in row[text] if isinstance(row[text], list | tuple) else [row[text]]:
-        yield "" if one is None or one != one else one  # a gap in a table is an empty text
+        yield "" if _missing(one) else one
+
+
+def _are_texts(value: Any) -> bool:
+    return all(isinstance(one, str) or _missing(one) for one in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _tokenised(row: Any) -> Iterator[Body]:
@@ -195,6 +252,8 @@ def _tokenised(row: Any) -> Iterator[Body]:
             raise DataError(
                 f"The rows given have {name} of their own, which would be lost; only input_ids are given on."
             )
+    if any(flag not in (0, 1) for mask in masks for flag in mask or ()):
+        raise DataError("An attention mask has 1 for a token and 0 for padding; the one given has other numbers.")
     for one, mask, wanted, label in zip(ids, masks, labels, classes, strict=True):
         kept = [True] * len(one) if mask is None else [bool(flag) for flag in mask]
         if len(kept) != len(one) or (wanted is not None and len(wanted) != len(one)):

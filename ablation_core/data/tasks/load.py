@@ -17,6 +17,7 @@ from ablation_core.data.request import DataRequest
 from ablation_core.data.tasks.pairs import Pair, read_pairs
 from ablation_core.data.tasks.prompts import Prompt, Row, prompt_of
 from ablation_core.data.tasks.registry import TASKS
+from ablation_core.data.tasks.spelled import Spelled
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.tokenizer import check_known, padding_id
@@ -32,8 +33,12 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
     Raises:
         DataError: there is no such task or file, or a prompt cannot be used; the sentence says which and why.
     """
+    read = Spelled()
     drawn = islice(_pairs(request, model), request.predictions)
-    prompts = [prompt_of(model, pair, _name(pair, number)) for number, pair in enumerate(drawn)]
+    prompts = []
+    for number, pair in enumerate(drawn):
+        name = _name(pair, number)
+        prompts.append(prompt_of(model, read.looked_at(model, pair, name), name))
     if not prompts:
         raise DataError(f"The {request.split} part of {request.ref} has no prompt.")
     rows = max(len(prompt.rows) for prompt in prompts)
@@ -84,7 +89,7 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
         pool=len(prompts),
         predictions=len(prompts),
         fingerprint=digest.hexdigest()[:16],
-        notes=_notes(prompts),
+        notes=(*_notes(prompts), *read.sentences(len(prompts))),
         rows=batch,
         longest=longest,
         groups=_groups(prompts),

@@ -63,8 +63,7 @@ def _rows(model: LoadedModel, prompt: str | tuple[int, ...], pair: Pair, name: s
     made = []
     for answer in (pair.right, pair.wrong):
         start, tokens = _answer(model, prompt, answer, name)
-        start = start[len(before) :] if before and start[: len(before)] == before else start  # once is enough
-        made.append(([*before, *start], tokens))
+        made.append(([*before, *_bare(start, before, [])], tokens))
     (right_start, right), (wrong_start, wrong) = made
     if right == wrong and right_start == wrong_start:
         raise DataError(f"In {name} the right and the wrong answer are the same tokens.")
@@ -106,6 +105,11 @@ def _masked_rows(
     made = []
     for answer in (pair.right, pair.wrong):
         left, tokens, right = _filled(model, prompt, answer, name)
+        if mask in tokens:
+            raise DataError(
+                f"In {name} the answer {answer!r} holds the mask, which stands for an answer; write the answer."
+            )
+        left, right = _bare(left, before, []), _bare(right, [], after)
         made.append(([*before, *left, *[mask] * len(tokens), *right, *after], len(before) + len(left), tokens))
     (right_ids, place, right_answer), (wrong_ids, wrong_place, other) = made
     if right_answer == other:
@@ -122,7 +126,7 @@ def _classified_row(
 ) -> Row:
     """A text classifier's row: the whole text, and two of its classes, which stand at the first place."""
     assert isinstance(prompt, str)  # of a file
-    tokens, named = encode(model, prompt), ClassLabels(tuple(model.labels))
+    tokens, named = _bare(encode(model, prompt), before, after), ClassLabels(tuple(model.labels))
     if not tokens:
         raise DataError(f"In {name} the prompt has no token; write a text to classify.")
     right, wrong = (
@@ -132,6 +136,12 @@ def _classified_row(
         raise DataError(f"In {name} the right and the wrong answer are the same class.")
     ids = [*before, *tokens, *after]
     return Row(ids, {0: right}, {0: wrong}, len(ids))
+
+
+def _bare(tokens: list[int], before: list[int], after: list[int]) -> list[int]:
+    """Tokens without what is put around them anyway, where a prompt spells it."""
+    tokens = tokens[len(before) :] if before and tokens[: len(before)] == before else tokens
+    return tokens[: -len(after)] if after and tokens[-len(after) :] == after else tokens
 
 
 def _ids(tokens: str | tuple[int, ...]) -> list[int]:
@@ -144,13 +154,18 @@ def _from(place: int, tokens: list[int]) -> dict[int, int]:
     return {place + number: token for number, token in enumerate(tokens)}
 
 
+def mark_of(model: LoadedModel, prompt: str) -> str | None:
+    """How a prompt for a masked model writes the place of its answer; None where it does not."""
+    return next((mark for mark in (MASK, model.tokenizer.mask_token) if mark in prompt), None)
+
+
 def _filled(
     model: LoadedModel, prompt: str | tuple[int, ...], answer: str | tuple[int, ...], name: str
 ) -> tuple[list[int], list[int], list[int]]:
     """The tokens before, of, and behind the answer."""
     if not isinstance(prompt, str) or not isinstance(answer, str):
         return _ids(prompt), _ids(answer), []
-    mark = next((mark for mark in (MASK, model.tokenizer.mask_token) if mark in prompt), None)
+    mark = mark_of(model, prompt)
     left, right = prompt.split(mark, 1) if mark else (prompt, "")
     if mark and mark in right:
         raise DataError(f"In {name} the prompt has more than one {mark}; an answer belongs in one place.")

@@ -1,0 +1,154 @@
+"""Data in memory in forms that people bring and nobody expects: taken where it is clear, else one sentence."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
+
+from ablation_core import load_data, load_model
+from ablation_core.errors import AblationError
+from ablation_core.models.loaded import LoadedModel
+
+TEXTS = ["The list is sorted in place.", "A string of letters is returned.", "Nothing is given back to the caller."]
+IDS = torch.arange(5, 35).reshape(3, 10)
+
+
+@pytest.fixture(scope="module")
+def vit() -> LoadedModel:
+    return load_model("vit-mini")
+
+
+def same(one: Any, other: Any) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(torch.equal(a.targets, b.targets) and _equal(a.inputs, b.inputs) for a, b in pairs)
+
+
+def _equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "given", [np.array(TEXTS), np.array(TEXTS, dtype=object), pd.Series(TEXTS), [np.str_(one) for one in TEXTS]]
+)
+def test_texts_in_any_array_are_the_texts(opt_mini: LoadedModel, given: Any) -> None:
+    assert same(load_data(given, opt_mini), load_data(TEXTS, opt_mini))
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), "", "  "])
+def test_gaps_are_left_out_and_counted(opt_mini: LoadedModel, gap: Any) -> None:
+    for given in ([gap, *TEXTS], [*TEXTS, gap], pd.Series([*TEXTS, gap])):
+        data = load_data(given, opt_mini)
+        assert same(data, load_data(TEXTS, opt_mini)) and "1 texts with nothing in them" in " ".join(data.notes)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([{"input_ids": [5, 6, 7, 8], "attention_mask": [1, 2, 1, 1]}], "1 for a token and 0 for padding"),
+        ([{"input_ids": [5, 6, 7, 8], "attention_mask": [0.0, 0.0, 0.0, -1e9]}], "1 for a token and 0 for padding"),
+        (DataLoader(TensorDataset(IDS, IDS, IDS)), "3 parts without names"),
+        (DataLoader(TensorDataset(IDS, IDS.flip(1))), "neither a class per row, nor an attention mask"),
+        ([{"inputs_embeds": torch.zeros(4, 8)}], "have the columns inputs_embeds"),
+        (pd.DataFrame({"id": [1, 2], "body": TEXTS[:2]}), "as in data['body']"),
+        ([(np.zeros((2, 4, 4, 3), np.uint8), 1)], "Row 0 of the data given is a tuple"),
+    ],
+)
+def test_what_would_be_lost_is_refused(opt_mini: LoadedModel, given: Any, words: str) -> None:
+    with pytest.raises(AblationError) as refused:
+        load_data(given, opt_mini)
+    assert words in str(refused.value)
+
+
+def test_a_second_part_of_a_batch_is_the_mask_or_the_next_tokens(opt_mini: LoadedModel) -> None:
+    mask = torch.ones_like(IDS)
+    mask[1, 7:] = 0
+    masked = load_data(DataLoader(TensorDataset(IDS, mask), batch_size=3), opt_mini)
+    assert same(masked, load_data([{"input_ids": IDS.tolist(), "attention_mask": mask.tolist()}][0], opt_mini))
+    follow = torch.cat([IDS[:, 1:], torch.full((3, 1), 9)], 1)
+    assert same(load_data(DataLoader(TensorDataset(IDS, follow), batch_size=3), opt_mini), load_data(IDS, opt_mini))
+
+
+def test_images_as_paths_bytes_and_with_transparency(vit: LoadedModel, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 4), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "a.png")
+    want = load_data([(image, 3), (image, 4)], vit)
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    for one in (str(tmp_path / "a.png"), tmp_path / "a.png", written.getvalue(), pixels):
+        assert same(load_data([(one, 3), (one, 4)], vit), want)
+    assert same(
+        load_data([{"image": {"bytes": written.getvalue(), "path": None}, "label": n} for n in (3, 4)], vit), want
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([("/nowhere.png", 1)], "There is no image file /nowhere.png"),
+        ([(1, Image.new("L", (28, 28)))], "give the image first"),
+        ([(np.zeros((0, 28), np.uint8), 1)], "has no pixels"),
+        ([(np.zeros((28, 28, 5), np.uint8), 1)], "Images are given as"),
+        ([(np.full((28, 28), 200.0, np.float32), 1)], "they are not prepared"),
+        ([(b"no image", 1)], "An image given as bytes is not an image"),
+    ],
+)
+def test_images_that_cannot_be_read_are_one_sentence(vit: LoadedModel, given: Any, words: str) -> None:
+    with pytest.raises(AblationError) as refused:
+        load_data(given, vit)
+    assert words in str(refused.value)
+
+
+def test_pixels_from_0_to_1_are_said(vit: LoadedModel) -> None:
+    pixels = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    assert any("not normalised" in note for note in load_data(list(zip(pixels, range(4), strict=True)), vit).notes)
+    assert not load_data(list(zip(2 * pixels - 0.8, range(4), strict=True)), vit).notes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, name in enumerate(("Bag", "Coat")):
+        (tmp_path / name).mkdir()
+        for one in range(4):
+            Image.new("L", (28, 28), 40 * one + number).save(tmp_path / name / f"{one}.png")
+    return tmp_path
+
+
+def test_what_a_folder_holds_beside_images_is_said_and_hidden_files_are_not_tried(
+    vit: LoadedModel, folder: Path
+) -> None:
+    (folder / "Bag" / "._0.png").write_bytes(b"\0\5\x16\7")  # as another system leaves them
+    (folder / ".cache").mkdir()
+    plain = load_data(f"images:{folder}", vit)
+    assert plain.sequences == 4 and not plain.notes and len([batch.targets for batch in plain]) == 1
+    (folder / "Coat" / "more").mkdir()
+    (folder / "Coat" / "a.heic").write_bytes(b"x")
+    (said,) = load_data(f"images:{folder}", vit).notes
+    assert "1 folder" in said and "1 .heic" in said
+
+
+def test_classes_one_folder_deeper_are_found_and_named(vit: LoadedModel, folder: Path) -> None:
+    for name in ("Bag", "Coat"):
+        (folder / "train").mkdir(exist_ok=True)
+        (folder / name).rename(folder / "train" / name)
+    with pytest.raises(AblationError, match=r"write images:.*/train"):
+        load_data(f"images:{folder}", vit)
+
+
+def test_pixels_of_no_known_range_are_refused_and_a_dark_image_stays_dark(vit: LoadedModel, folder: Path) -> None:
+    dark = np.full((28, 28), 200, np.uint16)
+    Image.fromarray(dark).save(folder / "Bag" / "0.png")
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "Bag" / "2.png")
+    (batch,) = load_data(f"images:{folder}", vit)
+    bags = batch.inputs[vit.input_name][batch.targets == vit.labels.index("Bag")]
+    assert torch.equal(*(one.round(decimals=1) for one in bags))  # 200 of 65,535 is nearly black
+    (folder / "Bag" / "0.png").unlink()
+    Image.fromarray(np.linspace(-3, 3, 784, dtype=np.float32).reshape(28, 28)).save(folder / "Bag" / "0.tif")
+    with pytest.raises(AblationError, match="pixels from -3 to 3, and nothing says which is black"):
+        list(load_data(f"images:{folder}", vit))
