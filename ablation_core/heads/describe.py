@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from ablation_core.activations.files import as_statistics
 from ablation_core.activations.statistics import Statistics
 from ablation_core.data.arguments import measures
 from ablation_core.data.dataset import Data
@@ -71,8 +73,8 @@ def describe_head(
     model: LoadedModel,
     data: Data,
     select: str,
-    methods: Sequence[str] = ("zero",),
-    statistics: Statistics | None = None,
+    methods: str | Sequence[str] = ("zero",),
+    statistics: Statistics | str | Path | None = None,
     where: Where = "top",
     bins: int = 100,
 ) -> HeadDescription:
@@ -84,10 +86,15 @@ def describe_head(
     >>> found["head"], 0 <= found["scores"]["induction"] <= 1
     ('4.5', True)
 
+    Args:
+        methods: a name of `METHODS`, several, or `all` that need no learning.
+        statistics: for the methods that need them: themselves, their file, or the data set that they were made from.
+        where: which examples, as `examples` has it.
+
     Raises:
         AblationError: it is not a head of this model, or a method does not fit.
     """
-    target, notes = Target.parse(select, model.shape), []
+    target, known, notes = Target.parse(select, model.shape), as_statistics(statistics, model), []
     scores = written = direct = None
     try:
         scores = head_scores(model, data)
@@ -100,12 +107,12 @@ def describe_head(
         notes.append(str(error))
     return HeadDescription(
         str(target),
-        describe_run(model, data, statistics),
+        describe_run(model, data, known),
         scores,
         written,
         tuple(examples(model, data, select, where)),
         direct,
-        ablate(model, data, select, list(methods), statistics=statistics, bins=bins),
+        ablate(model, data, select, methods, statistics=known, bins=bins),
         tuple(notes),
     )
 

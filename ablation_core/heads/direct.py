@@ -99,9 +99,12 @@ def direct_effects(model: LoadedModel, data: Data, progress: Callable[[int, int]
         counts.append(np.bincount(rows, minlength=len(batch.targets)))
         logits.append(np.bincount(rows, weights=values, minlength=len(batch.targets)))
         found = np.full((len(batch.targets), model.num_layers, max(model.shape.heads)), np.nan)
-        for layer, heads in enumerate(model.shape.heads):
-            direction = (gradient * paths[layer].to(gradient.device)) @ layer_output_weights(model, layer).T
-            products = (direction * z[layer].float().to(direction.device)).unflatten(-1, (heads, model.head_dim))
+        for layer, path in paths.items():
+            heads = model.shape.heads[layer]
+            direction = (gradient * path.to(gradient.device)) @ layer_output_weights(model, layer).T
+            products = (direction * z[layer].float().to(direction.device)).unflatten(
+                -1, (heads, model.shape.size(layer))
+            )
             found[:, layer, :heads] = products.sum(-1).double().sum(1).cpu().numpy()
         by_head.append(found)
         if progress:

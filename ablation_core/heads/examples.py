@@ -210,7 +210,7 @@ def bucket(where: Where) -> str | int | tuple[float, float]:
 def _whole_layer(model: LoadedModel, layer: int) -> Iterator[Target]:
     for head in range(model.shape.heads[layer]):
         yield Target(layer, head)
-        yield from (Target(layer, head, neuron) for neuron in range(model.head_dim))
+        yield from (Target(layer, head, neuron) for neuron in range(model.shape.size(layer)))
 
 
 def _reader(model: LoadedModel, layer: int, targets: Sequence[Target]) -> Callable[[Tensor], Tensor]:
@@ -220,7 +220,7 @@ def _reader(model: LoadedModel, layer: int, targets: Sequence[Target]) -> Callab
     def read(z: Tensor) -> Tensor:
         columns = []
         for target in targets:
-            own = z[:, target.columns(model.head_dim)]
+            own = z[:, target.columns(model.shape.size(target.layer))]
             if target.neuron is None:  # |z W|² = z (W Wᵀ) zᵀ
                 own = ((own @ grams[target.head]) * own).sum(1, keepdim=True).clamp(min=0).sqrt()
             columns.append(own)

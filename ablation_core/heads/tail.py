@@ -112,8 +112,8 @@ def check_affine(model: LoadedModel, clean_pass: CleanPass) -> None:
             return
 
 
-def residual_paths(model: LoadedModel, batch: Batch) -> list[Tensor]:
-    """What each layer's attention output is multiplied by on its way to the last block's output; (width,) a layer.
+def residual_paths(model: LoadedModel, batch: Batch) -> dict[int, Tensor]:
+    """What the attention output of each layer that has heads is multiplied by on its way to the last block's output; (width,).
 
     Ones in most families; Granite multiplies by a number, DINOv2's LayerScale by one for each dimension.
 
@@ -126,14 +126,15 @@ def residual_paths(model: LoadedModel, batch: Batch) -> list[Tensor]:
         with record_outputs(model, model.num_layers - 1) as outputs:
             run_blocks(model, batch)
         last = hidden_of(outputs[-1])
+        layers = [layer for layer, heads in enumerate(model.shape.heads) if heads]
         usable = last.requires_grad and all(one.numel() == last.numel() for one in written)
-        if not usable:
+        if not usable or len(written) != len(layers):
             raise _not_passed_on(model)
         probe = torch.randn(last.shape, generator=torch.Generator().manual_seed(0)).to(last)
         factors = torch.autograd.grad(last.sum(), written, retain_graph=True, allow_unused=True)
         probed = torch.autograd.grad((last * probe).sum(), written, allow_unused=True)
-    paths = []
-    for factor, found in zip(factors, probed, strict=True):
+    paths = {}
+    for layer, factor, found in zip(layers, factors, probed, strict=True):
         if factor is None or found is None:
             raise _not_passed_on(model)
         factor, found = factor.reshape(last.shape).float(), found.reshape(last.shape).float()
@@ -144,7 +145,7 @@ def residual_paths(model: LoadedModel, batch: Batch) -> list[Tensor]:
             or not _close(factor * probe, found, model)
         ):
             raise _not_passed_on(model)
-        paths.append(path)
+        paths[layer] = path
     return paths
 
 

@@ -42,7 +42,7 @@ class Target:
             SelectionError: it is not a head or a neuron of this model, or more than one.
         """
         chosen = Selection.read(select, shape).chosen  # type: ignore[arg-type]
-        if len(chosen) != 1 or (len(neurons := chosen[0][1]) > 1 and len(neurons) < shape.head_dim):
+        if len(chosen) != 1 or (len(neurons := chosen[0][1]) > 1 and len(neurons) < shape.size(chosen[0][0][0])):
             raise SelectionError(
                 f"One head (3.2) or one neuron of it (3.2:5) is described at a time; {select!r} is something else."
             )
@@ -53,13 +53,11 @@ class Target:
     def __str__(self) -> str:
         return f"{self.layer}.{self.head}" + ("" if self.neuron is None else f":{self.neuron}")
 
-    def columns(self, head_dim: int) -> slice:
+    def columns(self, size: int) -> slice:
         """Its place in the layer's z."""
-        first = self.head * head_dim
+        first = self.head * size
         return (
-            slice(first, first + head_dim)
-            if self.neuron is None
-            else slice(first + self.neuron, first + self.neuron + 1)
+            slice(first, first + size) if self.neuron is None else slice(first + self.neuron, first + self.neuron + 1)
         )
 
 

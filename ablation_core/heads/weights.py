@@ -9,7 +9,7 @@ from ablation_core.models.loaded import LoadedModel
 
 def output_weights(model: LoadedModel, target: Target) -> Tensor:
     """The rows that a head's z, or a neuron's activation, is multiplied by; float32 (neurons, width)."""
-    return layer_output_weights(model, target.layer)[target.columns(model.head_dim)]
+    return layer_output_weights(model, target.layer)[target.columns(model.shape.size(target.layer))]
 
 
 def layer_output_weights(model: LoadedModel, layer: int) -> Tensor:

@@ -108,7 +108,7 @@ def writes(
             nothing = _logits(model, clean_pass, lambda last: torch.zeros_like(last), sums=False)
         rows = output_weights(model, target) * path.to(model.device)
         unit = data is not None and target.neuron is not None
-        active = z[target.layer][..., target.columns(model.head_dim)].float().to(rows.device)
+        active = z[target.layer][..., target.columns(model.shape.size(target.layer))].float().to(rows.device)
         added = (torch.ones_like(active) if unit else active) @ rows
         scored = int((clean_pass.batch.targets != IGNORED).sum())
         total = total + _logits(model, clean_pass, lambda last, d=added: d.to(last)) - scored * nothing

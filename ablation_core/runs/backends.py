@@ -139,10 +139,10 @@ def measure_units(
     """
     there, files, tasks = kept_rows(ledger.done), predictions or {}, []
     for unit in units:
-        done = set(there.get(unit.name, {}))
+        kept = set(there.get(unit.name, {}))
         if unit.name in files:
-            done &= files[unit.name].methods(unit.name)
-        if missing := tuple(method for method in methods if method.name not in done):
+            kept &= files[unit.name].methods(unit.name)
+        if missing := tuple(method for method in methods if method.name not in kept):
             tasks.append(Task(unit, missing, unit.name in files))
     total, shares = sum(unit.cost for unit in units), [0.0] * len(tasks)
     done = total - sum(task.unit.cost for task in tasks)

@@ -178,3 +178,29 @@ def test_years_are_written_with_the_tokens_that_are_asked_for(opt_mini: LoadedMo
         start = opt_mini.tokenizer(pair.prompt).input_ids
         for answer in (pair.right, pair.wrong):
             assert opt_mini.tokenizer(pair.prompt + answer).input_ids[: len(start)] == start
+
+
+@pytest.mark.parametrize(
+    ("counterfactuals", "said"),
+    [
+        ([" it", " it"], ("2 of 2 counterfactual prompts do not have as many tokens",)),
+        ([" it", ""], ("1 of 2 counterfactual prompts do not have as many tokens",)),
+        (["", None], ("1 of 2 prompts have no counterfactual prompt",)),
+        (["", ""], ()),
+        ([None, None], ()),
+    ],
+)
+def test_a_note_tells_missing_counterfactual_prompts_from_those_of_another_length(
+    opt_mini: LoadedModel, tmp_path: Path, counterfactuals: list, said: tuple
+) -> None:
+    asked = [
+        {"prompt": f"The {word} is", "right": " true", "wrong": " false"}
+        | ({} if more is None else {"counterfactual": f"The {word} is{more}"})
+        for word, more in zip(("list", "string"), counterfactuals, strict=True)
+        for _ in range(2)  # every other one is asked
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
+    notes = [
+        note for note in load_data(f"pairs:{tmp_path / 'pairs.jsonl'}", opt_mini).notes if "counterfactual" in note
+    ]
+    assert len(notes) == len(said) and all(note.startswith(start) for note, start in zip(notes, said, strict=True))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core import ablate, compute_statistics, load_data, load_model
+from ablation_core import ablate, compute_statistics, describe_head, direct_effects, examples, load_data, load_model
 from ablation_core.experiments.estimate import estimate
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
@@ -68,3 +68,39 @@ def test_heads_are_ablated_and_counted_layer_by_layer(model: LoadedModel, tmp_pa
     estimated = estimate(model, data, "mean", statistics=statistics).to_dict()["results"][0]["heads"]
     assert [row["head"] for row in estimated] == every
     assert np.isfinite(alone)
+
+
+def test_a_head_is_described_with_its_own_layer_s_neurons(model: LoadedModel) -> None:
+    data = load_data("python-docs", model, predictions=40, seq_len=20, batch_size=50)
+    (batch,) = data
+    widest = [layer for layer, heads in enumerate(model.shape.heads) if heads]
+    for layer in (widest[0], widest[-1]):
+        z: list[torch.Tensor] = []
+        handle = model.projections[layer].register_forward_pre_hook(lambda _m, inputs, to=z: to.append(inputs[0]))
+        with torch.inference_mode():
+            hidden = model.module(**batch.inputs, output_hidden_states=True).hidden_states
+        handle.remove()
+        size, head = model.shape.size(layer), model.shape.heads[layer] - 1
+        columns = slice(head * size, (head + 1) * size)
+        written = z[0][..., columns] @ model.projections[layer].get_parameter("weight")[:, columns].T
+        for example in examples(model, data, f"{layer}.{head}", count=3):
+            assert example.value == pytest.approx(float(written[example.sequence, example.position].norm()), rel=1e-4)
+        for example in examples(model, data, f"{layer}.{head}:{size - 1}", count=3):
+            value = z[0][example.sequence, example.position, columns][-1]
+            assert example.value == pytest.approx(float(value), abs=1e-5)
+        found = describe_head(model, data, f"{layer}.{head}", "zero")
+        if not model.family.startswith("lfm2"):  # a norm behind the attention
+            assert found.direct_effect is None and "not defined" in found.notes[0]
+            continue
+        # hidden[-1] is behind the final norm; its scale follows from the last block's output
+        last: list[torch.Tensor] = []
+        handle = model.blocks[-1].register_forward_hook(lambda _m, _i, out, to=last: to.append(out))
+        with torch.inference_mode():
+            model.module(**batch.inputs)
+        handle.remove()
+        normed = written * (hidden[-1] / last[0])
+        scored = batch.targets != -100
+        logits = (normed @ model.module.lm_head.weight.T)[scored].gather(1, batch.targets[scored][:, None])
+        expected = float(logits.mean())
+        assert found.direct_effect is not None and found.direct_effect.mean == pytest.approx(expected, abs=1e-4)
+        assert direct_effects(model, data).interval((layer, head)).mean == pytest.approx(expected, abs=1e-4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core import load_data
+from ablation_core import ablate, describe_head, load_data
 from ablation_core.data.dataset import Batch
 from ablation_core.errors import DataError, ModelError
 from ablation_core.heads.direct import direct_effects, pass_with_z, target_gradient
@@ -30,7 +30,7 @@ def test_a_family_has_direct_effects_or_a_sentence(family: str) -> None:
         return
     paths = residual_paths(model, batch)
     check_affine(model, pass_with_z(model, batch)[0])
-    assert len(paths) == model.num_layers and all(path.any() for path in paths)
+    assert len(paths) == model.num_layers and all(path.any() for path in paths.values())
 
 
 def test_components_of_gpt2_add_up_by_hand() -> None:
@@ -176,3 +176,11 @@ def test_classes_and_refusals(vit_mini: LoadedModel, opt_mini: LoadedModel) -> N
         writes(opt_mini, "3.2", own="a b", position="last")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="count must be"):
         writes(opt_mini, "3.2", own="a b", count=0)
+
+
+def test_statistics_and_methods_of_a_description_are_written_as_elsewhere(opt_mini: LoadedModel) -> None:
+    data = load_data("python-docs", opt_mini, predictions=40, seq_len=20)
+    found = describe_head(opt_mini, data, "5.1", "mean", statistics="python-docs")
+    alone = ablate(opt_mini, data, "5.1", "mean", statistics="python-docs")
+    assert found.total_effect.results[0].change["loss"].mean == alone.results[0].change["loss"].mean
+    assert found.to_dict()["statistics"] == alone.statistics

@@ -33,8 +33,7 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
     Raises:
         DataError: there is no such task or file, or a prompt cannot be used; the sentence says which and why.
     """
-    read = Spelled()
-    drawn = islice(_pairs(request, model), request.predictions)
+    read, drawn = Spelled(), list(islice(_pairs(request, model), request.predictions))
     prompts = []
     for number, pair in enumerate(drawn):
         name = _name(pair, number)
@@ -89,7 +88,7 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
         pool=len(prompts),
         predictions=len(prompts),
         fingerprint=digest.hexdigest()[:16],
-        notes=(*_notes(prompts), *read.sentences(len(prompts))),
+        notes=(*_notes(drawn, prompts), *read.sentences(len(prompts))),
         rows=batch,
         longest=longest,
         groups=_groups(prompts),
@@ -151,12 +150,16 @@ def _groups(prompts: Sequence[Prompt]) -> np.ndarray:
     return np.array([seen.setdefault(name, len(seen)) for name in names])
 
 
-def _notes(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+def _notes(pairs: Sequence[Pair], prompts: Sequence[Prompt]) -> tuple[str, ...]:
     several = sum(max(len(row.targets) for row in prompt.rows) > 1 for prompt in prompts)
-    unequal = sum(prompt.counterfactual is None for prompt in prompts)
+    given = sum(pair.counterfactual is not None for pair in pairs)
+    unequal = given - sum(prompt.counterfactual is not None for prompt in prompts)
     notes = [f"{several} of {len(prompts)} answers have several tokens; they are scored whole."] * (several > 0)
     notes += [
-        f"{unequal} of {len(prompts)} counterfactual prompts do not have as many tokens as their prompts; the method "
+        f"{unequal} of {given} counterfactual prompts do not have as many tokens as their prompts; the method "
         f"counterfactual cannot be used."
-    ] * (0 < unequal < len(prompts))
+    ] * (unequal > 0)
+    notes += [
+        f"{len(pairs) - given} of {len(pairs)} prompts have no counterfactual prompt; the method counterfactual cannot be used."
+    ] * (0 < given < len(pairs))
     return tuple(notes)
