@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ablation_core import ablate, load_data
+from ablation_core.models.loaded import LoadedModel
 from tests.cli.test_commands import run
 
 SMALL = ("--predictions", "150", "--seq-len", "32", "--method", "zero")
@@ -68,3 +70,14 @@ def test_what_cannot_be_is_said(
 ) -> None:
     code, out, err = run(capsys, *words, "--cache-dir", str(tmp_path))
     assert code == 1 and sentence in err and not out
+
+
+def test_a_head_on_a_task_is_judged_by_the_logit_difference(
+    opt_mini: LoadedModel, capsys: pytest.CaptureFixture
+) -> None:
+    words = ("head", "opt-mini", "5.1", "--data", "task:induction", "--predictions", "8", "--method", "zero")
+    code, said, _ = run(capsys, *words)
+    data = load_data("task:induction", opt_mini, predictions=8)
+    change = ablate(opt_mini, data, "5.1", "zero").results[0].change["logit_difference"]
+    expected = f"{change.mean:+.3f} nats per prediction [{change.low:+.3f}, {change.high:+.3f}]"
+    assert code == 0 and f"Logit difference without it (zero): {expected}" in said

@@ -33,6 +33,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
 
 def _text(found: "HeadDescription", document: dict) -> str:
     from ablation_core.cli.text.phrases import ordinal
+    from ablation_core.engine.metrics import main_metric
     from ablation_core.heads.kinds import SCORES
 
     model, data = document["model"], document["data"]
@@ -58,8 +59,16 @@ def _text(found: "HeadDescription", document: dict) -> str:
         lines.append(f"  {example.value:9.3f}  {where}: {shown}")
     if found.direct_effect is not None:
         lines.append(f"Direct effect on the target's logit: {found.direct_effect.mean:+.4f}")
+    metric = main_metric(found.total_effect.baseline.means)
     for row in found.total_effect.results:
-        lines.append(f"Loss without it ({row.method}): {row.change['loss'].mean:+.4f} nats per prediction")
+        change = row.change[metric.name]
+        span = (
+            ""
+            if change.low is None
+            else f" [{change.low:{metric.change_format}}, {change.high:{metric.change_format}}]"
+        )
+        what = f"{metric.label[0].upper()}{metric.label[1:]} without it ({row.method})"
+        lines.append(f"{what}: {metric.shown_change(change.mean)} per prediction{span}")
     return "\n".join(lines)
 
 
