@@ -158,6 +158,7 @@ def unpack(content: bytes) -> Saved:
 
             arrays = load(archive.read(ARRAYS))
         result = decode(KINDS[entry.kind][0], document["result"], arrays)
+        _check_predictions(result)
         result.to_dict() if hasattr(
             result, "to_dict"
         ) else result.to_frame()  # what lies in plain dictionaries is as it must be
@@ -166,6 +167,29 @@ def unpack(content: bytes) -> Saved:
     except Exception as error:  # a file from anywhere may hold anything
         raise WrongForm(f"what it holds does not fit together ({first_line(error)})") from error
     return Saved(entry, result)
+
+
+def _check_predictions(result: Any) -> None:
+    """Refuse figures of single predictions that are not all of the same predictions.
+
+    Raises:
+        WrongForm: some have more or fewer.
+    """
+    result = result.total_effect if isinstance(result, HeadDescription) else result
+    parts: list[Mapping[str, Any]] = []
+    if isinstance(result, AblationResult) and result.predictions is not None:
+        scored = result.predictions
+        parts = [
+            {"sequence": scored.sequence},
+            scored.baseline.values,
+            *(one.values for one in scored.ablated.values()),
+        ]
+    elif isinstance(result, InteractionResult) and result.changes is not None:
+        parts = [result.changes]
+    elif isinstance(result, SweepResult) and result.predictions is not None:
+        parts = list(result.predictions.values())
+    if len({array.shape for part in parts for array in part.values()}) > 1:
+        raise WrongForm("its figures of single predictions are not all of the same predictions")
 
 
 def contents_of(content: bytes) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 
 from ablation_core import (
     ablate,
@@ -339,3 +340,29 @@ def test_interactions_from_before_there_was_a_choice_of_metric_are_of_the_loss(
         for name, content in (parts | {"result.json": json.dumps(document).encode()}).items():
             archive.writestr(name, content)
     assert load_result("old", cache=tmp_path).metric == "loss"
+
+
+@pytest.mark.parametrize("kind", ["ablation", "interactions", "sweep"])
+def test_figures_of_single_predictions_that_do_not_fit_are_refused(
+    opt_mini: LoadedModel, tmp_path: Path, kind: str
+) -> None:
+    """One of the arrays loses its last number; the file's own form is still right."""
+    data = load_data("python-docs", opt_mini, predictions=30, seq_len=16)
+    if kind == "ablation":
+        result = ablate(opt_mini, data, "5.1", "zero")
+    elif kind == "interactions":
+        result = interact(opt_mini, data, "5.0 5.1", "zero")
+    else:
+        result = sweep(opt_mini, data, "zero", heads="5.1", random_sets=0, cache=tmp_path, keep_predictions=True)
+    path = save_result(result, "whole", cache=tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    arrays = safetensors.numpy.load(parts["arrays.safetensors"])
+    floats = next(name for name, array in arrays.items() if array.dtype.kind == "f")
+    arrays[floats] = arrays[floats][:-1].copy()
+    parts["arrays.safetensors"] = safetensors.numpy.save(arrays)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(ReportError, match="not all of the same predictions"):
+        load_result("whole", cache=tmp_path)
