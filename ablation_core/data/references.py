@@ -64,6 +64,14 @@ def usual_data(model: str, modality: Modality) -> str:
     return DEFAULT_DATA[modality]
 
 
+def at_home(ref: str) -> str:
+    """The reference with `~` behind its colon read as the home folder: a shell does so only where a word begins."""
+    kind, colon, place = ref.partition(":~")
+    if not colon or not kind.isalpha() or not place.startswith("/") or os.path.exists(f"~{place}"):
+        return ref
+    return f"{kind}:{os.path.expanduser(f'~{place}')}"
+
+
 def is_text(ref: str) -> bool:
     """Whether a reference names texts; a data set of `hf:` may hold images as well."""
     return ref in TEXT_NAMES or (ref.partition(":")[0] in TEXT_KINDS and ":" in ref)
