@@ -99,6 +99,7 @@ def test_images_as_paths_bytes_and_with_transparency(vit: LoadedModel, tmp_path:
         ([(np.zeros((28, 28, 5), np.uint8), 1)], "Images are given as"),
         ([(np.full((28, 28), 200.0, np.float32), 1)], "they are not prepared"),
         ([(b"no image", 1)], "An image given as bytes is not an image"),
+        ([(np.array([["a", "b"]]), 1)], "An array of <U1 was given in an image's place"),
     ],
 )
 def test_images_that_cannot_be_read_are_one_sentence(vit: LoadedModel, given: Any, words: str) -> None:
