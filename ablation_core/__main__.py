@@ -16,6 +16,8 @@ from ablation_core.runtime import prepare_process
 def main(arguments: list[str] | None = None, program: str = "python -m ablation_core") -> int:
     prepare_process()  # before a command imports torch
     parser, arguments = build_parser(program), sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     if empty := [argument for argument in arguments if argument.startswith("--") and argument.endswith("=--")]:
         parser.error(f"{empty[0]} names no value")  # argparse would give an empty list, whatever the option's type
     parsed = parser.parse_args(arguments)

@@ -77,7 +77,9 @@ def check_can_save(model: LoadedModel, folder: Path = CACHE) -> None:
     try:
         check_writable(place)
     except OSError as error:
-        raise StatisticsError(f"Statistics cannot be written to {place}: {error}. Nothing was computed.") from error
+        raise StatisticsError(
+            f"Statistics cannot be written to {place}: {error}. Nothing was computed; name another folder (--cache-dir)."
+        ) from error
 
 
 def load_statistics(path: str | Path, model: LoadedModel | ModelInfo | None = None) -> Statistics:

@@ -14,6 +14,7 @@ from ablation_core.data.labelled.texts import load_labelled
 from ablation_core.data.pixels import image_data
 from ablation_core.data.references import (
     Split,
+    at_home,
     is_images,
     is_task,
     is_text,
@@ -72,6 +73,7 @@ def load_data(
     if documents not in (True, False):
         raise DataError(f"documents is True or False, not {documents!r}.")
     checked_seed(seed)
+    ref = at_home(ref) if isinstance(ref, str) else ref
     task = isinstance(ref, str) and is_task(ref)
     request = DataRequest(
         ref=ref if isinstance(ref, str) else "in memory",

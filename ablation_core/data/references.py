@@ -45,6 +45,7 @@ STATISTICS_PREDICTIONS: dict[Modality, int] = {
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 FORMS = ("text:FILE", "jsonl:FILE#COLUMN", "csv:FILE#COLUMN", "parquet:FILE#COLUMN", "folder:FOLDER", "hf:ID")
 
+EVERY_PROMPT = "#all"  # behind a file of pairs
 _PIECE = 20_000  # characters tokenised at a time, so that a large file costs only what is used of it
 _BETWEEN = "\n\n"  # what stands between two documents that are packed
 
@@ -61,6 +62,14 @@ def usual_data(model: str, modality: Modality) -> str:
             f"csv:FILE#TEXT,LABEL (or jsonl:, parquet:, hf:)."
         )
     return DEFAULT_DATA[modality]
+
+
+def at_home(ref: str) -> str:
+    """The reference with `~` behind its colon read as the home folder: a shell does so only where a word begins."""
+    kind, colon, place = ref.partition(":~")
+    if not colon or not kind.isalpha() or not place.startswith("/") or os.path.exists(f"~{place}"):
+        return ref
+    return f"{kind}:{os.path.expanduser(f'~{place}')}"
 
 
 def is_text(ref: str) -> bool:
@@ -80,6 +89,17 @@ TASK_NAMES = ("ioi", "induction", "greater-than", "agreement", "facts")
 def is_task(ref: str) -> bool:
     """Whether it names prompts with a right and a wrong answer (`task_data.py`)."""
     return ref.startswith(("task:", "pairs:"))
+
+
+def pairs_file(ref: str) -> tuple[str, bool]:
+    """The file of a reference to pairs, and whether every prompt of it is asked (`#all`) or every other group.
+
+    >>> pairs_file("pairs:mine.jsonl"), pairs_file("pairs:mine.jsonl#all")
+    (('mine.jsonl', False), ('mine.jsonl', True))
+    """
+    place = ref.removeprefix("pairs:")
+    every = place.endswith(EVERY_PROMPT) and not os.path.isfile(place)
+    return (place.removesuffix(EVERY_PROMPT) if every else place), every
 
 
 def is_images(ref: str) -> bool:
@@ -213,6 +233,7 @@ def source_digest(ref: str) -> str:
     """
     kind, _, place = ref.partition(":")
     try:
+        place = pairs_file(ref)[0] if kind == "pairs" else place
         if kind in ("text", "pairs") and os.path.isfile(place):  # where it is not, reading it says so
             return hashlib.sha256(read_bytes(Path(place))).hexdigest()[:16]
         if kind in formats.KINDS:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ablation_core.activations.statistics import Statistics
+from ablation_core.data.references import pairs_file
 from ablation_core.errors import MethodError, a_type
 from ablation_core.methods import modes
 from ablation_core.models.info import Modality
@@ -211,7 +212,7 @@ def _suits(method: Method, data: Data | None) -> bool:
     """Whether `all` includes a method on this data."""
     if method.counterfactual:
         return data is not None and data.counterfactual is not None
-    return not method.positional or (data is not None and data.is_task)
+    return not method.positional or (data is not None and data.is_task and not pairs_file(data.ref)[1])
 
 
 def check_statistics(method: Method, statistics: Statistics | None) -> None:

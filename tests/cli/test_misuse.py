@@ -209,3 +209,10 @@ def test_a_file_in_place_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "weights.pth").write_bytes(b"0")
     assert main(["ablate", str(tmp_path / "weights.pth"), "--select", "1.1"]) == 1
     assert "is a file. A model is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "says"), [(["help"], "COMMAND"), (["help", "ablate"], "--select SELECT")])
+def test_the_word_help_is_understood(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 0 and says in capsys.readouterr().out

@@ -1,6 +1,8 @@
 """Data in memory in forms that people bring and nobody expects: taken where it is clear, else one sentence."""
 
+import bz2
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,7 @@ def test_images_as_paths_bytes_and_with_transparency(vit: LoadedModel, tmp_path:
         ([(np.zeros((28, 28, 5), np.uint8), 1)], "Images are given as"),
         ([(np.full((28, 28), 200.0, np.float32), 1)], "they are not prepared"),
         ([(b"no image", 1)], "An image given as bytes is not an image"),
+        ([(np.array([["a", "b"]]), 1)], "An array of <U1 was given in an image's place"),
     ],
 )
 def test_images_that_cannot_be_read_are_one_sentence(vit: LoadedModel, given: Any, words: str) -> None:
@@ -152,3 +155,30 @@ def test_pixels_of_no_known_range_are_refused_and_a_dark_image_stays_dark(vit: L
     Image.fromarray(np.linspace(-3, 3, 784, dtype=np.float32).reshape(28, 28)).save(folder / "Bag" / "0.tif")
     with pytest.raises(AblationError, match="pixels from -3 to 3, and nothing says which is black"):
         list(load_data(f"images:{folder}", vit))
+
+
+@pytest.mark.parametrize("rest", ['{"id": 5}', '{"text": NaN}', '{"text": null}'])
+def test_rows_without_a_text_are_left_out_and_counted(opt_mini: LoadedModel, tmp_path: Path, rest: str) -> None:
+    rows = [json.dumps({"text": text}) for text in TEXTS * 2]
+    (tmp_path / "gaps.jsonl").write_text("\n".join([rows[0], rows[1], rest, rest, *rows[2:]]))
+    data = load_data(f"jsonl:{tmp_path / 'gaps.jsonl'}", opt_mini, documents=True)
+    assert same(data, load_data((TEXTS * 2)[::2], opt_mini, documents=True)) and "2 rows" in " ".join(data.notes)
+    (tmp_path / "other.jsonl").write_text(rest.replace("text", "id"))
+    with pytest.raises(AblationError, match="has no column 'text'; it has id"):
+        load_data(f"jsonl:{tmp_path / 'other.jsonl'}", opt_mini)
+
+
+def test_a_file_packed_otherwise_is_named_as_that(opt_mini: LoadedModel, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.bz2").write_bytes(bz2.compress(b'{"text": "a"}'))
+    with pytest.raises(AblationError, match="is packed by bzip2"):
+        load_data(f"jsonl:{tmp_path / 'a.jsonl.bz2'}", opt_mini)
+
+
+def test_the_home_folder_is_found_behind_a_colon(
+    opt_mini: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("The list is sorted in place.\n" * 200)
+    data = load_data("text:~/a.txt", opt_mini, predictions=20, seq_len=20)
+    assert same(data, load_data(f"text:{tmp_path}/a.txt", opt_mini, predictions=20, seq_len=20))
+    assert data.ref == f"text:{tmp_path}/a.txt"

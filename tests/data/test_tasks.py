@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core import load_data, load_model
+from ablation_core import ablate, load_data, load_model
 from ablation_core.data.dataset import IGNORED, Data
 from ablation_core.data.tasks.pairs import read_pairs
 from ablation_core.data.tasks.registry import TASKS
 from ablation_core.errors import DataError
+from ablation_core.methods.registry import choose_methods
 from ablation_core.models.loaded import LoadedModel
 
 
@@ -204,3 +205,32 @@ def test_a_note_tells_missing_counterfactual_prompts_from_those_of_another_lengt
         note for note in load_data(f"pairs:{tmp_path / 'pairs.jsonl'}", opt_mini).notes if "counterfactual" in note
     ]
     assert len(notes) == len(said) and all(note.startswith(start) for note, start in zip(notes, said, strict=True))
+
+
+def test_every_prompt_of_a_file_is_asked_where_that_is_said(opt_mini: LoadedModel, tmp_path: Path) -> None:
+    """And what a part is left for is refused then, not made from the prompts that are asked."""
+    rows = [{"prompt": f"There are {n} ways to", "right": " do", "wrong": " be"} for n in range(7)]
+    path = written(tmp_path, *rows)
+    half, every = load_data(f"pairs:{path}", opt_mini), load_data(f"pairs:{path}#all", opt_mini)
+    assert (half.sequences, every.sequences) == (4, 7)
+    assert (
+        half.notes[0].startswith("4 of the file's 7 prompts are asked")
+        and f"pairs:{path}#all asks all" in half.notes[0]
+    )
+    assert not [note for note in every.notes if "are asked" in note]
+    assert every.source == half.source, "the same file"
+    with pytest.raises(DataError, match="asks every prompt of its file, so that none is left for means by position"):
+        load_data(f"pairs:{path}#all", opt_mini, split="statistics")
+    asked = choose_methods(["all"], "causal", every)
+    assert "mean-positional" not in [method.name for method in asked]
+    logits = []
+    for row in rows:  # each prompt by itself, by a plain forward
+        ids = opt_mini.tokenizer(row["prompt"], return_tensors="pt").input_ids
+        scores = opt_mini.module(ids).logits[0, -1].log_softmax(-1)
+        right, wrong = (
+            opt_mini.tokenizer(row[name], add_special_tokens=False).input_ids for name in ("right", "wrong")
+        )
+        assert len(right) == len(wrong) == 1
+        logits.append(float(scores[right[0]] - scores[wrong[0]]))
+    found = ablate(opt_mini, every, "2.3", "zero").baseline["logit_difference"]
+    assert found == pytest.approx(np.mean(logits), abs=1e-4)

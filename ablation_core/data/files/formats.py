@@ -57,14 +57,16 @@ def existing_file(table: Table, what: str) -> Path:
 def _json_lines(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     path = existing_file(table, "a JSON Lines file")
     with _open(path) as file:
-        number = 0
+        number, seen = 0, False
         while line := file.readline(_MOST_LINE):
             number += 1
             if not line.strip():
                 continue
             row = _record(line, path, number)
-            _check_columns(table, columns, row)
-            yield tuple(row[name] for name in columns)
+            if not seen:
+                _check_columns(table, columns, row)
+                seen = True
+            yield tuple(None if row.get(name) != row.get(name) else row.get(name) for name in columns)  # NaN is a gap
 
 
 def _record(line: str, path: Path, number: int) -> dict:
@@ -204,6 +206,20 @@ def _check_columns(table: Table, columns: tuple[str, ...], names: Any) -> None:
             raise DataError(
                 f"{table.path} has no column {column!r}; it has {shown}. Write {table.kind}:{table.path}#COLUMN."
             )
+
+
+# A file's first bytes → how it was packed, other than by gzip, which is understood.
+_PACKED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7z"}
+
+
+def packed_otherwise(path: Path) -> str:
+    """How a file is packed that cannot be read for that; nothing where it is not."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except OSError:
+        return ""
+    return next((name for magic, name in _PACKED.items() if head.startswith(magic)), "")
 
 
 _NAMED_BY = {

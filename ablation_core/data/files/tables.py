@@ -18,6 +18,7 @@ from ablation_core.data.files.formats import (
     existing_file,
     folder_texts,
     instead,
+    packed_otherwise,
     whole_rows,
 )
 from ablation_core.data.files.text_files import not_utf_8_file, plain_line_ends
@@ -114,6 +115,10 @@ def _faults(path: Path, kind: str = "") -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise missing_library(error) from error
     except UnicodeDecodeError as error:
+        if packed := packed_otherwise(path):
+            raise DataError(
+                f"{path} is packed by {packed}; unpack it, or pack it by gzip, which is understood."
+            ) from error
         if said := instead(path, kind):
             raise DataError(f"{path} is not UTF-8 text{said}.") from error
         raise not_utf_8_file(path, error.start) from error

@@ -133,7 +133,11 @@ def _item(row: Any, classes: ClassLabels) -> Item:
         return ImageItem(np.asarray(eight_bit(image)), target)
     if not isinstance(image, torch.Tensor | np.ndarray):
         raise DataError(f"{a_type(image).capitalize()} was given in an image's place. {_FORMS}")
-    array = torch.as_tensor(image)
+    if isinstance(image, np.ndarray) and image.dtype.kind not in "biuf":
+        raise DataError(f"An array of {image.dtype} was given in an image's place. {_FORMS}")
+    array = (
+        image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image))
+    )  # a copy: it may be read only
     if not array.numel():
         raise DataError("An image given has no pixels; leave it out.")
     if array.is_floating_point():

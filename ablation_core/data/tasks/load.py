@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ablation_core.data.dataset import IGNORED, Answers, Batch, Data
+from ablation_core.data.references import EVERY_PROMPT, pairs_file
 from ablation_core.data.request import DataRequest
 from ablation_core.data.tasks.pairs import Pair, read_pairs
 from ablation_core.data.tasks.prompts import Prompt, Row, prompt_of
@@ -28,7 +29,8 @@ _SPLIT_SEEDS = {"evaluation": 0, "statistics": 1}
 def load_task(request: DataRequest, model: LoadedModel) -> Data:
     """Prepare a task for a model: `task:NAME` draws prompts from the seed, `pairs:FILE` takes them from a file.
 
-    The statistics part of a built-in task is drawn from another seed, that of a file is every other group of prompts.
+    The statistics part of a built-in task is drawn from another seed, that of a file is every other group of prompts, which
+    are not asked unless the reference ends in `#all`.
 
     Raises:
         DataError: there is no such task or file, or a prompt cannot be used; the sentence says which and why.
@@ -88,7 +90,7 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
         pool=len(prompts),
         predictions=len(prompts),
         fingerprint=digest.hexdigest()[:16],
-        notes=(*_notes(drawn, prompts), *read.sentences(len(prompts))),
+        notes=(*_left_out(request, len(prompts)), *_notes(drawn, prompts), *read.sentences(len(prompts))),
         rows=batch,
         longest=longest,
         groups=_groups(prompts),
@@ -116,13 +118,19 @@ def _pairs(request: DataRequest, model: LoadedModel) -> Iterator[Pair]:
             )
         yield from TASKS[name].draw(model, np.random.default_rng((request.seed, _SPLIT_SEEDS[request.split])))
         return
+    name, every = pairs_file(request.ref)
+    if every and request.split == "statistics":
+        raise DataError(
+            f"{request.ref} asks every prompt of its file, so that none is left for means by position, learned constants or "
+            f"statistics. Leave {EVERY_PROMPT} out, or choose other methods."
+        )
     seen: dict[str, int] = {}
     pairs = list(read_pairs(Path(name)))
     if not pairs:
         raise DataError(f"{name} is empty; a JSONL file of pairs has prompt, right and wrong on each line.")
     for number, pair in enumerate(pairs):
         place = seen.setdefault(pair.group if pair.group is not None else f"\0{number}", len(seen))
-        if place % 2 == _SPLIT_SEEDS[request.split] or len(pairs) == 1:
+        if every or place % 2 == _SPLIT_SEEDS[request.split] or len(pairs) == 1:
             yield pair
 
 
@@ -148,6 +156,18 @@ def _groups(prompts: Sequence[Prompt]) -> np.ndarray:
     seen: dict[object, int] = {}
     names = [number if prompt.group is None else prompt.group for number, prompt in enumerate(prompts)]
     return np.array([seen.setdefault(name, len(seen)) for name in names])
+
+
+def _left_out(request: DataRequest, asked: int) -> tuple[str, ...]:
+    """That a file holds more prompts than are asked."""
+    name, every = pairs_file(request.ref)
+    if every or not request.ref.startswith("pairs:") or request.split != "evaluation" or asked == request.predictions:
+        return ()
+    there = sum(1 for _ in read_pairs(Path(name)))
+    return (
+        f"{asked} of the file's {there} prompts are asked; the others are kept for means by position, learned constants and "
+        f"statistics. {request.ref}{EVERY_PROMPT} asks all.",
+    ) * (asked < there)
 
 
 def _notes(pairs: Sequence[Pair], prompts: Sequence[Prompt]) -> tuple[str, ...]:
