@@ -135,6 +135,24 @@ class Selection:
         return cls.parse(" ".join(terms), shape)
 
     @classmethod
+    def read_heads(cls, select: str | Selection | Iterable[Head], shape: ModelShape) -> tuple[Head, ...]:
+        """As `read`, where whole heads are wanted, one at a time.
+
+        Raises:
+            SelectionError: it cannot be read, names no head, or only some neurons of one.
+        """
+        found = cls.read(select, shape)
+        if not found.chosen:
+            raise SelectionError("No head was named; write heads as 3.2, a layer as 3.*, all as *.*.")
+        for (layer, head), neurons in found.chosen:
+            if len(neurons) < shape.size(layer):
+                raise SelectionError(
+                    f"Heads are ablated whole here, and of head {layer}.{head} only {len(neurons)} of {shape.size(layer)} neurons "
+                    f"are named. Write {layer}.{head}, or ablate these neurons by themselves (ablate)."
+                )
+        return found.heads
+
+    @classmethod
     def of_heads(cls, heads: Iterable[Head], shape: ModelShape) -> Selection:
         return cls.parse(" ".join(f"{layer}.{head}" for layer, head in heads), shape)
 

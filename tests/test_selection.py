@@ -297,3 +297,12 @@ def test_single_terms_agree_with_a_plain_reading(shape, layer, number, parts):
         and (parts is None or any(first <= neuron <= last for first, last in spans))
     }
     assert neurons_of(Selection.parse(term, shape)) == expected
+
+
+def test_where_heads_are_wanted_neurons_of_one_are_refused() -> None:
+    assert Selection.read_heads("1.2 0.5:0-31 1.2", SHAPE) == ((0, 5), (1, 2))
+    with pytest.raises(SelectionError, match=r"of head 0\.5 only 2 of 32 neurons are named"):
+        Selection.read_heads("1.2 0.5:3,4", SHAPE)
+    for nothing in ("", [], " "):
+        with pytest.raises(SelectionError, match="No head was named"):
+            Selection.read_heads(nothing, SHAPE)

@@ -69,8 +69,8 @@ def _bytes_of(file: Path, dtype: torch.dtype) -> int:
         whole = 8 + struct.unpack("<Q", stream.read(8))[0] + max(ends, default=0)
     if file.stat().st_size != whole:
         raise ModelError(
-            f"{file.name} has {file.stat().st_size:,} bytes, and its header describes {whole:,}: it is cut off or was "
-            f"changed. Download the model again."
+            f"{file.name} is not a whole safetensors file: it has {file.stat().st_size:,} bytes, and its header describes "
+            f"{whole:,}; download the model again."
         )
     for name, entry in header.items():
         if name != "__metadata__":

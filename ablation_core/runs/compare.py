@@ -91,7 +91,7 @@ def compare(
         Side(one, part, _statistics(one, part, mine, chosen, Path(cache), twin=other == RANDOM and number == 1))
         for number, (one, part, mine) in enumerate(zip((model, models[-1]), (pair[0], pair[-1]), given, strict=True))
     ]
-    selected = None if heads is None else Selection.read(heads, model.shape).heads
+    selected = None if heads is None else Selection.read_heads(heads, model.shape)
     spec = ComparisonSpec(chosen, bins, selected, seed, Positions.read(positions))
     with reporting_share(progress, "comparison") as report:
         for step in comparison_steps(sides[0], sides[1], spec, Path(cache)):

@@ -211,9 +211,9 @@ def _methods(model: LoadedModel, data: Data, method: Methods) -> tuple[Method, .
 def _heads(heads: Heads, model: LoadedModel) -> tuple[Head, ...]:
     """In the order in which they are given, where they have one."""
     if isinstance(heads, str | Selection):
-        return Selection.read(heads, model.shape).heads
+        return Selection.read_heads(heads, model.shape)
     listed = list(heads)
-    Selection.read(listed, model.shape)  # says what cannot be read, or lies outside the model
+    Selection.read_heads(listed, model.shape)  # says what cannot be read, or lies outside the model
     if not all(isinstance(one, tuple | list) and len(one) == 2 for one in listed):
-        return Selection.read(listed, model.shape).heads
+        return Selection.read_heads(listed, model.shape)
     return tuple(dict.fromkeys((int(layer), int(head)) for layer, head in listed))
