@@ -88,6 +88,7 @@ def test_a_sweep_stopped_half_way_keeps_what_is_done(person, address: str, cache
     assert re.search(r"\(\d+ measured so far\)", text) and no_traceback(page)
     again = person(page.url)  # opened afresh: what is kept is there
     again.get_by_role("button", name="Continue:").wait_for()
+    shows(again, "measured so far")
     assert re.search(r"\(\d+ measured so far\)", again.inner_text('[data-testid="stMain"]')) and no_traceback(again)
 
 
