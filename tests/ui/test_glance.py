@@ -76,7 +76,7 @@ def test_a_head_picked_elsewhere_is_shown_and_cards_stay_shut() -> None:
     assert not at.exception and "**Head 4.2 hardly matters**" in text_of(at) and len(charts(at)) == 3
     box(at, "select").set_value("1.3:5 2.0").run()
     assert not at.exception and "Head 1.3" in text_of(at) and len(charts(at)) == 3
-    assert '"title": "activation of neuron 1.3:5"' in str(charts(at)).replace("'", '"'), "the neuron asked for"
+    assert "**Values of neuron 1.3:5** (of 32)" in text_of(at), "the neuron asked for"
     box(at, "select").set_value("").run()
     assert not at.exception and "**Pick a head**" in text_of(at)
 
