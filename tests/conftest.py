@@ -55,12 +55,11 @@ _SLOW_LEFT_OUT = pytest.StashKey[int]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A worker per core where folders are asked for, and one more where slow tests are, of which many wait for a browser;
-    none for single files, which start sooner without.
+    """A worker per core where folders are asked for; none for single files, which start sooner without. One more takes no
+    less time, though browsers wait: everything then takes a quarter longer.
     """
     whole = all(os.path.isdir(argument) for argument in config.args)
-    waiting = "not slow" not in config.option.markexpr
-    return min((os.cpu_count() or 1) + waiting, 4) if whole else 0  # a worker takes two gigabytes
+    return min(os.cpu_count() or 1, 4) if whole else 0  # a worker takes two gigabytes
 
 
 @pytest.hookimpl(wrapper=True)
