@@ -160,7 +160,8 @@ def pruning_curves(
         return text.encode(x=alt.value(0 if align == "left" else "width"), y=y("value"), text="words:N")
 
     # Curves leave the baseline and may end at chance: each is named at the other end.
-    named = [words(rules[:1], "right"), words(rules[1:], "left")]
+    chance = rules["words"].astype(str).str.startswith("chance")
+    named = [words(rules[~chance], "right"), words(rules[chance], "left")]
     single = (
         alt.Chart(points)
         .mark_point(filled=True, size=26, opacity=0.45)
