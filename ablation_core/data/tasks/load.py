@@ -35,7 +35,11 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
     Raises:
         DataError: there is no such task or file, or a prompt cannot be used; the sentence says which and why.
     """
-    read, drawn = Spelled(), list(islice(_pairs(request, model), request.predictions))
+    if model.modality == "vision":
+        raise DataError(f"{model.ref} reads images, but {request.ref} holds text.")
+    there = _pairs_of(request) if request.ref.startswith("pairs:") else []
+    asked = _part(request, there) if there else _drawn(request, model)
+    read, drawn = Spelled(), list(islice(asked, request.predictions))
     prompts = []
     for number, pair in enumerate(drawn):
         name = _name(pair, number)
@@ -90,7 +94,7 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
         pool=len(prompts),
         predictions=len(prompts),
         fingerprint=digest.hexdigest()[:16],
-        notes=(*_left_out(request, len(prompts)), *_notes(drawn, prompts), *read.sentences(len(prompts))),
+        notes=(*_left_out(request, len(prompts), len(there)), *_notes(drawn, prompts), *read.sentences(len(prompts))),
         rows=batch,
         longest=longest,
         groups=_groups(prompts),
@@ -102,32 +106,37 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
     )
 
 
-def _pairs(request: DataRequest, model: LoadedModel) -> Iterator[Pair]:
-    kind, _, name = request.ref.partition(":")
-    if model.modality == "vision":
-        raise DataError(f"{model.ref} reads images, but {request.ref} holds text.")
-    if kind == "task":
-        if name not in TASKS:
-            raise DataError(
-                f"There is no task {name!r}. Choose one of {', '.join(TASKS)}, or bring your own (pairs:FILE)."
-            )
-        if model.predicts_class:
-            raise DataError(
-                f"The task {name} asks for words, and {model.ref} is a text classifier; write pairs of your own (pairs:FILE), "
-                f"whose right and wrong answers are classes."
-            )
-        yield from TASKS[name].draw(model, np.random.default_rng((request.seed, _SPLIT_SEEDS[request.split])))
-        return
+def _drawn(request: DataRequest, model: LoadedModel) -> Iterator[Pair]:
+    """The prompts of a built-in task."""
+    name = request.ref.partition(":")[2]
+    if name not in TASKS:
+        raise DataError(f"There is no task {name!r}. Choose one of {', '.join(TASKS)}, or bring your own (pairs:FILE).")
+    if model.predicts_class:
+        raise DataError(
+            f"The task {name} asks for words, and {model.ref} is a text classifier; write pairs of your own (pairs:FILE), "
+            f"whose right and wrong answers are classes."
+        )
+    yield from TASKS[name].draw(model, np.random.default_rng((request.seed, _SPLIT_SEEDS[request.split])))
+
+
+def _pairs_of(request: DataRequest) -> list[Pair]:
+    """All prompts of a file, at least one."""
     name, every = pairs_file(request.ref)
     if every and request.split == "statistics":
         raise DataError(
             f"{request.ref} asks every prompt of its file, so that none is left for means by position, learned constants or "
             f"statistics. Leave {EVERY_PROMPT} out, or choose other methods."
         )
-    seen: dict[str, int] = {}
     pairs = list(read_pairs(Path(name)))
     if not pairs:
         raise DataError(f"{name} is empty; a JSONL file of pairs has prompt, right and wrong on each line.")
+    return pairs
+
+
+def _part(request: DataRequest, pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """Those of a file's prompts that are asked for: every other group, or all."""
+    every = pairs_file(request.ref)[1]
+    seen: dict[str, int] = {}
     for number, pair in enumerate(pairs):
         place = seen.setdefault(pair.group if pair.group is not None else f"\0{number}", len(seen))
         if every or place % 2 == _SPLIT_SEEDS[request.split] or len(pairs) == 1:
@@ -158,12 +167,10 @@ def _groups(prompts: Sequence[Prompt]) -> np.ndarray:
     return np.array([seen.setdefault(name, len(seen)) for name in names])
 
 
-def _left_out(request: DataRequest, asked: int) -> tuple[str, ...]:
-    """That a file holds more prompts than are asked."""
-    name, every = pairs_file(request.ref)
-    if every or not request.ref.startswith("pairs:") or request.split != "evaluation" or asked == request.predictions:
+def _left_out(request: DataRequest, asked: int, there: int) -> tuple[str, ...]:
+    """That a file holds more prompts than are asked, not counting those that were not wanted."""
+    if request.split != "evaluation" or asked == request.predictions:
         return ()
-    there = sum(1 for _ in read_pairs(Path(name)))
     return (
         f"{asked} of the file's {there} prompts are asked; the others are kept for means by position, learned constants and "
         f"statistics. {request.ref}{EVERY_PROMPT} asks all.",
