@@ -103,6 +103,14 @@ def chosen_positions(parsed: argparse.Namespace) -> str:
     return parsed.positions if parsed.positions is not None else str(Positions.after(parsed.skip_first))
 
 
+def add_keep_predictions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keep-predictions",
+        action="store_true",
+        help="keep the changes of single predictions too, for to_frame('predictions')",
+    )
+
+
 def add_backend(parser: argparse.ArgumentParser) -> None:
     """Where a long run is computed."""
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="this process, or a Ray cluster")

@@ -88,10 +88,9 @@ def steps_apart(
         AblationError: with the sentence that the run ended by.
     """
     own: dict[str, Any] = {"methods": [method.name for method in spec.methods], "bins": spec.bins}
-    own["positions"] = str(spec.positions)
+    own |= {"positions": str(spec.positions), "keep_predictions": spec.keep_predictions}
     if isinstance(spec, SweepSpec):
         own |= {"kind": "sweep", "heads": spec.heads, "random_sets": spec.random_sets}
-        own |= {"keep_predictions": spec.keep_predictions}
     else:
         own |= {"kind": "curve", "seeds": spec.seeds, "percents": spec.percents, "whole_heads": spec.whole_heads}
     read: dict[str, Any] = {"ref": data.ref, "predictions": data.predictions, "seq_len": data.seq_len or 128}

@@ -21,8 +21,9 @@ from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
+from ablation_core.runs.kept.prediction_files import PredictionFiles, kept_predictions
 from ablation_core.runs.ledger import open_ledger
-from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.pruning_result import CurveResult, point_name
 from ablation_core.runs.records import Rows, kept_baseline, kept_rows, kept_runs, results_so_far
 from ablation_core.runs.units import WorkUnit, describe_work
 from ablation_core.selection import ModelShape, Selection
@@ -42,6 +43,7 @@ class CurveSpec:
         percents: the steps.
         whole_heads: draw heads instead of single neurons.
         positions: where in each sequence they are ablated.
+        keep_predictions: whether the points' changes of single predictions are kept too (`kept/prediction_files.py`).
 
     Raises:
         DataError: a seed or a step cannot be.
@@ -53,6 +55,7 @@ class CurveSpec:
     percents: tuple[int, ...] = PERCENTS
     whole_heads: bool = False
     positions: Positions = EVERYWHERE
+    keep_predictions: bool = False
 
     def __post_init__(self) -> None:
         if not self.seeds or not self.percents or not all(0 <= percent <= 100 for percent in self.percents):
@@ -130,16 +133,19 @@ def curve_steps(
     description = describe_curve(model, data, statistics, spec.bins, spec.whole_heads, spec.positions)
     clean_cache = clean_cache or CleanPassCache(model, data, keys_values=not spec.positions.everywhere)
     units = [
-        WorkUnit(_name(seed, percent), pruned(model.shape, percent, seed, spec.whole_heads), spec.positions)
+        WorkUnit(point_name(seed, percent), pruned(model.shape, percent, seed, spec.whole_heads), spec.positions)
         for percent in spec.percents
         for seed in spec.seeds
     ]
     with open_ledger(folder, "curve", description) as ledger:
         made = describe_made(model, data)
-        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine)
+        files = dict.fromkeys(
+            [unit.name for unit in units] if spec.keep_predictions else [], PredictionFiles(ledger.path)
+        )
+        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, files)
         so_far = results_so_far(shares, ledger.done, lambda done: _result(description | _asked(spec), done))
         for result, share in so_far:
-            yield replace(result, share=share, provenance=made)
+            yield replace(result, share=share, provenance=made, predictions=kept_predictions(ledger.path))
 
 
 def kept_curves(model: LoadedModel, folder: Path, spec: CurveSpec | None = None) -> dict[Path, CurveResult]:
@@ -159,7 +165,8 @@ def kept_curves(model: LoadedModel, folder: Path, spec: CurveSpec | None = None)
             "seeds": sorted({seed for seed, _ in places}),
             "percents": sorted({percent for _, percent in places}),
         }
-        kept.append((run.path, _result(run.run | (_asked(spec) if spec else asked), run.done)))
+        result = _result(run.run | (_asked(spec) if spec else asked), run.done)
+        kept.append((run.path, replace(result, predictions=kept_predictions(run.path))))
     return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].points))))
 
 
@@ -172,12 +179,8 @@ def _result(description: dict, done: Mapping[str, dict]) -> CurveResult:
     """The points of the seeds and steps asked for, whatever else the ledger has."""
     rows: Rows = kept_rows(done)
     wanted = {(seed, percent) for seed in description["seeds"] for percent in description["percents"]}
-    points = {place: rows[_name(*place)] for place in sorted(wanted) if _name(*place) in rows}
+    points = {place: rows[point_name(*place)] for place in sorted(wanted) if point_name(*place) in rows}
     return CurveResult(description, kept_baseline(done), points)
-
-
-def _name(seed: int, percent: int) -> str:
-    return f"seed {seed}, {percent} %"
 
 
 _PLACE = re.compile(r"seed [0-9]{1,4000}, [0-9]{1,3} %")

@@ -1,6 +1,7 @@
 """What pruning curves have found so far: their points, bands over seeds, areas, and ranks of the methods."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -22,6 +23,8 @@ class CurveResult(Presented):
         points: (seed, percent) → method → its row, as in the document of `ablate`; those measured so far.
         share: of the work that was asked for, how much is done.
         provenance: when, where and by which versions it was finished; empty where it was found in the cache folder.
+        predictions: a point's `point_name` → its changes of single predictions (`kept/prediction_files.py`); in no document,
+            and None where none were kept.
     """
 
     description: dict
@@ -29,6 +32,7 @@ class CurveResult(Presented):
     points: dict[tuple[int, int], dict[str, dict]]
     share: float = 1.0
     provenance: dict = field(default_factory=dict)
+    predictions: Mapping[str, Mapping[str, np.ndarray]] | None = field(default=None, compare=False, repr=False)
 
     @property
     def complete(self) -> bool:
@@ -114,6 +118,11 @@ class CurveResult(Presented):
         behind = {method: _paired(harm[row], harm[best]) for row, method in enumerate(methods) if row != best}
         ranks = dict(zip(methods, map(float, mean_ranks), strict=True))
         return {"mean_rank": ranks, "p": p, "best": methods[best], "behind": behind}
+
+
+def point_name(seed: int, percent: int) -> str:
+    """A point's name in the ledger."""
+    return f"seed {seed}, {percent} %"
 
 
 def _paired(harm: np.ndarray, least: np.ndarray) -> dict[str, float | None]:

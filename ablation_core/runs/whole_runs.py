@@ -155,6 +155,7 @@ def curve(
     whole_heads: bool = False,
     bins: int = DEFAULT_BINS,
     positions: str | Positions = "all",
+    keep_predictions: bool = False,
     cache: str | Path = CACHE,
     backend: Backend = LOCAL,
     progress: ShareProgress | bool | None = None,
@@ -178,6 +179,8 @@ def curve(
         whole_heads: draw heads instead of single neurons.
         bins: the peak's binning.
         positions: where in each sequence: all, last, 3, -2, 3-7, 3- (from there on), several by commas; answer in tasks.
+        keep_predictions: keep every point's changes of single predictions too, for `to_frame("predictions")`: 4 bytes for
+            each point, method and prediction.
         cache: the folder where finished points are kept.
         backend: what measures them: this process, or a cluster; the result does not depend on it.
         progress: called with the share done; True for a bar.
@@ -192,6 +195,7 @@ def curve(
         percents=_listed(percents),
         whole_heads=whole_heads,
         positions=Positions.read(positions),
+        keep_predictions=keep_predictions,
     )
     known = as_statistics(statistics, model)
     with reporting_share(progress, "curve") as report:

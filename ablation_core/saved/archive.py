@@ -186,7 +186,8 @@ def _check_predictions(result: Any) -> None:
         ]
     elif isinstance(result, InteractionResult) and result.changes is not None:
         parts = [result.changes]
-    elif isinstance(result, SweepResult) and result.predictions is not None:
+    result = result.cells if isinstance(result, PositionMapResult) else result
+    if isinstance(result, SweepResult | CurveResult) and result.predictions is not None:
         parts = list(result.predictions.values())
     if len({array.shape for part in parts for array in part.values()}) > 1:
         raise WrongForm("its figures of single predictions are not all of the same predictions")

@@ -20,6 +20,7 @@ from ablation_core.heads.describe import HeadDescription
 from ablation_core.presentation import Presented
 from ablation_core.runs.comparison_result import ComparisonResult
 from ablation_core.runs.kept.prediction_files import PLACES, change_name
+from ablation_core.runs.maps.position_map import PositionMapResult
 from ablation_core.runs.pruning_result import CurveResult
 from ablation_core.runs.sweep_result import SweepResult
 from ablation_core.saved.figures import figures_of, metric_of, unit_of
@@ -156,6 +157,7 @@ def _by_prediction(result: Any, what: str) -> ByPrediction | None:
             joint = result.changes[f"{one} {other}"]
             return joint - result.changes[one] - result.changes[other], result.changes["sequence"]
         return result.changes[what.split(",")[0]], result.changes["sequence"]
+    result = result.cells if isinstance(result, PositionMapResult) else result
     if isinstance(result, SweepResult) and result.predictions is not None:
         return _kept_changes(result.predictions, what, metric_of(result).name)
     return None

@@ -1,4 +1,4 @@
-"""A sweep's changes of single predictions, against each head's own ablation, kept beside the ledger and found again."""
+"""The changes of single predictions in long runs, against each unit's own ablation, kept beside the ledger and found again."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablation_core import ablate, compare_results, load_data, load_result, save_result, sweep
+from ablation_core import ablate, compare_results, curve, load_data, load_result, position_map, save_result, sweep
 from ablation_core.__main__ import main
 from ablation_core.cluster.worker import Order, Worker, assignment
 from ablation_core.data.dataset import Data
@@ -15,6 +15,7 @@ from ablation_core.errors import DataError, ReportError
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import Task
+from ablation_core.runs.pruning import kept_curves, pruned
 from ablation_core.runs.sweep_result import SweepResult, kept_sweeps
 from ablation_core.runs.units import WorkUnit
 from ablation_core.saved.results import export_results, import_results
@@ -130,6 +131,53 @@ def test_what_is_missing_is_measured_again_and_the_ledger_stays(
     pd.testing.assert_frame_equal(swept(opt_mini, data, tmp_path).to_frame("predictions"), frame)
 
 
+def test_each_cell_of_a_map_by_position(opt_mini: LoadedModel, tmp_path: Path) -> None:
+    task = load_data("task:induction", opt_mini, predictions=6)
+    asked = {"select": "4.5 3.*", "whole_layers": False, "positions": "-2--1", "cache": tmp_path}
+    result = position_map(opt_mini, task, "zero", **asked, keep_predictions=True)
+    frame = result.to_frame("predictions")
+    assert len(frame) == len(result.rows) * 2 * task.predictions
+    for (row, at), mine in frame.groupby(["select", "ablated at"]):
+        alone = ablate(opt_mini, task, row, "zero", positions=str(at)).to_frame("predictions").query("method == 'zero'")
+        for column in ("sequence", "change of loss", "change of logit_difference"):
+            np.testing.assert_allclose(mine[column], alone[column], atol=1e-5)  # a whole pass against the tail of one
+    save_result(result, "a map", cache=tmp_path)
+    layers = position_map(opt_mini, task, "zero", **asked | {"whole_layers": True}, keep_predictions=True)
+    assert set(layers.to_frame("predictions")["select"]) == {"3.*", "4.*"}
+    pd.testing.assert_frame_equal(load_result("a map", cache=tmp_path).to_frame("predictions"), frame)
+    again = position_map(opt_mini, task, "zero", **asked)
+    pd.testing.assert_frame_equal(again.to_frame("predictions"), frame)
+
+
+def _in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.sort_values(list(frame), ignore_index=True)
+
+
+def test_each_point_of_a_curve(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:
+    asked = {"seeds": [3, 4], "percents": [0, 30, 100], "cache": tmp_path}
+    with pytest.raises(ReportError, match="keep_predictions=True"):
+        curve(opt_mini, data, METHOD_NAMES, **asked).to_frame("predictions")
+    result = curve(opt_mini, data, METHOD_NAMES, **asked, keep_predictions=True)
+    frame = result.to_frame("predictions")
+    assert list(frame) == ["seed", "percent", "method", "sequence", "position", "target", "change of loss"]
+    assert len(frame) == 2 * 3 * 2 * data.predictions
+    for (seed, percent, method), mine in frame.groupby(["seed", "percent", "method"]):
+        neurons = pruned(opt_mini.shape, percent, seed)
+        alone = ablate(opt_mini, data, neurons, method).to_frame("predictions").query("method == @method")
+        for column in ("sequence", "position", "target", "change of loss"):
+            np.testing.assert_allclose(mine[column], alone[column], atol=2e-6)
+    save_result(result, "curves", cache=tmp_path)
+    pd.testing.assert_frame_equal(load_result("curves", cache=tmp_path).to_frame("predictions"), frame)
+    (kept,) = kept_curves(opt_mini, tmp_path).values()
+    pd.testing.assert_frame_equal(*(_in_order(found) for found in (kept.to_frame("predictions"), frame)))
+    (path,) = tmp_path.glob("runs/*.predictions/seed 3, 30 %25.safetensors")
+    path.unlink()
+    with pytest.raises(ReportError, match="of seed 3, percent 30 by zero were not kept"):
+        curve(opt_mini, data, METHOD_NAMES, **asked).to_frame("predictions")
+    mended = curve(opt_mini, data, METHOD_NAMES, **asked, keep_predictions=True)
+    pd.testing.assert_frame_equal(mended.to_frame("predictions"), frame)
+
+
 def test_a_worker_sends_them_to_who_keeps_them(opt_mini: LoadedModel, data: Data) -> None:
     unit = WorkUnit("5.0", Selection.of_heads([(5, 0)], opt_mini.shape))
     worker = Worker()
@@ -147,6 +195,5 @@ def test_where_none_can_be_kept_a_sentence_says_so(
 ) -> None:
     with pytest.raises(DataError, match="leave keep_predictions or adaptive out"):
         sweep(opt_mini, data, adaptive=True, keep_predictions=True, cache=tmp_path)
-    for other in ("--adaptive", "--by-position"):
-        assert main(["sweep", "opt-mini", "--keep-predictions", other]) == 1
-        assert "--keep-predictions belongs to a plain sweep" in capsys.readouterr().err
+    assert main(["sweep", "opt-mini", "--keep-predictions", "--adaptive"]) == 1
+    assert "--adaptive gives each head other predictions" in capsys.readouterr().err

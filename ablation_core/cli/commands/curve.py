@@ -3,7 +3,14 @@
 import argparse
 
 from ablation_core.cli.measured import load_measured, progress_bar, save_named
-from ablation_core.cli.options import add_backend, add_measured, add_positions, chosen_backend, chosen_positions
+from ablation_core.cli.options import (
+    add_backend,
+    add_keep_predictions,
+    add_measured,
+    add_positions,
+    chosen_backend,
+    chosen_positions,
+)
 from ablation_core.progress import in_per_cent
 
 
@@ -14,6 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="orders of the neurons (default 42 123 456)")
     parser.add_argument("--percents", type=int, nargs="+", help="steps (default 0 10 … 100)")
     parser.add_argument("--whole-heads", action="store_true", help="draw heads instead of neurons")
+    add_keep_predictions(parser)
 
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
@@ -34,6 +42,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
             whole_heads=parsed.whole_heads,
             bins=parsed.bins,
             positions=chosen_positions(parsed),
+            keep_predictions=parsed.keep_predictions,
             cache=parsed.cache_dir,
             backend=backend,
             progress=in_per_cent(progress),

@@ -4,7 +4,14 @@ import argparse
 from typing import Any
 
 from ablation_core.cli.measured import load_measured, progress_bar, save_named
-from ablation_core.cli.options import add_backend, add_measured, add_positions, chosen_backend, chosen_positions
+from ablation_core.cli.options import (
+    add_backend,
+    add_keep_predictions,
+    add_measured,
+    add_positions,
+    chosen_backend,
+    chosen_positions,
+)
 from ablation_core.errors import DataError, EngineError
 from ablation_core.progress import in_per_cent
 
@@ -29,11 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NATS",
         help="with --adaptive: a surely smaller change needs no more predictions",
     )
-    parser.add_argument(
-        "--keep-predictions",
-        action="store_true",
-        help="keep each head's changes of single predictions too, for to_frame('predictions')",
-    )
+    add_keep_predictions(parser)
 
 
 def run(parsed: argparse.Namespace) -> tuple[dict, str]:
@@ -41,8 +44,8 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
         raise DataError("--precision belongs to --adaptive; name both, or leave it out.")
     if parsed.whole_layers and not parsed.by_position:
         raise DataError("--whole-layers belongs to --by-position; name both, or leave it out.")
-    if parsed.keep_predictions and (parsed.adaptive or parsed.by_position):
-        raise DataError("--keep-predictions belongs to a plain sweep; leave it, or --adaptive and --by-position, out.")
+    if parsed.keep_predictions and parsed.adaptive:
+        raise DataError("--adaptive gives each head other predictions; leave --keep-predictions or --adaptive out.")
     if parsed.adaptive and parsed.by_position:
         raise DataError("--adaptive decides about heads at all positions together; leave it or --by-position out.")
     if parsed.adaptive and parsed.engine != "local":
@@ -59,6 +62,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
         "bins": parsed.bins,
         "positions": chosen_positions(parsed),
         "cache": parsed.cache_dir,
+        "keep_predictions": parsed.keep_predictions,
     }
     result: Any  # of three kinds, each with its own text
     if parsed.by_position:
@@ -73,8 +77,7 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
         text = format_adaptive(result)
     else:
         with progress_bar("sweep", "%") as progress:
-            chosen = {"heads": parsed.select, "keep_predictions": parsed.keep_predictions}
-            result = sweep(model, data, **common, **chosen, backend=backend, progress=in_per_cent(progress))
+            result = sweep(model, data, **common, heads=parsed.select, backend=backend, progress=in_per_cent(progress))
         text = format_sweep(result)
     save_named(parsed, result)
     return result.to_dict(), text

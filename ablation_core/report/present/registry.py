@@ -53,7 +53,7 @@ PRESENTATIONS = {
     ),
     "AdaptiveResult": Presentation({"heads": tables.adaptive_frame}, pictures.adaptive_chart, words.adaptive_sentences),
     "PositionMapResult": Presentation(
-        {"cells": position_charts.position_table},
+        {"cells": position_charts.position_table, "predictions": tables.position_predictions_frame},
         position_charts.picked_chart,
         lambda result: [
             position_charts.position_sentence(result, method, main_metric(result.metrics).name)
@@ -61,7 +61,11 @@ PRESENTATIONS = {
         ],
     ),
     "CurveResult": Presentation(
-        {"points": tables.curve_points_frame, "table": tables.curve_table_frame},
+        {
+            "points": tables.curve_points_frame,
+            "table": tables.curve_table_frame,
+            "predictions": tables.curve_predictions_frame,
+        },
         pictures.curve_chart,
         words.curve_sentences,
         readable=tables.curve_table_frame,

@@ -19,7 +19,8 @@ from ablation_core.experiments.results import AblationResult
 from ablation_core.heads.describe import HeadDescription
 from ablation_core.runs.adaptive import AdaptiveResult
 from ablation_core.runs.kept.prediction_files import PLACES, change_name
-from ablation_core.runs.pruning_result import CurveResult
+from ablation_core.runs.maps.position_map import PositionMapResult, cell_name
+from ablation_core.runs.pruning_result import CurveResult, point_name
 from ablation_core.runs.sweep_result import SweepResult
 
 _DEFAULT_BINS = 100  # of the peak
@@ -57,27 +58,65 @@ def sweep_predictions_frame(result: SweepResult) -> pd.DataFrame:
     Raises:
         ReportError: the sweep kept none, or not of every head and method.
     """
-    kept = result.predictions
+    return _kept_frame(result.predictions, {head: {"head": head} for head in result.heads}, result.methods)
+
+
+def position_predictions_frame(result: PositionMapResult) -> pd.DataFrame:
+    """One row per measured cell, method and prediction: its place, and the change of each metric that is kept.
+
+    Raises:
+        ReportError: the map kept none, or not of every cell and method.
+    """
+    measured = set(result.cells.heads)
+    units = {
+        name: {"select": row, "ablated at": position}
+        for row in result.rows
+        for position in result.positions
+        if (name := cell_name(row, position)) in measured
+    }
+    return _kept_frame(result.cells.predictions, units, result.methods)
+
+
+def curve_predictions_frame(result: CurveResult) -> pd.DataFrame:
+    """One row per measured point, method and prediction: its place, and the change of each metric that is kept.
+
+    Raises:
+        ReportError: the curves kept none, or not of every point and method.
+    """
+    methods = result.description["methods"]
+    units = {
+        point_name(seed, percent): {"seed": seed, "percent": percent}
+        for (seed, percent), rows in result.points.items()
+        if all(method in rows for method in methods)
+    }
+    return _kept_frame(result.predictions, units, methods)
+
+
+def _kept_frame(
+    kept: Mapping[str, Mapping[str, np.ndarray]] | None, units: Mapping[str, dict[str, Any]], methods: Iterable[str]
+) -> pd.DataFrame:
+    """What a long run has kept of these units, each with the columns that name it."""
     if kept is None:
         raise ReportError(
-            "This sweep kept no figures of single predictions; sweep again with keep_predictions=True "
+            "No figures of single predictions were kept; run it again with keep_predictions=True "
             "(--keep-predictions) to have them."
         )
     there, parts = kept.get(PLACES, {}), []
     places = {name: there[name] for name in ("sequence", "position", "target", "group") if name in there}
-    for head in result.heads:
-        changes = kept.get(head, {})
-        for method in result.methods:
+    for unit, named in units.items():
+        changes = kept.get(unit, {})
+        for method in methods:
             names = [name for name in METRICS if places and change_name(method, name) in changes]
             if not names:
+                what = ", ".join(f"{column} {value}" for column, value in named.items())
                 raise ReportError(
-                    f"The figures of single predictions of head {head} by {method} were not kept, or their file is damaged; "
-                    f"sweep again with keep_predictions=True (--keep-predictions): what is missing is measured again."
+                    f"The figures of single predictions of {what} by {method} were not kept, or their file is damaged; "
+                    f"run it again with keep_predictions=True (--keep-predictions): what is missing is measured again."
                 )
-            columns: dict[str, Any] = {"head": head, "method": method, **places}
+            columns: dict[str, Any] = {**named, "method": method, **places}
             columns |= {f"change of {name}": changes[change_name(method, name)] for name in names}
             parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"head": [], "method": []})
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"method": []})
 
 
 def adaptive_frame(result: AdaptiveResult) -> pd.DataFrame:

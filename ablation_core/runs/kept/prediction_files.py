@@ -1,16 +1,17 @@
-"""What a sweep changes for every single prediction, kept beside its ledger where it was asked for.
+"""What a long run changes for every single prediction, kept beside its ledger where it was asked for.
 
     sweep(model, data, "mean", keep_predictions=True).to_frame("predictions")  # one row per head, method and prediction
 
-A folder beside the ledger's file holds a small file per head, and one that says where in the data each prediction stands.
-Each is written whole, before the ledger's line of its head, with a digest; what is missing or damaged is measured again by
-the next sweep that keeps predictions.
+A folder beside the ledger's file holds a small file per unit (a head, a cell of a map, a point of a curve), and one that says
+where in the data each prediction stands. Each is written whole, before the ledger's line of its unit, with a digest; what is
+missing or damaged is measured again by the next run that keeps predictions.
 """
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -25,7 +26,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class PredictionChanges:
-    """One head's changes of single predictions.
+    """One unit's changes of single predictions.
 
     Attributes:
         places: `sequence` and, where a prediction is one token or image, `position` and `target`; each (predictions,).
@@ -37,7 +38,7 @@ class PredictionChanges:
 
 
 class PredictionFiles(Mapping[str, Arrays]):
-    """Head → its changes by `change_name`, and under `PLACES` where the predictions stand; each file is read when it is asked for.
+    """Unit → its changes by `change_name`, and under `PLACES` where the predictions stand; each file is read when it is asked for.
 
     A file that is damaged counts as missing.
     """
@@ -51,19 +52,19 @@ class PredictionFiles(Mapping[str, Arrays]):
         return arrays
 
     def __iter__(self) -> Iterator[str]:
-        names = sorted(path.name.removesuffix(_ENDING) for path in self.folder.glob(f"*{_ENDING}"))
+        names = sorted(unquote(path.name.removesuffix(_ENDING)) for path in self.folder.glob(f"*{_ENDING}"))
         return (name for name in names if self._read(name) is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def methods(self, head: str) -> set[str]:
-        """The methods that a head's changes are kept of; none where nobody could say where the predictions stand."""
-        kept = self.get(head) if PLACES in self else None
+    def methods(self, unit: str) -> set[str]:
+        """The methods that a unit's changes are kept of; none where nobody could say where the predictions stand."""
+        kept = self.get(unit) if PLACES in self else None
         return {name.split(": ")[0] for name in kept or ()}
 
-    def add(self, head: str, measured: PredictionChanges) -> None:
-        """Keep a head's changes, beside those by other methods that are there.
+    def add(self, unit: str, measured: PredictionChanges) -> None:
+        """Keep a unit's changes, beside those by other methods that are there.
 
         Raises:
             StatisticsError: they cannot be written.
@@ -71,7 +72,7 @@ class PredictionFiles(Mapping[str, Arrays]):
         try:
             if PLACES not in self:
                 self._write(PLACES, measured.places)
-            self._write(head, {**self.get(head, {}), **measured.changes})
+            self._write(unit, {**self.get(unit, {}), **measured.changes})
         except OSError as error:
             raise StatisticsError(
                 f"The figures per prediction cannot be kept in {self.folder}: {error}. What was finished before is kept; make "
@@ -83,18 +84,22 @@ class PredictionFiles(Mapping[str, Arrays]):
         from safetensors.numpy import load
 
         try:
-            arrays = load((self.folder / (name + _ENDING)).read_bytes())
+            arrays = load(self._path(name).read_bytes())
             digest = arrays.pop(_DIGEST).tobytes()
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
         return arrays if digest == _digest(name, arrays) else None
+
+    def _path(self, name: str) -> Path:
+        """A layer's name has a star, which not every system takes."""
+        return self.folder / (quote(name, safe=" ,@") + _ENDING)
 
     def _write(self, name: str, arrays: Arrays) -> None:
         from safetensors.numpy import save
 
         whole = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
         digest = np.frombuffer(_digest(name, whole), np.uint8)
-        write_atomic(self.folder / (name + _ENDING), save({**whole, _DIGEST: digest}))
+        write_atomic(self._path(name), save({**whole, _DIGEST: digest}))
 
 
 def kept_predictions(ledger: Path) -> PredictionFiles | None:

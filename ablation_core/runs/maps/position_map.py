@@ -8,7 +8,7 @@ count as unchanged. A cell is judged among all cells of the map.
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.progress import ShareProgress, finished, reporting_share
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
+from ablation_core.runs.kept.prediction_files import PredictionFiles, kept_predictions
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.records import kept_baseline, kept_rows, kept_runs, results_so_far, tested_alike
 from ablation_core.runs.sweep_result import SweepResult
@@ -45,12 +46,14 @@ class PositionMapSpec:
     Attributes:
         rows: what is ablated, each a head (`4.5`) or a layer (`3.*`).
         positions: which positions, one at a time; by default every one, counted from the start.
+        keep_predictions: whether the cells' changes of single predictions are kept too (`kept/prediction_files.py`).
     """
 
     methods: tuple[Method, ...]
     rows: tuple[str, ...]
     bins: int = DEFAULT_BINS
     positions: Positions = EVERYWHERE
+    keep_predictions: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,10 +190,14 @@ def position_map_steps(
     made = describe_made(model, data)
     with open_ledger(folder, "positions", description) as ledger:
         ledger.done = tested_alike(ledger.done)
-        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine)
+        files = dict.fromkeys(
+            [unit.name for unit in units] if spec.keep_predictions else [], PredictionFiles(ledger.path)
+        )
+        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, files)
         so_far = results_so_far(shares, ledger.done, lambda done: _cells(description, spec, positions, done))
         for cells, share in so_far:
-            yield PositionMapResult(cells, spec.rows, positions, sequences, share, made)
+            kept = replace(cells, predictions=kept_predictions(ledger.path))
+            yield PositionMapResult(kept, spec.rows, positions, sequences, share, made)
 
 
 def kept_position_map(
@@ -198,11 +205,12 @@ def kept_position_map(
 ) -> PositionMapResult | None:
     """What earlier runs have left of a map in the cache folder; None where there is nothing."""
     description = describe_work(model, data, statistics, spec.bins)
-    done = next((run.done for run in kept_runs(folder, "positions", model.fingerprint) if run.run == description), None)
-    if not done:
+    kept = next((run for run in kept_runs(folder, "positions", model.fingerprint) if run.run == description), None)
+    if kept is None or not kept.done:
         return None
     positions = spec.positions.single(longest(data))
-    cells = _cells(description, spec, positions, tested_alike(done))
+    cells = _cells(description, spec, positions, tested_alike(kept.done))
+    cells = replace(cells, predictions=kept_predictions(kept.path))
     return PositionMapResult(cells, spec.rows, positions, _having(data, positions))
 
 
@@ -224,6 +232,7 @@ def position_map(
     positions: str | Positions = "all",
     statistics: Statistics | str | Path | None = None,
     bins: int = DEFAULT_BINS,
+    keep_predictions: bool = False,
     cache: str | Path = CACHE,
     backend: Backend = LOCAL,
     progress: ShareProgress | bool | None = None,
@@ -246,6 +255,8 @@ def position_map(
         positions: which ones: all (from the start), 3-7, -8--1 (counted from the end), several by commas.
         statistics: for the methods that need them: themselves, their file, or the data set that they were made from.
         bins: the peak's binning.
+        keep_predictions: keep every cell's changes of single predictions too, for `to_frame("predictions")`: 4 bytes for
+            each cell, method and prediction.
         cache: the folder where finished cells are kept.
         backend: what measures them: this process, or a cluster; the result does not depend on it.
         progress: called with the share done; True for a bar.
@@ -255,7 +266,7 @@ def position_map(
     """
     rows = every_row(model, whole_layers) if select is None else chosen_rows(select, model, whole_layers)
     methods = tuple(choose_methods([method] if isinstance(method, str) else method, model.modality, data))
-    spec = PositionMapSpec(methods, rows, bins, Positions.read(positions))
+    spec = PositionMapSpec(methods, rows, bins, Positions.read(positions), keep_predictions)
     with reporting_share(progress, "map by position") as report:
         return finished(
             position_map_steps(model, data, spec, as_statistics(statistics, model), Path(cache), engine=backend), report
