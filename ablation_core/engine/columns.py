@@ -53,7 +53,7 @@ def _tried(model: LoadedModel, clean_pass: CleanPass) -> bool:
     rows, length = clean_pass.batch.targets.shape
     if rows < 2 or length < 2 * _APART:
         return False
-    wide = min(fewest_columns(rows, least=1) + 1, length - length // 2)
+    wide = min(fewest_columns(rows), length - length // 2)
     columns = (length // 2 - torch.arange(rows) % _APART)[:, None] + torch.arange(wide)
     real = clean_pass.batch.inputs.get("attention_mask", torch.ones(rows, length)).bool().gather(1, columns)
     try:

@@ -4,8 +4,9 @@ An ablation that begins at position p leaves all that a causal model computes be
 values among them. They are recorded once with the clean pass; from then on only the positions from p on are run, through
 transformers' own cache. Whether a model takes a cache so is not told by its family's name: it is tried, on its own values.
 
-Each position is computed from the same numbers by the same code, and the result is the same bit for bit. Where a family
-rounds otherwise (Bloom adds its biases by position in another order) is said in tests/engine/test_prefix.py.
+Each position is computed from the same numbers by the same code, and the result is the same bit for bit where the
+processor's products of few rows add up as those of many do; else it is the same to float rounding. Where a family rounds
+otherwise (Bloom adds its biases by position in another order) is said in tests/engine/test_prefix.py.
 """
 
 import functools
@@ -25,6 +26,7 @@ from ablation_core.models.loaded import LoadedModel
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}  # a share of the largest value; of other types, equal bits
 _TRIED = 4  # rows that a model is tried on
 _FEWEST = 16  # rows of a matrix product: for fewer there are kernels that add up in another order
+_MOST_QUERIES = 8  # that are tried: kernels of their own are for one row to three
 
 
 def empty_cache() -> Any:
@@ -88,9 +90,27 @@ def alike(found: Tensor, expected: Tensor, dtype: str) -> bool:
     return bool((found - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max())
 
 
-def fewest_columns(rows: int, least: int = 2) -> int:
-    """Columns of so many rows that give the same bits; attention of a single query is another kernel, too."""
-    return max(least, -(-_FEWEST // rows))
+def fewest_columns(rows: int) -> int:
+    """Columns of so many rows that give the same bits."""
+    return max(fewest_queries(), -(-_FEWEST // rows))
+
+
+@functools.cache
+def fewest_queries() -> int:
+    """The fewest queries, at least 2, whose attention adds up as among those of a whole sequence; tried on this processor.
+
+    One query is everywhere a kernel's own, on some processors two or three are as well.
+    """
+    drawn = torch.randn(3, 1, 2, 4 * _MOST_QUERIES, 32, generator=torch.Generator().manual_seed(0))
+    queries, keys, values = drawn
+    attend = torch.nn.functional.scaled_dot_product_attention
+    whole = attend(queries, keys, values)
+    others = [
+        count
+        for count in range(1, _MOST_QUERIES + 1)
+        if not torch.equal(attend(queries[:, :, -count:].contiguous(), keys, values), whole[:, :, -count:])
+    ]
+    return max([1, *others]) + 1
 
 
 def run_from(
