@@ -26,7 +26,7 @@ from ablation_core.models.loaded import LoadedModel
 _APART = 3  # columns that the starts are set apart by where a model is tried
 
 
-def row_columns(batch: Batch, starts: Tensor) -> Tensor:
+def row_columns(model: LoadedModel, batch: Batch, starts: Tensor) -> Tensor:
     """Each row's last columns, as many as the row that needs most of them has from its start on: (rows, columns).
 
     A row ends with its last token that is not padding. No fewer are taken than give the same bits.
@@ -37,7 +37,7 @@ def row_columns(batch: Batch, starts: Tensor) -> Tensor:
     rows, length = batch.targets.shape
     real = batch.inputs.get("attention_mask", torch.ones(rows, length)).bool().cpu()
     ends = length - real.flip(1).long().argmax(1)
-    wide = max(int((ends - starts.cpu()).max()), fewest_columns(rows))
+    wide = max(int((ends - starts.cpu()).max()), fewest_columns(model, rows))
     first = (ends - min(wide, length)).clamp(min=0)
     return first[:, None] + torch.arange(min(wide, length))
 
@@ -53,7 +53,7 @@ def _tried(model: LoadedModel, clean_pass: CleanPass) -> bool:
     rows, length = clean_pass.batch.targets.shape
     if rows < 2 or length < 2 * _APART:
         return False
-    wide = min(fewest_columns(rows), length - length // 2)
+    wide = min(fewest_columns(model, rows), length - length // 2)
     columns = (length // 2 - torch.arange(rows) % _APART)[:, None] + torch.arange(wide)
     real = clean_pass.batch.inputs.get("attention_mask", torch.ones(rows, length)).bool().gather(1, columns)
     try:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ablation_core.data.dataset import Batch
 from ablation_core.engine.clean_pass import CleanPass, KeysValues
+from ablation_core.engine.few_queries import attends_by_torch, enough_queries, fewest_queries
 from ablation_core.engine.hooks import Replace, hidden_of, record_outputs, replace_z, skip_blocks
 from ablation_core.engine.shortcuts import skip_attention
 from ablation_core.models.loaded import LoadedModel
@@ -26,7 +27,6 @@ from ablation_core.models.loaded import LoadedModel
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}  # a share of the largest value; of other types, equal bits
 _TRIED = 4  # rows that a model is tried on
 _FEWEST = 16  # rows of a matrix product: for fewer there are kernels that add up in another order
-_MOST_QUERIES = 8  # that are tried: kernels of their own are for one row to three
 
 
 def empty_cache() -> Any:
@@ -90,27 +90,9 @@ def alike(found: Tensor, expected: Tensor, dtype: str) -> bool:
     return bool((found - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max())
 
 
-def fewest_columns(rows: int) -> int:
+def fewest_columns(model: LoadedModel, rows: int) -> int:
     """Columns of so many rows that give the same bits."""
-    return max(fewest_queries(), -(-_FEWEST // rows))
-
-
-@functools.cache
-def fewest_queries() -> int:
-    """The fewest queries, at least 2, whose attention adds up as among those of a whole sequence; tried on this processor.
-
-    One query is everywhere a kernel's own, on some processors two or three are as well.
-    """
-    drawn = torch.randn(3, 1, 2, 4 * _MOST_QUERIES, 32, generator=torch.Generator().manual_seed(0))
-    queries, keys, values = drawn
-    attend = torch.nn.functional.scaled_dot_product_attention
-    whole = attend(queries, keys, values)
-    others = [
-        count
-        for count in range(1, _MOST_QUERIES + 1)
-        if not torch.equal(attend(queries[:, :, -count:].contiguous(), keys, values), whole[:, :, -count:])
-    ]
-    return max([1, *others]) + 1
+    return max(1 if attends_by_torch(model) else fewest_queries(), -(-_FEWEST // rows))
 
 
 def run_from(
@@ -157,6 +139,7 @@ def run_late(
         skip_attention(model.shortcuts[first] if model.shortcuts else None, z),
         replace_z(model, each_by_itself(several)),
         record_outputs(model, first) as found,
+        enough_queries(),
     ):
         base: Any = model.module.base_model
         base(**inputs, **cached(model, cache))

@@ -70,8 +70,8 @@ def begin_of(model: LoadedModel, clean_pass: CleanPass, starts: Tensor) -> Begin
     Args:
         starts: the first column of each row at which anything is replaced; (rows,).
     """
-    columns, (rows, length) = row_columns(clean_pass.batch, starts), clean_pass.batch.targets.shape
-    start = max(0, min(int(starts.min()), length - fewest_columns(rows)))
+    columns, (rows, length) = row_columns(model, clean_pass.batch, starts), clean_pass.batch.targets.shape
+    start = max(0, min(int(starts.min()), length - fewest_columns(model, rows)))
     if columns.shape[1] < length - start and takes_columns(model, clean_pass):
         return Begin(start, columns)
     return Begin(start, None) if start else None

@@ -118,7 +118,7 @@ def test_each_sequence_runs_its_own_last_position(model: LoadedModel) -> None:
         handle = model.blocks[-1].register_forward_hook(lambda _m, _i, output: seen.append(hidden_of(output).shape[1]))
         found = ablated_outputs(model, clean_pass, {layer: zero_last}, last)
         handle.remove()
-        few = fewest_columns(len(last))
+        few = fewest_columns(model, len(last))
         assert few < batch.targets.shape[1] // 2
         assert seen[-1:] == ([few] if model.family not in TOGETHER else [batch.targets.shape[1] - int(last.min())])
         for one, other in zip(map(hidden_of, found), map(hidden_of, expected), strict=True):
