@@ -40,7 +40,7 @@ def attends_by_torch(model: LoadedModel) -> bool:
     return getattr(getattr(model.module, "config", None), "_attn_implementation", None) == "sdpa"
 
 
-class enough_queries(TorchFunctionMode):  # noqa: N801 (a context manager)
+class enough_queries(TorchFunctionMode):
     """Within it, torch's attention never has fewer queries than `fewest_queries`; masks must be given."""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:

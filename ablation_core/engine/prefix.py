@@ -6,7 +6,8 @@ transformers' own cache. Whether a model takes a cache so is not told by its fam
 
 Each position is computed from the same numbers by the same code, and the result is the same bit for bit where the
 processor's products of few rows add up as those of many do; else it is the same to float rounding. Where a family rounds
-otherwise (Bloom adds its biases by position in another order) is said in tests/engine/test_prefix.py.
+otherwise (Bloom adds its biases by position in another order, an expert of a mixture may get a row or two) is said in
+tests/engine/test_prefix.py.
 """
 
 import functools
