@@ -1,10 +1,13 @@
 """One head's verdict, frames and HTML, against what is worked out by hand."""
 
 import math
+import re
+from html import unescape
 
 import numpy as np
 import pandas as pd
 import pytest
+import vl_convert
 
 from ablation_core.report.heads.examples import value_bars
 from ablation_core.report.heads.frames import head_scatter_frame, known_frame
@@ -78,7 +81,15 @@ def test_a_patterns_small_weights_are_left_out_and_tokens_named() -> None:
     frame = pattern_frame(weights, ["a", "\n"])
     assert frame[["row", "column", "weight"]].values.tolist() == [[0, 0, 1], [1, 0, 0.996]]
     assert frame["from"].tolist() == ["a (0)", "⏎ (1)"] and frame["to"].tolist() == ["a (0)", "a (0)"]
-    assert "datum.value" in str(pattern_chart(frame, ["a", "\n"]).to_dict())
+
+
+def test_whatever_the_tokens_are_a_pattern_is_drawn_and_names_them() -> None:
+    """Vega takes a literal such as "if" for one of its functions where it stands alone."""
+    tokens = ["if", " data", "scale", 'a"b', "\\n", "é⏎", "\n", "  ", " ", "\x1f", "datum.value", "<mask>"]
+    svg = vl_convert.vegalite_to_svg(pattern_chart(pattern_frame(np.eye(len(tokens)), tokens), tokens).to_dict())
+    drawn = [unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+    named = ["if", "data", "scale", 'a"b', "\\n", "é⏎", "⏎", "␣×2", "␣", "", "datum.value", "<mask>"]
+    assert [text for text in drawn if text not in ("looks", "looked at")] == 2 * [text for text in named if text]
 
 
 def test_what_comes_from_data_is_escaped() -> None:

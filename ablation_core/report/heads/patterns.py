@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from ablation_core.report.charts.looks import CURVE
+from ablation_core.report.heads.html import visible
 
 LEAST = 0.005  # weights below are not drawn: they are not seen, and a long text has thousands of them
 NAMED = 48  # tokens up to which the axes show them; beyond, their places
 _TALLEST = 460  # pixels
+_BETWEEN = "\x1f"  # tokens
 
 
 def pattern_frame(weights: np.ndarray, texts: Sequence[str]) -> pd.DataFrame:
@@ -23,7 +25,7 @@ def pattern_frame(weights: np.ndarray, texts: Sequence[str]) -> pd.DataFrame:
         texts: each position's token.
     """
     rows, columns = np.nonzero(weights >= LEAST)
-    shown = [text.replace("\n", "⏎") or "·" for text in texts]
+    shown = [_legible(text) for text in texts]
     return pd.DataFrame(
         {
             "row": rows,
@@ -35,15 +37,21 @@ def pattern_frame(weights: np.ndarray, texts: Sequence[str]) -> pd.DataFrame:
     )
 
 
+def _legible(text: str) -> str:
+    """A token with its white space to be seen, where it has nothing else."""
+    return visible(text) if text.strip(" ") else visible(text).replace(" ", "␣") or "·"
+
+
 def pattern_chart(frame: pd.DataFrame, texts: Sequence[str]) -> alt.Chart:
     """Rows look, columns are looked at; opacity is the weight, so that it shows on a light and on a dark page."""
     count = len(texts)
     places = list(range(count))
     named = count <= NAMED
-    labels = json.dumps([text.replace("\n", "⏎").strip() or "␣" for text in texts])
+    # One literal: Vega takes a literal that is a function's name ("if") for a signal, and draws nothing.
+    labels = json.dumps(_BETWEEN.join(_legible(text).strip().replace(_BETWEEN, "") for text in texts))
     axis: dict[str, Any] = {"ticks": False, "domain": False, "labelOverlap": not named, "labelLimit": 90}
     if named:
-        axis["labelExpr"] = f"{labels}[datum.value]"
+        axis["labelExpr"] = f"split({labels}, {json.dumps(_BETWEEN)})[datum.value]"
     side = int(min(_TALLEST, max(200, count * (22 if named else 4))))
     return (
         alt.Chart(frame)
