@@ -115,7 +115,7 @@ def show_run() -> None:
         text = text_box(
             "head",
             "Head",
-            placeholder=f"{first}, the largest change",
+            placeholder=f"{first}, the largest change" if len(frame) else first,
             help="Click a head on the map, or type it: 3.2.",
         )
         ((layer, number),) = last_usable(

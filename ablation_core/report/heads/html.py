@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pandas as pd
 
 from ablation_core.report.charts.looks import BARS, HARM, HELP, mark_of
 from ablation_core.report.numbers import number
+from ablation_core.report.white_space import visible
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,25 +21,6 @@ if TYPE_CHECKING:
 
 LISTED = 8  # of what is promoted, and as many of what is suppressed
 Guesses = Sequence[tuple[str, float]]  # token or class, its probability
-_SPACES = re.compile(" {2,}")
-
-
-def visible(text: str) -> str:
-    r"""A token's text with its white space to be seen: a browser draws many spaces as one.
-
-    >>> visible("“\\n    ”"), visible("“ the”")
-    ('“⏎␣×4”', '“ the”')
-    """
-    return _SPACES.sub(lambda run: f"␣×{len(run[0])}", text.replace("\n", "⏎"))
-
-
-def white_space_words(texts: Iterable[str]) -> str:
-    """What the signs of `visible` in these texts mean, as a sentence with a space before it; nothing without any."""
-    seen = list(texts)
-    words = ["⏎ is a line break"] if any("⏎" in visible(text) for text in seen) else []
-    if run := next(filter(None, map(_SPACES.search, seen)), None):
-        words.append(f"␣×{len(run[0])} is {len(run[0])} spaces")
-    return f" {', '.join(words)}." if words else ""
 
 
 def line_sample(kind: str, width: int) -> str:

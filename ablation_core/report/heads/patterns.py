@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ablation_core.report.charts.looks import CURVE
-from ablation_core.report.heads.html import visible
+from ablation_core.report.white_space import legible
 
 LEAST = 0.005  # weights below are not drawn: they are not seen, and a long text has thousands of them
 NAMED = 48  # tokens up to which the axes show them; beyond, their places
@@ -25,7 +25,7 @@ def pattern_frame(weights: np.ndarray, texts: Sequence[str]) -> pd.DataFrame:
         texts: each position's token.
     """
     rows, columns = np.nonzero(weights >= LEAST)
-    shown = [_legible(text) for text in texts]
+    shown = [legible(text) for text in texts]
     return pd.DataFrame(
         {
             "row": rows,
@@ -37,18 +37,13 @@ def pattern_frame(weights: np.ndarray, texts: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def _legible(text: str) -> str:
-    """A token with its white space to be seen, where it has nothing else."""
-    return visible(text) if text.strip(" ") else visible(text).replace(" ", "␣") or "·"
-
-
 def pattern_chart(frame: pd.DataFrame, texts: Sequence[str]) -> alt.Chart:
     """Rows look, columns are looked at; opacity is the weight, so that it shows on a light and on a dark page."""
     count = len(texts)
     places = list(range(count))
     named = count <= NAMED
     # One literal: Vega takes a literal that is a function's name ("if") for a signal, and draws nothing.
-    labels = json.dumps(_BETWEEN.join(_legible(text).strip().replace(_BETWEEN, "") for text in texts))
+    labels = json.dumps(_BETWEEN.join(legible(text).strip().replace(_BETWEEN, "") for text in texts))
     axis: dict[str, Any] = {"ticks": False, "domain": False, "labelOverlap": not named, "labelLimit": 90}
     if named:
         axis["labelExpr"] = f"split({labels}, {json.dumps(_BETWEEN)})[datum.value]"

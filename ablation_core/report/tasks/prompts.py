@@ -12,6 +12,7 @@ from ablation_core.experiments.results import AblationResult
 from ablation_core.report.charts.axes import ON_TOP
 from ablation_core.report.charts.looks import GREY, HARM, HELP, ink
 from ablation_core.report.numbers import number
+from ablation_core.report.white_space import legible, visible
 
 
 def prompt_frame(prompts: Sequence[AskedPrompt], scored: PredictionScores, method: str | None = None) -> pd.DataFrame:
@@ -24,10 +25,10 @@ def prompt_frame(prompts: Sequence[AskedPrompt], scored: PredictionScores, metho
     difference = clean["logit_difference"]
     right = clean["probability"]
     columns = {
-        "prompt": [one.prompt.replace("\n", "⏎") for one in prompts],
-        "right": [one.right for one in prompts],
+        "prompt": [visible(one.prompt) for one in prompts],
+        "right": [legible(one.right) for one in prompts],
         "P(right)": right,
-        "wrong": [one.wrong for one in prompts],
+        "wrong": [legible(one.wrong) for one in prompts],
         "P(wrong)": right * np.exp(-difference),
         "logit difference": difference,
     }
@@ -51,9 +52,9 @@ def task_sentence(result: AblationResult, prompts: Sequence[AskedPrompt]) -> str
     example = int(np.abs(shares - shares.mean()).argmin())  # one as good as they are on average
     one, share = prompts[example], float(shares[example])
     wrong = share * float(np.exp(-scored.baseline["logit_difference"][example]))
-    shown = one.prompt.replace("\n", "⏎")
+    shown = visible(one.prompt)
     shown = shown if len(shown) <= 60 else f"…{shown[-60:]}"
-    return f"{text} For example: “{shown}” → “{one.right}” {share:.1%}, “{one.wrong}” {wrong:.1%}."
+    return f"{text} For example: “{shown}” → “{legible(one.right)}” {share:.1%}, “{legible(one.wrong)}” {wrong:.1%}."
 
 
 def help_sentence(frame: pd.DataFrame, head: str, method: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from ablation_core.errors import AblationError, as_markdown
-from ablation_core.report.heads.html import before_after, white_space_words
+from ablation_core.report.heads.html import before_after
+from ablation_core.report.white_space import white_space_words
 from ablation_core.server.answers import TopAnswers, image_input
 from ablation_core.ui import page
 from ablation_core.ui.glance import inputs

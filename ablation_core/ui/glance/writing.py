@@ -5,8 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from ablation_core.report.heads.frames import head_scatter_frame
-from ablation_core.report.heads.html import promoted, white_space_words
+from ablation_core.report.heads.html import promoted
 from ablation_core.report.numbers import interval_text
+from ablation_core.report.white_space import white_space_words
 from ablation_core.ui.glance import inputs
 from ablation_core.ui.glance.effects import effects_of
 from ablation_core.ui.glance.kind import draw_scatter

@@ -100,8 +100,9 @@ def statistics_sentence(statistics: Statistics, whole: bool, measured: bool = Tr
         measured: whether the page measures effects on the data.
     """
     made, skipped = statistics.provenance, statistics.provenance["positions_left_out"]
-    without = {0: "all positions", 1: "without each sequence's first position"}.get(
-        skipped, f"without each sequence's first {skipped} positions"
+    one = "sequence" if made["seq_len"] is not None else "image"
+    without = {0: "all positions", 1: f"without each {one}'s first position"}.get(
+        skipped, f"without each {one}'s first {skipped} positions"
     )
     return (
         f"Statistics{'' if whole else ' so far'}: {made['tokens']:,} positions of {named(made['data'])} (statistics part), "
