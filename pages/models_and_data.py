@@ -16,10 +16,10 @@ from ablation_core.ui.widgets import confirmed_delete, file_box, megabytes, page
 
 _ROW = 35  # pixels: a table's height is said beforehand, so that what stands below does not move when it is drawn
 _WIDTHS = {
-    "reference": 105,
-    "from": 125,
-    "size": 65,
-    "description": 610,
+    "reference": 130,
+    "from": 130,
+    "size": 60,
+    "description": 585,
 }  # pixels, so that the description is seen whole
 
 page.open_frame("Models and data", "📦")

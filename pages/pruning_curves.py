@@ -10,7 +10,7 @@ from ablation_core.engine.metrics import METRICS, metrics_of, telling_metrics
 from ablation_core.methods.registry import METHODS, usable_methods
 from ablation_core.report import run_frames
 from ablation_core.report.charts import run_charts
-from ablation_core.report.numbers import p_text, sample_unit
+from ablation_core.report.numbers import NONE, p_text, sample_unit
 from ablation_core.report.run_sentences import curve_levels, curve_sentence, shown_sentence
 from ablation_core.runs.ledger import run_path
 from ablation_core.runs.pruning import SEEDS, CurveSpec, describe_curve, kept_curves, read_seeds
@@ -24,7 +24,7 @@ from ablation_core.ui.runs.expected import seconds_of
 from ablation_core.ui.runs.export_row import curve_exports
 from ablation_core.ui.runs.watching import watched_run
 from ablation_core.ui.shared import shared_data
-from ablation_core.ui.widgets import dark_page, draw
+from ablation_core.ui.widgets import dark_page, draw, with_digits
 
 STEPS = (5, 10, 20, 25, 50)
 
@@ -40,9 +40,8 @@ def show_tables(result: CurveResult, metric: str) -> None:
     ranks = run_frames.rank_frame(result, metric)
     if len(ranks):
         st.markdown(f"**Over the whole curve, by {metric}**")
-        numbers = {name: st.column_config.NumberColumn(format="%.4f") for name in ranks if name != "method"}
-        numbers["mean rank"] = st.column_config.NumberColumn(format="%.2f")
-        st.dataframe(ranks, hide_index=True, width="stretch", column_config=numbers, placeholder="–")
+        digits = dict.fromkeys(ranks.columns.drop("method"), ".4f") | {"mean rank": ".2f"}
+        st.dataframe(with_digits(ranks, digits), hide_index=True, width="stretch", placeholder=NONE)
         p = p_text(result.ranks(metric)["p"])
         friedman = f" Friedman's test of equal ranks: {p}." if p else ""
         st.caption(

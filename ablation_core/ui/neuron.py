@@ -25,7 +25,7 @@ from ablation_core.ui.shared import (
 )
 from ablation_core.ui.sidebar.data import DATA_KINDS
 from ablation_core.ui.sidebar.view import View
-from ablation_core.ui.widgets import dark_page, draw, single_choice
+from ablation_core.ui.widgets import dark_page, draw, single_choice, with_digits
 
 SHOWN = ("histogram", "two data sets", "by position")
 DENSITIES = ("smoothed", "normal")
@@ -203,9 +203,9 @@ def show_all_neurons(view: View, pick: Callable[[str], None]) -> None:
         if rows := st.session_state[key].selection.rows:
             pick(shown["neuron"].iloc[rows[0]])
 
-    numbers = {name: st.column_config.NumberColumn(format="%.3f") for name in frame if name != "neuron"}
+    digits = dict.fromkeys(frame.columns.drop("neuron"), ".3f")
     st.dataframe(
-        shown, key=key, on_select=picked, selection_mode="single-row", column_config=numbers, hide_index=True,
+        with_digits(shown, digits), key=key, on_select=picked, selection_mode="single-row", hide_index=True,
         width="stretch", height=430, row_height=28,
     )  # fmt: skip
     most = (

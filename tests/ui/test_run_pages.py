@@ -89,7 +89,7 @@ def test_kept_curves_are_drawn_at_once(name: str, folder: Path) -> None:
     assert "Smallest damage over the whole curve" in text_of(at)
     band = result.band("mean", "loss", 50)
     table = at.dataframe[0].value.set_index("method")
-    assert table.loc["mean", "at 50 %"] == f"{band['mean']:.3f} ({band['low']:.3f}–{band['high']:.3f})"
+    assert table.loc["mean", "at 50%"] == f"{band['mean']:.3f} ({band['low']:.3f}–{band['high']:.3f})"
     (chart,) = charts(at)
     words = str(chart)
     assert f"chance: 1 of {result.description['classes']:,}" in words or at.get("vega_lite_chart")[0].proto.datasets
@@ -262,7 +262,7 @@ def test_every_control_of_the_curves(name: str, folder: Path) -> None:
     assert not at.exception and "the same heads" in text_of(at)
     table = at.dataframe[0].value.set_index("method")
     value = result.value(42, 50, "zero", "loss")
-    assert table.loc["zero", "at 50 %"] == f"{value:.3f} ({value:.3f}–{value:.3f})"
+    assert table.loc["zero", "at 50%"] == f"{value:.3f} ({value:.3f}–{value:.3f})"
     at.pills(key="methods").set_value(["zero"]).run()
     assert not at.exception and list(at.dataframe[0].value["method"]) == ["zero"]
     at.select_slider(key="step").set_value(25).run()
