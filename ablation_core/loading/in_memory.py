@@ -169,7 +169,7 @@ def _transformers(
     named = padding_of(config)
     reader = _image_reader(ref, twin, image_processor, labels) if modality == "vision" else None
     model, _ = wrap_transformers(ref, twin, family, modality, row_for(row, modality), reader)
-    model.built = {name: one for name, one in (model.built or {}).items() if name not in edited}
+    model.built = {name: part for name, part in (model.built or {}).items() if name not in edited}
     if modality != "vision":
         if tokenizer is not None:
             attach_tokenizer(model, tokenizer)

@@ -17,7 +17,7 @@ from ablation_core.loading.text_classifiers import prepare_padding
 from ablation_core.models.architectures import Architecture
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.settings import classes_of
+from ablation_core.models.settings import parts_of
 from ablation_core.models.structure import Structure, find_structure, known_architecture
 from ablation_core.models.tokenizer import encode, special_tokens, tokenizer_faults
 
@@ -61,7 +61,7 @@ def wrap_transformers(
 
 def _of(ref: str, module: torch.nn.Module, found: Structure) -> LoadedModel:
     parts = found.architecture, found.shape, found.blocks, found.projections
-    return LoadedModel(ref, module, *parts, streams=found.streams, published=is_published, built=classes_of(module))
+    return LoadedModel(ref, module, *parts, streams=found.streams, published=is_published, built=parts_of(module))
 
 
 def _one_image(module: torch.nn.Module, to_pixels: Any, name: str) -> dict[str, torch.Tensor]:

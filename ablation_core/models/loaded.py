@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ablation_core.errors import ModelError
 from ablation_core.models.architectures import Architecture, find_projections, find_shape, input_width
 from ablation_core.models.info import Modality, ModelInfo, predicts_class
-from ablation_core.models.settings import Settings, as_text, digest, settings_of
+from ablation_core.models.settings import Parts, Settings, as_text, digest, settings_of
 from ablation_core.models.weights import weight_sums, weights_digest
 from ablation_core.selection import ModelShape
 
@@ -74,7 +74,7 @@ class LoadedModel:
             server, which keeps its models to itself, says no.
         published: whether settings are those of a model that comes with the project (`loading/published.py`): they are
             left out of its fingerprint, so that files of any release fit.
-        built: the class of each of its parts as they were built; others have been put in their places.
+        built: its parts as they were built; others were edited, or put in their places (`settings.py`).
     """
 
     ref: str
@@ -94,7 +94,7 @@ class LoadedModel:
     cache: Path | None = None
     may_change: bool = True
     published: Callable[[Settings], bool] = field(default=lambda _settings: False, repr=False)
-    built: dict[str, str] | None = field(default=None, repr=False)
+    built: Parts | None = field(default=None, repr=False)
     _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
     _run_by: tuple[str, str] | None = field(
         default=None, repr=False

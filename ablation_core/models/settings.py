@@ -4,7 +4,7 @@
 
 Of a transformers model they are what its configuration says other than the defaults of its class, so that a field which a
 later release adds changes nothing. timm's modules keep no configuration, and some parts follow none: PEFT's layers, a
-person's own, and what a person has put in a part's place. Of these, the class and the plain attributes of each part.
+person's own, and those that a person has edited or put in a part's place. Of these, the class and the plain attributes of each part.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import copy
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 Settings = dict[str, Any]
+Parts = dict[str, dict[str, Any]]  # by name
 
 # Flags of a configuration that change what a forward returns, and no prediction; the engine has them so.
 FORM_FLAGS = {
@@ -54,11 +55,12 @@ _CONFIGURED = (
     "torch", "transformers", "ablation_core", "accelerate", "bitsandbytes", "gptqmodel", "compressed_tensors", "hqq", "aqlm",
     "optimum", "eetq", "torchao",
 )  # fmt: skip
+_NOTED = ("max_seq_len_cached",)  # by a pass: the longest input so far, of rotations that follow it
 _REPLACEABLE = ("torch", "transformers")
 _NOT_PLAIN = object()
 
 
-def settings_of(module: nn.Module, built: Mapping[str, str] | None = None) -> Settings:
+def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
     """A module's settings; equal for modules that give the same numbers with the same weights.
 
     >>> from torch import nn
@@ -66,7 +68,7 @@ def settings_of(module: nn.Module, built: Mapping[str, str] | None = None) -> Se
     {'class': 'GELU', 'approximate': 'tanh'}
 
     Args:
-        built: the class of each part as it is built (`classes_of`): other ones do not follow the configuration.
+        built: each part as it was built (`parts_of`): others do not follow the configuration.
     """
     config = getattr(module, "config", None)
     configured = hasattr(config, "to_dict")
@@ -74,36 +76,32 @@ def settings_of(module: nn.Module, built: Mapping[str, str] | None = None) -> Se
     def follows(name: str, part: nn.Module) -> bool:
         if not configured or _home(part) not in _CONFIGURED:
             return False
-        return built is None or _home(part) not in _REPLACEABLE or built.get(name) == _class(part)
+        return built is None or _home(part) not in _REPLACEABLE or built.get(name) == _described(part)
 
-    parts = {
-        name: {"class": _class(part)} | dict(_attributes(part))
-        for name, part in module.named_modules()
-        if not follows(name, part)
-    }
+    parts = {name: _described(part) for name, part in module.named_modules() if not follows(name, part)}
     return _settings(type(module).__name__, _told(config) if configured else {}, parts)
 
 
-def classes_of(module: nn.Module) -> dict[str, str]:
-    """The class of each part of a module."""
-    return {name: _class(part) for name, part in module.named_modules()}
+def parts_of(module: nn.Module) -> Parts:
+    """Each part of a module: its class and its plain attributes."""
+    return {name: _described(part) for name, part in module.named_modules()}
 
 
 def unlike_built(module: Any) -> set[str]:
-    """The parts of a transformers module that are other ones than its class makes of its configuration, or were edited."""
-    mine = dict(module.named_modules())
+    """The parts of a transformers module that are not as its class makes them of its configuration: edited, or exchanged."""
+    mine = parts_of(module)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            fresh = dict(type(module)(copy.deepcopy(module.config)).named_modules())
+            fresh = parts_of(type(module)(copy.deepcopy(module.config)))
     except Exception:  # noqa: BLE001 (a person's own class may ask for anything; then nothing shows how it is built)
         return set(mine)
-    return {name for name, part in mine.items() if name not in fresh or not _alike(part, fresh[name])}
+    return {name for name, part in mine.items() if fresh.get(name) != part}
 
 
-def _alike(part: nn.Module, other: nn.Module) -> bool:
-    if hasattr(part, "config_class"):  # a whole model, which notes more about itself than it runs by
-        return _class(part) == _class(other)
-    return _class(part) == _class(other) and dict(_attributes(part)) == dict(_attributes(other))
+def _described(part: nn.Module) -> dict[str, Any]:
+    if _home(part) == "transformers" and hasattr(part, "config_class"):  # it notes more about itself than it runs by
+        return {"class": _class(part)}
+    return {"class": _class(part)} | dict(_attributes(part))
 
 
 def _home(part: nn.Module) -> str:
@@ -154,9 +152,11 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 def _attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
     """The plain attributes of a part, such as a scale, a number of heads or the name of a way of pooling."""
-    for name, value in vars(part).items():
-        if name in _PASSING_OF_PARTS or value is None or (name == "forward" and hasattr(part, "_hf_hook")):
+    for name, value in tuple(vars(part).items()):  # another thread may be running it
+        if name in _PASSING_OF_PARTS or value is None or name.endswith(_NOTED):
             continue
+        if name == "forward" and (hasattr(part, "_hf_hook") or str(value.__module__).startswith("ablation_core.")):
+            continue  # accelerate's way around it, or the engine's for the length of a pass
         plain = _plain(value)
         if plain is not _NOT_PLAIN:
             yield name, plain

@@ -30,7 +30,7 @@ from ablation_core import (
 from ablation_core.errors import ReportError, StatisticsError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.random_twin import random_twin
-from ablation_core.models.settings import classes_of, settings_by, settings_of, unlike_built
+from ablation_core.models.settings import parts_of, settings_by, settings_of, unlike_built
 from ablation_core.models.weights import weights_digest
 from tests import tiny
 from tests.loading.test_door import saved
@@ -201,25 +201,6 @@ def test_an_edit_in_memory_shows_and_can_be_taken_back(folder: Path, tmp_path: P
         ablate(model, data, "1.2", "mean", statistics=statistics)
     model.module.config.rms_norm_eps = 1e-6
     assert model.fingerprint == before
-    model.module.model.layers[1].mlp.act_fn = nn.Identity()
-    assert model.fingerprint != before, "nor does another activation in its place go unseen"
-
-
-def test_a_timm_module_edited_in_memory() -> None:
-    model = tiny.build("VisionTransformer")
-    before = model.fingerprint
-    model.module.global_pool = "avg"
-    pooled = model.fingerprint
-    model.module.global_pool = "token"
-    model.module.blocks[1].attn.scale *= 2
-    assert len({before, pooled, model.fingerprint}) == 3
-    model.module.blocks[1].attn.scale /= 2
-    assert model.fingerprint == before
-
-
-def tiny_llama() -> tf.LlamaForCausalLM:
-    torch.manual_seed(0)
-    return tf.LlamaForCausalLM(tf.LlamaConfig(**LLAMA)).eval()
 
 
 def identity(module: Any) -> None:
@@ -247,7 +228,36 @@ def own_class(module: Any) -> None:
     module.model.layers[1].mlp.__class__ = Halved
 
 
-@pytest.mark.parametrize("edit", [identity, eps, scaling, forwarded, own_class])
+EDITS = [identity, eps, scaling, forwarded, own_class]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_part_that_is_edited_after_loading(folder: Path, edit: Callable[[Any], None]) -> None:
+    model = load_model(str(folder))
+    before, its = model.fingerprint, logits(model)
+    edit(model.module)
+    assert not torch.allclose(logits(model), its, atol=1e-5)
+    assert model.fingerprint != before
+
+
+def test_a_timm_module_edited_in_memory() -> None:
+    model = tiny.build("VisionTransformer")
+    before = model.fingerprint
+    model.module.global_pool = "avg"
+    pooled = model.fingerprint
+    model.module.global_pool = "token"
+    model.module.blocks[1].attn.scale *= 2
+    assert len({before, pooled, model.fingerprint}) == 3
+    model.module.blocks[1].attn.scale /= 2
+    assert model.fingerprint == before
+
+
+def tiny_llama() -> tf.LlamaForCausalLM:
+    torch.manual_seed(0)
+    return tf.LlamaForCausalLM(tf.LlamaConfig(**LLAMA)).eval()
+
+
+@pytest.mark.parametrize("edit", EDITS)
 def test_a_module_edited_before_it_is_loaded(edit: Callable[[Any], None]) -> None:
     plain, edited = tiny_llama(), tiny_llama()
     edit(edited)
@@ -279,11 +289,22 @@ def test_an_adapter_s_scaling_is_told_apart() -> None:
     assert one.fingerprint != before
 
 
+def test_what_the_engine_does_during_a_pass_is_no_edit(llama: LoadedModel) -> None:
+    """Another thread may ask meanwhile."""
+    data = load_data("python-docs", llama, 30, seq_len=24)
+    before, seen = llama.fingerprint, []
+    handle = llama.blocks[2].register_forward_hook(lambda *_: seen.append(settings_of(llama.module, llama.built)))
+    ablate(llama, data, "1.2", "zero")
+    handle.remove()
+    assert len(seen) > 1 and all(one == settings_of(llama.module, llama.built) for one in seen)
+    assert llama.fingerprint == before
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_passes_change_no_fingerprint_and_nothing_is_taken_for_edited(family: str) -> None:
     model = tiny.build(family)
     module: Any = model.module
-    model.built = classes_of(module)
+    model.built = parts_of(module)
     before = model.fingerprint
     with torch.inference_mode():
         for length in (12, 5):
