@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ablation_core.activations.file_format import read_arrays, read_header, statistics_bytes
 from ablation_core.activations.made_from import FINE_BINS, check_made_from
 from ablation_core.errors import StatisticsError, a_type
+from ablation_core.models.info import how_they_differ
 from ablation_core.storage import CACHE, PUBLISHED, check_writable, reading_places, write_atomic
 
 if TYPE_CHECKING:  # a list of files needs no numpy
@@ -231,7 +232,8 @@ def other_statistics(model: LoadedModel | ModelInfo, data_ref: str, folder: Path
                 ),
                 "source",
             )
-            return f"the statistics in {entry.path} do not fit: their {field} differs; compute them for this model and data."
+            why = f" ({how_they_differ(made[field], model.fingerprint)})" if field == "model_fingerprint" else ""
+            return f"the statistics in {entry.path} do not fit: their {field} differs{why}; compute them for this model and data."
     here = f"{folder / _slug(model.ref) / _slug(data_ref)}-"
     return next((problem for problem in problems if here in problem), "")
 

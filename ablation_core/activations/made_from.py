@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ablation_core.errors import StatisticsError
+from ablation_core.models.info import how_they_differ
 
 if TYPE_CHECKING:
     from ablation_core.models.info import ModelInfo
@@ -26,8 +27,9 @@ def check_made_from(provenance: dict, model: LoadedModel | ModelInfo, what: str)
         StatisticsError: naming the field that differs.
     """
     for field, mine in (("model_fingerprint", model.fingerprint), ("dtype", model.dtype)):
-        if provenance.get(field) != mine:
+        if (made := provenance.get(field)) != mine:
+            why = "" if field == "dtype" else f" ({how_they_differ(made, mine)})"
             raise StatisticsError(
-                f"{what} were made from another model: its {field} is {provenance.get(field)} "
-                f"(model {provenance.get('model')}), that of {model.ref} is {mine}. Compute them for this one."
+                f"{what} were made from another model: its {field} is {made} (model {provenance.get('model')}), that of "
+                f"{model.ref} is {mine}{why}. Compute them for this one."
             )

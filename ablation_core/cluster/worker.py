@@ -163,8 +163,10 @@ def statistics_payload(content: bytes) -> Payload:
 def _load_model(given: Assignment, ref: str) -> LoadedModel:
     model = load_model(ref, given.device, given.dtype, split_memory=given.split_memory)
     if model.fingerprint != given.model_fingerprint:
+        same = model.fingerprint.partition("-")[0] == given.model_fingerprint.partition("-")[0]
+        what = "settings (config.json, or how this version of timm reads it)" if same else "weights"
         raise ModelError(
-            f"the weights of {given.model} differ from the driver's (fingerprint {model.fingerprint}, there "
+            f"the {what} of {given.model} differ from the driver's (fingerprint {model.fingerprint}, there "
             f"{given.model_fingerprint}). Name a revision (owner/name@revision), or put the same folder there."
         )
     return model

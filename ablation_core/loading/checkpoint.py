@@ -7,21 +7,8 @@ import re
 from typing import Any
 
 from ablation_core.errors import ModelError
+from ablation_core.models.settings import FORM_FLAGS
 
-# Flags of a configuration that change what a forward returns, and no prediction.
-_PLAIN = {
-    "return_dict": True,
-    "use_return_dict": True,
-    "torchscript": False,
-    "output_attentions": False,
-    "output_hidden_states": False,
-    "output_router_logits": False,
-    "output_logits": False,
-    "output_past": False,
-    "output_scores": False,
-    "chunk_size_feed_forward": 0,
-    "gradient_checkpointing": False,
-}
 # How attention may be computed: so that it is seen, and without a further package. Others give the same but for rounding.
 _SEEN_ATTENTION = ("eager", "sdpa")
 _OTHER_HEAD = re.compile(
@@ -74,7 +61,7 @@ def check_stored(ref: str, module: Any, stored: dict[str, str]) -> None:
 
 def plain_flags(config: Any) -> None:
     """Set the flags that change only a forward's form, in a configuration and those inside it."""
-    for name, value in _PLAIN.items():
+    for name, value in FORM_FLAGS.items():
         if name in vars(config) or f"_{name}" in vars(config):
             try:
                 setattr(config, name, value)

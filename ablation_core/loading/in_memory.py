@@ -28,6 +28,7 @@ from ablation_core.loading.zero_shot import ClassTexts, check_class_texts, is_ze
 from ablation_core.models.architectures import row_for
 from ablation_core.models.info import predicts_class
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.settings import unlike_built
 from ablation_core.models.structure import is_headless, known_architecture, modality_of, task_of
 
 
@@ -139,6 +140,7 @@ def _transformers(
 ) -> LoadedModel:
     ref, config = _name(original), twin.config
     plain_flags(config)
+    edited = unlike_built(twin)
     family = config.model_type
     row = known_architecture(family, getattr(config, "is_encoder_decoder", False))
     read_pixels(twin, family)
@@ -167,6 +169,7 @@ def _transformers(
     named = padding_of(config)
     reader = _image_reader(ref, twin, image_processor, labels) if modality == "vision" else None
     model, _ = wrap_transformers(ref, twin, family, modality, row_for(row, modality), reader)
+    model.built = {name: part for name, part in (model.built or {}).items() if name not in edited}
     if modality != "vision":
         if tokenizer is not None:
             attach_tokenizer(model, tokenizer)

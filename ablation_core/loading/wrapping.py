@@ -12,11 +12,13 @@ from ablation_core.loading.checkpoint import class_names
 from ablation_core.loading.door.remembered import Checked, rebuilt
 from ablation_core.loading.door.verification import noise_images, tiny_inputs
 from ablation_core.loading.images.pixels import channels_of, image_mode
+from ablation_core.loading.published import is_published
 from ablation_core.loading.text_classifiers import prepare_padding
 from ablation_core.models.architectures import Architecture
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.structure import find_structure, known_architecture
+from ablation_core.models.settings import parts_of
+from ablation_core.models.structure import Structure, find_structure, known_architecture
 from ablation_core.models.tokenizer import encode, special_tokens, tokenizer_faults
 
 ImageReader = tuple[Callable[[Image.Image], torch.Tensor], tuple[str, ...]]
@@ -49,14 +51,17 @@ def wrap_transformers(
         found = find_structure(module, family, modality, row, inputs, lambda batch: module(**batch, **extra))
     else:
         found = remembered
-    model = LoadedModel(
-        ref, module, found.architecture, found.shape, found.blocks, found.projections, streams=found.streams
-    )
+    model = _of(ref, module, found)
     if reader is not None:
         model.to_pixels, model.labels = reader
     if modality == "text-classification":
         model.labels = class_names(module.config)
     return model, remembered is not None
+
+
+def _of(ref: str, module: torch.nn.Module, found: Structure) -> LoadedModel:
+    parts = found.architecture, found.shape, found.blocks, found.projections
+    return LoadedModel(ref, module, *parts, streams=found.streams, published=is_published, built=parts_of(module))
 
 
 def _one_image(module: torch.nn.Module, to_pixels: Any, name: str) -> dict[str, torch.Tensor]:
@@ -113,8 +118,6 @@ def wrap_timm(ref: str, module: Any, known: Checked | None = None) -> tuple[Load
         found = find_structure(module, family, "vision", row, inputs, lambda batch: module(**batch))
     else:
         found = remembered
-    model = LoadedModel(
-        ref, module, found.architecture, found.shape, found.blocks, found.projections, streams=found.streams
-    )
+    model = _of(ref, module, found)
     model.to_pixels, model.labels = to_pixels, tuple(names)
     return model, remembered is not None

@@ -8,7 +8,6 @@ configurations, data or batches never meet it; a damaged one is passed over, and
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ablation_core import bundled
-from ablation_core.loading.door.remembered import settings_of
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.storage import PUBLISHED, write_atomic
 
@@ -40,13 +37,11 @@ class KeptFile:
 
     @classmethod
     def of(cls, model: LoadedModel, kind: str, *decided: object) -> KeptFile:
-        """The file of these weights on this kind of device, and of all else that decides what is kept.
+        """The file of a model, by its fingerprint, on this kind of device, and of all else that decides what is kept.
 
-        The same weights may be run otherwise: by another configuration, or with a person's own hooks. With hooks nothing
-        is kept, as nothing tells what they do.
+        With a person's own hooks nothing is kept, as nothing tells what they do.
         """
-        own = () if model.ref in bundled.NAMES else (json.dumps(settings_of(model.module), sort_keys=True),)
-        key = hashlib.sha256(" ".join(map(str, (*decided, *own, model.device.type))).encode()).hexdigest()[:16]
+        key = hashlib.sha256(" ".join(map(str, (*decided, model.device.type))).encode()).hexdigest()[:16]
         hooked = any(part._forward_hooks or part._forward_pre_hooks for part in model.module.modules())
         return cls(f"{model.fingerprint}/{kind}-{key}.safetensors", None if hooked else model.cache)
 

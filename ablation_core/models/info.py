@@ -20,7 +20,7 @@ class ModelInfo:
     Attributes:
         ref: the reference it is loaded by.
         verified: whether the conformance test runs its family.
-        fingerprint: a digest of every weight.
+        fingerprint: a digest of every weight, and of the settings that it runs by (`LoadedModel.fingerprint`).
         dtype: the weights' type.
         excluded_positions: how many positions at the start of each sequence statistics leave out: 1 where the first holds BOS, CLS
             or the like.
@@ -34,3 +34,16 @@ class ModelInfo:
     dtype: str = "float32"
     verified: bool = True
     excluded_positions: int = 1
+
+
+def how_they_differ(there: object, here: str) -> str:
+    """In words, what differs between models of two fingerprints (`LoadedModel.fingerprint`).
+
+    >>> how_they_differ("b8aacccc9bca2f8d", "d492b8787c844cdc")
+    'the weights differ'
+    """
+    weights, _, settings = str(there).partition("-")
+    if weights != here.partition("-")[0]:
+        return "the weights differ"
+    earlier = "" if settings else ", or an earlier version made this, which did not look at settings"
+    return f"the weights are the same, but they are run by other settings (those of config.json, or of the module){earlier}"

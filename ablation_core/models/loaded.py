@@ -1,9 +1,7 @@
 """`LoadedModel`: a module with what is needed to feed it, hook it and tell it apart. `loading.py` makes them."""
 
-import hashlib
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +13,8 @@ from torch import Tensor, nn
 from ablation_core.errors import ModelError
 from ablation_core.models.architectures import Architecture, find_projections, find_shape, input_width
 from ablation_core.models.info import Modality, ModelInfo, predicts_class
+from ablation_core.models.settings import Parts, Settings, as_text, digest, settings_of
+from ablation_core.models.weights import weight_sums, weights_digest
 from ablation_core.selection import ModelShape
 
 
@@ -70,8 +70,11 @@ class LoadedModel:
         special_tokens: what its tokenizer puts before and after a text; found when first asked for (`tokenizer.py`).
         reader: a digest of how it reads texts or images; made when first asked for (`data/made_for.py`).
         cache: the cache folder it was loaded with; None of a module that was in memory, of which nothing is kept.
-        may_change: whether its weights may be edited while it is here, so that they are looked at again; a server, which
-            keeps its models to itself, says no.
+        may_change: whether its weights and settings may be edited while it is here, so that they are looked at again; a
+            server, which keeps its models to itself, says no.
+        published: whether settings are those of a model that comes with the project (`loading/published.py`): they are
+            left out of its fingerprint, so that files of any release fit.
+        built: its parts as they were built; others were edited, or put in their places (`settings.py`).
     """
 
     ref: str
@@ -90,7 +93,12 @@ class LoadedModel:
     reader: str | None = field(default=None, repr=False)
     cache: Path | None = None
     may_change: bool = True
+    published: Callable[[Settings], bool] = field(default=lambda _settings: False, repr=False)
+    built: Parts | None = field(default=None, repr=False)
     _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
+    _run_by: tuple[str, str] | None = field(
+        default=None, repr=False
+    )  # the settings, and what they add to the fingerprint
     special_positions: int | None = None
     resumes: bool = True
     takes_prefix: bool | None = None
@@ -195,75 +203,43 @@ class LoadedModel:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of every weight: its name, shape, type and bytes.
+        """What tells its numbers from another model's: a digest of every weight, and one of the settings that it runs by.
 
-        It is kept, and made again where the weights were edited meanwhile: their sums are compared each time, which
-        takes about as long as reading them once.
+        The weights' covers name, shape, type and bytes. That of the settings (`settings.py`), such as the activation
+        function, follows behind a hyphen; it is left out where they are those of a model that comes with the project.
+
+        Both are kept, and made again where something was edited meanwhile. For that the weights' sums are compared each
+        time, which takes about as long as reading them once.
         """
-        if self._known is not None and not self.may_change:
-            return self._known[1]
+        if self.may_change or self._known is None:
+            self._look_at_weights()
+        if self.may_change or self._run_by is None:
+            self._look_at_settings()
+        assert self._known is not None and self._run_by is not None
+        return self._known[1] + self._run_by[1]
+
+    def _look_at_weights(self) -> None:
         sums = weight_sums(self.module)
         if self._known is None or self._known[0] != sums:
             self._known = sums, weights_digest(self.module)
-            self.takes_prefix = self.takes_columns = None
-            self.shortcuts = None  # they hold for the weights that they were tried with
-        return self._known[1]
+            self._forget_trials()
 
-    def know_fingerprint(self, digest: str) -> None:
+    def _look_at_settings(self) -> None:
+        settings = settings_of(self.module, self.built)
+        text = as_text(settings)
+        if self._run_by is None or self._run_by[0] != text:
+            if self._run_by is not None:
+                self._forget_trials()
+            self._run_by = text, "" if self.published(settings) else f"-{digest(text)}"
+
+    def _forget_trials(self) -> None:
+        """What was tried on the model holds for the weights and settings that it was tried with."""
+        self.takes_prefix = self.takes_columns = None
+        self.shortcuts = None
+
+    def know_weights(self, weights: str) -> None:
         """Take the digest of the weights as they are now, made elsewhere (`weights_digest`)."""
-        self._known = weight_sums(self.module), digest
-
-
-def weights_digest(module: nn.Module) -> str:
-    """A digest of every weight of a module: its name, shape, type and bytes."""
-    digest = hashlib.sha256()
-    for name, part in sorted(module.named_modules()):
-        with _weights_here(part):
-            for key, tensor in sorted(_own_weights(part).items()):
-                digest.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
-@torch.no_grad()
-def weight_sums(module: nn.Module) -> bytes:
-    """A digest of sums over every weight, in which an edit or an exchange of any of them shows.
-
-    Each row is multiplied with fixed numbers and added up: one pass over the weights, where they are. Weights that
-    accelerate keeps elsewhere are left out, as nobody edits them there.
-    """
-    parts: list[Tensor] = []
-    numbers: dict[tuple, Tensor] = {}  # by length, type and device: many weights share them
-    for _, part in sorted(module.named_modules()):
-        for _, tensor in sorted(_own_weights(part).items()):
-            if tensor.device.type == "meta" or not tensor.numel():
-                continue
-            rows = tensor.detach().reshape(-1, tensor.shape[-1] if tensor.ndim > 1 else min(tensor.numel(), 1))
-            if not rows.is_floating_point() or rows.dtype.itemsize < 4:
-                rows = rows.float()
-            kind = rows.shape[1], rows.dtype, rows.device
-            if kind not in numbers:
-                steps = torch.arange(rows.shape[1], device=rows.device, dtype=rows.dtype)
-                numbers[kind] = 1 + steps.mul_(0.618034).frac_()
-            parts.append((rows @ numbers[kind]).double().cpu())
-    return hashlib.sha256(torch.cat(parts).numpy().tobytes()).digest() if parts else b""
-
-
-def _own_weights(module: nn.Module) -> dict[str, Tensor]:
-    """A module's own parameters and those buffers that are saved with it."""
-    buffers = {
-        key: t for key, t in module.named_buffers(recurse=False) if key not in module._non_persistent_buffers_set
-    }
-    return dict(module.named_parameters(recurse=False)) | buffers
-
-
-def _weights_here(module: nn.Module) -> AbstractContextManager:
-    """Weights that accelerate keeps elsewhere (on disk, say) are brought here for a `with` block."""
-    if not hasattr(module, "_hf_hook"):
-        return nullcontext()
-    from accelerate.utils import align_module_device
-
-    return align_module_device(module, torch.device("cpu"))
+        self._known = weight_sums(self.module), weights
 
 
 def wrap(ref: str, module: nn.Module, architecture: Architecture) -> LoadedModel:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ablation_core.errors import ModelError, first_line
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.settings import parts_of
 
 
 def random_twin(model: LoadedModel, seed: int = 0) -> LoadedModel:
@@ -45,7 +46,9 @@ def random_twin(model: LoadedModel, seed: int = 0) -> LoadedModel:
         projections=same_parts(model.projections),
         lock=threading.RLock(),
         shortcuts=None,
+        built=parts_of(module),
         _known=None,
+        _run_by=None,
     )
 
 

@@ -104,7 +104,7 @@ def comparison_steps(one: Side, other: Side, spec: ComparisonSpec, folder: Path)
         check_made_for(other.model, one.data.made_for, one.data.ref)
         if one.model.fingerprint == other.model.fingerprint:
             raise ModelError(
-                f"{one.model.ref} and {other.model.ref} have the same weights; there is nothing to compare."
+                f"{one.model.ref} and {other.model.ref} have the same weights and settings; there is nothing to compare."
             )
     elif one.data.fingerprint == other.data.fingerprint:
         raise DataError(f"Both data sets are the same {one.data.ref}; a comparison needs two that differ.")

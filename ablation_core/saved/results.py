@@ -16,7 +16,7 @@ from typing import Any
 
 from ablation_core.errors import ReportError, first_line
 from ablation_core.experiments.results import AblationResult
-from ablation_core.models.info import ModelInfo
+from ablation_core.models.info import ModelInfo, how_they_differ
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.runs.comparison_result import ComparisonResult
@@ -88,7 +88,7 @@ def load_result(name: str, *, cache: str | Path = CACHE, model: LoadedModel | Mo
         if made != model.fingerprint:
             raise ReportError(
                 f"The saved result {name!r} is of another model: its fingerprint is {made}, that of {model.ref} is "
-                f"{model.fingerprint}."
+                f"{model.fingerprint} ({how_they_differ(made, model.fingerprint)})."
             )
     return result
 

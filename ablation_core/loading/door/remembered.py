@@ -1,9 +1,9 @@
 """What the checks at the door found, remembered per model in the cache folder, so that each model is tried once.
 
-    cached_stats/door/<fingerprint>-<circumstances>.json
+    cached_stats/door/<weights>-<circumstances>.json
 
 Remembered is where a model's heads lie and what was seen when it ran. It is believed only of the same weights under the
-same circumstances: the configuration, the type of the weights, the device, the versions of torch, transformers and timm,
+same circumstances: the settings, the type of the weights, the device, the versions of torch, transformers and timm,
 and the version of these checks. Only what passed is remembered, and only of models from files: a module in memory may be
 anything. A file that cannot be read, or does not fit the model, is as good as none.
 """
@@ -23,14 +23,15 @@ from ablation_core.loading.door.length import longest_input
 from ablation_core.loading.door.verification import verify
 from ablation_core.models.architectures import Architecture, input_width, shape_of
 from ablation_core.models.info import Modality
-from ablation_core.models.loaded import LoadedModel, NoHeads, weights_digest
+from ablation_core.models.loaded import LoadedModel, NoHeads
+from ablation_core.models.settings import settings_of
 from ablation_core.models.structure import Structure
+from ablation_core.models.weights import weights_digest
 from ablation_core.storage import NUMBER_OR_NULL, matches_schema, write_atomic
 
 CHECKS = 3  # one more whenever a check at the door changes, so that all models are tried again
 _MOST_BYTES = 1_000_000
 _MOST_FILES = 500
-_PASSING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "_commit_hash", "id2label", "label2id")
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ class DoorMemory:
     """Where one model's findings are remembered.
 
     Attributes:
-        fingerprint: the weights' digest, made for this.
+        weights: their digest, made for this.
     """
 
     path: Path
-    fingerprint: str
+    weights: str
 
     @classmethod
     def of(cls, module: nn.Module, modality: Modality, cache: Path) -> DoorMemory:
@@ -172,7 +173,7 @@ def pass_door(model: LoadedModel, memory: DoorMemory | None, known: Checked | No
         if memory is not None:
             memory.keep(model)
     if memory is not None:
-        model.know_fingerprint(memory.fingerprint)
+        model.know_weights(memory.weights)
 
 
 def _circumstances(module: Any, modality: str) -> dict[str, Any]:
@@ -189,20 +190,6 @@ def _circumstances(module: Any, modality: str) -> dict[str, Any]:
         "device": first.device.type,
         "versions": {name: _version(name) for name in ("torch", "transformers", "timm")},
     }
-
-
-def settings_of(module: Any) -> Any:
-    """What a module was built with beside its weights, such as its activation function or the base of its rotation."""
-    config = getattr(module, "config", None)
-    settings = config.to_dict() if config is not None else getattr(module, "pretrained_cfg", {})
-    return json.loads(json.dumps(_plain(settings), default=str))
-
-
-def _plain(settings: Any) -> Any:
-    """A configuration without what changes no pass: names and origins."""
-    if isinstance(settings, dict):
-        return {str(name): _plain(value) for name, value in settings.items() if name not in _PASSING}
-    return [_plain(one) for one in settings] if isinstance(settings, list | tuple) else settings
 
 
 def _version(name: str) -> str:

@@ -1,0 +1,187 @@
+"""What decides a module's passes beside its weights: the settings that it was built with.
+
+    settings_of(module)   # {"class": "OPTForCausalLM", "config": {"activation_function": "gelu", …}, "parts": {}}
+
+Of a transformers model they are what its configuration says other than the defaults of its class, so that a field which a
+later release adds changes nothing. timm's modules keep no configuration, and some parts follow none: PEFT's layers, a
+person's own, and those that a person has edited or put in a part's place. Of these, the class and the plain attributes of each part.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import nn
+
+Settings = dict[str, Any]
+Parts = dict[str, dict[str, Any]]  # by name
+
+# Flags of a configuration that change what a forward returns, and no prediction; the engine has them so.
+FORM_FLAGS = {
+    "return_dict": True,
+    "use_return_dict": True,
+    "torchscript": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_router_logits": False,
+    "output_logits": False,
+    "output_past": False,
+    "output_scores": False,
+    "chunk_size_feed_forward": 0,
+    "gradient_checkpointing": False,
+}
+# What else changes no pass: names, origins, and how something is computed that comes to the same but for rounding. The
+# weights' types are told by the weights, the class by the module.
+_PASSING = frozenset(FORM_FLAGS) | {
+    "use_cache", "name_or_path", "_name_or_path", "_model_name_or_path", "transformers_version", "torch_dtype", "dtype",
+    "_commit_hash", "id2label", "label2id", "architectures", "auto_map", "task_specific_params", "attn_implementation",
+    "_attn_implementation", "_attn_implementation_internal", "_attn_implementation_autoset", "experts_implementation",
+    "_experts_implementation", "_experts_implementation_internal",
+}  # fmt: skip
+_PASSING_OF_PARTS = _PASSING | {
+    "fused_attn", "grad_checkpointing", "pretrained_cfg", "default_cfg", "feature_info", "_is_hf_initialized", "_hf_hook",
+    "_gradient_checkpointing_func", "_old_forward", "_model_args", "_traits", "pretrained_model_args", "weight_init_mode",
+    *vars(nn.Module()),
+}  # fmt: skip
+# Whose parts are as the configuration has them: transformers', those of libraries that quantise, and our own around them.
+_CONFIGURED = (
+    "torch", "transformers", "ablation_core", "accelerate", "bitsandbytes", "gptqmodel", "compressed_tensors", "hqq", "aqlm",
+    "optimum", "eetq", "torchao",
+)  # fmt: skip
+_NOTED = ("max_seq_len_cached",)  # by a pass: the longest input so far, of rotations that follow it
+_REPLACEABLE = ("torch", "transformers")
+_NOT_PLAIN = object()
+
+
+def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
+    """A module's settings; equal for modules that give the same numbers with the same weights.
+
+    >>> from torch import nn
+    >>> settings_of(nn.GELU("tanh"))["parts"][""]
+    {'class': 'GELU', 'approximate': 'tanh'}
+
+    Args:
+        built: each part as it was built (`parts_of`): others do not follow the configuration.
+    """
+    config = getattr(module, "config", None)
+    configured = hasattr(config, "to_dict")
+
+    def follows(name: str, part: nn.Module) -> bool:
+        if not configured or _home(part) not in _CONFIGURED:
+            return False
+        return built is None or _home(part) not in _REPLACEABLE or built.get(name) == _described(part)
+
+    parts = {name: _described(part) for name, part in module.named_modules() if not follows(name, part)}
+    return _settings(type(module).__name__, _told(config) if configured else {}, parts)
+
+
+def parts_of(module: nn.Module) -> Parts:
+    """Each part of a module: its class and its plain attributes."""
+    return {name: _described(part) for name, part in module.named_modules()}
+
+
+def unlike_built(module: Any) -> set[str]:
+    """The parts of a transformers module that are not as its class makes them of its configuration: edited, or exchanged."""
+    mine = parts_of(module)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            fresh = parts_of(type(module)(copy.deepcopy(module.config)))
+    except Exception:  # noqa: BLE001 (a person's own class may ask for anything; then nothing shows how it is built)
+        return set(mine)
+    return {name for name, part in mine.items() if fresh.get(name) != part}
+
+
+def _described(part: nn.Module) -> dict[str, Any]:
+    if _home(part) == "transformers" and hasattr(part, "config_class"):  # it notes more about itself than it runs by
+        return {"class": _class(part)}
+    return {"class": _class(part)} | dict(_attributes(part))
+
+
+def _home(part: nn.Module) -> str:
+    return type(part).__module__.partition(".")[0]
+
+
+def _class(part: nn.Module) -> str:
+    return type(part).__qualname__
+
+
+def settings_by(config: Any, class_name: str) -> Settings:
+    """The settings of the module that transformers makes of a configuration."""
+    return _settings(class_name, _told(config), {})
+
+
+def as_text(settings: Settings) -> str:
+    """Settings as JSON, equal where they are."""
+    return json.dumps(settings, sort_keys=True)
+
+
+def digest(text: str) -> str:
+    """Eight characters for settings as JSON."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _settings(class_name: str, config: dict, parts: dict) -> Settings:
+    return {"class": class_name, "config": config, "parts": parts}
+
+
+def _told(config: Any) -> dict[str, Any]:
+    """What a configuration, and those inside it, say other than the defaults of their classes."""
+    inside = {name: one for name, one in vars(config).items() if hasattr(one, "to_dict") and hasattr(one, "model_type")}
+    mine = {name: value for name, value in config.to_dict().items() if name not in inside}
+    kind: Any = type(config)
+    usual = _defaults(kind)
+    told = {name: value for name, value in _plain(mine).items() if value != usual.get(name)}
+    return {"model_type": getattr(config, "model_type", "")} | told | {name: _told(one) for name, one in inside.items()}
+
+
+@functools.cache
+def _defaults(kind: Any) -> dict[str, Any]:
+    """What a configuration's class says by itself; nothing where it needs to be told something."""
+    try:
+        return _plain(kind().to_dict())
+    except Exception:  # noqa: BLE001 (a class may ask for anything, and then all its fields count)
+        return {}
+
+
+def _attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The plain attributes of a part, such as a scale, a number of heads or the name of a way of pooling."""
+    for name, value in tuple(vars(part).items()):  # another thread may be running it
+        if name in _PASSING_OF_PARTS or value is None or name.endswith(_NOTED):
+            continue
+        if name == "forward" and (hasattr(part, "_hf_hook") or str(value.__module__).startswith("ablation_core.")):
+            continue  # accelerate's way around it, or the engine's for the length of a pass
+        plain = _plain(value)
+        if plain is not _NOT_PLAIN:
+            yield name, plain
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, without what changes no pass; `_NOT_PLAIN` of other objects, which show in no container."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON files have 10000 and 10000.0 for the same
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Integral):  # numpy's
+        return int(value)
+    if isinstance(value, str):
+        return str(value)  # an enumeration's member too
+    if isinstance(value, dict):
+        pairs = ((str(name), _plain(one)) for name, one in value.items() if name not in _PASSING)
+        return {name: one for name, one in pairs if one is not _NOT_PLAIN}
+    if isinstance(value, list | tuple):
+        return [one for one in map(_plain, value) if one is not _NOT_PLAIN]
+    if isinstance(value, set | frozenset):
+        return sorted((one for one in map(_plain, value) if one is not _NOT_PLAIN), key=str)
+    if isinstance(value, functools.partial):
+        return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
+    if isinstance(value, nn.Module):
+        return _NOT_PLAIN
+    name = getattr(value, "__qualname__", None)  # functions and classes
+    return name if isinstance(name, str) else _NOT_PLAIN
