@@ -118,7 +118,11 @@ def sweep(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    methods, known, where = _methods(model, data, method), as_statistics(statistics, model), Positions.read(positions)
+    methods, known, where = (
+        _methods(model, data, method),
+        as_statistics(statistics, model, Path(cache)),
+        Positions.read(positions),
+    )
     chosen = None if heads is None else _heads(heads, model)
     if not adaptive:
         if precision is not None:
@@ -197,7 +201,7 @@ def curve(
         positions=Positions.read(positions),
         keep_predictions=keep_predictions,
     )
-    known = as_statistics(statistics, model)
+    known = as_statistics(statistics, model, Path(cache))
     with reporting_share(progress, "curve") as report:
         return finished(curve_steps(model, data, spec, known, Path(cache), engine=backend), report)
 

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr, ttest_rel
 
-from ablation_core import ablate, load_data, load_model
+from ablation_core import ablate, compute_statistics, curve, load_data, load_model, position_map, sweep
 from ablation_core.__main__ import main
-from ablation_core.activations.files import find_statistics, load_statistics
+from ablation_core.activations.files import find_statistics, load_statistics, save_statistics
 from ablation_core.data.dataset import Data
 from ablation_core.errors import StatisticsError
 from ablation_core.experiments.noise_floor import random_head
@@ -48,6 +48,24 @@ def data(opt_mini: LoadedModel) -> Data:
     return load_data(
         "python-docs", opt_mini, predictions=160, seq_len=32
     )  # six windows: fewer than five have no p-value
+
+
+def test_long_runs_find_statistics_in_the_cache_that_they_are_given(opt_mini: LoadedModel, tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text(" ".join(f"Line {number} sets value {number * 7 % 13}." for number in range(300)), encoding="utf-8")
+    part, whole = (
+        load_data(f"text:{text}", opt_mini, predictions=60, seq_len=16, split=split)
+        for split in ("statistics", "evaluation")
+    )
+    statistics = compute_statistics(opt_mini, part)
+    save_statistics(statistics, tmp_path / "cache")
+    asked = {"statistics": part.ref, "cache": tmp_path / "cache"}
+    for result in (
+        sweep(opt_mini, whole, "mean", heads="5.0", random_sets=0, **asked),
+        curve(opt_mini, whole, "mean", seeds=1, percents=50, **asked),
+        position_map(opt_mini, whole, "mean", select="5.0", positions="-1", **asked),
+    ):
+        assert result.description["statistics"]["digest"] == statistics.digest
 
 
 def test_a_sweep_is_every_heads_own_ablation(opt_mini: LoadedModel, data: Data, tmp_path: Path) -> None:

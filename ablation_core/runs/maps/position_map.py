@@ -267,10 +267,9 @@ def position_map(
     rows = every_row(model, whole_layers) if select is None else chosen_rows(select, model, whole_layers)
     methods = tuple(choose_methods([method] if isinstance(method, str) else method, model.modality, data))
     spec = PositionMapSpec(methods, rows, bins, Positions.read(positions), keep_predictions)
+    known = as_statistics(statistics, model, Path(cache))
     with reporting_share(progress, "map by position") as report:
-        return finished(
-            position_map_steps(model, data, spec, as_statistics(statistics, model), Path(cache), engine=backend), report
-        )
+        return finished(position_map_steps(model, data, spec, known, Path(cache), engine=backend), report)
 
 
 def longest(data: Data) -> int:
