@@ -1,12 +1,12 @@
 """One head at a glance, the page that opens first: what changes without it, its values, and a prompt before and after.
 
-The sidebar goes to the browser first: it draws that, while Altair and pandas are imported here.
+The sidebar goes to the browser first: it draws that, and fetches its code for charts, while Altair and pandas are imported here.
 """
 
 import streamlit as st
 
 from ablation_core.ui import page
-from ablation_core.ui.glance.shown import STYLE, glance_at, slot
+from ablation_core.ui.glance.shown import STYLE, fetching_chart_code, glance_at, slot
 from ablation_core.ui.shared import LONGEST_DRAWING, load_in_background
 
 if page.asks_for_distributions(st.query_params):  # which opened first until this page did
@@ -14,12 +14,13 @@ if page.asks_for_distributions(st.query_params):  # which opened first until thi
 
 view = page.open_page("One head", "🔎", runs_model=False, style=STYLE)
 
-from ablation_core.ui.glance.answer import show_answer, watch  # noqa: E402
-from ablation_core.ui.glance.cards import show_cards  # noqa: E402
-from ablation_core.ui.glance.keeping import show_keep  # noqa: E402
-from ablation_core.ui.glance.links import show_deeper, show_title  # noqa: E402
-from ablation_core.ui.glance.map import show_map  # noqa: E402
-from ablation_core.ui.glance.prompt import show_prompt  # noqa: E402
+with fetching_chart_code():
+    from ablation_core.ui.glance.answer import show_answer, watch
+    from ablation_core.ui.glance.cards import show_cards
+    from ablation_core.ui.glance.keeping import show_keep
+    from ablation_core.ui.glance.links import show_deeper, show_title
+    from ablation_core.ui.glance.map import show_map
+    from ablation_core.ui.glance.prompt import show_prompt
 
 glance = glance_at(view)
 show_title()

@@ -22,8 +22,26 @@ STYLE = f"""<style>
 [class*="st-key-slot-"] [data-testid="stMarkdownContainer"] {{margin-bottom: 0}}
 [class*="st-key-slot-"] p {{margin-bottom: 0}}
 [class*="st-key-slot-"] [data-testid="stElementToolbar"] {{top: 0}}
+.st-key-unseen {{display: none}}
 .st-key-new-here a, .st-key-deeper a {{text-decoration: underline; text-underline-offset: 3px}}
 </style>"""
+
+_FETCHED = "chart code fetched"
+
+
+@contextmanager
+def fetching_chart_code() -> Iterator[None]:
+    """For imports: the browser fetches meanwhile what it draws charts by, half a second that would follow the first chart.
+
+    An unseen chart of nothing makes it do so; it goes again before anything else comes.
+    """
+    place = st.empty()
+    if not st.session_state.get(_FETCHED):
+        with place.container(key="unseen"):
+            st.vega_lite_chart({"mark": "point", "data": {"values": []}})
+        st.session_state[_FETCHED] = True
+    yield
+    place.empty()
 
 
 @dataclass(frozen=True, eq=False)
