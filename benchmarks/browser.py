@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SETTLED = '[data-testid="stApp"][data-test-script-state="notRunning"]'  # the page's script has ended
+# How many charts have no picture.
+UNDRAWN = "[...document.querySelectorAll('[data-testid=stVegaLiteChart]')].filter(chart => !chart.querySelector('svg, canvas')).length"
 # For a page's start: `window.shift` is then its cumulative layout shift as Chromium counts it, `window.shifted` what moved.
 # Without what moves sideways only: the sidebar, when it first appears, pushes the page to the right, as it does anywhere.
 SHIFT = """

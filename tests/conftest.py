@@ -207,6 +207,7 @@ def pages_looked_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     monkeypatch.setattr("ablation_core.ui.ablation.job.SETS", 2)  # eight are most of what a page measures
     monkeypatch.setattr("ablation_core.methods.optimal.TRAINING_PROMPTS", 40)  # so are 500, for means by position
     monkeypatch.setattr("ablation_core.ui.shared.load_in_background", lambda *_, **__: None)
+    monkeypatch.setattr("ablation_core.ui.page._HEAD_START", 0.0)  # of the style, which nobody sees here
     yield
     from ablation_core.ui.shared import shared_ablations, shared_jobs
 

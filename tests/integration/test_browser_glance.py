@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.browser import CHROMIUM, SETTLED, chromium
+from benchmarks.browser import CHROMIUM, SETTLED, UNDRAWN, chromium
 from tests.conftest import PATIENCE
 
 pytestmark = [
@@ -15,6 +15,7 @@ pytestmark = [
 ]
 WIDTH, HEIGHT = 1280, 720
 VERDICT, FIGURES, PROMPT, MAP = (f".st-key-slot-{name}" for name in ("verdict", "figures", "prompt", "map"))
+CHARTS = "document.querySelectorAll('[data-testid=stVegaLiteChart]').length"
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,19 @@ def test_a_clicked_head_changes_figures_and_address_and_the_map_stays(visit: tup
 
 def test_the_console_says_nothing(visit: tuple) -> None:
     assert visit[1] == []
+
+
+@pytest.mark.parametrize("model", ["opt-mini", "roberta-mini", "vit-mini"])
+def test_every_chart_of_every_card_is_drawn(visit: tuple, address: str, model: str) -> None:
+    """Whatever the tokens of the prompt are: Vega refuses a picture without a word."""
+    page, said = visit
+    page.goto(f"{address}/?model={model}")
+    page.wait_for_selector(f'{PROMPT} :text("Without")')
+    cards = page.locator("[data-testid=stExpander]")
+    cards.nth(3).wait_for()
+    before = page.locator("[data-testid=stVegaLiteChart]").count()
+    for card in cards.all():
+        card.locator("summary").click()
+        page.wait_for_selector(SETTLED)
+    page.wait_for_function(f"before => {CHARTS} > before && {UNDRAWN} === 0", arg=before + 1)
+    assert page.locator("[data-testid=stException]").count() == 0 and said == []
