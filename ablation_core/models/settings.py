@@ -4,7 +4,7 @@
 
 Of a transformers model they are what its configuration says other than the defaults of its class, so that a field which a
 later release adds changes nothing. timm's modules keep no configuration, and some parts follow none: PEFT's layers, a
-person's own, and those that a person has edited, hooked or put in a part's place. Of these, the class and the plain attributes
+person's own, and those that a person has edited or put in a part's place. Of these, the class and the plain attributes
 of each part.
 """
 
@@ -108,12 +108,9 @@ def unlike_built(module: Any) -> set[str]:
 
 
 def _described(part: nn.Module) -> dict[str, Any]:
-    hooks = (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
-    own = [_own_name(hook) for hook in hooks if _home(hook) not in _KNOWN]
-    described = {"class": _class(part)} | ({"hooks": own} if own else {})
     if _home(part) == "transformers" and hasattr(part, "config_class"):  # it notes more about itself than it runs by
-        return described
-    return described | dict(_attributes(part))
+        return {"class": _class(part)}
+    return {"class": _class(part)} | dict(_attributes(part))
 
 
 def _home(value: Any) -> str:
@@ -121,6 +118,16 @@ def _home(value: Any) -> str:
     while isinstance(value, functools.partial):
         value = value.func
     return str(getattr(value, "__module__", "")).partition(".")[0]
+
+
+def hooks_of(module: nn.Module) -> list[str]:
+    """A person's own forward hooks on a module. They are no settings: most only look on."""
+    return [
+        f"{name}: {_own_name(hook)}"
+        for name, part in module.named_modules()
+        for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
+        if _home(hook) not in _KNOWN
+    ]
 
 
 def _own_name(function: Any) -> str:
