@@ -1,10 +1,11 @@
 """Attention of few queries that adds up as attention of many does.
 
     with enough_queries():
-        base(**inputs)  # at one or two positions of each sequence: the same bits as in a whole pass
+        base(**inputs)  # at one or two positions of each sequence: added up as in a whole pass
 
 A processor's kernels for a matrix product of one row, on some of two or three rows, add up in another order than those for
-more. Queries do not see each other: a few more, thrown away, change nothing but the kernel.
+more. Queries do not see each other: a few more, thrown away, change nothing but the kernel. A whole pass has few queries
+itself where torch, which takes 32 at a time, is left with one to three (130 tokens); there the two agree to float rounding.
 """
 
 import functools
@@ -12,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from ablation_core.models.loaded import LoadedModel
 
+_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")  # in order; a model may name them or not
 _MOST = 8  # queries that are tried: kernels of their own are for one to three
 
 
@@ -41,17 +42,18 @@ def attends_by_torch(model: LoadedModel) -> bool:
 
 
 class enough_queries(TorchFunctionMode):
-    """Within it, torch's attention never has fewer queries than `fewest_queries`; masks must be given."""
+    """Within it, torch's attention never has fewer queries than `fewest_queries`."""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not scaled_dot_product_attention or not args or kwargs.get("is_causal"):
-            return func(*args, **kwargs)
-        queries, *rest = args
-        few, mask = queries.shape[-2], kwargs.get("attn_mask")
+        if func is not scaled_dot_product_attention:
+            return func(*args, **kwargs or {})
+        given: dict[str, Any] = dict(zip(_ARGUMENTS, args, strict=False)) | (kwargs or {})
+        queries, mask = given["query"], given.get("attn_mask")
+        few = queries.shape[-2]
         more = fewest_queries() - few
         if more <= 0:
-            return func(*args, **kwargs)
-        if isinstance(mask, Tensor) and mask.shape[-2] == few:
-            kwargs = kwargs | {"attn_mask": torch.cat([mask, mask[..., :1, :].expand(*mask.shape[:-2], more, -1)], -2)}
-        return func(pad(queries, (0, 0, 0, more)), *rest, **kwargs)[..., :few, :]
+            return func(**given)
+        given["query"] = pad(queries, (0, 0, 0, more))  # behind them: causal attention counts from the first
+        if mask is not None and mask.shape[-2] == few:
+            given["attn_mask"] = torch.cat([mask, mask[..., :1, :].expand(*mask.shape[:-2], more, -1)], -2)
+        return func(**given)[..., :few, :]

@@ -44,6 +44,10 @@ def wrap_transformers(
     """
     if modality == "text-classification":
         prepare_padding(module.config)
+    if switch := getattr(getattr(module, "base_model", None), "set_attention_type", None):
+        switch(
+            "original_full"
+        )  # BigBird does so itself, for good, at its first short input: at the door, if it is not remembered
     remembered = rebuilt(known, module, family, modality, row) if known else None
     if remembered is None:
         inputs = tiny_inputs(module) if reader is None else _one_image(module, reader[0], "pixel_values")

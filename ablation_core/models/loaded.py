@@ -96,9 +96,7 @@ class LoadedModel:
     published: Callable[[Settings], bool] = field(default=lambda _settings: False, repr=False)
     built: Parts | None = field(default=None, repr=False)
     _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
-    _run_by: tuple[str, str] | None = field(
-        default=None, repr=False
-    )  # the settings, and what they add to the fingerprint
+    _run_by: tuple[str, str] | None = field(default=None, repr=False)  # settings, and what they add to the fingerprint
     special_positions: int | None = None
     resumes: bool = True
     takes_prefix: bool | None = None

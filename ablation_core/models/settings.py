@@ -4,7 +4,8 @@
 
 Of a transformers model they are what its configuration says other than the defaults of its class, so that a field which a
 later release adds changes nothing. timm's modules keep no configuration, and some parts follow none: PEFT's layers, a
-person's own, and those that a person has edited or put in a part's place. Of these, the class and the plain attributes of each part.
+person's own, and those that a person has edited or put in a part's place. Of these, the class and the plain attributes
+of each part.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import itertools
 import json
+import secrets
+import types
 from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import nn
@@ -58,6 +63,10 @@ _CONFIGURED = (
 _NOTED = ("max_seq_len_cached",)  # by a pass: the longest input so far, of rotations that follow it
 _REPLACEABLE = ("torch", "transformers")
 _NOT_PLAIN = object()
+_KNOWN = (*_CONFIGURED, "timm", "peft")  # whose functions do the same in each process
+# By its place in memory: a person's own function that is still there, and its name.
+_OWN: dict[int, tuple[ref, str]] = {}
+_OWN_NAMES = (f"{secrets.token_hex(4)} {number}" for number in itertools.count())
 
 
 def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
@@ -104,8 +113,32 @@ def _described(part: nn.Module) -> dict[str, Any]:
     return {"class": _class(part)} | dict(_attributes(part))
 
 
-def _home(part: nn.Module) -> str:
-    return type(part).__module__.partition(".")[0]
+def _home(value: Any) -> str:
+    """The library that a part's class, or a function, is from."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    return str(getattr(value, "__module__", "")).partition(".")[0]
+
+
+def hooks_of(module: nn.Module) -> list[str]:
+    """A person's own forward hooks on a module. They are no settings: most only look on."""
+    return [
+        f"{name}: {_own_name(hook)}"
+        for name, part in module.named_modules()
+        for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
+        if _home(hook) not in _KNOWN
+    ]
+
+
+def _own_name(function: Any) -> str:
+    """A person's own hook or forward: nothing tells what it does, so it is told by which one it is, in this process."""
+    if isinstance(function, types.MethodType):  # another object each time
+        return f"{_own_name(function.__self__)} {_own_name(function.__func__)}"
+    there, name = _OWN.get(id(function), (None, ""))
+    if there is None or there() is not function:
+        name = next(_OWN_NAMES)
+        _OWN[id(function)] = ref(function), name
+    return name
 
 
 def _class(part: nn.Module) -> str:
@@ -155,9 +188,9 @@ def _attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, value in tuple(vars(part).items()):  # another thread may be running it
         if name in _PASSING_OF_PARTS or value is None or name.endswith(_NOTED):
             continue
-        if name == "forward" and (hasattr(part, "_hf_hook") or str(value.__module__).startswith("ablation_core.")):
+        if name == "forward" and (hasattr(part, "_hf_hook") or _home(value) == "ablation_core"):
             continue  # accelerate's way around it, or the engine's for the length of a pass
-        plain = _plain(value)
+        plain = _own_name(value) if name == "forward" and _home(value) not in _KNOWN else _plain(value)
         if plain is not _NOT_PLAIN:
             yield name, plain
 

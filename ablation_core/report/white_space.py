@@ -7,18 +7,19 @@ _SPACES = re.compile(" {2,}")
 
 
 def visible(text: str) -> str:
-    r"""A text with its line breaks and runs of spaces as signs.
+    r"""A text with its line breaks, tabs and runs of spaces as signs.
 
-    >>> visible("“\n    ”"), visible("“ the”")
-    ('“⏎␣×4”', '“ the”')
+    >>> visible("“\n    ”"), visible("“\t”"), visible("“ the”")
+    ('“⏎␣×4”', '“⇥”', '“ the”')
     """
-    return _SPACES.sub(lambda run: f"␣×{len(run[0])}", text.replace("\n", "⏎"))
+    return _SPACES.sub(lambda run: f"␣×{len(run[0])}", text.replace("\n", "⏎").replace("\t", "⇥"))
 
 
 def white_space_words(texts: Iterable[str]) -> str:
     """What the signs of `visible` in these texts mean, as a sentence with a space before it; nothing without any."""
     seen = list(texts)
-    words = ["⏎ is a line break"] if any("⏎" in visible(text) for text in seen) else []
+    shown = "".join(map(visible, seen))
+    words = [f"{sign} is a {name}" for sign, name in {"⏎": "line break", "⇥": "tab"}.items() if sign in shown]
     if run := next(filter(None, map(_SPACES.search, seen)), None):
         words.append(f"␣×{len(run[0])} is {len(run[0])} spaces")
     return f" {', '.join(words)}." if words else ""
@@ -30,4 +31,5 @@ def legible(token: str) -> str:
     >>> legible(" "), legible("\n"), legible(" the"), legible("")
     ('␣', '⏎', ' the', '·')
     """
-    return visible(token) if token.strip(" ") else visible(token).replace(" ", "␣") or "·"
+    shown = visible(token)
+    return shown if shown.strip() else "␣" if shown else "·"

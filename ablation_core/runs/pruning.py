@@ -145,7 +145,7 @@ def curve_steps(
         shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, files)
         so_far = results_so_far(shares, ledger.done, lambda done: _result(description | _asked(spec), done))
         for result, share in so_far:
-            yield replace(result, share=share, provenance=made, predictions=kept_predictions(ledger.path))
+            yield replace(result, share=share, provenance=made, predictions=kept_predictions(ledger.path, result.names))
 
 
 def kept_curves(model: LoadedModel, folder: Path, spec: CurveSpec | None = None) -> dict[Path, CurveResult]:
@@ -166,7 +166,7 @@ def kept_curves(model: LoadedModel, folder: Path, spec: CurveSpec | None = None)
             "percents": sorted({percent for _, percent in places}),
         }
         result = _result(run.run | (_asked(spec) if spec else asked), run.done)
-        kept.append((run.path, replace(result, predictions=kept_predictions(run.path))))
+        kept.append((run.path, replace(result, predictions=kept_predictions(run.path, result.names))))
     return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].points))))
 
 

@@ -35,6 +35,11 @@ class CurveResult(Presented):
     predictions: Mapping[str, Mapping[str, np.ndarray]] | None = field(default=None, compare=False, repr=False)
 
     @property
+    def names(self) -> list[str]:
+        """The measured points, as the ledger names them."""
+        return [point_name(*place) for place in self.points]
+
+    @property
     def complete(self) -> bool:
         """Whether every seed has every step by every method."""
         methods, seeds, percents = (self.description[name] for name in ("methods", "seeds", "percents"))

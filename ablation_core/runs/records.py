@@ -27,12 +27,17 @@ _RUN: dict[str, Any] = _MADE | {"bins": int, "statistics": (dict, NoneType)}
 
 
 def kept_runs(folder: Path, kind: str, model_fingerprint: str, data_ref: str | None = None) -> list[KeptRun]:
-    """The runs that `find_runs` finds, as far as they are built as this program builds them."""
+    """The runs that `find_runs` finds, as far as they are built as this program builds them; none of a hooked model."""
     kept = []
     for run in find_runs(folder, kind, model_fingerprint, data_ref):
         statistics = run.run.get("statistics") or {"digest": ""}
         done = {name: record for name, record in run.done.items() if _is_record(record)}
-        if matches_schema(run.run, _RUN) and matches_schema(statistics, {"digest": str}) and done:
+        if (
+            "hooks" not in run.run
+            and matches_schema(run.run, _RUN)
+            and matches_schema(statistics, {"digest": str})
+            and done
+        ):
             kept.append(replace(run, done=done))
     return kept
 

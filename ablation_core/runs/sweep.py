@@ -87,7 +87,7 @@ def sweep_steps(
         shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, files)
         so_far = results_so_far(shares, ledger.done, lambda done: result_of(description, names, done, wanted))
         for result, share in so_far:
-            yield replace(result, share=share, provenance=made, predictions=kept_predictions(ledger.path))
+            yield replace(result, share=share, provenance=made, predictions=kept_predictions(ledger.path, wanted))
 
 
 def _interleaved(heads: list[WorkUnit], sets: list[WorkUnit]) -> list[WorkUnit]:

@@ -179,7 +179,7 @@ def kept_sweeps(
         if done := tested_alike(run.done):
             names = methods or sorted({row["method"] for record in done.values() for row in record["results"]})
             result = result_of(run.run, names, done, heads)
-            kept.append((run.path, replace(result, predictions=kept_predictions(run.path))))
+            kept.append((run.path, replace(result, predictions=kept_predictions(run.path, result.heads))))
     return dict(sorted(kept, key=lambda run: (-run[1].description["data"]["predictions"], -len(run[1].rows))))
 
 

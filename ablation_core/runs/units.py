@@ -15,6 +15,7 @@ from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.settings import hooks_of
 from ablation_core.runs.kept.prediction_files import PredictionChanges, change_name, kept_metrics
 from ablation_core.runs.records import TESTED_BY
 from ablation_core.selection import Selection
@@ -40,8 +41,11 @@ def describe_work(
     """What decides a long run's numbers, and so its ledger's name.
 
     Positions are named only where they are not all of them: the files of earlier runs are found by this description.
+    A person's own hooks likewise, as they may change every number.
     """
     described = describe_run(model, data, statistics) | {"bins": bins}
+    if hooks := hooks_of(model.module):
+        described["hooks"] = hooks
     return described if positions.everywhere else described | {"positions": str(positions)}
 
 

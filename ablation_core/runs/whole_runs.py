@@ -118,11 +118,8 @@ def sweep(
     Raises:
         AblationError: one of its children, with a sentence for the user.
     """
-    methods, known, where = (
-        _methods(model, data, method),
-        as_statistics(statistics, model, Path(cache)),
-        Positions.read(positions),
-    )
+    methods, where = _methods(model, data, method), Positions.read(positions)
+    known = as_statistics(statistics, model, Path(cache))
     chosen = None if heads is None else _heads(heads, model)
     if not adaptive:
         if precision is not None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablation_core.errors import first_line
+from ablation_core.errors import ReportError, first_line
 from ablation_core.experiments.estimate_result import EstimateResult
 from ablation_core.experiments.interaction_result import InteractionResult
 from ablation_core.experiments.noise_floor import NoiseFloor
@@ -83,9 +83,18 @@ class Saved:
 
 
 def pack(header: Mapping[str, Any], result: Presented) -> bytes:
-    """A saved result's file."""
+    """A saved result's file.
+
+    Raises:
+        ReportError: it is larger than is read again.
+    """
     document, arrays = encode(result)
     described = {"format": FORMAT, "version": VERSION, "made by": project_version(), **header, "result": document}
+    if (size := sum(array.nbytes for array in arrays.values())) > MOST_BYTES:
+        raise ReportError(
+            f"Its figures of single predictions have {size / 1e6:.0f} MB, and at most {MOST_BYTES / 1e6:.0f} MB are saved; save "
+            f"results of fewer heads, positions, steps or methods each."
+        )
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(JSON, json.dumps(described, allow_nan=False, ensure_ascii=False, indent=1))

@@ -41,6 +41,27 @@ def test_a_model_is_checked_once_and_is_the_same_again(tmp_path: Path, checked: 
     assert losses[0] == losses[1]
 
 
+def test_what_a_model_switches_at_its_first_short_input_is_the_same_again(tmp_path: Path) -> None:
+    """BigBird attends sparsely to long inputs, until a short one comes: at the door it does, and later none did."""
+    sizes = {
+        "vocab_size": 4096,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
+    config = transformers.BigBirdConfig(**sizes, max_position_embeddings=512, block_size=4, num_random_blocks=1)
+    folder = saved(tmp_path / "bird", "BigBirdForMaskedLM", config)
+    found = []
+    for _ in range(2):
+        model = load_model(folder, cache_dir=tmp_path / "cache")
+        before, data = model.fingerprint, load_data("python-docs", model, predictions=40, seq_len=64)
+        found.append((before, ablate(model, data, "1.0", "zero").to_dict()["results"]))
+        ablate(model, load_data("python-docs", model, predictions=20, seq_len=16), "1.0", "zero")
+        assert model.fingerprint == before
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("what", ["configuration", "weights", "version", "dtype", "damaged", "another shape"])
 def test_it_is_checked_again_where_anything_differs(
     tmp_path: Path, checked: list[str], monkeypatch: pytest.MonkeyPatch, what: str

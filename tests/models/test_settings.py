@@ -1,6 +1,8 @@
 """A fingerprint tells apart what gives other numbers, and nothing else: settings beside the weights."""
 
 import copy
+import dataclasses
+import functools
 import json
 import shutil
 import time
@@ -30,8 +32,9 @@ from ablation_core import (
 from ablation_core.errors import ReportError, StatisticsError
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.models.random_twin import random_twin
-from ablation_core.models.settings import parts_of, settings_by, settings_of, unlike_built
+from ablation_core.models.settings import hooks_of, parts_of, settings_by, settings_of, unlike_built
 from ablation_core.models.weights import weights_digest
+from ablation_core.runs.sweep_result import kept_sweeps
 from tests import tiny
 from tests.loading.test_door import saved
 
@@ -268,6 +271,62 @@ def test_a_module_edited_before_it_is_loaded(edit: Callable[[Any], None]) -> Non
     assert mine.fingerprint == load_model(tiny_llama()).fingerprint != other.fingerprint
 
 
+def halved(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    return output / 2
+
+
+@dataclasses.dataclass
+class Scaled:
+    """A hook of a kind that cannot be a dictionary's key."""
+
+    by: float
+
+    def __call__(self, _module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output * self.by
+
+
+def test_forwards_of_a_person_s_own_are_told_apart_in_this_process() -> None:
+    def forwarded_by(scale: float) -> tf.LlamaForCausalLM:
+        module = tiny_llama()
+        module.model.layers[1].mlp.forward = lambda hidden: hidden * scale
+        return module
+
+    modules = [tiny_llama(), forwarded_by(0.5), forwarded_by(0.1)]
+    models = list(map(load_model, modules))
+    assert len({model.fingerprint for model in models}) == 3
+    assert [load_model(module).fingerprint for module in modules] == [model.fingerprint for model in models]
+
+
+def test_hooks_of_a_person_s_own_are_told_apart_in_this_process() -> None:
+    hooks = [halved, Scaled(2), Scaled(3), Scaled(4).__call__, Scaled(5).__call__, functools.partial(halved)]
+    module, found = tiny_llama(), [[]]
+    for hook in hooks:
+        handle = module.model.layers[1].mlp.register_forward_hook(hook)
+        found.append(hooks_of(module))
+        assert hooks_of(module) == found[-1]
+        handle.remove()
+    assert len(set(map(str, found))) == len(found) and hooks_of(module) == []
+    module.model.layers[1].mlp.register_forward_hook(halved)
+    assert hooks_of(module) == found[1] and hooks_of(load_model(module).module) == found[1]
+
+
+def test_no_run_of_a_hooked_model_is_taken_for_the_plain_one_s(folder: Path, tmp_path: Path) -> None:
+    model = load_model(str(folder))
+    data = load_data("python-docs", model, 60, seq_len=24)
+
+    def swept() -> float:
+        return sweep(model, data, "zero", heads="1.2", random_sets=0, cache=tmp_path).baseline["loss"]
+
+    plain, before = swept(), model.fingerprint
+    handle = model.blocks[0].register_forward_hook(Scaled(3))
+    hooked, itself = swept(), ablate(model, data, "1.2", "zero").to_dict()["baseline"]["loss"]
+    assert model.fingerprint == before, "most hooks only look on: statistics still fit"
+    assert len(kept_sweeps(model, tmp_path)) == 1
+    handle.remove()
+    assert hooked == pytest.approx(itself) != plain
+    assert swept() == plain
+
+
 def test_an_adapter_s_scaling_is_told_apart() -> None:
     peft = pytest.importorskip("peft")
     found = []
@@ -294,9 +353,10 @@ def test_what_the_engine_does_during_a_pass_is_no_edit(llama: LoadedModel) -> No
     data = load_data("python-docs", llama, 30, seq_len=24)
     before, seen = llama.fingerprint, []
     handle = llama.blocks[2].register_forward_hook(lambda *_: seen.append(settings_of(llama.module, llama.built)))
+    quiet = settings_of(llama.module, llama.built)
     ablate(llama, data, "1.2", "zero")
     handle.remove()
-    assert len(seen) > 1 and all(one == settings_of(llama.module, llama.built) for one in seen)
+    assert len(seen) > 1 and all(one == quiet for one in seen)
     assert llama.fingerprint == before
 
 

@@ -15,9 +15,11 @@ from ablation_core.errors import DataError, ReportError
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import Task
+from ablation_core.runs.kept.prediction_files import PLACES
 from ablation_core.runs.pruning import kept_curves, pruned
 from ablation_core.runs.sweep_result import SweepResult, kept_sweeps
 from ablation_core.runs.units import WorkUnit
+from ablation_core.saved import archive
 from ablation_core.saved.results import export_results, import_results
 from ablation_core.saved.shelves import FolderShelf
 from ablation_core.selection import Selection
@@ -147,6 +149,22 @@ def test_each_cell_of_a_map_by_position(opt_mini: LoadedModel, tmp_path: Path) -
     pd.testing.assert_frame_equal(load_result("a map", cache=tmp_path).to_frame("predictions"), frame)
     again = position_map(opt_mini, task, "zero", **asked)
     pd.testing.assert_frame_equal(again.to_frame("predictions"), frame)
+
+
+def test_a_result_is_saved_with_its_own_units_alone(
+    opt_mini: LoadedModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"cache": tmp_path, "random_sets": 0, "keep_predictions": True}
+    sweep(opt_mini, data, "zero", heads="1.* 2.0", **asked)
+    one = sweep(opt_mini, data, "zero", heads="2.0", **asked)
+    assert set(one.predictions) == {"2.0", PLACES} and "1.0" not in one.predictions
+    points = {"seeds": 1, "cache": tmp_path, "keep_predictions": True}
+    curve(opt_mini, data, "zero", percents=[0, 50], **points)
+    assert set(curve(opt_mini, data, "zero", percents=50, **points).predictions) == {"seed 1, 50 %", PLACES}
+    monkeypatch.setattr(archive, "MOST_BYTES", 1000)
+    with pytest.raises(ReportError, match=r"single predictions have .* MB, and at most"):
+        save_result(one, "one", cache=tmp_path)
+    assert not list(tmp_path.glob("saved/*"))
 
 
 def _in_order(frame: pd.DataFrame) -> pd.DataFrame:

@@ -33,6 +33,8 @@ _SIDEBAR = """
 import sys
 import ablation_core.ui.page, ablation_core.ui.glance.shown, ablation_core.ui.glance.links
 print([name for name in ("altair", "pandas", "PIL", "scipy.special", "torch") if name in sys.modules])
+with ablation_core.ui.glance.shown.fetching_chart_code():  # its chart is sent
+    print([name for name in ("altair", "pandas") if name in sys.modules])
 """
 
 
@@ -52,7 +54,7 @@ def test_the_first_page_is_whole_without_torch_or_a_model(model: str) -> None:
 
 
 def test_no_sidebar_waits_for_what_draws_charts() -> None:
-    assert printed(_SIDEBAR) == ["[]"]
+    assert printed(_SIDEBAR) == ["[]", "[]"]
 
 
 def test_a_model_is_loaded_once_the_page_is_drawn_or_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def pattern_chart(frame: pd.DataFrame, texts: Sequence[str]) -> alt.Chart:
     places = list(range(count))
     named = count <= NAMED
     # One literal: Vega takes a literal that is a function's name ("if") for a signal, and draws nothing.
-    labels = json.dumps(_BETWEEN.join(legible(text).strip().replace(_BETWEEN, "") for text in texts))
+    labels = json.dumps("".join(legible(text).strip().replace(_BETWEEN, "") + _BETWEEN for text in texts))
     axis: dict[str, Any] = {"ticks": False, "domain": False, "labelOverlap": not named, "labelLimit": 90}
     if named:
         axis["labelExpr"] = f"split({labels}, {json.dumps(_BETWEEN)})[datum.value]"

@@ -41,19 +41,23 @@ class PredictionFiles(Mapping[str, Arrays]):
     """Unit → its changes by `change_name`, and under `PLACES` where the predictions stand; each file is read when it is asked for.
 
     A file that is damaged counts as missing.
+
+    Args:
+        units: those of one result: the folder may have many more, which are not to be saved with it.
     """
 
-    def __init__(self, ledger: Path) -> None:
+    def __init__(self, ledger: Path, units: Iterable[str] | None = None) -> None:
         self.folder = ledger.with_suffix(".predictions")
+        self.names = None if units is None else {PLACES, *units}
 
     def __getitem__(self, name: str) -> Arrays:
-        if (arrays := self._read(name)) is None:
+        if (self.names is not None and name not in self.names) or (arrays := self._read(name)) is None:
             raise KeyError(name)
         return arrays
 
     def __iter__(self) -> Iterator[str]:
         names = sorted(unquote(path.name.removesuffix(_ENDING)) for path in self.folder.glob(f"*{_ENDING}"))
-        return (name for name in names if self._read(name) is not None)
+        return (name for name in names if name in self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -102,9 +106,9 @@ class PredictionFiles(Mapping[str, Arrays]):
         write_atomic(self._path(name), save({**whole, _DIGEST: digest}))
 
 
-def kept_predictions(ledger: Path) -> PredictionFiles | None:
-    """What is kept beside a ledger; None where nobody asked for it."""
-    files = PredictionFiles(ledger)
+def kept_predictions(ledger: Path, units: Iterable[str]) -> PredictionFiles | None:
+    """What is kept of these units beside a ledger; None where nobody asked for it."""
+    files = PredictionFiles(ledger, units)
     return files if files.folder.is_dir() else None
 
 

@@ -196,7 +196,7 @@ def position_map_steps(
         shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, files)
         so_far = results_so_far(shares, ledger.done, lambda done: _cells(description, spec, positions, done))
         for cells, share in so_far:
-            kept = replace(cells, predictions=kept_predictions(ledger.path))
+            kept = replace(cells, predictions=kept_predictions(ledger.path, cells.heads))
             yield PositionMapResult(kept, spec.rows, positions, sequences, share, made)
 
 
@@ -210,7 +210,7 @@ def kept_position_map(
         return None
     positions = spec.positions.single(longest(data))
     cells = _cells(description, spec, positions, tested_alike(kept.done))
-    cells = replace(cells, predictions=kept_predictions(kept.path))
+    cells = replace(cells, predictions=kept_predictions(kept.path, cells.heads))
     return PositionMapResult(cells, spec.rows, positions, _having(data, positions))
 
 

@@ -38,7 +38,7 @@ def fetching_chart_code() -> Iterator[None]:
     place = st.empty()
     if not st.session_state.get(_FETCHED):
         with place.container(key="unseen"):
-            st.vega_lite_chart({"mark": "point", "data": {"values": []}})
+            st.vega_lite_chart({"mark": "point"})  # for data, also for none, Streamlit would import pandas first
         st.session_state[_FETCHED] = True
     yield
     place.empty()
