@@ -10,8 +10,9 @@ import functools
 from collections.abc import Iterator
 
 from ablation_core import bundled
+from ablation_core.loading.images.pixels import timm_reader
 from ablation_core.loading.packaged import PACKAGED
-from ablation_core.models.settings import Settings, settings_by, settings_of
+from ablation_core.models.settings import Settings, settings_by, settings_of, told_of_images
 
 
 def is_published(settings: Settings) -> bool:
@@ -42,7 +43,8 @@ def _of_bundled(name: str) -> Settings:
         import torch
 
         with torch.random.fork_rng(devices=[]):  # what is drawn all the same is to change nothing
-            return settings_of(timm.create_model(f"local-dir:{folder}", pretrained=False, weight_init="skip"))
+            module = timm.create_model(f"local-dir:{folder}", pretrained=False, weight_init="skip")
+        return settings_of(module) | told_of_images(timm_reader(name, module)[0])
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -11,7 +11,7 @@ from ablation_core.errors import ModelError
 from ablation_core.loading.checkpoint import class_names
 from ablation_core.loading.door.remembered import Checked, rebuilt
 from ablation_core.loading.door.verification import noise_images, tiny_inputs
-from ablation_core.loading.images.pixels import channels_of, image_mode
+from ablation_core.loading.images.pixels import timm_reader
 from ablation_core.loading.published import is_published
 from ablation_core.loading.text_classifiers import prepare_padding
 from ablation_core.models.architectures import Architecture
@@ -94,8 +94,6 @@ def wrap_timm(ref: str, module: Any, known: Checked | None = None) -> tuple[Load
 
     Args, Returns: as `wrap_transformers`.
     """
-    from timm.data import create_transform, resolve_model_data_config
-
     family = type(module).__name__
     row = known_architecture(family)
     if (classes := int(getattr(module, "num_classes", 0))) < 2:
@@ -103,19 +101,7 @@ def wrap_timm(ref: str, module: Any, known: Checked | None = None) -> tuple[Load
             f"{ref} was made with {'one class' if classes else 'no classes (its features are what it gives)'}; only classifiers with "
             f"two classes or more can be measured."
         )
-    settings = resolve_model_data_config(module)
-    built = getattr(getattr(module, "patch_embed", None), "img_size", None)  # what it was made with goes before its row
-    size = tuple(built) if built else tuple(settings["input_size"][1:])
-    channels = channels_of(module)
-    if channels != settings["input_size"][0]:
-        settings |= {name: settings[name][:1] * channels for name in ("mean", "std")}
-    transform = create_transform(**settings | {"input_size": (channels, *size)}, is_training=False)
-    mode = image_mode(ref, channels)
-    names = module.pretrained_cfg.get("label_names") or [str(index) for index in range(module.num_classes)]
-
-    def to_pixels(image: Image.Image) -> torch.Tensor:
-        return transform(image.convert(mode))
-
+    to_pixels, names = timm_reader(ref, module)
     remembered = rebuilt(known, module, family, "vision", row) if known else None
     if remembered is None:
         inputs = _one_image(module, to_pixels, "x")
@@ -123,5 +109,5 @@ def wrap_timm(ref: str, module: Any, known: Checked | None = None) -> tuple[Load
     else:
         found = remembered
     model = _of(ref, module, found)
-    model.to_pixels, model.labels = to_pixels, tuple(names)
+    model.to_pixels, model.labels = to_pixels, names
     return model, remembered is not None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ablation_core.errors import ModelError
 from ablation_core.models.architectures import Architecture, find_projections, find_shape, input_width
 from ablation_core.models.info import Modality, ModelInfo, predicts_class
-from ablation_core.models.settings import Parts, Settings, as_text, digest, settings_of
+from ablation_core.models.settings import Parts, Settings, as_text, digest, settings_of, told_of_images
 from ablation_core.models.weights import weight_sums, weights_digest
 from ablation_core.selection import ModelShape
 
@@ -96,6 +96,7 @@ class LoadedModel:
     published: Callable[[Settings], bool] = field(default=lambda _settings: False, repr=False)
     built: Parts | None = field(default=None, repr=False)
     _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
+    _images: tuple[Callable, Settings] | None = field(default=None, repr=False)  # `to_pixels`, and what it tells
     _run_by: tuple[str, str] | None = field(default=None, repr=False)  # settings, and what they add to the fingerprint
     special_positions: int | None = None
     resumes: bool = True
@@ -223,7 +224,9 @@ class LoadedModel:
             self._forget_trials()
 
     def _look_at_settings(self) -> None:
-        settings = settings_of(self.module, self.built)
+        if self._images is None or self._images[0] is not self.to_pixels:
+            self._images = self.to_pixels, told_of_images(self.to_pixels)
+        settings = settings_of(self.module, self.built) | self._images[1]
         text = as_text(settings)
         if self._run_by is None or self._run_by[0] != text:
             if self._run_by is not None:

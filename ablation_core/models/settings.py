@@ -17,13 +17,14 @@ import itertools
 import json
 import secrets
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any
 from weakref import ref
 
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 Settings = dict[str, Any]
 Parts = dict[str, dict[str, Any]]  # by name
@@ -89,6 +90,23 @@ def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
 
     parts = {name: _described(part) for name, part in module.named_modules() if not follows(name, part)}
     return _settings(type(module).__name__, _told(config) if configured else {}, parts)
+
+
+def told_of_images(to_pixels: Callable[[Image.Image], Tensor]) -> Settings:
+    """How images become pixels, as far as one image tells: the shape, the mean and the spread; nothing where none can be read.
+
+    With two decimals, since releases of libraries resize alike but for rounding. What draws at random tells nothing.
+    """
+    rising = Image.linear_gradient("L")
+    image = Image.merge("RGB", (rising, rising.rotate(90), rising.rotate(180)))
+    try:
+        pixels, again = (to_pixels(image).float() for _ in range(2))
+    except Exception:  # noqa: BLE001 (a text model reads none, and a person's own function may ask for anything)
+        return {}
+    if not torch.equal(pixels, again):
+        return {}
+    figures = (pixels.mean(), pixels.std(), pixels[0].mean())
+    return {"images": [*pixels.shape, *(round(float(one), 2) for one in figures)]}
 
 
 def parts_of(module: nn.Module) -> Parts:

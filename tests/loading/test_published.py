@@ -97,3 +97,37 @@ def test_the_fetched_model_is_known_whoever_wrote_its_configuration() -> None:
         {"hidden_act": "relu"}, {"rope_parameters": rotated}, {"rms_norm_eps": 1e-6}, {"attention_bias": True},
     ):  # fmt: skip
         assert not is_published(fetched(**changes)), changes
+
+
+@pytest.mark.parametrize("changes", [{"mean": [0.9]}, {"std": [0.1]}, {"crop_pct": 0.5}])
+def test_a_timm_folder_that_prepares_images_otherwise_is_another(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """What is put in a neuron's place comes from images that were prepared alike."""
+    place = tmp_path / "mine"
+    shutil.copytree(bundled.FOLDER / "vit-mini", place)
+    settings = json.loads((place / "config.json").read_text())
+    settings["pretrained_cfg"] |= changes
+    (place / "config.json").write_text(json.dumps(settings))
+    model = load_model(str(place))
+    assert model.fingerprint.startswith(f"{bundled.CARDS['vit-mini'].fingerprint}-")
+    assert find_statistics(model, "fashion-mnist", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"image_mean": [0.9, 0.5, 0.5]}, {"image_std": [0.1] * 3}, {"do_normalize": False}]
+)
+def test_a_transformers_folder_that_prepares_images_otherwise_is_another(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = tf.ViTConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=8,
+        num_labels=3,
+    )  # fmt: skip
+    places = [tmp_path / name for name in ("one", "same", "other")]
+    tf.ViTForImageClassification(config).save_pretrained(places[0])
+    tf.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(places[0])
+    for place in places[1:]:
+        shutil.copytree(places[0], place)
+    file = places[2] / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    one, same, other = (load_model(str(place)).fingerprint for place in places)
+    assert one == same != other and one.partition("-")[0] == other.partition("-")[0]

@@ -83,6 +83,22 @@ def _fixed_shape(processor: Any, mode: str) -> tuple[int, ...] | None:
     return shape if not shapes and len(shape) == 3 else None
 
 
+def timm_reader(ref: str, module: Any) -> tuple[Callable[[Image.Image], Tensor], tuple[str, ...]]:
+    """As `image_reader`, of a timm module, which says itself how images are prepared."""
+    from timm.data import create_transform, resolve_model_data_config
+
+    settings = resolve_model_data_config(module)
+    built = getattr(getattr(module, "patch_embed", None), "img_size", None)  # what it was made with goes before its row
+    size = tuple(built) if built else tuple(settings["input_size"][1:])
+    channels = channels_of(module)
+    if channels != settings["input_size"][0]:
+        settings |= {name: settings[name][:1] * channels for name in ("mean", "std")}
+    transform = create_transform(**settings | {"input_size": (channels, *size)}, is_training=False)
+    mode = image_mode(ref, channels)
+    names = module.pretrained_cfg.get("label_names") or [str(index) for index in range(module.num_classes)]
+    return lambda image: transform(image.convert(mode)), tuple(names)
+
+
 @torch.inference_mode()
 def _reads(module: nn.Module, shape: tuple[int, ...]) -> bool:
     """Whether the model runs on pixels of a shape that is not its configuration's, as those that interpolate positions."""
