@@ -26,7 +26,7 @@ _MOST = 8  # queries that are tried: kernels of their own are for one to three
 def fewest_queries() -> int:
     """The fewest queries whose attention adds up as among those of a whole sequence; tried on this processor."""
     generator = torch.Generator().manual_seed(0)
-    queries, keys, values = torch.randn(3, 1, 2, 4 * _MOST, 32, generator=generator)
+    queries, keys, values = torch.randn(3, 1, 2, 4 * _MOST, 32, generator=generator, device="cpu")
     whole = scaled_dot_product_attention(queries, keys, values)
 
     def differs(count: int) -> bool:
