@@ -4,7 +4,7 @@ The local engine runs them in this process. Another may run them elsewhere, as l
 `measure_together`: then its numbers are the local engine's.
 """
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
@@ -126,7 +126,7 @@ def measure_units(
     clean_cache: CleanPassCache,
     ledger: Ledger,
     engine: Backend = LOCAL,
-    predictions: Mapping[str, PredictionFiles] | None = None,
+    keep: Collection[str] = (),
 ) -> Iterator[float]:
     """Measure what is missing; yields the share of the work that is done, at first what the ledger has, then often.
 
@@ -134,16 +134,16 @@ def measure_units(
     units under way.
 
     Args:
-        predictions: unit → where its changes of single predictions are kept. What the ledger has without them is measured
+        keep: the units whose changes of single predictions are kept beside the ledger. What it has without them is measured
             again for them alone: its numbers stay.
     """
-    there, files, tasks = kept_rows(ledger.done), predictions or {}, []
+    there, files, tasks = kept_rows(ledger.done), PredictionFiles(ledger.path), []
     for unit in units:
         kept = set(there.get(unit.name, {}))
-        if unit.name in files:
-            kept &= files[unit.name].methods(unit.name)
+        if unit.name in keep:
+            kept &= files.methods(unit.name)
         if missing := tuple(method for method in methods if method.name not in kept):
-            tasks.append(Task(unit, missing, unit.name in files))
+            tasks.append(Task(unit, missing, unit.name in keep))
     total, shares = sum(unit.cost for unit in units), [0.0] * len(tasks)
     done = total - sum(task.unit.cost for task in tasks)
     yield done / total if total else 1.0
@@ -152,7 +152,7 @@ def measure_units(
             if news is not None:
                 shares[news.task], task = news.share, tasks[news.task]
                 if news.predictions is not None:
-                    files[task.unit.name].add(task.unit.name, news.predictions)
+                    files.add(task.unit.name, news.predictions)
                 if news.record is not None:
                     _add(ledger, task, news.record, there.get(task.unit.name, {}))
             running = sum(task.unit.cost * share for task, share in zip(tasks, shares, strict=True))

@@ -21,7 +21,7 @@ from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
-from ablation_core.runs.kept.prediction_files import PredictionFiles, kept_predictions
+from ablation_core.runs.kept.prediction_files import kept_predictions
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.pruning_result import CurveResult, point_name
 from ablation_core.runs.records import Rows, kept_baseline, kept_rows, kept_runs, results_so_far
@@ -139,10 +139,8 @@ def curve_steps(
     ]
     with open_ledger(folder, "curve", description) as ledger:
         made = describe_made(model, data)
-        files = dict.fromkeys(
-            [unit.name for unit in units] if spec.keep_predictions else [], PredictionFiles(ledger.path)
-        )
-        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, files)
+        keep = {unit.name for unit in units} if spec.keep_predictions else ()
+        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, keep)
         so_far = results_so_far(shares, ledger.done, lambda done: _result(description | _asked(spec), done))
         for result, share in so_far:
             yield replace(result, share=share, provenance=made, predictions=kept_predictions(ledger.path, result.names))

@@ -19,7 +19,7 @@ from ablation_core.experiments.spec import DEFAULT_BINS
 from ablation_core.methods.registry import Method
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
-from ablation_core.runs.kept.prediction_files import PredictionFiles, kept_predictions
+from ablation_core.runs.kept.prediction_files import kept_predictions
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.records import results_so_far, tested_alike
 from ablation_core.runs.sweep_result import SweepResult, every_head, head_name, result_of
@@ -83,8 +83,8 @@ def sweep_steps(
         ledger.done = tested_alike(ledger.done)
         names = [method.name for method in spec.methods]
         made = describe_made(model, data)
-        files = dict.fromkeys(wanted, PredictionFiles(ledger.path)) if spec.keep_predictions else {}
-        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, files)
+        keep = wanted if spec.keep_predictions else ()
+        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, keep)
         so_far = results_so_far(shares, ledger.done, lambda done: result_of(description, names, done, wanted))
         for result, share in so_far:
             yield replace(result, share=share, provenance=made, predictions=kept_predictions(ledger.path, wanted))

@@ -28,7 +28,7 @@ from ablation_core.models.loaded import LoadedModel
 from ablation_core.presentation import Presented
 from ablation_core.progress import ShareProgress, finished, reporting_share
 from ablation_core.runs.backends import LOCAL, Backend, measure_units
-from ablation_core.runs.kept.prediction_files import PredictionFiles, kept_predictions
+from ablation_core.runs.kept.prediction_files import kept_predictions
 from ablation_core.runs.ledger import open_ledger
 from ablation_core.runs.records import kept_baseline, kept_rows, kept_runs, results_so_far, tested_alike
 from ablation_core.runs.sweep_result import SweepResult
@@ -190,10 +190,8 @@ def position_map_steps(
     made = describe_made(model, data)
     with open_ledger(folder, "positions", description) as ledger:
         ledger.done = tested_alike(ledger.done)
-        files = dict.fromkeys(
-            [unit.name for unit in units] if spec.keep_predictions else [], PredictionFiles(ledger.path)
-        )
-        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, files)
+        keep = {unit.name for unit in units} if spec.keep_predictions else ()
+        shares = measure_units(units, spec.methods, spec.bins, statistics, clean_cache, ledger, engine, keep)
         so_far = results_so_far(shares, ledger.done, lambda done: _cells(description, spec, positions, done))
         for cells, share in so_far:
             kept = replace(cells, predictions=kept_predictions(ledger.path, cells.heads))
