@@ -22,6 +22,7 @@ from ablation_core.engine.clean_passes import CleanPassCache
 from ablation_core.errors import AblationError, DataError, ModelError
 from ablation_core.loading.load import load_model
 from ablation_core.methods.registry import METHODS
+from ablation_core.models.info import same_weights
 from ablation_core.models.loaded import LoadedModel
 from ablation_core.runs.backends import Task, UnitProgress, measure_together
 from ablation_core.runs.units import WorkUnit
@@ -163,7 +164,7 @@ def statistics_payload(content: bytes) -> Payload:
 def _load_model(given: Assignment, ref: str) -> LoadedModel:
     model = load_model(ref, given.device, given.dtype, split_memory=given.split_memory)
     if model.fingerprint != given.model_fingerprint:
-        same = model.fingerprint.partition("-")[0] == given.model_fingerprint.partition("-")[0]
+        same = same_weights(model.fingerprint, given.model_fingerprint)
         what = "settings (config.json, or how this version of timm reads it)" if same else "weights"
         raise ModelError(
             f"the {what} of {given.model} differ from the driver's (fingerprint {model.fingerprint}, there "

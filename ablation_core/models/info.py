@@ -36,14 +36,18 @@ class ModelInfo:
     excluded_positions: int = 1
 
 
+def same_weights(one: str, other: str) -> bool:
+    """Whether models of these fingerprints differ by their settings at most (`LoadedModel.fingerprint`)."""
+    return one.partition("-")[0] == other.partition("-")[0]
+
+
 def how_they_differ(there: object, here: str) -> str:
     """In words, what differs between models of two fingerprints (`LoadedModel.fingerprint`).
 
     >>> how_they_differ("b8aacccc9bca2f8d", "d492b8787c844cdc")
     'the weights differ'
     """
-    weights, _, settings = str(there).partition("-")
-    if weights != here.partition("-")[0]:
+    if not same_weights(str(there), here):
         return "the weights differ"
-    earlier = "" if settings else ", or an earlier version made this, which did not look at settings"
+    earlier = "" if "-" in str(there) else ", or an earlier version made this, which did not look at settings"
     return f"the weights are the same, but they are run by other settings (those of config.json, or of the module){earlier}"
