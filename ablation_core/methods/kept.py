@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.own_code import hooks_of
 from ablation_core.storage import PUBLISHED, write_atomic
 
 _FOLDER, _PUBLISHED = "replacements", "published-replacements"  # apart: of the first, those kept longest ago go
@@ -42,8 +43,7 @@ class KeptFile:
         With a person's own hooks nothing is kept, as nothing tells what they do.
         """
         key = hashlib.sha256(" ".join(map(str, (*decided, model.device.type))).encode()).hexdigest()[:16]
-        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in model.module.modules())
-        return cls(f"{model.fingerprint}/{kind}-{key}.safetensors", None if hooked else model.cache)
+        return cls(f"{model.fingerprint}/{kind}-{key}.safetensors", None if hooks_of(model.module) else model.cache)
 
     @property
     def published(self) -> Path:

@@ -13,18 +13,16 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import itertools
 import json
-import secrets
-import types
 from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any
-from weakref import ref
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+from ablation_core.models.own_code import CONFIGURED, KNOWN, home, own_name
 
 Settings = dict[str, Any]
 Parts = dict[str, dict[str, Any]]  # by name
@@ -56,18 +54,9 @@ _PASSING_OF_PARTS = _PASSING | {
     "_gradient_checkpointing_func", "_old_forward", "_model_args", "_traits", "pretrained_model_args", "weight_init_mode",
     *vars(nn.Module()),
 }  # fmt: skip
-# Whose parts are as the configuration has them: transformers', those of libraries that quantise, and our own around them.
-_CONFIGURED = (
-    "torch", "transformers", "ablation_core", "accelerate", "bitsandbytes", "gptqmodel", "compressed_tensors", "hqq", "aqlm",
-    "optimum", "eetq", "torchao",
-)  # fmt: skip
 _NOTED = ("max_seq_len_cached",)  # by a pass: the longest input so far, of rotations that follow it
 _REPLACEABLE = ("torch", "transformers")
 _NOT_PLAIN = object()
-_KNOWN = (*_CONFIGURED, "timm", "peft")  # whose functions do the same in each process
-# By its place in memory: a person's own function that is still there, and its name.
-_OWN: dict[int, tuple[ref, str]] = {}
-_OWN_NAMES = (f"{secrets.token_hex(4)} {number}" for number in itertools.count())
 
 
 def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
@@ -84,9 +73,9 @@ def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
     configured = hasattr(config, "to_dict")
 
     def follows(name: str, part: nn.Module) -> bool:
-        if not configured or _home(part) not in _CONFIGURED:
+        if not configured or home(part) not in CONFIGURED:
             return False
-        return built is None or _home(part) not in _REPLACEABLE or built.get(name) == _described(part)
+        return built is None or home(part) not in _REPLACEABLE or built.get(name) == _described(part)
 
     parts = {name: _described(part) for name, part in module.named_modules() if not follows(name, part)}
     return _settings(type(module).__name__, _told(config) if configured else {}, parts)
@@ -126,37 +115,9 @@ def unlike_built(module: Any) -> set[str]:
 
 
 def _described(part: nn.Module) -> dict[str, Any]:
-    if _home(part) == "transformers" and hasattr(part, "config_class"):  # it notes more about itself than it runs by
+    if home(part) == "transformers" and hasattr(part, "config_class"):  # it notes more about itself than it runs by
         return {"class": _class(part)}
     return {"class": _class(part)} | dict(_attributes(part))
-
-
-def _home(value: Any) -> str:
-    """The library that a part's class, or a function, is from."""
-    while isinstance(value, functools.partial):
-        value = value.func
-    return str(getattr(value, "__module__", "")).partition(".")[0]
-
-
-def hooks_of(module: nn.Module) -> list[str]:
-    """A person's own forward hooks on a module. They are no settings: most only look on."""
-    return [
-        f"{name}: {_own_name(hook)}"
-        for name, part in module.named_modules()
-        for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
-        if _home(hook) not in _KNOWN
-    ]
-
-
-def _own_name(function: Any) -> str:
-    """A person's own hook or forward: nothing tells what it does, so it is told by which one it is, in this process."""
-    if isinstance(function, types.MethodType):  # another object each time
-        return f"{_own_name(function.__self__)} {_own_name(function.__func__)}"
-    there, name = _OWN.get(id(function), (None, ""))
-    if there is None or there() is not function:
-        name = next(_OWN_NAMES)
-        _OWN[id(function)] = ref(function), name
-    return name
 
 
 def _class(part: nn.Module) -> str:
@@ -206,9 +167,9 @@ def _attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, value in tuple(vars(part).items()):  # another thread may be running it
         if name in _PASSING_OF_PARTS or value is None or name.endswith(_NOTED):
             continue
-        if name == "forward" and (hasattr(part, "_hf_hook") or _home(value) == "ablation_core"):
+        if name == "forward" and (hasattr(part, "_hf_hook") or home(value) == "ablation_core"):
             continue  # accelerate's way around it, or the engine's for the length of a pass
-        plain = _own_name(value) if name == "forward" and _home(value) not in _KNOWN else _plain(value)
+        plain = own_name(value) if name == "forward" and home(value) not in KNOWN else _plain(value)
         if plain is not _NOT_PLAIN:
             yield name, plain
 

@@ -15,7 +15,7 @@ from ablation_core.engine.metrics import METRICS
 from ablation_core.experiments.ablation import AblationRun
 from ablation_core.experiments.provenance import describe_run
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.settings import hooks_of
+from ablation_core.models.own_code import hooks_of
 from ablation_core.runs.kept.prediction_files import PredictionChanges, change_name, kept_metrics
 from ablation_core.runs.records import TESTED_BY
 from ablation_core.selection import Selection

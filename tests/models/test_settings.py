@@ -31,8 +31,9 @@ from ablation_core import (
 )
 from ablation_core.errors import ReportError, StatisticsError
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.own_code import hooks_of
 from ablation_core.models.random_twin import random_twin
-from ablation_core.models.settings import hooks_of, parts_of, settings_by, settings_of, unlike_built
+from ablation_core.models.settings import parts_of, settings_by, settings_of, unlike_built
 from ablation_core.models.weights import weights_digest
 from ablation_core.runs.sweep_result import kept_sweeps
 from tests import tiny
@@ -285,6 +286,15 @@ class Scaled:
         return output * self.by
 
 
+class Slotted:
+    """Which no weak reference can be made to."""
+
+    __slots__ = ()
+
+    def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return output
+
+
 def test_forwards_of_a_person_s_own_are_told_apart_in_this_process() -> None:
     def forwarded_by(scale: float) -> tf.LlamaForCausalLM:
         module = tiny_llama()
@@ -298,7 +308,7 @@ def test_forwards_of_a_person_s_own_are_told_apart_in_this_process() -> None:
 
 
 def test_hooks_of_a_person_s_own_are_told_apart_in_this_process() -> None:
-    hooks = [halved, Scaled(2), Scaled(3), Scaled(4).__call__, Scaled(5).__call__, functools.partial(halved)]
+    hooks = [halved, Scaled(2), Scaled(3), Scaled(4).__call__, Scaled(5).__call__, functools.partial(halved), Slotted()]
     module, found = tiny_llama(), [[]]
     for hook in hooks:
         handle = module.model.layers[1].mlp.register_forward_hook(hook)
