@@ -30,6 +30,7 @@ class PackagedModel:
         megabytes: what is downloaded.
         settings: what its configuration says of its passes, from the GGUF file: that it is still so is looked at
             (`published.py`), as its config.json is written by the transformers of whoever fetches it.
+        tokens: what its tokenizer makes of texts (`reading.py`).
     """
 
     name: str
@@ -40,6 +41,7 @@ class PackagedModel:
     megabytes: int
     description: str
     settings: dict[str, Any]
+    tokens: str
 
 
 PACKAGED = {
@@ -68,6 +70,7 @@ PACKAGED = {
                 "rope_theta": 100000.0,
                 "tie_word_embeddings": True,
             },
+            tokens="ad3bd605990f",
         ),
     )
 }

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 from ablation_core import bundled
 from ablation_core.loading.images.pixels import timm_reader
 from ablation_core.loading.packaged import PACKAGED
-from ablation_core.models.settings import Settings, settings_by, settings_of, told_of_images
+from ablation_core.models.reading import TOLD_OF_TEXTS, told_of_images, told_of_texts
+from ablation_core.models.settings import Settings, settings_by, settings_of
 
 
 def is_published(settings: Settings) -> bool:
-    """Whether a module's settings are those of a bundled or fetched model."""
-    return any(settings == one for one in _bundled(settings)) or any(
-        _but_for_tokens(settings) == _but_for_tokens(_fetched(name)) for name in _of_its_kind(settings)
+    """Whether a module's settings are those of a bundled or fetched model.
+
+    One that was taken from memory may have no tokenizer, and then reads no text otherwise.
+    """
+    return any(settings == _as_far(settings, one) for one in _bundled(settings)) or any(
+        _but_for_tokens(settings) == _but_for_tokens(_as_far(settings, _fetched(name)))
+        for name in _of_its_kind(settings)
     )
+
+
+def _as_far(settings: Settings, known: Settings) -> Settings:
+    """Known settings without what the others do not tell of how texts are read."""
+    return {name: value for name, value in known.items() if name in settings or name not in TOLD_OF_TEXTS}
 
 
 def _bundled(settings: Settings) -> Iterator[Settings]:
@@ -45,10 +56,13 @@ def _of_bundled(name: str) -> Settings:
         with torch.random.fork_rng(devices=[]):  # what is drawn all the same is to change nothing
             module = timm.create_model(f"local-dir:{folder}", pretrained=False, weight_init="skip")
         return settings_of(module) | told_of_images(timm_reader(name, module)[0])
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoTokenizer
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return settings_by(config, config.architectures[0])
+    place: dict[str, Any] = {
+        "pretrained_model_name_or_path": folder, "local_files_only": True, "trust_remote_code": False,
+    }  # fmt: skip
+    config = AutoConfig.from_pretrained(**place)
+    return settings_by(config, config.architectures[0]) | told_of_texts(AutoTokenizer.from_pretrained(**place))
 
 
 @functools.cache
@@ -57,13 +71,13 @@ def _fetched(name: str) -> Settings:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
 
     known = PACKAGED[name].settings
-    return settings_by(AutoConfig.for_model(**known), NAMES[known["model_type"]])
+    return settings_by(AutoConfig.for_model(**known), NAMES[known["model_type"]]) | {"tokens": PACKAGED[name].tokens}
 
 
 def _but_for_tokens(settings: Settings) -> Settings:
-    """Settings without the ids of special tokens, which change no pass of the fetched models.
+    """Settings without special tokens, which change no pass of the fetched models.
 
-    The releases of transformers that write their config.json take different ones over from the GGUF file.
+    The releases of transformers that write their folder take different ones over from the GGUF file.
     """
     told = {name: value for name, value in settings["config"].items() if not name.endswith("_token_id")}
-    return settings | {"config": told}
+    return {name: value for name, value in settings.items() if name != "special tokens"} | {"config": told}

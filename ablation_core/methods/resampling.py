@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from ablation_core.data.dataset import Batch, Data
-from ablation_core.data.made_for import reader_key
 from ablation_core.errors import MethodError
 from ablation_core.methods.kept import KeptFile
 from ablation_core.models.loaded import LoadedModel
@@ -121,7 +120,7 @@ def generated_text(model: LoadedModel, data: Data, numbers: Sequence[int], seed:
 
 def kept_text(model: LoadedModel, data: Data, seed: int) -> KeptFile:
     """Where what the model writes is kept."""
-    return KeptFile.of(model, "text", reader_key(model), data.length, seed)
+    return KeptFile.of(model, "text", data.length, seed)
 
 
 def written_tokens(model: LoadedModel, data: Data, seed: int) -> Tensor:

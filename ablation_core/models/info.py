@@ -50,4 +50,7 @@ def how_they_differ(there: object, here: str) -> str:
     if not same_weights(str(there), here):
         return "the weights differ"
     earlier = "" if "-" in str(there) else ", or an earlier version made this, which did not look at settings"
-    return f"the weights are the same, but they are run by other settings (those of config.json, or of the module){earlier}"
+    return (
+        f"the weights are the same, but they are run by other settings (those of config.json, of the module, or of "
+        f"the tokenizer that it was loaded with){earlier}"
+    )

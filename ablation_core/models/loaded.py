@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ablation_core.errors import ModelError
 from ablation_core.models.architectures import Architecture, find_projections, find_shape, input_width
 from ablation_core.models.info import Modality, ModelInfo, predicts_class
-from ablation_core.models.settings import Parts, Settings, as_text, digest, settings_of, told_of_images
+from ablation_core.models.reading import told_of_images, told_of_texts
+from ablation_core.models.settings import Parts, Settings, as_text, digest, settings_of
 from ablation_core.models.weights import weight_sums, weights_digest
 from ablation_core.selection import ModelShape
 
@@ -68,7 +69,6 @@ class LoadedModel:
         lock: hold it while hooks are on; several sessions may share the model.
         shortcuts: each layer's way past its attention, if it has one; found at the first clean pass (`shortcuts.py`).
         special_tokens: what its tokenizer puts before and after a text; found when first asked for (`tokenizer.py`).
-        reader: a digest of how it reads texts or images; made when first asked for (`data/made_for.py`).
         cache: the cache folder it was loaded with; None of a module that was in memory, of which nothing is kept.
         may_change: whether its weights and settings may be edited while it is here, so that they are looked at again; a
             server, which keeps its models to itself, says no.
@@ -90,7 +90,6 @@ class LoadedModel:
     lock: Lock = field(default_factory=threading.RLock, repr=False)
     shortcuts: list[Any] | None = field(default=None, repr=False)
     special_tokens: tuple[tuple[int, ...], tuple[int, ...]] | None = field(default=None, repr=False)
-    reader: str | None = field(default=None, repr=False)
     cache: Path | None = None
     may_change: bool = True
     published: Callable[[Settings], bool] = field(default=lambda _settings: False, repr=False)
@@ -204,8 +203,9 @@ class LoadedModel:
     def fingerprint(self) -> str:
         """What tells its numbers from another model's: a digest of every weight, and one of the settings that it runs by.
 
-        The weights' covers name, shape, type and bytes. That of the settings (`settings.py`), such as the activation
-        function, follows behind a hyphen; it is left out where they are those of a model that comes with the project.
+        The weights' covers name, shape, type and bytes. That of the settings, such as the activation function
+        (`settings.py`) and the tokenizer (`reading.py`), follows behind a hyphen; it is left out where they are those of
+        a model that comes with the project.
 
         Both are kept, and made again where something was edited meanwhile. For that the weights' sums are compared each
         time, which takes about as long as reading them once.
@@ -226,7 +226,7 @@ class LoadedModel:
     def _look_at_settings(self) -> None:
         if self._images is None or self._images[0] is not self.to_pixels:
             self._images = self.to_pixels, told_of_images(self.to_pixels)
-        settings = settings_of(self.module, self.built) | self._images[1]
+        settings = settings_of(self.module, self.built) | told_of_texts(self.tokenizer) | self._images[1]
         text = as_text(settings)
         if self._run_by is None or self._run_by[0] != text:
             if self._run_by is not None:

@@ -1,9 +1,11 @@
-"""A person's own functions on a module, its hooks and replaced forwards: told from libraries', and from each other.
+"""A person's own code in a module, its classes, hooks and replaced forwards: told from libraries', and from each other.
 
 hooks_of(module)   # ["layers.3: 5f0c21aa 0"], or [] where there are none
 """
 
 import functools
+import hashlib
+import inspect
 import itertools
 import secrets
 import types
@@ -39,6 +41,31 @@ def hooks_of(module: nn.Module) -> list[str]:
         for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
         if home(hook) not in KNOWN
     ]
+
+
+def code_of(kind: type) -> dict[str, str]:
+    """What a person's own class does, in a few characters; nothing of a library's.
+
+    In a notebook a class is often written anew under its old name. Other versions of Python may compile it otherwise.
+    """
+    own = [base for base in kind.__mro__ if home(base) not in (*KNOWN, "builtins")]
+    told = [f"{name} {_told(value)}" for base in own for name, value in sorted(vars(base).items()) if name[:2] != "__"]
+    return {"code": hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]} if own else {}
+
+
+def _told(value: Any) -> str:
+    """A function by what it was compiled to, without where it was written; a plain value by itself; of all else the type."""
+    value = inspect.unwrap(getattr(value, "__func__", None) or getattr(value, "fget", None) or value)
+    if isinstance(value, types.FunctionType):
+        return f"{_told(value.__code__)} {_told(value.__defaults__)}"
+    if isinstance(value, types.CodeType):
+        names = value.co_names, value.co_varnames, value.co_freevars
+        return f"{value.co_code.hex()} {names} {[_told(one) for one in value.co_consts]}"
+    if isinstance(value, tuple):
+        return str([_told(one) for one in value])
+    if isinstance(value, frozenset):
+        return str(sorted(map(_told, value)))
+    return repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
 
 
 def own_name(function: Any) -> str:

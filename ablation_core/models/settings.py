@@ -14,15 +14,14 @@ import copy
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from ablation_core.models.own_code import CONFIGURED, KNOWN, home, own_name
+from ablation_core.models.own_code import CONFIGURED, KNOWN, code_of, home, own_name
 
 Settings = dict[str, Any]
 Parts = dict[str, dict[str, Any]]  # by name
@@ -62,7 +61,7 @@ _NOT_PLAIN = object()
 def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
     """A module's settings; equal for modules that give the same numbers with the same weights.
 
-    >>> from torch import nn
+    >>> from torch import Tensor, nn
     >>> settings_of(nn.GELU("tanh"))["parts"][""]
     {'class': 'GELU', 'approximate': 'tanh'}
 
@@ -79,23 +78,6 @@ def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
 
     parts = {name: _described(part) for name, part in module.named_modules() if not follows(name, part)}
     return _settings(type(module).__name__, _told(config) if configured else {}, parts)
-
-
-def told_of_images(to_pixels: Callable[[Image.Image], Tensor]) -> Settings:
-    """How images become pixels, as far as one image tells: the shape, the mean and the spread; nothing where none can be read.
-
-    With two decimals, since releases of libraries resize alike but for rounding. What draws at random tells nothing.
-    """
-    rising = Image.linear_gradient("L")
-    image = Image.merge("RGB", (rising, rising.rotate(90), rising.rotate(180)))
-    try:
-        pixels, again = (to_pixels(image).float() for _ in range(2))
-    except Exception:  # noqa: BLE001 (a text model reads none, and a person's own function may ask for anything)
-        return {}
-    if not torch.equal(pixels, again):
-        return {}
-    figures = (pixels.mean(), pixels.std(), pixels[0].mean())
-    return {"images": [*pixels.shape, *(round(float(one), 2) for one in figures)]}
 
 
 def parts_of(module: nn.Module) -> Parts:
@@ -117,7 +99,39 @@ def unlike_built(module: Any) -> set[str]:
 def _described(part: nn.Module) -> dict[str, Any]:
     if home(part) == "transformers" and hasattr(part, "config_class"):  # it notes more about itself than it runs by
         return {"class": _class(part)}
-    return {"class": _class(part)} | dict(_attributes(part))
+    return {"class": _class(part)} | code_of(type(part)) | dict(_attributes(part)) | _edited_tables(part)
+
+
+def _edited_tables(part: Any) -> dict[str, Any]:
+    """Of a transformers part without weights: the tables that it computes of its configuration, such as a rotation's
+    frequencies, where they are other ones. They are no weights, as they are not saved.
+    """
+    tables = {
+        name: table for name, table in part.named_buffers(recurse=False) if name in part._non_persistent_buffers_set
+    }
+    here = {name: table for name, table in tables.items() if table.is_floating_point() and table.device.type != "meta"}
+    if not here or home(part) != "transformers" or next(part.parameters(), None) is not None or _follows_input(part):
+        return {}
+    try:
+        with torch.device("cpu"):
+            fresh = dict(type(part)(part.config).named_buffers())
+    except Exception:  # noqa: BLE001 (it is made of something else than its configuration)
+        return {}
+    edited = {name: table.cpu() for name, table in here.items() if not _equal(table.cpu(), fresh.get(name))}
+    return {"tables": {name: digest(repr(table.tolist())) for name, table in edited.items()}} if edited else {}
+
+
+def _follows_input(part: Any) -> bool:
+    """Whether it is a rotation that a pass changes, by the length of its input."""
+    kinds = getattr(part, "rope_type", "")
+    return not {"dynamic", "longrope"}.isdisjoint(kinds.values() if isinstance(kinds, dict) else [kinds])
+
+
+def _equal(table: Tensor, fresh: Tensor | None) -> bool:
+    """Whether two tables are the same but for rounding to the type of the first, and for another device's."""
+    if fresh is None or fresh.shape != table.shape:
+        return False
+    return torch.allclose(table.double(), fresh.to(table.dtype).double(), rtol=8 * torch.finfo(table.dtype).eps, atol=0)
 
 
 def _class(part: nn.Module) -> str:

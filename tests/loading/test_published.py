@@ -85,7 +85,8 @@ def fetched(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     config = tf.AutoConfig.for_model(**written | changes)
     with torch.device("meta"):
-        return settings_of(tf.AutoModelForCausalLM.from_config(config))
+        settings = settings_of(tf.AutoModelForCausalLM.from_config(config))
+    return settings | {"tokens": PACKAGED["smollm2-135m"].tokens, "special tokens": [0, 1, 2, None]}
 
 
 def test_the_fetched_model_is_known_whoever_wrote_its_configuration() -> None:
@@ -97,6 +98,8 @@ def test_the_fetched_model_is_known_whoever_wrote_its_configuration() -> None:
         {"hidden_act": "relu"}, {"rope_parameters": rotated}, {"rms_norm_eps": 1e-6}, {"attention_bias": True},
     ):  # fmt: skip
         assert not is_published(fetched(**changes)), changes
+    assert is_published(fetched() | {"special tokens": [0, 1, 2, 3, None]}), "releases take other ones over"
+    assert not is_published(fetched() | {"tokens": "0df134ae7f88"})
 
 
 @pytest.mark.parametrize("changes", [{"mean": [0.9]}, {"std": [0.1]}, {"crop_pct": 0.5}])

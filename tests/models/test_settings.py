@@ -4,7 +4,11 @@ import copy
 import dataclasses
 import functools
 import json
+import os
 import shutil
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +35,7 @@ from ablation_core import (
 )
 from ablation_core.errors import ReportError, StatisticsError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.own_code import hooks_of
+from ablation_core.models.own_code import code_of, hooks_of
 from ablation_core.models.random_twin import random_twin
 from ablation_core.models.settings import parts_of, settings_by, settings_of, unlike_built
 from ablation_core.models.weights import weights_digest
@@ -135,7 +139,7 @@ def test_numbers_in_other_spelling_and_saved_again_are_the_same(
     again.save_pretrained(tmp_path / "again")
     tf.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "again")
     assert load_model(str(tmp_path / "again")).fingerprint == llama.fingerprint
-    assert load_model(again).fingerprint == llama.fingerprint
+    assert load_model(again, tokenizer=llama.tokenizer).fingerprint == llama.fingerprint
 
 
 def test_neither_statistics_nor_runs_nor_results_of_the_other_are_taken(folder: Path, tmp_path: Path) -> None:
@@ -232,7 +236,12 @@ def own_class(module: Any) -> None:
     module.model.layers[1].mlp.__class__ = Halved
 
 
-EDITS = [identity, eps, scaling, forwarded, own_class]
+def rotation(module: Any) -> None:
+    """A table that is not saved, and no weight."""
+    module.model.rotary_emb.inv_freq *= 0.5
+
+
+EDITS = [identity, eps, scaling, forwarded, own_class, rotation]
 
 
 @pytest.mark.parametrize("edit", EDITS)
@@ -305,6 +314,43 @@ def test_forwards_of_a_person_s_own_are_told_apart_in_this_process() -> None:
     models = list(map(load_model, modules))
     assert len({model.fingerprint for model in models}) == 3
     assert [load_model(module).fingerprint for module in modules] == [model.fingerprint for model in models]
+
+
+def test_a_class_written_anew_under_its_name_is_another() -> None:
+    def activated_by(factor: str, names: dict[str, Any]) -> str:
+        written = f"""
+            class Own(nn.SiLU):
+                factor = {factor}
+                @torch.no_grad()
+                def forward(self, hidden):
+                    return super().forward(hidden) * self.factor if "a" in {{"a", "b", "c"}} else hidden
+        """
+        exec(textwrap.dedent(written), names)
+        module = tiny_llama()
+        for layer in module.model.layers:
+            layer.mlp.act_fn = names["Own"]()
+        return load_model(module).fingerprint
+
+    notebook = {"__name__": "__main__", "nn": nn, "torch": torch}
+    first, second = activated_by("1.0", notebook), activated_by("1.5", notebook)
+    assert activated_by("1.0", notebook) == first != second
+
+
+class Chosen(nn.Module):
+    def forward(self, hidden: torch.Tensor, way: str = "plain") -> torch.Tensor:
+        return hidden if way in {"plain", "usual", "none", "off"} else hidden / 2
+
+
+@pytest.mark.slow
+def test_an_own_class_is_told_alike_in_every_process() -> None:
+    asked = "from tests.models.test_settings import Chosen, code_of; print(code_of(Chosen)['code'])"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", asked], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in "123"
+    }
+    assert found == {f"{code_of(Chosen)['code']}\n".encode()}
 
 
 def test_hooks_of_a_person_s_own_are_told_apart_in_this_process() -> None:
