@@ -13,6 +13,7 @@ from ablation_core.data.made_for import check_made_for
 from ablation_core.engine import forward
 from ablation_core.errors import StatisticsError
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.own_code import hooks_of, without_hooks
 from ablation_core.progress import Progress, reporting
 
 
@@ -48,6 +49,7 @@ class StatisticsRun:
         # In random order, so that the first rows, which fix the histograms' ranges, come from all over the data.
         self._order = np.random.default_rng(data.seed).permutation(data.sequences)
         self.steps_done, self.tokens = 0, 0
+        self._hooks: list[str] = []
 
     @property
     def steps(self) -> int:
@@ -58,6 +60,8 @@ class StatisticsRun:
         first = self.steps_done * self.data.batch_size
         batch = self.data.rows(self._order[first : first + self.data.batch_size].tolist())
         captured = forward.z_values(self.model, batch, range(self.model.num_layers))
+        if not self.steps_done:
+            self._hooks = _hooks_that_change(self.model, batch, captured)
         for layer, accumulator in enumerate(self.layers):
             z = captured.pop(layer)  # layers done with make room
             counted = counted_positions(batch, z, self.positions_left_out).flatten().nonzero()[:, 0]
@@ -94,6 +98,8 @@ class StatisticsRun:
         }
         if self.data.documents:
             provenance["documents"] = True
+        if self._hooks:
+            provenance["hooks"] = self._hooks
         return gather_statistics(self.layers, self.model.shape.heads, provenance)
 
 
@@ -142,6 +148,16 @@ def compute_statistics(
                     report(run.steps_done + number * run.steps, passes * run.steps)
             limits = [(layer.minimum.double(), _above(layer)) for layer in run.layers]
     return run.result()
+
+
+def _hooks_that_change(model: LoadedModel, batch: Batch, captured: dict[int, Tensor]) -> list[str]:
+    """A person's own hooks on the module where its heads compute other values without them; most hooks only look on."""
+    if not (hooks := hooks_of(model.module)):
+        return []
+    with model.lock, without_hooks(model.module):
+        plain = forward.z_values(model, batch, list(captured))
+    same = (torch.allclose(captured[layer], plain[layer], rtol=0, atol=0, equal_nan=True) for layer in captured)
+    return [] if all(same) else hooks
 
 
 def _above(layer: Accumulator) -> Tensor:

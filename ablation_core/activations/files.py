@@ -56,10 +56,15 @@ def save_statistics(statistics: Statistics, folder: Path = CACHE) -> Path:
     'python-docs-acd88b39.safetensors'
 
     Raises:
-        StatisticsError: the folder cannot be written to.
+        StatisticsError: the folder cannot be written to, or nothing would tell later what they are of.
     """
     from safetensors import SafetensorError
 
+    if statistics.provenance.get("hooks"):
+        raise StatisticsError(
+            "These statistics were computed while hooks of your own changed what heads compute. Nothing tells a hook's work "
+            "in another process, so they are not saved: use them in this one, or give the module a forward or a class of your own."
+        )
     path = statistics_path(statistics, folder)
     try:
         write_atomic(path, statistics_bytes(statistics))

@@ -33,3 +33,11 @@ def check_made_from(provenance: dict, model: LoadedModel | ModelInfo, what: str)
                 f"{what} were made from another model: its {field} is {made} (model {provenance.get('model')}), that of "
                 f"{model.ref} is {mine}{why}. Compute them for this one."
             )
+    if hooks := provenance.get("hooks"):
+        from ablation_core.models.own_code import hooks_of
+
+        if hooks != hooks_of(getattr(model, "module", None)):
+            raise StatisticsError(
+                f"{what} were computed while hooks of your own changed what heads compute, and these are not on "
+                f"{model.ref} now. Put them on again, or compute statistics without them."
+            )

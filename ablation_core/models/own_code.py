@@ -9,7 +9,8 @@ import inspect
 import itertools
 import secrets
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import ref
 
@@ -33,14 +34,30 @@ def home(value: Any) -> str:
     return str(getattr(value, "__module__", "")).partition(".")[0]
 
 
-def hooks_of(module: nn.Module) -> list[str]:
+def hooks_of(module: nn.Module | None) -> list[str]:
     """A person's own forward hooks on a module. They are no settings: most only look on."""
     return [
         f"{name}: {own_name(hook)}"
-        for name, part in module.named_modules()
+        for name, part in (() if module is None else module.named_modules())
         for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
         if home(hook) not in KNOWN
     ]
+
+
+@contextmanager
+def without_hooks(module: nn.Module) -> Iterator[None]:
+    """A person's own forward hooks are off for the length of a `with` block, and in their order again after it."""
+    tables = [table for part in module.modules() for table in (part._forward_pre_hooks, part._forward_hooks)]
+    before = [dict(table) for table in tables]
+    try:
+        for table in tables:
+            for number in [number for number, hook in table.items() if home(hook) not in KNOWN]:
+                del table[number]
+        yield
+    finally:
+        for table, hooks in zip(tables, before, strict=True):
+            table.clear()
+            table.update(hooks)
 
 
 def code_of(kind: type) -> dict[str, str]:
