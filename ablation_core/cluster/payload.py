@@ -36,7 +36,15 @@ class Payload:
 
 
 def pack_model(ref: str, cache_dir: Path = CACHE) -> Payload | None:
-    """The folder that a reference leads to here; None for bundled models, hub ids and folders that are too large."""
+    """The folder that a reference leads to here; None for bundled models, hub ids and folders that are too large.
+
+    Raises:
+        EngineError: it lies nowhere that could be named.
+    """
+    if ref.startswith("in memory"):
+        raise EngineError(
+            "A model from memory is not sent to a cluster: save it as a folder (save_pretrained), and load that."
+        )
     folder = None if ref in bundled.NAMES else find_folder(ref, cache_dir)
     return None if folder is None else _pack(folder, (path for path in folder.rglob("*") if path.is_file()))
 

@@ -19,11 +19,12 @@ from ablation_core.data.load import load_data
 from ablation_core.data.positions import Positions
 from ablation_core.data.references import Split
 from ablation_core.engine.clean_passes import CleanPassCache
-from ablation_core.errors import AblationError, DataError, ModelError
+from ablation_core.errors import AblationError, DataError, EngineError, ModelError
 from ablation_core.loading.load import load_model
 from ablation_core.methods.registry import METHODS
 from ablation_core.models.info import same_weights
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.own_code import hooks_of
 from ablation_core.runs.backends import Task, UnitProgress, measure_together
 from ablation_core.runs.units import WorkUnit
 from ablation_core.runtime import prepare_process
@@ -85,7 +86,15 @@ class Order:
 def assignment(
     model: LoadedModel, data: Data, bins: int, device: str, split_memory: int | None, payloads: dict[str, Payload]
 ) -> Assignment:
-    """What workers need for pieces of this model and data."""
+    """What workers need for pieces of this model and data.
+
+    Raises:
+        EngineError: the model has hooks of a person's own, which no worker would put on.
+    """
+    if hooks_of(model.module):
+        raise EngineError(
+            f"{model.ref} has hooks of your own, and workers load it without them: take them off, or measure on this machine."
+        )
     return Assignment(
         model=model.ref,
         model_fingerprint=model.fingerprint,

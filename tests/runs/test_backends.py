@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -94,6 +95,22 @@ def test_a_worker_says_what_differs_and_where(opt_mini: LoadedModel, data: Data)
     assert "3.99.0 there" in refusal(data_fingerprint="another", python="3.99.0")
     assert "the weights of opt-mini differ" in refusal(model_fingerprint="another")
     assert "There is no model" in refusal(model="no-such-model")
+
+
+def test_a_model_that_no_worker_could_load_as_it_is_here_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(bundled.FOLDER / "opt-mini", tmp_path / "mine")
+    model = load_model(str(tmp_path / "mine"))
+    data = load_data("python-docs", model, 40, seq_len=32)
+
+    def measured() -> None:
+        list(RayBackend().measure(tasks_of(model, (2, 1)), 50, None, clean_passes.CleanPassCache(model, data)))
+
+    model.module.register_forward_hook(lambda *_: None)
+    with pytest.raises(EngineError, match="has hooks of your own, and workers load it without them"):
+        measured()
+    model = load_model(model.module, tokenizer=model.tokenizer)
+    with pytest.raises(EngineError, match="A model from memory is not sent to a cluster"):
+        measured()
 
 
 def test_a_persons_own_text_images_and_model_are_sent_along(
