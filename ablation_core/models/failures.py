@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ablation_core.errors import ModelError, first_line
-from ablation_core.models.observation import Run
+from ablation_core.models.attention_calls import Run
 
 _OTHER_LENGTHS = (8, 16, 32, 64, 128)
 

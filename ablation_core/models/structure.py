@@ -17,10 +17,12 @@ from ablation_core.models.architectures import (
     input_width,
     shape_of,
 )
+from ablation_core.models.attention_calls import Run
+from ablation_core.models.block_search import find_blocks
 from ablation_core.models.failures import cannot_run, check_finite
+from ablation_core.models.head_watch import Layer, watch_heads
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import NoHeads
-from ablation_core.models.observation import Layer, Run, find_blocks, watch_heads
 from ablation_core.selection import ModelShape
 
 _SUFFIXES: tuple[tuple[str, Modality], ...] = (
@@ -131,8 +133,13 @@ def find_structure(
         blocks_at, names = row.blocks, tuple(of[id(block)] for block in expected)
     try:
         layers = watch_heads(module, names, inputs, run)
-    except ModelError:
-        raise
+    except ModelError as error:
+        if all(name.rpartition(".")[2].isdigit() for name in names):
+            raise
+        raise ModelError(
+            f"Each block of this {family} model computes attention in several places ({blocks_at}), which are no blocks of "
+            f"their own: only blocks with one attention can be ablated here."
+        ) from error
     except Exception as error:
         raise cannot_run(family, inputs, run, error) from error
     if any(not layer.reader for layer in layers):

@@ -90,7 +90,9 @@ def timm_reader(ref: str, module: Any) -> tuple[Callable[[Image.Image], Tensor],
     settings = resolve_model_data_config(module)
     built = getattr(getattr(module, "patch_embed", None), "img_size", None)  # what it was made with goes before its row
     size = tuple(built) if built else tuple(settings["input_size"][1:])
-    channels = channels_of(module)
+    channels = first_convolution(module) or settings["input_size"][0]
+    if channels not in _MODES:  # it computes something of the image first
+        channels = settings["input_size"][0]
     if channels != settings["input_size"][0]:
         settings |= {name: settings[name][:1] * channels for name in ("mean", "std")}
     transform = create_transform(**settings | {"input_size": (channels, *size)}, is_training=False)
@@ -110,11 +112,15 @@ def _reads(module: nn.Module, shape: tuple[int, ...]) -> bool:
     return True
 
 
+def first_convolution(module: nn.Module) -> int | None:
+    """How many channels a module's first convolution reads; None where it has none."""
+    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+
+
 def channels_of(module: nn.Module) -> int:
     """What the first convolution reads; else what the configuration says."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            return part.in_channels
+    if found := first_convolution(module):
+        return found
     config: Any = module.config
     for one in (config, getattr(config, "vision_config", None)):
         if isinstance(channels := getattr(one, "num_channels", None), int):

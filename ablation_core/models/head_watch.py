@@ -1,29 +1,23 @@
-"""What a model's blocks do while they run: where softmax attention happens, which linear map reads its heads, and how they lie there.
+"""Which linear map reads the heads of each block, and how they lie there, found by running the blocks.
 
-No name is asked. Softmax and fused attention are seen as torch calls them; then each row of a batch of equal rows has one
-head's result changed, and what changes in the input of a linear map says that it reads the heads, and which of its
-inputs are that head's.
+Each row of a batch of equal rows has one head's result changed, and what changes in the input of a linear map says that it
+reads the heads, and which of its inputs are that head's.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ablation_core.errors import ModelError
+from ablation_core.models.attention_calls import Attention, HeadsOf, Run, heads_behind_windows, heads_of, inside
 from ablation_core.models.hooks import hooked
 
 MOST_HEADS = 32  # so many heads of a layer are tried, evenly spread where there are more
-_FUSED = {nn.functional.scaled_dot_product_attention}
-_SOFTMAX = {nn.functional.softmax, torch.softmax, torch.Tensor.softmax}
-_NUMBER = re.compile(r"\.\d+(?=\.|$)")
 
 
 @dataclass(frozen=True)
@@ -48,18 +42,6 @@ class Layer:
     streams: int = 1
 
 
-@dataclass(frozen=True)
-class Observed:
-    """Blocks found by running: a path with `*` per list, and what was seen of each block, in order."""
-
-    paths: tuple[str, ...]
-    names: tuple[str, ...]
-    layers: tuple[Layer, ...] = field(default=())
-
-
-Run = Callable[[Mapping[str, Tensor]], Any]
-
-
 def is_linear(module: nn.Module) -> bool:
     """A linear map with its weight as a matrix: torch's, transformers' Conv1D, or one made like them."""
     weight = getattr(module, "weight", None)
@@ -71,61 +53,6 @@ def is_linear(module: nn.Module) -> bool:
     )
 
 
-class _Attention(TorchFunctionMode):
-    """Hands every attention's result, (rows, heads, queries, …) or (rows * heads, queries, …), to a function that may change it."""
-
-    def __init__(self, see: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self._see = see
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if (func in _FUSED or func in _SOFTMAX) and isinstance(result, Tensor) and result.ndim >= 3:
-            return self._see(result)
-        return result
-
-
-@contextmanager
-def _inside(modules: Mapping[str, nn.Module]) -> Iterator[list[str]]:
-    """The names of those of these modules that are running, outermost first."""
-    running: list[str] = []
-    begins = [(module, lambda *_, name=name: running.append(name)) for name, module in modules.items()]
-    ends = [(module, lambda *_: (running.pop(), None)[1]) for module in modules.values()]
-    with hooked(begins, before=True), hooked(ends):
-        yield running
-
-
-@torch.no_grad()
-def find_blocks(module: nn.Module, run: Callable[[], Any]) -> Observed:
-    """The lists of blocks in which attention happens, by one run: each block holds at most one attention."""
-    numbered = {name: child for name, child in module.named_modules() if _NUMBER.search("." + name)}
-    numbered = {name: child for name, child in numbered.items() if name.rpartition(".")[2].isdigit()}
-    seen: list[tuple[str, ...]] = []
-    with _inside(numbered) as running:
-
-        def see(result: Tensor) -> Tensor:
-            if _heads_of(result):
-                seen.append(tuple(running))
-            return result
-
-        with _Attention(see):
-            run()
-    chains = [chain for chain in dict.fromkeys(seen) if chain]
-    blocks: list[str] = []
-    # the outermost list of which no child holds attention in two different children of a list further in
-    for depth in range(max(map(len, chains), default=0)):
-        chosen = [chain[min(depth, len(chain) - 1)] for chain in chains]
-        inner = {
-            block: {chain for chain, mine in zip(chains, chosen, strict=True) if mine == block} for block in chosen
-        }
-        blocks = chosen
-        if all(len(chains_in) == 1 for chains_in in inner.values()):
-            break
-    paths = tuple(dict.fromkeys(_NUMBER.sub(".*", "." + block)[1:] for block in blocks))
-    names = tuple(name for name in numbered if any(_NUMBER.sub(".*", "." + name)[1:] == path for path in paths))
-    return Observed(paths, names)
-
-
 @torch.no_grad()
 def watch_heads(module: nn.Module, names: tuple[str, ...], inputs: Mapping[str, Tensor], run: Run) -> tuple[Layer, ...]:
     """Change one head's result per row, and see what each block's linear maps read.
@@ -135,10 +62,23 @@ def watch_heads(module: nn.Module, names: tuple[str, ...], inputs: Mapping[str, 
         inputs: one row.
     """
     blocks = {name: module.get_submodule(name) for name in names}
-    heads = _count_heads(blocks, lambda: run(inputs))
+    layers, *windowed = (
+        _watched(blocks, heads, way, inputs, run) for way, heads in _count_heads(blocks, lambda: run(inputs)).items()
+    )
+    # with one window, or one head, both look independent: then the larger count is that of the heads
+    return tuple(max(ways, key=lambda layer: layer.slices) for ways in zip(layers, *windowed, strict=True))
+
+
+def _watched(
+    blocks: Mapping[str, nn.Module],
+    heads: dict[str, int],
+    way: HeadsOf,
+    inputs: Mapping[str, Tensor],
+    run: Run,
+) -> tuple[Layer, ...]:
     rows = 1 + min(MOST_HEADS, max(heads.values(), default=0))
     many = {key: tensor[:1].expand(rows, *tensor.shape[1:]).clone() for key, tensor in inputs.items()}
-    watch = _Watch(rows, heads)
+    watch = _Watch(rows, heads, way)
     reading = [
         (linear, watch.reads(name, inner))
         for name, block in blocks.items()
@@ -146,37 +86,32 @@ def watch_heads(module: nn.Module, names: tuple[str, ...], inputs: Mapping[str, 
         if is_linear(linear)
     ]
     equal = [(block, watch.equal_rows(name)) for name, block in blocks.items()]
-    with _inside(blocks) as watch.running, hooked(reading, before=True), hooked(equal), _Attention(watch.change):
+    with inside(blocks) as watch.running, hooked(reading, before=True), hooked(equal), Attention(watch.change):
         run(many)
     return tuple(watch.layer(name, block) for name, block in blocks.items())
 
 
-def _count_heads(blocks: Mapping[str, nn.Module], run: Callable[[], Any]) -> dict[str, int]:
-    heads = dict.fromkeys(blocks, 0)
-    with _inside(blocks) as running:
+def _count_heads(blocks: Mapping[str, nn.Module], run: Callable[[], Any]) -> dict[HeadsOf, dict[str, int]]:
+    """Each block's heads; a second count where results may be by windows."""
+    counts: dict[HeadsOf, dict[str, int]] = {way: dict.fromkeys(blocks, 0) for way in (heads_of, heads_behind_windows)}
+    with inside(blocks) as running:
 
         def see(result: Tensor) -> Tensor:
-            if running:
-                heads[running[-1]] = max(heads[running[-1]], _heads_of(result))
+            for way, heads in counts.items():
+                if running:
+                    heads[running[-1]] = max(heads[running[-1]], way(result))
             return result
 
-        with _Attention(see):
+        with Attention(see):
             run()
-    return heads
-
-
-def _heads_of(result: Tensor) -> int:
-    """The heads in an attention's result for one row: (1, heads, …), or (heads, queries, …) where rows and heads are one."""
-    if result.ndim == 3:
-        return result.shape[0] if result.shape[0] > 1 else 0
-    return result.shape[1]
+    return counts if counts[heads_of] != counts[heads_behind_windows] else {heads_of: counts[heads_of]}
 
 
 class _Watch:
     """What a run of equal rows shows, of which each but the first has one head changed."""
 
-    def __init__(self, rows: int, heads: Mapping[str, int]) -> None:
-        self.rows, self.heads = rows, heads
+    def __init__(self, rows: int, heads: Mapping[str, int], way: HeadsOf) -> None:
+        self.rows, self.heads, self._heads_of = rows, heads, way
         self.running: list[str] = []
         self._attended: set[str] = set()
         self._reader: dict[str, tuple[str, Tensor]] = {}
@@ -202,14 +137,17 @@ class _Watch:
             if result.shape[0] != self.rows * self.heads[name]:
                 return result
             return self.change(result.unflatten(0, (self.rows, -1))).flatten(0, 1)
-        if result.shape[1] != self.heads[name]:
+        if self._heads_of(result) != self.heads[name]:
             return result
         self._attended.add(name)
-        changed = result.unflatten(0, (self.rows, -1)).clone()
-        factor = torch.rand(result.shape[2:], generator=self._generator) * 0.4 + 0.3
+        windowed = result.ndim == 5 and self._heads_of is heads_behind_windows
+        by_head = result.movedim(2, 1) if windowed else result
+        changed = by_head.unflatten(0, (self.rows, -1)).clone()
+        factor = torch.rand(by_head.shape[2:], generator=self._generator) * 0.4 + 0.3
         for row, head in enumerate(self.tried(name), 1):
             changed[row, :, head] *= factor.to(result.device, result.dtype)
-        return changed.flatten(0, 1)
+        changed = changed.flatten(0, 1)
+        return changed.movedim(1, 2) if windowed else changed
 
     def reads(self, block: str, inner: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:

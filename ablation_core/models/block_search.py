@@ -1,0 +1,74 @@
+"""Where a model's blocks lie, found by one run: the lists of modules, or parts of them, of which each holds one attention."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ablation_core.models.attention_calls import Attention, heads_of, inside
+
+_NUMBER = re.compile(r"\.\d+(?=\.|$)")
+
+
+@dataclass(frozen=True)
+class FoundBlocks:
+    """Blocks in order: their paths, with `*` per list, and their names."""
+
+    paths: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@torch.no_grad()
+def find_blocks(module: nn.Module, run: Callable[[], Any]) -> FoundBlocks:
+    """The lists of blocks in which attention happens, by one run. Where a block holds several, each in a part of its own, the
+    parts are the blocks.
+    """
+    named = {name: child for name, child in module.named_modules() if name}
+    seen: list[tuple[str, ...]] = []
+    with inside(named) as running:
+
+        def see(result: Tensor) -> Tensor:
+            if heads_of(result):
+                seen.append(tuple(running))
+            return result
+
+        with Attention(see):
+            run()
+    numbered = {name: None for name in named if name.rpartition(".")[2].isdigit()}
+    chains = [chain for place in dict.fromkeys(seen) if (chain := tuple(name for name in place if name in numbered))]
+    blocks: list[str] = []
+    # the outermost list of which no child holds attention in two different children of a list further in
+    for depth in range(max(map(len, chains), default=0)):
+        chosen = [chain[min(depth, len(chain) - 1)] for chain in chains]
+        inner = {
+            block: {chain for chain, mine in zip(chains, chosen, strict=True) if mine == block} for block in chosen
+        }
+        blocks = chosen
+        if all(len(chains_in) == 1 for chains_in in inner.values()):
+            break
+    paths = tuple(dict.fromkeys(_NUMBER.sub(".*", "." + block)[1:] for block in blocks))
+    names = tuple(name for name in numbered if any(_NUMBER.sub(".*", "." + name)[1:] == path for path in paths))
+    parts = {name: _parts(name, seen) for name in names}
+    several = sorted({_NUMBER.sub(".*", part) for own in parts.values() if len(own) > 1 for part in own})
+    if several and len(paths) == 1:
+        paths = (" or ".join(paths[0] + part for part in several),)
+    return FoundBlocks(paths, tuple(f"{name}{part}" for name, own in parts.items() for part in own))
+
+
+def _parts(block: str, seen: list[tuple[str, ...]]) -> list[str]:
+    """The parts of a block that hold an attention each, in the order in which they run: what follows the block's name.
+
+    One, the empty name, where it holds one attention, or all of its attention lies in one part.
+    """
+    below = [place[place.index(block) :] for place in dict.fromkeys(seen) if block in place]
+    depth = 0
+    while below and all(len(place) > depth for place in below) and len({place[depth] for place in below}) == 1:
+        depth += 1
+    if len(below) < 2 or any(len(place) == depth for place in below):  # one of them happens in what holds the others
+        return [""]
+    return list(dict.fromkeys(place[depth].removeprefix(block) for place in below))
