@@ -23,13 +23,13 @@ def capture_z(model: LoadedModel, layers: Iterable[int]) -> Iterator[dict[int, T
 
     def keep(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            captured[layer] = inputs[0].detach()
+            captured[layer] = _rows(inputs[0].detach())
 
         return hook
 
     def keep_none(layer: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-            captured[layer] = hidden_of(_side_by_side(model, output)).detach()[..., :0]
+            captured[layer] = _rows(hidden_of(_side_by_side(model, output)).detach()[..., :0])
 
         return hook
 
@@ -47,15 +47,15 @@ def join_z(model: LoadedModel) -> Iterator[dict[int, Tensor]]:
 
     def join(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            z = inputs[0]
+            z = _rows(inputs[0])
             joined[layer] = z if z.requires_grad else z.detach().requires_grad_()
-            return (joined[layer], *inputs[1:])
+            return (joined[layer].view(inputs[0].shape), *inputs[1:])
 
         return hook
 
     def join_none(layer: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-            joined[layer] = hidden_of(_side_by_side(model, output)).detach()[..., :0].requires_grad_()
+            joined[layer] = _rows(hidden_of(_side_by_side(model, output)).detach()[..., :0]).requires_grad_()
 
         return hook
 
@@ -76,12 +76,17 @@ def _at_z(
         yield
 
 
+def _rows(z: Tensor) -> Tensor:
+    """z as (batch, position, width): of images it may come as (batch, rows, columns, width), or by windows."""
+    return z.flatten(1, -2) if z.ndim > 3 else z
+
+
 @contextmanager
 def replace_z(model: LoadedModel, replacements: Mapping[int, Replace]) -> Iterator[None]:
     """Let each layer's function turn its z into what the projection reads, without changing it in place."""
 
     def swap(replace: Replace) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-        return lambda _module, inputs: (replace(inputs[0]), *inputs[1:])
+        return lambda _module, inputs: (replace(_rows(inputs[0])).reshape(inputs[0].shape), *inputs[1:])
 
     swaps = [(model.projections[layer], swap(replace)) for layer, replace in replacements.items()]
     with hooked(swaps, before=True):
