@@ -64,7 +64,9 @@ def test_statistics_and_estimates_of_heads_that_lie_in_grids_and_windows(name: s
         np.testing.assert_allclose(statistics.mean[layer, :heads, :size], mean, rtol=1e-4, atol=1e-5)
     data = load_data(images, model)
     estimated = estimate(model, data, "mean", statistics=statistics).methods[0]
-    slopes = estimated["loss"].heads - estimated["kl"].heads  # to second order, a loss changes by its slope and by the KL
+    slopes = (
+        estimated["loss"].heads - estimated["kl"].heads
+    )  # to second order, a loss changes by its slope and by the KL
     for layer, head in ((0, model.shape.heads[0] - 1), (model.num_layers - 1, 0)):
         slope = slope_by_hand(model, data, layer, head, torch.from_numpy(statistics.mean[layer, head]))
         assert slopes[layer, head] == pytest.approx(slope, rel=0.02, abs=2e-6)

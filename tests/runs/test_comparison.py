@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablation_core import METHODS, ablate, compare, find_statistics, load_data, load_statistics
+from ablation_core import METHODS, ablate, compare, find_statistics, load_data, load_model, load_statistics
 from ablation_core.cli.text.runs import format_comparison
 from ablation_core.data.dataset import Data
 from ablation_core.errors import AblationError
@@ -162,14 +162,13 @@ def test_a_twin_has_other_weights_in_the_same_places(family: str) -> None:
 
 def test_what_cannot_be_compared_is_said(opt_mini: LoadedModel, prose: Data, code: Data, tmp_path: Path) -> None:
     tiny = build("opt")
+    reads_otherwise = dataclasses.replace(random_twin(opt_mini), tokenizer=load_model("roberta-mini").tokenizer)
     calls = {
         "two data sets, or of one in two models": lambda: compare(opt_mini, prose, "zero", cache=tmp_path),
         "Both data sets are the same": lambda: compare(opt_mini, [prose, prose], "zero", cache=tmp_path),
         "head of a model of the same shape": lambda: compare(opt_mini, prose, "zero", other=tiny, cache=tmp_path),
         "same weights": lambda: compare(opt_mini, prose, "zero", other=dataclasses.replace(opt_mini), cache=tmp_path),
-        "same tokenizer": lambda: compare(
-            opt_mini, prose, "zero", other=dataclasses.replace(random_twin(opt_mini), reader="x"), cache=tmp_path
-        ),
+        "same tokenizer": lambda: compare(opt_mini, prose, "zero", other=reads_otherwise, cache=tmp_path),
         "as load_model returns it": lambda: compare(opt_mini, prose, "zero", other="opt-mini", cache=tmp_path),
         "no head": lambda: compare(opt_mini, [prose, code], "zero", heads="3.77", cache=tmp_path),
         "There is no method": lambda: compare(opt_mini, [prose, code], "nil", cache=tmp_path),
