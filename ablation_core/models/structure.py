@@ -231,8 +231,8 @@ def _check_layer(family: str, number: int, layer: Layer, block: nn.Module) -> No
     where = f"Layer {number} of this {family} model"
     if not layer.reader:
         raise ModelError(
-            f"{where} computes {layer.heads} attention heads, but no linear map that reads them was found; it cannot be "
-            f"hooked there."
+            f"{where} computes {layer.heads} attention heads, but no linear map that reads them was found (a convolution may): "
+            f"it cannot be hooked there."
         )
     reader = block.get_submodule(layer.reader)
     if layer.reader_runs != 1:
