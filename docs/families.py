@@ -26,6 +26,7 @@ PAGE = Path(__file__).parent / "results" / "families.md"
 MEMORY, SECONDS = 12 << 30, 600
 TITLES = {
     "causal": "Causal language models",
+    "image-text": "Models of texts and images, asked with text alone",
     "masked": "Masked language models",
     "vision": "Image classifiers",
     "text-classification": "Text classifiers",

@@ -22,7 +22,7 @@ from ablation_core.loading.zero_shot import check_class_texts, is_zero_shot, zer
 from ablation_core.models.architectures import row_for
 from ablation_core.models.info import Modality, predicts_class
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.structure import is_headless, known_architecture, modality_of
+from ablation_core.models.structure import is_headless, known_architecture, modality_of, reads_images_too
 from ablation_core.models.tokenizer import tokenizer_faults
 
 _TASKS: dict[Modality, str] = {
@@ -133,8 +133,10 @@ def _read(
     }
     options = options | {"trust_remote_code": False, "output_loading_info": True}
     loader = AutoModelForZeroShotImageClassification if wanted.classes is not None else loaders[modality]
-    if type(config) not in loader._model_mapping:  # a part of a larger family, which is saved by a class of its own
-        loader = _saved_class(config) or loader
+    saved_class = _saved_class(config)
+    # a part of a larger family, or one of text and images, is saved by a class of its own
+    if saved_class and (type(config) not in loader._model_mapping or reads_images_too(saved_class.__name__)):
+        loader = saved_class
     if ref in bundled.NAMES and wanted.device is not None:
         return read_bundled(source, loader, config, wanted.dtype)
     try:

@@ -28,6 +28,7 @@ from ablation_core.selection import ModelShape
 _SUFFIXES: tuple[tuple[str, Modality], ...] = (
     ("ForCausalLM", "causal"),
     ("LMHeadModel", "causal"),
+    ("ForConditionalGeneration", "causal"),
     ("ForMaskedLM", "masked"),
     ("ForPreTraining", "masked"),
     ("ForSequenceClassification", "text-classification"),
@@ -101,6 +102,14 @@ def task_of(class_name: str) -> Modality | None:
     """What models of a class predict, as its name has it; None where it is nothing that is measured here."""
     named = next((modality for suffix, modality in _SUFFIXES if class_name.endswith(suffix)), None)
     return _NAMED.get(class_name, named)
+
+
+def reads_images_too(class_name: str) -> bool:
+    """Whether a class writes text that follows images or sounds, too: asked with text alone it is a causal language model.
+
+    Encoder-decoders are called so, too; they are refused before (`known_architecture`).
+    """
+    return class_name.endswith("ForConditionalGeneration")
 
 
 def is_headless(class_name: str) -> bool:
