@@ -8,7 +8,7 @@ second; of a single part every other row is evaluated.
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,9 @@ def read_labelled(ref: str, split: str) -> tuple[Iterator[dict], dict[str, tuple
 
 def class_names(dataset: Any) -> dict[str, tuple[str, ...]]:
     """Of a data set of the library: each column of numbered classes, and their names."""
-    features = getattr(dataset, "features", None) or {}
+    features = getattr(dataset, "features", None)
+    if not isinstance(features, Mapping):  # of one column alone
+        return {}
     return {
         name: tuple(map(str, feature.names))
         for name, feature in features.items()
@@ -117,7 +119,7 @@ def _part(parts: dict[str, Iterable[dict]], split: str) -> Iterator[dict]:
     if evaluated and "train" in parts:
         yield from parts[evaluated if split == "evaluation" else "train"]
         return
-    only = parts.get("train") or next(iter(parts.values()))
+    only = parts.get("train") or parts.get(evaluated or "") or next(iter(parts.values()))
     for number, row in enumerate(only):
         if number % 2 == (split != "evaluation"):
             yield row
