@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation_core.data.files.formats import DEFAULT_COLUMN
+from ablation_core.data.files.formats import DEFAULT_COLUMN, split_column
 from ablation_core.data.files.tables import missing_library
 from ablation_core.errors import DataError, first_line
 
@@ -38,7 +38,9 @@ def parse(ref: str) -> HubDataset:
     Raises:
         DataError: it is neither.
     """
-    place, _, column = ref.removeprefix("hf:").partition("#")
+    place, column = split_column(ref.removeprefix("hf:"))
+    if not os.path.isdir(place):  # an id has no such sign
+        place, _, column = ref.removeprefix("hf:").partition("#")
     column = column or DEFAULT_COLUMN
     if os.path.isdir(place):
         return HubDataset(place, None, None, Path(place), column)

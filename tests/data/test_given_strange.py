@@ -210,7 +210,7 @@ def test_a_loader_that_leaves_rows_as_they_are_gives_these_rows(
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_columns_of_ids_are_not_taken_for_rows(opt_mini: LoadedModel, size: int) -> None:
     """torch's own collation makes of rows that are lists one tensor per position: it holds that place of every row."""
-    with pytest.raises(AblationError, match="parts without names|expected"):
+    with pytest.raises(AblationError, match=r"parts without names|expected"):
         load_data(DataLoader(IDS.tolist(), batch_size=size), opt_mini)
 
 

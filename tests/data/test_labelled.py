@@ -48,6 +48,9 @@ def targets(data: Any) -> list[int]:
         (NAMES, (), np.int64(1), 1),
         (NAMES, (), torch.tensor(1), 1),
         (NAMES, (), 1.0, 1),
+        (NAMES, (), True, 1),
+        (NAMES, (), "False", 0),  # as a table writes it
+        (("yes", "true"), (), "True", 1),
         (("no", "yes"), (), True, 1),
         (("False", "True"), (), True, 1),
         (("True", "False"), (), True, 0),
@@ -80,7 +83,8 @@ def test_what_is_no_class_is_refused(model_names: Any, data_names: Any, label: A
 
 
 def test_rows_without_a_label() -> None:
-    assert all(is_missing(one) for one in (None, "", -1, float("nan")))
+    assert all(is_missing(one) for one in (None, "", -1, float("nan"), " ", "-1", "-1.0"))
+    assert not any(is_missing(one, ("-1", "0", "1")) for one in ("-1", " -1 ", -1)), "a class may be called so"
     assert not any(is_missing(one) for one in (0, "0", "a", np.int64(1), [0, 1], np.array([0, 1])))
 
 

@@ -93,7 +93,7 @@ def _labelled(rows: Iterator[Any], request: DataRequest, model: LoadedModel, nam
     windows: list[Window] = []
     for number, row in enumerate(islice(rows, max(2, request.predictions))):
         label = row.label if isinstance(row, GivenText | Body) else None
-        if label is None or is_missing(label):
+        if label is None or is_missing(label, model.labels):
             raise DataError(needs_labels(model, f"row {number} of the data given has none"))
         target = classes(label, f"row {number}")
         if isinstance(row, Body):
