@@ -253,3 +253,13 @@ def test_an_image_in_memory_that_is_closed_or_damaged_is_told(vit: LoadedModel, 
     for image in (closed, Image.open(cut)):
         with pytest.raises(AblationError, match="cannot be read as an image"):
             load_data([(image, 0)], vit)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(4096, "the token 4,096, but opt-mini knows 4,096"), (-1, "the token -1")]
+)
+def test_ids_that_are_no_tokens_are_told_by_their_row(opt_mini: LoadedModel, number: int, words: str) -> None:
+    ids = IDS.clone()
+    ids[1, 3] = number
+    with pytest.raises(AblationError, match=f"Row 1 holds {words}"):
+        load_data(ids, opt_mini)

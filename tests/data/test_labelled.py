@@ -214,3 +214,9 @@ def test_data_of_other_classes_is_not_taken_for_this_model_s(model: LoadedModel)
     assert other.labels == NAMES[::-1]
     with pytest.raises(DataError, match="whose tokenizer or class names is not that of"):
         ablate(other, load_data(ROWS, model), "0.0", "zero")
+
+
+@pytest.mark.parametrize("number", [-1, 10**6])
+def test_ids_that_are_no_tokens(model: LoadedModel, number: int) -> None:
+    with pytest.raises(DataError, match="Row 1 holds the token"):
+        load_data([{"input_ids": [5, 6, 7], "label": 0}, {"input_ids": [5, number, 7], "label": 1}], model)

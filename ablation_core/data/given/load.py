@@ -31,7 +31,7 @@ from ablation_core.data.labelled.texts import labelled_data, needs_labels, reada
 from ablation_core.data.references import Split
 from ablation_core.data.request import DataRequest
 from ablation_core.data.texts import check_window, text_data
-from ablation_core.data.windows import Body, Reading, Window, document_bodies, given_bodies, packed_documents
+from ablation_core.data.windows import Body, Reading, Window, check_ids, document_bodies, given_bodies, packed_documents
 from ablation_core.errors import AblationError, DataError, a_type, first_line
 from ablation_core.models.loaded import LoadedModel
 
@@ -97,6 +97,7 @@ def _labelled(rows: Iterator[Any], request: DataRequest, model: LoadedModel, nam
             raise DataError(needs_labels(model, f"row {number} of the data given has none"))
         target = classes(label, f"row {number}")
         if isinstance(row, Body):
+            check_ids(row.ids, number, model)
             one: Any = replace(_unpadded(row, model), label=target)
         else:
             one = LabelledText(plain_line_ends(row.text, "it")[0], target)
