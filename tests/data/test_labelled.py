@@ -220,3 +220,15 @@ def test_data_of_other_classes_is_not_taken_for_this_model_s(model: LoadedModel)
 def test_ids_that_are_no_tokens(model: LoadedModel, number: int) -> None:
     with pytest.raises(DataError, match="Row 1 holds the token"):
         load_data([{"input_ids": [5, 6, 7], "label": 0}, {"input_ids": [5, number, 7], "label": 1}], model)
+
+
+def test_texts_in_memory_that_hold_nothing_are_left_out_as_those_of_a_file_are(model: LoadedModel) -> None:
+    rows = [{"text": one, "label": label} for one, label in (("A book.", 0), (None, 1), (" ", 2), ("Another.", 1))]
+    data = load_data(rows, model)
+    assert targets(data) == [0, 1]
+    assert "2 texts with nothing in them were left out." in data.notes
+    assert data.fingerprint == load_data([("A book.", 0), ("Another.", 1)], model).fingerprint
+    with pytest.raises(DataError, match="hold nothing"):
+        load_data([("", 0)], model)
+    with pytest.raises(DataError, match="Row 1 of the data given has an int for a text"):
+        load_data([{"text": "A book.", "label": 0}, {"text": 5, "label": 1}], model)

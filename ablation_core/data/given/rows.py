@@ -80,7 +80,7 @@ def holds_objects(given: Any) -> bool:
     return isinstance(given, np.ndarray) and given.dtype.kind in "OSUT"
 
 
-def _missing(value: Any) -> bool:
+def is_gap(value: Any) -> bool:
     """Whether a table says that it has nothing here: None, or a number that is none."""
     return value is None or (isinstance(value, float) and value != value)
 
@@ -97,7 +97,7 @@ def _one(row: Any, number: int) -> Any:
     """One row of a list or data set."""
     if isinstance(row, str):
         return row
-    if _missing(row):
+    if is_gap(row):
         return ""  # a gap is an empty text
     if isinstance(row, Mapping):
         made = list(rows_by_name(row))
@@ -266,11 +266,11 @@ def rows_by_name(row: Any) -> Iterator[Any]:
             f"Of texts under another name give the column, as in data[{keys[-1]!r}]."
         )
     for one in row[text] if isinstance(row[text], list | tuple) else [row[text]]:
-        yield "" if _missing(one) else one
+        yield "" if is_gap(one) else one
 
 
 def _are_texts(value: Any) -> bool:
-    return all(isinstance(one, str) or _missing(one) for one in (value if isinstance(value, list | tuple) else [value]))
+    return all(isinstance(one, str) or is_gap(one) for one in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _tokenised(row: Any) -> Iterator[Body]:
