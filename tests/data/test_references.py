@@ -303,3 +303,17 @@ def test_a_text_file_is_one_document_however_long(tmp_path: Path, opt_mini: Load
     ]
     assert found == rows
     assert packed.rows(range(packed.sequences)).inputs["input_ids"].tolist() == [row for row in rows if len(row) == 32]
+
+
+def test_without_a_training_part_the_test_part_is_evaluated_whichever_comes_first(
+    tmp_path: Path, opt_mini: LoadedModel
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    texts = [f"Text {n} of the part that is tested." for n in range(4)]
+    parts = {"unsupervised": ["Text of no use here."] * 4, "test": texts}
+    held = {name: datasets.Dataset.from_dict({"text": rows}) for name, rows in parts.items()}
+    datasets.DatasetDict(held).save_to_disk(tmp_path / "held#1")
+    options = {"predictions": 500, "seq_len": 32, "documents": True}
+    for split, there in (("evaluation", texts[::2]), ("statistics", texts[1::2])):
+        found = load_data(f"hf:{tmp_path / 'held#1'}#text", opt_mini, split=split, **options)
+        assert found.fingerprint == load_data(there, opt_mini, **options).fingerprint
