@@ -7,6 +7,7 @@ met (one sentence says why), 2 wrong usage.
 import json
 import os
 import sys
+from contextlib import suppress
 
 from ablation_core.cli.parser import build_parser
 from ablation_core.errors import AblationError
@@ -23,8 +24,7 @@ def main(arguments: list[str] | None = None, program: str = "python -m ablation_
     parsed = parser.parse_args(arguments)
     try:
         document, text = parsed.run(parsed)
-        print(json.dumps(document, indent=2, allow_nan=False) if parsed.json else text)
-        sys.stdout.flush()
+        _put_out(json.dumps(document, indent=2, allow_nan=False) if parsed.json else text)
     except AblationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -35,6 +35,30 @@ def main(arguments: list[str] | None = None, program: str = "python -m ablation_
         print("interrupted", file=sys.stderr)
         return 1
     return 0
+
+
+def _put_out(text: str) -> None:
+    """Print a result.
+
+    Raises:
+        AblationError: standard output is closed, or cannot be written to, as on a full disk.
+        BrokenPipeError: its reader has gone.
+    """
+    if sys.stdout is None:
+        raise AblationError(
+            "The result cannot be printed: standard output is closed. It was computed; --save keeps one."
+        )
+    try:
+        print(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError, ValueError):  # what is left of it would be tried again at the end of the process
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise AblationError(
+            f"The result cannot be printed: {error.strerror}. It was computed; --save keeps one."
+        ) from error
 
 
 def script() -> int:

@@ -44,7 +44,7 @@ def load_part(parsed: argparse.Namespace, model: "LoadedModel", ref: str | None,
     if ref and is_task(ref):
         usual = PROMPTS
     data = load_data(
-        ref or usual_data(model.ref, model.modality),
+        usual_data(model.ref, model.modality) if ref is None else ref,
         model,
         predictions=usual if parsed.predictions is None else parsed.predictions,
         seq_len=parsed.seq_len,

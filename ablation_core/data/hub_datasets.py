@@ -8,12 +8,12 @@ second; of a single part every other row is evaluated.
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation_core.data.files.formats import DEFAULT_COLUMN
+from ablation_core.data.files.formats import DEFAULT_COLUMN, split_column
 from ablation_core.data.files.tables import missing_library
 from ablation_core.errors import DataError, first_line
 
@@ -38,7 +38,9 @@ def parse(ref: str) -> HubDataset:
     Raises:
         DataError: it is neither.
     """
-    place, _, column = ref.removeprefix("hf:").partition("#")
+    place, column = split_column(ref.removeprefix("hf:"))
+    if not os.path.isdir(place):  # an id has no such sign
+        place, _, column = ref.removeprefix("hf:").partition("#")
     column = column or DEFAULT_COLUMN
     if os.path.isdir(place):
         return HubDataset(place, None, None, Path(place), column)
@@ -78,7 +80,9 @@ def read_labelled(ref: str, split: str) -> tuple[Iterator[dict], dict[str, tuple
 
 def class_names(dataset: Any) -> dict[str, tuple[str, ...]]:
     """Of a data set of the library: each column of numbered classes, and their names."""
-    features = getattr(dataset, "features", None) or {}
+    features = getattr(dataset, "features", None)
+    if not isinstance(features, Mapping):  # of one column alone
+        return {}
     return {
         name: tuple(map(str, feature.names))
         for name, feature in features.items()
@@ -117,7 +121,7 @@ def _part(parts: dict[str, Iterable[dict]], split: str) -> Iterator[dict]:
     if evaluated and "train" in parts:
         yield from parts[evaluated if split == "evaluation" else "train"]
         return
-    only = parts.get("train") or next(iter(parts.values()))
+    only = parts.get("train") or parts.get(evaluated or "") or next(iter(parts.values()))
     for number, row in enumerate(only):
         if number % 2 == (split != "evaluation"):
             yield row

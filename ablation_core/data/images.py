@@ -103,7 +103,12 @@ def eight_bit(image: Image.Image, name: str = "An image") -> Image.Image:
     Raises:
         DataError: its pixels have no range that is known, such as heights in metres.
     """
-    image = ImageOps.exif_transpose(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception as error:  # one in memory may be closed, or read its file only now
+        raise DataError(
+            f"{name} cannot be read as an image ({first_line(error)}). It may be damaged or cut off; leave it out."
+        ) from error
     if image.mode.startswith(("I", "F")):
         pixels = np.asarray(image, dtype=np.float64)
         if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 65535):

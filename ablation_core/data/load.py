@@ -106,7 +106,9 @@ def load_data(
 def _load_text(request: DataRequest, model: LoadedModel, seq_len: int) -> Data:
     ref, part, reading = request.ref, request.split, Reading()
     check_window(model, seq_len)
-    if request.documents:
+    if request.documents and ref.startswith("text:"):  # one document, however long: read in pieces
+        bodies = packed_bodies(read_text(ref, part, reading.notes), model, seq_len, reading, ending=True)
+    elif request.documents:
         bodies = document_bodies(read_documents(ref, part, reading.notes), model, seq_len, reading)
     else:
         bodies = packed_bodies(read_text(ref, part, reading.notes), model, seq_len, reading)

@@ -16,7 +16,7 @@ from ablation_core.data.dataset import IGNORED
 from ablation_core.data.references import packed_pieces
 from ablation_core.errors import DataError
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.tokenizer import encode_plain, ordinary_tokens, special_ids, special_tokens
+from ablation_core.models.tokenizer import encode_plain, known_tokens, ordinary_tokens, special_ids, special_tokens
 
 CHOSEN_SHARE, MASKED_SHARE, RANDOM_SHARE = 0.15, 0.8, 0.1
 
@@ -71,8 +71,14 @@ class Body:
     trimmed: bool = False  # whether its attention mask has said which tokens are padding
 
 
-def packed_bodies(texts: Iterable[str], model: LoadedModel, seq_len: int, reading: Reading) -> Iterator[Body]:
-    """Consecutive windows of one text in pieces, read and tokenised only as far as they are asked for."""
+def packed_bodies(
+    texts: Iterable[str], model: LoadedModel, seq_len: int, reading: Reading, ending: bool = False
+) -> Iterator[Body]:
+    """Consecutive windows of one text in pieces, read and tokenised only as far as they are asked for.
+
+    Args:
+        ending: whether what is left at the end has a window too, as that of a document has.
+    """
     before, after = special_tokens(model)
     body = seq_len - len(before) - len(after)
     held: list[int] = []
@@ -82,6 +88,8 @@ def packed_bodies(texts: Iterable[str], model: LoadedModel, seq_len: int, readin
         for start in range(0, whole, body):
             yield Body([*before, *held[start : start + body], *after], len(before), len(after))
         held = held[whole:]
+    if ending and held:
+        yield Body([*before, *held, *after], len(before), len(after))
 
 
 def packed_documents(documents: Iterable[str], model: LoadedModel, seq_len: int, reading: Reading) -> Iterator[Body]:
@@ -112,8 +120,7 @@ def given_bodies(rows: Iterable[Body], model: LoadedModel) -> Iterator[Body]:
             raise DataError(
                 f"Row {number} has {len(row.ids):,} tokens, but {model.ref} reads at most {model.max_length:,}."
             )
-        if row.ids and min(row.ids) < 0:
-            raise DataError(f"Row {number} holds the token {min(row.ids)}; ids of tokens are 0 or more.")
+        check_ids(row.ids, number, model)
         for label in {*(row.targets or ())} - {IGNORED}:
             if not 0 <= label < model.vocabulary:
                 raise DataError(
@@ -121,6 +128,22 @@ def given_bodies(rows: Iterable[Body], model: LoadedModel) -> Iterator[Body]:
                     f"where nothing is predicted."
                 )
         yield row
+
+
+def check_ids(ids: Sequence[int], number: int, model: LoadedModel) -> None:
+    """Refuse ids that are no tokens of the model.
+
+    Raises:
+        DataError: the sentence names the row and the id.
+    """
+    if not ids:
+        return
+    if min(ids) < 0:
+        raise DataError(f"Row {number} holds the token {min(ids)}; ids of tokens are 0 or more.")
+    if max(ids) >= (known := known_tokens(model)):
+        raise DataError(
+            f"Row {number} holds the token {max(ids):,}, but {model.ref} knows {known:,} tokens: the ids are another model's."
+        )
 
 
 def make_windows(

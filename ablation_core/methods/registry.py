@@ -212,7 +212,11 @@ def _suits(method: Method, data: Data | None) -> bool:
     """Whether `all` includes a method on this data."""
     if method.counterfactual:
         return data is not None and data.counterfactual is not None
-    return not method.positional or (data is not None and data.is_task and not pairs_file(data.ref)[1])
+    if not method.positional:
+        return True
+    if data is None or data.groups is None or pairs_file(data.ref)[1]:
+        return False
+    return not data.ref.startswith("pairs:") or len(set(data.groups.tolist())) > 1  # of a single one none is left
 
 
 def check_statistics(method: Method, statistics: Statistics | None) -> None:

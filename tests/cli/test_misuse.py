@@ -216,3 +216,32 @@ def test_the_word_help_is_understood(words: list[str], says: str, capsys: pytest
     with pytest.raises(SystemExit) as left:
         main(words)
     assert left.value.code == 0 and says in capsys.readouterr().out
+
+
+def test_an_empty_name_is_not_the_usual_data_or_models(loaded: None, capsys: pytest.CaptureFixture) -> None:
+    """As a shell leaves it of a variable that is not set: other data, or all of the paper's models, would be run."""
+    assert main(["ablate", "opt-mini", "--select", "0.0", "--method", "zero", "--data", "", "--predictions", "20"]) == 1
+    assert "There is no data set ''" in capsys.readouterr().err
+
+
+def test_an_empty_list_of_models_is_not_the_papers(capsys: pytest.CaptureFixture) -> None:
+    assert main(["reproduce", "paper", "--dry-run", "--models", ""]) == 1
+    assert "There is no model ''" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_printed_ends_in_a_sentence(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None: ...
+
+        def fileno(self) -> int:
+            raise OSError
+
+    for stream, words in ((Full(), "No space left on device"), (None, "standard output is closed")):
+        monkeypatch.setattr("sys.stdout", stream)
+        assert main(["models"]) == 1
+        assert f"error: The result cannot be printed: {words}" in capsys.readouterr().err

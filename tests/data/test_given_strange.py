@@ -182,3 +182,84 @@ def test_the_home_folder_is_found_behind_a_colon(
     data = load_data("text:~/a.txt", opt_mini, predictions=20, seq_len=20)
     assert same(data, load_data(f"text:{tmp_path}/a.txt", opt_mini, predictions=20, seq_len=20))
     assert data.ref == f"text:{tmp_path}/a.txt"
+
+
+def left_as_they_are(rows: list, size: int) -> DataLoader:
+    return DataLoader(rows, batch_size=size, collate_fn=list)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_loader_that_leaves_rows_as_they_are_gives_these_rows(
+    opt_mini: LoadedModel, vit: LoadedModel, size: int
+) -> None:
+    rows = {
+        "lists of ids": IDS.tolist(),
+        "tensors of ids": list(IDS),
+        "dictionaries": [{"input_ids": row} for row in IDS],
+    }
+    wanted = load_data(IDS, opt_mini)
+    for what, given in rows.items():
+        assert same(load_data(left_as_they_are(given, size), opt_mini), wanted), what
+    images = [(Image.new("L", (28, 28), 40 * number), number) for number in range(3)]
+    arrays = [{"image": np.asarray(image), "label": label} for image, label in images]
+    assert same(load_data(left_as_they_are(images, size), vit), load_data(images, vit))
+    assert same(load_data(left_as_they_are(arrays, size), vit), load_data(images, vit))
+    assert load_data(left_as_they_are(images, size), vit).rows(range(3)).targets.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_columns_of_ids_are_not_taken_for_rows(opt_mini: LoadedModel, size: int) -> None:
+    """torch's own collation makes of rows that are lists one tensor per position: it holds that place of every row."""
+    with pytest.raises(AblationError, match=r"parts without names|expected"):
+        load_data(DataLoader(IDS.tolist(), batch_size=size), opt_mini)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"input_ids": IDS + 0.5},
+        {"input_ids": IDS * float("nan")},
+        {"input_ids": IDS, "labels": IDS + 0.5},
+        {"input_ids": IDS, "attention_mask": torch.full(IDS.shape, 0.5)},
+        {"input_ids": IDS > 9},
+        {"input_ids": IDS[None]},
+        [[True, False, True]],
+        IDS.float().tolist(),
+    ],
+)
+def test_fractions_and_flags_are_no_ids(opt_mini: LoadedModel, given: Any) -> None:
+    """They were cut to whole numbers, and the model then read other tokens than were given."""
+    with pytest.raises(AblationError, match="whole numbers"):
+        load_data(given, opt_mini)
+
+
+def test_whole_numbers_in_other_types_are_ids(opt_mini: LoadedModel) -> None:
+    flags = torch.ones_like(IDS, dtype=torch.bool)
+    assert same(load_data({"input_ids": IDS.float(), "attention_mask": flags}, opt_mini), load_data(IDS, opt_mini))
+
+
+def test_a_column_of_a_data_set(opt_mini: LoadedModel) -> None:
+    datasets = pytest.importorskip("datasets")
+    held = datasets.Dataset.from_dict({"body": TEXTS})
+    assert same(load_data(held["body"], opt_mini), load_data(TEXTS, opt_mini))
+
+
+def test_an_image_in_memory_that_is_closed_or_damaged_is_told(vit: LoadedModel, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.png", tmp_path / "cut.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)).save(whole)
+    cut.write_bytes(whole.read_bytes()[:400])
+    closed = Image.open(whole)
+    closed.close()
+    for image in (closed, Image.open(cut)):
+        with pytest.raises(AblationError, match="cannot be read as an image"):
+            load_data([(image, 0)], vit)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(4096, "the token 4,096, but opt-mini knows 4,096"), (-1, "the token -1")]
+)
+def test_ids_that_are_no_tokens_are_told_by_their_row(opt_mini: LoadedModel, number: int, words: str) -> None:
+    ids = IDS.clone()
+    ids[1, 3] = number
+    with pytest.raises(AblationError, match=f"Row 1 holds {words}"):
+        load_data(ids, opt_mini)

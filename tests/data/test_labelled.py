@@ -48,6 +48,9 @@ def targets(data: Any) -> list[int]:
         (NAMES, (), np.int64(1), 1),
         (NAMES, (), torch.tensor(1), 1),
         (NAMES, (), 1.0, 1),
+        (NAMES, (), True, 1),
+        (NAMES, (), "False", 0),  # as a table writes it
+        (("yes", "true"), (), "True", 1),
         (("no", "yes"), (), True, 1),
         (("False", "True"), (), True, 1),
         (("True", "False"), (), True, 0),
@@ -80,7 +83,8 @@ def test_what_is_no_class_is_refused(model_names: Any, data_names: Any, label: A
 
 
 def test_rows_without_a_label() -> None:
-    assert all(is_missing(one) for one in (None, "", -1, float("nan")))
+    assert all(is_missing(one) for one in (None, "", -1, float("nan"), " ", "-1", "-1.0"))
+    assert not any(is_missing(one, ("-1", "0", "1")) for one in ("-1", " -1 ", -1)), "a class may be called so"
     assert not any(is_missing(one) for one in (0, "0", "a", np.int64(1), [0, 1], np.array([0, 1])))
 
 
@@ -210,3 +214,21 @@ def test_data_of_other_classes_is_not_taken_for_this_model_s(model: LoadedModel)
     assert other.labels == NAMES[::-1]
     with pytest.raises(DataError, match="whose tokenizer or class names is not that of"):
         ablate(other, load_data(ROWS, model), "0.0", "zero")
+
+
+@pytest.mark.parametrize("number", [-1, 10**6])
+def test_ids_that_are_no_tokens(model: LoadedModel, number: int) -> None:
+    with pytest.raises(DataError, match="Row 1 holds the token"):
+        load_data([{"input_ids": [5, 6, 7], "label": 0}, {"input_ids": [5, number, 7], "label": 1}], model)
+
+
+def test_texts_in_memory_that_hold_nothing_are_left_out_as_those_of_a_file_are(model: LoadedModel) -> None:
+    rows = [{"text": one, "label": label} for one, label in (("A book.", 0), (None, 1), (" ", 2), ("Another.", 1))]
+    data = load_data(rows, model)
+    assert targets(data) == [0, 1]
+    assert "2 texts with nothing in them were left out." in data.notes
+    assert data.fingerprint == load_data([("A book.", 0), ("Another.", 1)], model).fingerprint
+    with pytest.raises(DataError, match="hold nothing"):
+        load_data([("", 0)], model)
+    with pytest.raises(DataError, match="Row 1 of the data given has an int for a text"):
+        load_data([{"text": "A book.", "label": 0}, {"text": 5, "label": 1}], model)

@@ -282,3 +282,38 @@ def test_what_is_said_of_a_text(opt_mini: LoadedModel, tmp_path: Path, content: 
     (tmp_path / "a.txt").write_bytes((content * 200).encode())
     data = load_data(f"text:{tmp_path}/a.txt", opt_mini, predictions=10, seq_len=16)
     assert said in " ".join(data.notes)
+
+
+def test_a_text_file_is_one_document_however_long(tmp_path: Path, opt_mini: LoadedModel) -> None:
+    """It is read in pieces, whose ends are no ends of windows."""
+    (tmp_path / "long.txt").write_text("".join(f"Line {n} of a long text, which goes on.\n" for n in range(2400)))
+    options = {"predictions": 10**6, "seq_len": 32}
+    alone = load_data(f"text:{tmp_path / 'long.txt'}", opt_mini, documents=True, **options)
+    packed = load_data(f"text:{tmp_path / 'long.txt'}", opt_mini, **options)
+    text = (tmp_path / "long.txt").read_text()
+    half = text[: text.rfind("\n", 0, len(text) // 2 + 1) + 1]
+    assert len(half) > 40_000
+    ids = opt_mini.tokenizer(half, add_special_tokens=False).input_ids
+    begin = opt_mini.tokenizer.bos_token_id
+    rows = [[begin, *ids[at : at + 31]] for at in range(0, len(ids), 31)]
+    held = alone.rows(range(alone.sequences))
+    found = [
+        row[flags.bool()].tolist()
+        for row, flags in zip(held.inputs["input_ids"], held.inputs["attention_mask"], strict=True)
+    ]
+    assert found == rows
+    assert packed.rows(range(packed.sequences)).inputs["input_ids"].tolist() == [row for row in rows if len(row) == 32]
+
+
+def test_without_a_training_part_the_test_part_is_evaluated_whichever_comes_first(
+    tmp_path: Path, opt_mini: LoadedModel
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    texts = [f"Text {n} of the part that is tested." for n in range(4)]
+    parts = {"unsupervised": ["Text of no use here."] * 4, "test": texts}
+    held = {name: datasets.Dataset.from_dict({"text": rows}) for name, rows in parts.items()}
+    datasets.DatasetDict(held).save_to_disk(tmp_path / "held#1")
+    options = {"predictions": 500, "seq_len": 32, "documents": True}
+    for split, there in (("evaluation", texts[::2]), ("statistics", texts[1::2])):
+        found = load_data(f"hf:{tmp_path / 'held#1'}#text", opt_mini, split=split, **options)
+        assert found.fingerprint == load_data(there, opt_mini, **options).fingerprint

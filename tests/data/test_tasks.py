@@ -207,6 +207,22 @@ def test_a_note_tells_missing_counterfactual_prompts_from_those_of_another_lengt
     assert len(notes) == len(said) and all(note.startswith(start) for note, start in zip(notes, said, strict=True))
 
 
+@pytest.mark.parametrize("rows", [[ONE], [ONE | {"group": "g"}, ONE | {"prompt": "Then the value is", "group": "g"}]])
+def test_nothing_is_learned_from_the_only_prompt_which_is_the_one_asked(
+    opt_mini: LoadedModel, tmp_path: Path, rows: list[dict]
+) -> None:
+    """Its means by position would be its own values, and their effect 0, whatever the head does."""
+    path = written(tmp_path, *rows)
+    data = loaded(opt_mini, path)
+    assert data.sequences == len(rows)
+    with pytest.raises(DataError, match=r"statistics part .* has no prompt: every other prompt"):
+        loaded(opt_mini, path, "statistics")
+    assert "mean-positional" not in [method.name for method in choose_methods(["all"], "causal", data)]
+    for name in ("mean-positional", "optimal"):
+        with pytest.raises(DataError, match="has no prompt"):
+            ablate(opt_mini, data, "2.3", name, statistics="python-docs")
+
+
 def test_every_prompt_of_a_file_is_asked_where_that_is_said(opt_mini: LoadedModel, tmp_path: Path) -> None:
     """And what a part is left for is refused then, not made from the prompts that are asked."""
     rows = [{"prompt": f"There are {n} ways to", "right": " do", "wrong": " be"} for n in range(7)]

@@ -25,10 +25,10 @@ def run(parsed: argparse.Namespace) -> tuple[dict, str]:
     from ablation_core.loading.load import load_model
     from ablation_core.runs.paper import ORIGINALS, measured_speed, original_parts, parts_of, run_part
 
-    if not parsed.models and parsed.dry_run:  # the originals' sizes are known; nothing is loaded for the plan
+    if parsed.models is None and parsed.dry_run:  # the originals' sizes are known; nothing is loaded for the plan
         parts = original_parts(parsed.data, parsed.predictions)
     else:
-        for ref in parsed.models.split(",") if parsed.models else ORIGINALS:
+        for ref in parsed.models.split(",") if parsed.models is not None else ORIGINALS:
             model = load_model(ref.strip(), parsed.device, parsed.dtype, parsed.cache_dir)
             own = parts_of(model, parsed.data, parsed.predictions)
             parts += own

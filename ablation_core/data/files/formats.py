@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation_core.data.files.text_files import looks_like, read_text_file
+from ablation_core.data.files.text_files import looks_like, read_text_file, starts_as_record
 from ablation_core.errors import DataError, a_type, first_line
 
 KINDS = ("jsonl", "csv", "parquet", "folder")
@@ -34,10 +34,24 @@ class Table:
 def parse(ref: str) -> Table:
     """`csv:PATH#column` in its parts; a `#` that is part of an existing path stays there."""
     kind, _, place = ref.partition(":")
-    path, hash_, column = place.rpartition("#")
-    if not hash_ or os.path.exists(place):
-        path, column = place, DEFAULT_COLUMN
+    path, column = split_column(place)
     return Table(kind, Path(path), column or DEFAULT_COLUMN)
+
+
+def split_column(place: str) -> tuple[str, str]:
+    """The path and the column of `PATH#column`, either of which may hold a `#` too: the longest path that exists is meant.
+
+    >>> split_column("notes.csv#body")
+    ('notes.csv', 'body')
+    """
+    if os.path.exists(place):
+        return place, ""
+    marks = [number for number, letter in enumerate(place) if letter == "#"]
+    there = [number for number in marks if os.path.exists(place[:number]) and number]
+    if not marks:
+        return place, ""
+    mark = there[-1] if there else marks[-1]
+    return place[:mark], place[mark + 1 :]
 
 
 def existing_file(table: Table, what: str) -> Path:
@@ -56,7 +70,7 @@ def existing_file(table: Table, what: str) -> Path:
 
 def _json_lines(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     path = existing_file(table, "a JSON Lines file")
-    with _open(path) as file:
+    with open_text(path) as file:
         number, seen = 0, False
         while line := file.readline(_MOST_LINE):
             number += 1
@@ -121,10 +135,11 @@ def csv_form(path: Path) -> tuple[list[str], str, Any]:
     """A table's columns, what stands between them, and how it is packed."""
     import pandas
 
-    with _open(path) as file:
+    with open_text(path) as file:
         head = file.readline(_MOST_LINE)
     if not head.strip():
-        raise DataError(f"{path} is empty; its first line has to name the columns.")
+        what = f"The first line of {path} is empty; it" if head else f"{path} is empty; its first line"
+        raise DataError(f"{what} has to name the columns.")
     separator = _separator(head)
     packed: Any = "gzip" if _is_gzip(path) else None
     names = list(pandas.read_csv(path, sep=separator, nrows=0, compression=packed, encoding="utf-8-sig").columns)
@@ -138,8 +153,13 @@ def _parquet_rows(table: Table, columns: tuple[str, ...]) -> Iterator[tuple[Any,
     from pyarrow import parquet
 
     path = existing_file(table, "a Parquet file")
+    if _is_gzip(path):
+        raise DataError(f"{path} is packed by gzip; unpack it: a Parquet file is packed in itself.")
     with parquet.ParquetFile(path) as file:
-        _check_columns(table, columns, file.schema_arrow.names)
+        names = file.schema_arrow.names
+        _check_columns(table, columns, names)
+        if twice := next((name for name in columns if names.count(name) > 1), None):
+            raise DataError(f"{path} has {names.count(twice)} columns called {twice!r}; rename all but one.")
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
             yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
 
@@ -159,14 +179,14 @@ READERS = {"jsonl": _json_lines, "csv": _csv_rows, "parquet": _parquet_rows}
 def whole_rows(kind: str, path: Path) -> Iterator[dict]:
     """A file's rows with all their columns."""
     if kind == "jsonl":
-        with _open(path) as file:
+        with open_text(path) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _record(line, path, number)
     elif kind == "csv":
-        with _open(path) as file:
+        with open_text(path) as file:
             head = file.readline(_MOST_LINE)
-        with _open(path) as file:
+        with open_text(path) as file:
             yield from csv.DictReader(file, delimiter=_separator(head))
     else:
         from pyarrow import parquet
@@ -189,7 +209,11 @@ def folder_files(folder: Path) -> list[Path]:
     if not os.path.isdir(folder):
         raise DataError(f"There is no folder {folder}. Write folder: followed by a folder with .txt files.")
     files = sorted(
-        path for path in folder.rglob("*") if path.name.lower().endswith(_FOLDER_SUFFIXES) and path.is_file()
+        path
+        for path in folder.rglob("*")
+        if path.name.lower().endswith(_FOLDER_SUFFIXES)
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)  # copies that programs keep
     )
     if not files:
         raise DataError(f"The folder {folder} has no .txt file (nor .txt.gz).")
@@ -230,6 +254,10 @@ _NAMED_BY = {
 def instead(path: Path, kind: str) -> str:
     """What a file looks like that is not what its reference says, and how to name it."""
     looks = looks_like(path)
+    if (
+        looks == "plain text" and kind == "jsonl"
+    ):  # a line that is not whole: read as text, its brackets would be scored
+        looks = "" if starts_as_record(path) else looks
     named = _NAMED_BY.get(looks, f"{kind}:")
     return "" if named == f"{kind}:" else f"; it looks like {looks}: write {named}{path}"
 
@@ -239,6 +267,7 @@ def _is_gzip(path: Path) -> bool:
         return file.read(2) == b"\x1f\x8b"
 
 
-def _open(path: Path) -> Any:
+def open_text(path: Path) -> Any:
+    """A file of UTF-8 text, perhaps gzipped, to read line by line."""
     opened = gzip.open if _is_gzip(path) else open
     return opened(path, "rt", encoding="utf-8-sig")

@@ -137,6 +137,21 @@ def plain_line_ends(text: str, name: str) -> tuple[str, str]:
     return plain, f"The line ends of {name} ({' and '.join(kinds)}) were read as LF."
 
 
+def starts_as_record(path: Path) -> bool:
+    """Whether a file is called one of JSON Lines, or begins as such a one would, whatever comes then."""
+    if path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson", ".json")):
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(100)
+        if head[:2] == GZIP:
+            with gzip.open(path) as packed:
+                head = packed.read(100)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+
+
 def looks_like(path: Path) -> str:
     """What a file seems to hold, for a sentence: JSON Lines, CSV, tab-separated values, one JSON document, a Parquet file or
     text; nothing where it cannot be told."""

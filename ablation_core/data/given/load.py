@@ -24,14 +24,14 @@ from ablation_core.data import hub_datasets
 from ablation_core.data.dataset import IGNORED, Data
 from ablation_core.data.files.text_files import plain_line_ends
 from ablation_core.data.given.images import class_names, load_given_images
-from ablation_core.data.given.rows import EXPECTED, GivenImage, GivenText, given_rows, holds_objects
+from ablation_core.data.given.rows import EXPECTED, GivenImage, GivenText, given_rows, holds_objects, is_gap
 from ablation_core.data.labelled.classes import ClassLabels, is_missing
 from ablation_core.data.labelled.rows import LabelledText
 from ablation_core.data.labelled.texts import labelled_data, needs_labels, readable, window_of
 from ablation_core.data.references import Split
 from ablation_core.data.request import DataRequest
 from ablation_core.data.texts import check_window, text_data
-from ablation_core.data.windows import Body, Reading, Window, document_bodies, given_bodies, packed_documents
+from ablation_core.data.windows import Body, Reading, Window, check_ids, document_bodies, given_bodies, packed_documents
 from ablation_core.errors import AblationError, DataError, a_type, first_line
 from ablation_core.models.loaded import LoadedModel
 
@@ -91,20 +91,41 @@ def _labelled(rows: Iterator[Any], request: DataRequest, model: LoadedModel, nam
     reading, classes = Reading(), ClassLabels(model.labels, names)
     seq_len = readable(model, request.seq_len) if model.tokenizer is not None else None  # ids are taken as they are
     windows: list[Window] = []
-    for number, row in enumerate(islice(rows, max(2, request.predictions))):
+    empty: list[int] = []
+    for number, row in islice(_with_text(rows, empty), max(2, request.predictions)):
         label = row.label if isinstance(row, GivenText | Body) else None
-        if label is None or is_missing(label):
+        if label is None or is_missing(label, model.labels):
             raise DataError(needs_labels(model, f"row {number} of the data given has none"))
         target = classes(label, f"row {number}")
         if isinstance(row, Body):
+            check_ids(row.ids, number, model)
             one: Any = replace(_unpadded(row, model), label=target)
         else:
             one = LabelledText(plain_line_ends(row.text, "it")[0], target)
         windows.append(window_of(one, model, seq_len, reading))
     if said := classes.note():
         reading.notes.append(said)
+    if empty:
+        reading.notes.append(f"{len(empty):,} texts with nothing in them were left out.")
+    if not windows:
+        raise DataError("The texts given hold nothing; give pairs of a text and its class.")
     data = labelled_data(request, model, windows, reading)
     return _named(data, f"{len(windows):,} labelled texts", data.fingerprint.encode())
+
+
+def _with_text(rows: Iterator[Any], empty: list[int]) -> Iterator[tuple[int, Any]]:
+    """The rows with their numbers, without texts that hold nothing, whose numbers go to `empty`.
+
+    Raises:
+        DataError: a row's text is something else.
+    """
+    for number, row in enumerate(rows):
+        if isinstance(row, GivenText) and not is_gap(row.text) and not isinstance(row.text, str):
+            raise DataError(f"Row {number} of the data given has {a_type(row.text)} for a text.")
+        if isinstance(row, GivenText) and (is_gap(row.text) or not row.text.strip()):
+            empty.append(number)
+        else:
+            yield number, row
 
 
 def _texts(texts: Iterator[Any], request: DataRequest, model: LoadedModel) -> Data:

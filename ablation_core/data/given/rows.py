@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from ablation_core.data.windows import Body
 from ablation_core.errors import DataError, a_type
@@ -46,8 +47,12 @@ class GivenText:
 def given_rows(given: Any) -> Iterator[Any]:
     """The rows of anything given."""
     if isinstance(given, torch.utils.data.DataLoader):
+        as_they_were = given.collate_fn is not default_collate  # which turns rows of lists into columns
         for batch in given:
-            yield from _batch(batch)
+            if as_they_were and _are_rows(batch):
+                yield from (_one(row, number) for number, row in enumerate(batch))
+            else:
+                yield from _batch(batch)
     elif isinstance(given, torch.Tensor | np.ndarray) and not holds_objects(given):
         yield from _array(torch.as_tensor(given))
     elif isinstance(given, Mapping) or hasattr(given, "input_ids"):
@@ -75,7 +80,7 @@ def holds_objects(given: Any) -> bool:
     return isinstance(given, np.ndarray) and given.dtype.kind in "OSUT"
 
 
-def _missing(value: Any) -> bool:
+def is_gap(value: Any) -> bool:
     """Whether a table says that it has nothing here: None, or a number that is none."""
     return value is None or (isinstance(value, float) and value != value)
 
@@ -92,7 +97,7 @@ def _one(row: Any, number: int) -> Any:
     """One row of a list or data set."""
     if isinstance(row, str):
         return row
-    if _missing(row):
+    if is_gap(row):
         return ""  # a gap is an empty text
     if isinstance(row, Mapping):
         made = list(rows_by_name(row))
@@ -107,8 +112,11 @@ def _one(row: Any, number: int) -> Any:
             f"Row {number} of the data given is a class and an image; give the image first, then its class."
         )
     elif isinstance(row, torch.Tensor | np.ndarray | list | tuple):
-        ids = _numbers(row) if len(row) and not isinstance(row[0], str) and np.ndim(row[0]) == 0 else None
-        if ids is not None and ids.ndim == 1 and not ids.is_floating_point():
+        scalar = isinstance(row, torch.Tensor | np.ndarray) and row.ndim == 0
+        single = not scalar and len(row) and not isinstance(row[0], str) and np.ndim(row[0]) == 0
+        ids = _numbers(row) if single else None
+        if ids is not None and ids.ndim == 1:
+            _check_whole(ids)
             return Body(ids.tolist())
     what = "an image without its class" if _is_image(row) else a_type(row)
     raise DataError(f"Row {number} of the data given is {what}; expected {EXPECTED}.")
@@ -161,6 +169,33 @@ def _batch(batch: Any) -> Iterator[Any]:
         raise DataError(f"A batch of the loader is {a_type(batch)}; expected {EXPECTED}.")
 
 
+def _are_rows(batch: Any) -> bool:
+    """Whether a batch is a list of rows as they were, of a loader whose `collate_fn` leaves them so.
+
+    A batch of two such pairs looks much like inputs beside their classes; but there the classes are as many as the inputs,
+    in one list or tensor, and here each is one value. Of two pairs of texts nothing says which they are: they are columns.
+    """
+    if not isinstance(batch, tuple | list) or not batch:
+        return False
+    return all(isinstance(row, Mapping) or _is_pair(row) or _is_row_of_ids(row) for row in batch)
+
+
+def _is_pair(row: Any) -> bool:
+    """Whether a row is an image or a text with its class."""
+    if not isinstance(row, tuple | list) or len(row) != 2:
+        return False
+    one_class = isinstance(row[1], str | int | float | np.generic) or (
+        isinstance(row[1], torch.Tensor | np.ndarray) and np.ndim(row[1]) == 0
+    )
+    return one_class and (_is_image(row[0]) or (isinstance(row[0], str) and not isinstance(row[1], str)))
+
+
+def _is_row_of_ids(row: Any) -> bool:
+    if isinstance(row, torch.Tensor | np.ndarray):
+        return np.ndim(row) == 1 and not holds_objects(row)
+    return isinstance(row, list) and bool(row) and all(isinstance(one, int | np.integer) for one in row)
+
+
 def _ids_and_more(ids: Any, more: Any) -> Iterator[Any]:
     """Rows of ids beside their classes, their attention mask, or the targets that are theirs anyway.
 
@@ -186,12 +221,17 @@ def _ids_and_more(ids: Any, more: Any) -> Iterator[Any]:
     )
 
 
-def _array(ids: Tensor) -> Iterator[Body]:
+def _check_whole(ids: Tensor) -> None:
+    """Refuse what cannot be ids of tokens."""
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise DataError(
             f"A tensor of {str(ids.dtype).removeprefix('torch.')} was given; ids of tokens are whole numbers, and images "
             f"come in pairs with their classes."
         )
+
+
+def _array(ids: Tensor) -> Iterator[Body]:
+    _check_whole(ids)
     if ids.ndim != 2:
         raise DataError(f"A tensor of ids has two dimensions (sequences, tokens); this one has {ids.ndim}.")
     for row in ids.tolist():
@@ -226,11 +266,11 @@ def rows_by_name(row: Any) -> Iterator[Any]:
             f"Of texts under another name give the column, as in data[{keys[-1]!r}]."
         )
     for one in row[text] if isinstance(row[text], list | tuple) else [row[text]]:
-        yield "" if _missing(one) else one
+        yield "" if is_gap(one) else one
 
 
 def _are_texts(value: Any) -> bool:
-    return all(isinstance(one, str) or _missing(one) for one in (value if isinstance(value, list | tuple) else [value]))
+    return all(isinstance(one, str) or is_gap(one) for one in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _tokenised(row: Any) -> Iterator[Body]:
@@ -239,10 +279,10 @@ def _tokenised(row: Any) -> Iterator[Body]:
     Raises:
         DataError: a column says something that would be lost: a gap in the mask, labels of another length, second segments.
     """
-    ids = _rows_of(row["input_ids"])
+    ids = _rows_of(row["input_ids"], "input_ids")
     masks = _column(row, "attention_mask", ids)
     per_token = row.get("labels") if _is_per_token(row.get("labels"), ids) else None
-    labels = _rows_of(per_token) if per_token is not None else [None] * len(ids)
+    labels = _rows_of(per_token, "labels") if per_token is not None else [None] * len(ids)
     classes = next((row[name] for name in CLASS_COLUMNS if row.get(name) is not None), None)
     classes = [None] * len(ids) if per_token is not None or classes is None else list(np.ravel(classes))
     if other := {len(classes), len(labels)} - {len(ids)}:
@@ -268,13 +308,22 @@ def _tokenised(row: Any) -> Iterator[Body]:
         yield replace(body, trimmed=mask is not None)
 
 
-def _rows_of(value: Any) -> list[list[int]]:
-    """One row of whole numbers, or several, in whatever they are held."""
+def _rows_of(value: Any, name: str) -> list[list[int]]:
+    """One row of whole numbers, or several, in whatever they are held.
+
+    Raises:
+        DataError: they hold something else, such as fractions, whose ends would be cut off.
+    """
     value = value.tolist() if hasattr(value, "tolist") else list(value)
     rows = [one.tolist() if hasattr(one, "tolist") else one for one in value]
-    return [
-        [int(number) for number in one] for one in (rows if not rows or isinstance(rows[0], list | tuple) else [rows])
-    ]
+    several = rows if not rows or isinstance(rows[0], list | tuple) else [rows]
+    flags = name == "attention_mask"  # may be true and false
+    for number in (number for one in several for number in one):
+        whole = isinstance(number, int | np.integer) or (isinstance(number, float) and number.is_integer())
+        if not whole or (isinstance(number, bool) and not flags):
+            shown = a_type(number) if isinstance(number, list | tuple) else repr(number)
+            raise DataError(f"The {name} given hold {shown}; expected one row of whole numbers per sequence.")
+    return [[int(number) for number in one] for one in several]
 
 
 def _column(row: Any, name: str, ids: list[list[int]]) -> list[list[int] | None]:
@@ -282,7 +331,7 @@ def _column(row: Any, name: str, ids: list[list[int]]) -> list[list[int] | None]
     found = row.get(name)
     if found is None:
         return [None] * len(ids)
-    rows: list[list[int] | None] = [*_rows_of(found)]
+    rows: list[list[int] | None] = [*_rows_of(found, name)]
     if len(rows) != len(ids):
         raise DataError(f"{len(ids)} rows of ids come with {len(rows)} of {name}; give one per row.")
     return rows

@@ -55,6 +55,8 @@ class ClassLabels:
         found = match_class(label.strip(), self.model)
         if found is None and label.strip().endswith(".0") and label.strip()[:-2].isdecimal():
             return self._numbered(int(label.strip()[:-2]), where)  # numbers beside gaps, as pandas writes them
+        if found is None and label.strip().casefold() in ("true", "false"):  # as tables write them
+            return self._numbered(int(label.strip().casefold() == "true"), where)
         if found is None:
             raise self._unknown(label, where)
         return found
@@ -110,11 +112,19 @@ class ClassLabels:
         )
 
 
-def is_missing(label: Any) -> bool:
-    """Whether a row has no label: none, an empty text, NaN, or -1, as data sets hide those of their test part."""
+def is_missing(label: Any, names: Sequence[str] = ()) -> bool:
+    """Whether a row has no label: none, an empty text, NaN, or -1, as data sets hide those of their test part.
+
+    Args:
+        names: the model's classes, one of which may be called so.
+    """
     if label is None or np.ndim(label):
         return label is None
-    return label == "" or label == -1 or label != label
+    if str(label).strip() in names:
+        return False
+    if isinstance(label, str):  # of a table, whose numbers are texts
+        return label.strip() in ("", "-1", "-1.0")
+    return label == -1 or label != label
 
 
 def _of(where: str) -> str:

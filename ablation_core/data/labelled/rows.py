@@ -51,7 +51,7 @@ def read_labelled(ref: str, split: Split, labels: tuple[str, ...], notes: list[s
     without_text = without_label = 0
     crlf = False
     for number, (text, label) in enumerate(islice(rows, MOST_ROWS), start=1):
-        if is_missing(label):
+        if is_missing(label, labels):
             without_label += 1
         elif text is None or (isinstance(text, str) and not text.strip()):
             without_text += 1

@@ -45,7 +45,10 @@ def load_task(request: DataRequest, model: LoadedModel) -> Data:
         name = _name(pair, number)
         prompts.append(prompt_of(model, read.looked_at(model, pair, name), name))
     if not prompts:
-        raise DataError(f"The {request.split} part of {request.ref} has no prompt.")
+        raise DataError(
+            f"The {request.split} part of {request.ref} has no prompt: every other prompt (or group of them) belongs to it, "
+            f"and there is one. Bring more, or choose what learns nothing from the data."
+        )
     rows = max(len(prompt.rows) for prompt in prompts)
     lengths = [len(row.ids) for prompt in prompts for row in (*prompt.rows, *(prompt.counterfactual or ()))]
     longest = max(lengths)
@@ -139,7 +142,7 @@ def _part(request: DataRequest, pairs: Sequence[Pair]) -> Iterator[Pair]:
     seen: dict[str, int] = {}
     for number, pair in enumerate(pairs):
         place = seen.setdefault(pair.group if pair.group is not None else f"\0{number}", len(seen))
-        if every or place % 2 == _SPLIT_SEEDS[request.split] or len(pairs) == 1:
+        if every or place % 2 == _SPLIT_SEEDS[request.split]:
             yield pair
 
 

@@ -10,13 +10,15 @@ classifier the prompt is the text, and the answers are two of its classes.
 """
 
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablation_core.data.files.formats import open_text
 from ablation_core.data.files.text_files import not_utf_8_file
-from ablation_core.errors import DataError
+from ablation_core.errors import DataError, first_line
 
 _MOST_BYTES = 100_000_000
 _FIELDS = {"prompt": True, "right": True, "wrong": True, "counterfactual": False, "group": False}  # name → needed
@@ -47,18 +49,21 @@ def read_pairs(path: Path) -> Iterator[Pair]:
     try:
         if path == Path():
             raise DataError("No file is named. Write pairs: followed by the path of a JSONL file.")
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; pairs: needs a JSONL file.")
         if not path.is_file():
             raise DataError(f"There is no file {path}. Write pairs: followed by the path of a JSONL file.")
         if path.stat().st_size > _MOST_BYTES:
             raise DataError(f"{path} is larger than {_MOST_BYTES // 1_000_000} MB; cut a part of it and use that.")
-        with open(path, encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield _pair(line, f"Line {number} of {path}")
     except UnicodeDecodeError as error:
         raise not_utf_8_file(path, error.start) from error
-    except OSError as error:
-        raise DataError(f"The file {path} cannot be read: {error.strerror}.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise DataError(f"The file {path} cannot be read: {why}.") from error
 
 
 def _pair(line: str, where: str) -> Pair:
