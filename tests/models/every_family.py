@@ -153,6 +153,9 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
         "layer_types": mixed("sliding_attention", sizes), "global_head_dim": 2 * sizes.head_dim, "num_kv_shared_layers": 0,
         "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY,
     }  # fmt: skip
+    by_axes = {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [sizes.head_dim // 6] * 3}
+    }
     swin = {"window_size": 4, "embed_dim": 16, "hidden_size": None, "patch_size": 2}
     stages = dict.fromkeys(
         (
@@ -214,10 +217,9 @@ def overrides(family: str, sizes: Sizes) -> dict[str, Any]:
                                             "n_routed_experts": 4, "vocab_size": VOCABULARY, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 64},
         "cohere_compass_text": {"layer_types": ["full_attention"] * sizes.layers, "num_key_value_heads": sizes.heads,
                                 "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}}},
-        **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "paddleocr_vl_text", "glm_ocr_text"),
-                        {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [sizes.head_dim // 6] * 3}}),
+        **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "paddleocr_vl_text", "glm_ocr_text"), by_axes),
         "mamba2": {"num_heads": 8, "head_dim": sizes.width // 4, "state_size": 8, "n_groups": 1},
-        **dict.fromkeys(("inkling2_text", "inkling2_loop_text"), {"unpadded_vocab_size": VOCABULARY}),
+        "inkling2_text": {"unpadded_vocab_size": VOCABULARY}, "inkling2_loop_text": {"unpadded_vocab_size": VOCABULARY},
         "phi4_multimodal": {"vision_config": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
                                               "image_size": 32, "patch_size": 8, "crop_size": 32},
                             "audio_config": {"hidden_size": 32, "num_blocks": 1, "num_attention_heads": 2, "intermediate_size": 32,
