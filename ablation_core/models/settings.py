@@ -54,7 +54,7 @@ _PASSING = frozenset(FORM_FLAGS) | {
 }  # fmt: skip
 _PASSING_OF_PARTS = _PASSING | {
     "fused_attn", "grad_checkpointing", "pretrained_cfg", "default_cfg", "feature_info", "_is_hf_initialized", "_hf_hook",
-    "_gradient_checkpointing_func", "_old_forward", "_model_args", "_traits", "pretrained_model_args", "weight_init_mode",
+    "_gradient_checkpointing_func", "_old_forward", "_model_args", "_traits", "pretrained_model_args", "_is_torch_compile", "weight_init_mode",
     *vars(nn.Module()),
 }  # fmt: skip
 _NOTED = ("max_seq_len_cached",)  # by a pass: the longest input so far, of rotations that follow it

@@ -338,6 +338,14 @@ def test_a_class_written_anew_under_its_name_is_another() -> None:
     assert activated_by("1.0", notebook) == first != second
 
 
+def test_torch_compile_makes_no_other_model_of_timm_s() -> None:
+    """It marks the module that it is given."""
+    made = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 4, "num_classes": 5}
+    module = timm.create_model("vit_tiny_patch16_224", **made).eval()
+    before = load_model(module).fingerprint
+    assert load_model(torch.compile(module)).fingerprint == before
+
+
 @dataclasses.dataclass
 class Options:
     factor: float
