@@ -28,7 +28,7 @@ from ablation_core.loading.zero_shot import ClassTexts, check_class_texts, is_ze
 from ablation_core.models.architectures import row_for
 from ablation_core.models.info import predicts_class
 from ablation_core.models.loaded import LoadedModel
-from ablation_core.models.settings import unlike_built
+from ablation_core.models.settings import noted_between, parts_of, unlike_built
 from ablation_core.models.structure import is_headless, known_architecture, modality_of, task_of
 
 
@@ -54,18 +54,22 @@ def load_from_memory(
     _check_placed(original, device, dtype)
     twin = linked_twin(original)
     twin.eval()
+    before = parts_of(twin)
     try:
         if hasattr(original, "config") and hasattr(original.config, "model_type"):
-            return _transformers(original, twin, tokenizer, image_processor, labels)
-        if hasattr(original, "pretrained_cfg") or hasattr(original, "default_cfg"):
-            return _timm(twin, image_processor, labels)
+            model = _transformers(original, twin, tokenizer, image_processor, labels)
+        elif hasattr(original, "pretrained_cfg") or hasattr(original, "default_cfg"):
+            model = _timm(twin, image_processor, labels)
+        else:
+            raise ModelError(
+                f"The {type(original).__name__} is neither a transformers nor a timm model; only these can be taken from memory."
+            )
+        model.noted = noted_between(before, twin)
+        return model
     except AblationError:
         raise
     except Exception as error:  # whatever a module does, the user needs one sentence
         raise ModelError(f"The {type(original).__name__} cannot be measured: {first_line(error)}") from error
-    raise ModelError(
-        f"The {type(original).__name__} is neither a transformers nor a timm model; only these can be taken from memory."
-    )
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -95,6 +99,9 @@ def linked_twin(module: nn.Module) -> nn.Module:
         ModelError: part of it cannot be copied.
     """
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    # pruning and the older weight norm keep what they made of a weight as an attribute, which cannot be copied
+    made = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
+    shared |= {id(tensor): tensor for tensor in made if not tensor.is_leaf}
     try:
         twin = copy.deepcopy(module, dict(shared))
     except Exception as error:  # a module may hold anything

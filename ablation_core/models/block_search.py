@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablation_core.models.attention_calls import Attention, heads_of, inside
+from ablation_core.models.attention_calls import Attention, AttentionInOneFunction, heads_of, inside
 
 _NUMBER = re.compile(r"\.\d+(?=\.|$)")
 
@@ -30,14 +30,20 @@ def find_blocks(module: nn.Module, run: Callable[[], Any]) -> FoundBlocks:
     """
     named = {name: child for name, child in module.named_modules() if name}
     seen: list[tuple[str, ...]] = []
+    surely: set[tuple[str, ...]] = set()
     with inside(named) as running:
 
-        def see(result: Tensor) -> Tensor:
+        def see(result: Tensor, sure: bool) -> Tensor:
             if heads_of(result):
                 seen.append(tuple(running))
+                surely.update(seen[-1:] if sure else ())
             return result
 
-        with Attention(see):
+        def whole() -> None:
+            if any(_NUMBER.search(name) for name in running):
+                raise AttentionInOneFunction(running[-1])
+
+        with Attention(see, whole):
             run()
     numbered = {name: None for name in named if name.rpartition(".")[2].isdigit()}
     chains = [chain for place in dict.fromkeys(seen) if (chain := tuple(name for name in place if name in numbered))]
@@ -53,19 +59,22 @@ def find_blocks(module: nn.Module, run: Callable[[], Any]) -> FoundBlocks:
             break
     paths = tuple(dict.fromkeys(_NUMBER.sub(".*", "." + block)[1:] for block in blocks))
     names = tuple(name for name in numbered if any(_NUMBER.sub(".*", "." + name)[1:] == path for path in paths))
-    parts = {name: _parts(name, seen) for name in names}
+    parts = {name: _parts(name, seen, surely) for name in names}
     several = sorted({_NUMBER.sub(".*", part) for own in parts.values() if len(own) > 1 for part in own})
     if several and len(paths) == 1:
         paths = (" or ".join(paths[0] + part for part in several),)
     return FoundBlocks(paths, tuple(f"{name}{part}" for name, own in parts.items() for part in own))
 
 
-def _parts(block: str, seen: list[tuple[str, ...]]) -> list[str]:
+def _parts(block: str, seen: list[tuple[str, ...]], surely: set[tuple[str, ...]]) -> list[str]:
     """The parts of a block that hold an attention each, in the order in which they run: what follows the block's name.
 
     One, the empty name, where it holds one attention, or all of its attention lies in one part.
     """
-    below = [place[place.index(block) :] for place in dict.fromkeys(seen) if block in place]
+    places = [place for place in dict.fromkeys(seen) if block in place]
+    if not surely.isdisjoint(places):  # beside attention, a softmax over anything else is a router's or a gate's
+        places = [place for place in places if place in surely]
+    below = [place[place.index(block) :] for place in places]
     depth = 0
     while below and all(len(place) > depth for place in below) and len({place[depth] for place in below}) == 1:
         depth += 1

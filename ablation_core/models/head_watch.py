@@ -7,14 +7,24 @@ reads the heads, and which of its inputs are that head's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ablation_core.errors import ModelError
-from ablation_core.models.attention_calls import Attention, HeadsOf, Run, heads_behind_windows, heads_of, inside
+from ablation_core.models.attention_calls import (
+    Attention,
+    AttentionInOneFunction,
+    HeadsOf,
+    Run,
+    heads_behind_windows,
+    heads_in_groups,
+    heads_of,
+    inside,
+)
 from ablation_core.models.hooks import hooked
 
 MOST_HEADS = 32  # so many heads of a layer are tried, evenly spread where there are more
@@ -31,6 +41,7 @@ class Layer:
         mixer: the class of what stands in the attention's place, for a sentence.
         runs, reader_runs: how often the block ran, and its linear map.
         streams: how many residual streams it hands on.
+        others: other linear maps that read another attention's heads in the same block.
     """
 
     heads: int
@@ -40,6 +51,7 @@ class Layer:
     runs: int = 1
     reader_runs: int = 1
     streams: int = 1
+    others: tuple[str, ...] = ()
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -62,11 +74,36 @@ def watch_heads(module: nn.Module, names: tuple[str, ...], inputs: Mapping[str, 
         inputs: one row.
     """
     blocks = {name: module.get_submodule(name) for name in names}
-    layers, *windowed = (
-        _watched(blocks, heads, way, inputs, run) for way, heads in _count_heads(blocks, lambda: run(inputs)).items()
-    )
-    # with one window, or one head, both look independent: then the larger count is that of the heads
-    return tuple(max(ways, key=lambda layer: layer.slices) for ways in zip(layers, *windowed, strict=True))
+    counts, attended = _count_heads(blocks, lambda: run(inputs))
+    ways = [_watched(blocks, heads, way, inputs, run) for way, heads in counts.items()]
+    # with one window, or one head, several look independent: then the larger count is that of the heads
+    layers = [max(found, key=lambda layer: layer.slices) for found in zip(*ways, strict=True)]
+    others = _other_readers(blocks, attended, layers, inputs, run)
+    return tuple(replace(layer, others=others[name]) for name, layer in zip(names, layers, strict=True))
+
+
+@torch.no_grad()
+def handed_on(module: nn.Module, names: tuple[str, ...], run: Callable[[], Any]) -> bool:
+    """Whether each block reads what the one before it hands on, so that nothing happens between them."""
+    tensors: list[Tensor | None] = []  # in turn what a block reads and what it hands on
+
+    def reads(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tensors.append(next((one for one in (*inputs, *named.values()) if isinstance(one, Tensor)), None))
+
+    def gives(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        tensors.append(next((one for one in _as_tuple(output) if isinstance(one, Tensor)), None))
+
+    blocks = [module.get_submodule(name) for name in names]
+    with ExitStack() as stack, hooked((block, gives) for block in blocks):
+        for block in blocks:
+            stack.callback(block.register_forward_pre_hook(reads, with_kwargs=True).remove)
+        run()
+    pairs = zip(tensors[1:-1:2], tensors[2::2], strict=True)
+    return all(given is not None and read is not None and torch.equal(given, read) for given, read in pairs)
+
+
+def _as_tuple(output: Any) -> tuple[Any, ...]:
+    return tuple(output) if isinstance(output, tuple | list) else (output,)
 
 
 def _watched(
@@ -75,10 +112,11 @@ def _watched(
     way: HeadsOf,
     inputs: Mapping[str, Tensor],
     run: Run,
+    only: int | None = None,
 ) -> tuple[Layer, ...]:
     rows = 1 + min(MOST_HEADS, max(heads.values(), default=0))
     many = {key: tensor[:1].expand(rows, *tensor.shape[1:]).clone() for key, tensor in inputs.items()}
-    watch = _Watch(rows, heads, way)
+    watch = _Watch(rows, heads, way, only)
     reading = [
         (linear, watch.reads(name, inner))
         for name, block in blocks.items()
@@ -86,32 +124,71 @@ def _watched(
         if is_linear(linear)
     ]
     equal = [(block, watch.equal_rows(name)) for name, block in blocks.items()]
-    with inside(blocks) as watch.running, hooked(reading, before=True), hooked(equal), Attention(watch.change):
+    with (
+        inside(blocks) as watch.running,
+        hooked(reading, before=True),
+        hooked(equal),
+        Attention(watch.change, lambda: None),
+    ):
         run(many)
     return tuple(watch.layer(name, block) for name, block in blocks.items())
 
 
-def _count_heads(blocks: Mapping[str, nn.Module], run: Callable[[], Any]) -> dict[HeadsOf, dict[str, int]]:
-    """Each block's heads; a second count where results may be by windows."""
-    counts: dict[HeadsOf, dict[str, int]] = {way: dict.fromkeys(blocks, 0) for way in (heads_of, heads_behind_windows)}
+def _count_heads(
+    blocks: Mapping[str, nn.Module], run: Callable[[], Any]
+) -> tuple[dict[HeadsOf, dict[str, int]], dict[str, list[int]]]:
+    """Each block's heads, also as they would be beside windows or in groups where a result has room for these; and the
+    heads of each of its results that are attention for sure.
+    """
+    ways: tuple[HeadsOf, ...] = (heads_of, heads_behind_windows, heads_in_groups)
+    counts: dict[HeadsOf, dict[str, int]] = {way: dict.fromkeys(blocks, 0) for way in ways}
+    attended: dict[str, list[int]] = {name: [] for name in blocks}
+    dimensions: set[int] = set()
     with inside(blocks) as running:
 
-        def see(result: Tensor) -> Tensor:
-            for way, heads in counts.items():
-                if running:
+        def see(result: Tensor, sure: bool) -> Tensor:
+            if running:
+                dimensions.add(result.ndim)
+                for way, heads in counts.items():
                     heads[running[-1]] = max(heads[running[-1]], way(result))
+                if sure:
+                    attended[running[-1]].append(heads_of(result))
             return result
 
-        with Attention(see):
+        def whole() -> None:
+            if running:
+                raise AttentionInOneFunction(running[-1])
+
+        with Attention(see, whole):
             run()
-    return counts if counts[heads_of] != counts[heads_behind_windows] else {heads_of: counts[heads_of]}
+    return counts if 5 in dimensions else {heads_of: counts[heads_of]}, attended
+
+
+def _other_readers(
+    blocks: Mapping[str, nn.Module],
+    attended: Mapping[str, list[int]],
+    layers: list[Layer],
+    inputs: Mapping[str, Tensor],
+    run: Run,
+) -> dict[str, tuple[str, ...]]:
+    """Of blocks that attend several times: linear maps that read the heads of one of these times, and are not the layer's own."""
+    others: dict[str, dict[str, None]] = {name: {} for name in blocks}
+    several = {name: heads for name, heads in attended.items() if len(heads) > 1}
+    for time in range(max(map(len, several.values()), default=0)):
+        heads = {name: dict(enumerate(several.get(name, ()))).get(time, 0) for name in blocks}
+        for name, own, found in zip(blocks, layers, _watched(blocks, heads, heads_of, inputs, run, time), strict=True):
+            if found.slices and found.reader != own.reader:
+                others[name][found.reader] = None
+    return {name: tuple(readers) for name, readers in others.items()}
 
 
 class _Watch:
     """What a run of equal rows shows, of which each but the first has one head changed."""
 
-    def __init__(self, rows: int, heads: Mapping[str, int], way: HeadsOf) -> None:
+    def __init__(self, rows: int, heads: Mapping[str, int], way: HeadsOf, only: int | None = None) -> None:
         self.rows, self.heads, self._heads_of = rows, heads, way
+        self._only = only  # of each block's results that are attention for sure: change that one alone
+        self._times: dict[str, int] = dict.fromkeys(heads, -1)
         self.running: list[str] = []
         self._attended: set[str] = set()
         self._reader: dict[str, tuple[str, Tensor]] = {}
@@ -129,25 +206,39 @@ class _Watch:
             else [row * count // (self.rows - 1) for row in range(self.rows - 1)]
         )
 
-    def change(self, result: Tensor) -> Tensor:
-        if not self.running or result.shape[0] % self.rows:
+    def change(self, result: Tensor, sure: bool) -> Tensor:
+        if not self.running:
             return result
         name = self.running[-1]
+        self._times[name] += sure
+        if self._only is not None and not (sure and self._times[name] == self._only):
+            return result
+        return self._changed(result, name)
+
+    def _changed(self, result: Tensor, name: str) -> Tensor:
+        if result.shape[0] % self.rows:
+            return result
         if result.ndim == 3:
             if result.shape[0] != self.rows * self.heads[name]:
                 return result
-            return self.change(result.unflatten(0, (self.rows, -1))).flatten(0, 1)
+            return self._changed(result.unflatten(0, (self.rows, -1)), name).flatten(0, 1)
         if self._heads_of(result) != self.heads[name]:
             return result
         self._attended.add(name)
-        windowed = result.ndim == 5 and self._heads_of is heads_behind_windows
-        by_head = result.movedim(2, 1) if windowed else result
-        changed = by_head.unflatten(0, (self.rows, -1)).clone()
-        factor = torch.rand(by_head.shape[2:], generator=self._generator) * 0.4 + 0.3
+        way = self._heads_of if result.ndim == 5 else heads_of
+        lying = result
+        if way is heads_behind_windows:
+            lying = result.movedim(2, 1)
+        elif way is heads_in_groups:
+            lying = result.flatten(1, 2)
+        changed = lying.unflatten(0, (self.rows, -1)).clone()
+        factor = torch.rand(lying.shape[2:], generator=self._generator) * 0.4 + 0.3
         for row, head in enumerate(self.tried(name), 1):
             changed[row, :, head] *= factor.to(result.device, result.dtype)
         changed = changed.flatten(0, 1)
-        return changed.movedim(1, 2) if windowed else changed
+        if way is heads_in_groups:
+            return changed.unflatten(1, tuple(result.shape[1:3]))
+        return changed.movedim(1, 2) if way is heads_behind_windows else changed
 
     def reads(self, block: str, inner: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -216,9 +307,13 @@ def independent_slices(by_row: Tensor, tried: list[int], heads: int) -> int:
         size = width // count
         changes = _changes(by_row[: len(tried) + 1]).unflatten(-1, (count, size)).any(-1)
         at_once = changes.sum(-1)
-        if (at_once == 1).all() and len({int(slot) for slot in changes.int().argmax(-1)}) == min(count, len(tried)):
-            in_order = changes.int().argmax(-1).tolist()
-            return count if count < heads or in_order == tried else 0
+        slots = changes.int().argmax(-1).tolist()
+        if (at_once == 1).all() and len(set(slots)) == min(count, len(tried)):
+            if count == heads:
+                return count if slots == tried else 0
+            # as many in each: where heads of two kinds are read by one map, slices hold other ones of another kind too
+            alike = len(tried) < heads or {slots.count(slot) for slot in slots} == {heads // count}
+            return count if alike else 0
     if heads > 1 and width % heads == 0 and _only_rescaled(by_row, tried, width // heads):
         return heads
     return 1 if heads == 1 else 0

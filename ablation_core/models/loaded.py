@@ -14,7 +14,7 @@ from ablation_core.errors import ModelError
 from ablation_core.models.architectures import Architecture, find_projections, find_shape, input_width
 from ablation_core.models.info import Modality, ModelInfo, predicts_class
 from ablation_core.models.reading import told_of_images, told_of_texts
-from ablation_core.models.settings import Parts, Settings, as_text, digest, settings_of
+from ablation_core.models.settings import Noted, Parts, Settings, as_text, digest, settings_of
 from ablation_core.models.weights import weight_sums, weights_digest
 from ablation_core.selection import ModelShape
 
@@ -75,6 +75,7 @@ class LoadedModel:
         published: whether settings are those of a model that comes with the project (`loading/published.py`): they are
             left out of its fingerprint, so that files of any release fit.
         built: its parts as they were built; others were edited, or put in their places (`settings.py`).
+        noted: what a person's own parts note about their passes, which is no setting (`settings.py`).
     """
 
     ref: str
@@ -94,6 +95,7 @@ class LoadedModel:
     may_change: bool = True
     published: Callable[[Settings], bool] = field(default=lambda _settings: False, repr=False)
     built: Parts | None = field(default=None, repr=False)
+    noted: Noted = field(default=frozenset(), repr=False)
     _known: tuple[bytes, str] | None = field(default=None, repr=False)  # sums of the weights, and their digest
     _images: tuple[Callable, Settings] | None = field(default=None, repr=False)  # `to_pixels`, and what it tells
     _run_by: tuple[str, str] | None = field(default=None, repr=False)  # settings, and what they add to the fingerprint
@@ -226,7 +228,7 @@ class LoadedModel:
     def _look_at_settings(self) -> None:
         if self._images is None or self._images[0] is not self.to_pixels:
             self._images = self.to_pixels, told_of_images(self.to_pixels)
-        settings = settings_of(self.module, self.built) | told_of_texts(self.tokenizer) | self._images[1]
+        settings = settings_of(self.module, self.built, self.noted) | told_of_texts(self.tokenizer) | self._images[1]
         text = as_text(settings)
         if self._run_by is None or self._run_by[0] != text:
             if self._run_by is not None:

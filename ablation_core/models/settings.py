@@ -11,13 +11,16 @@ of each part.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import hashlib
 import json
+import types
 from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +28,7 @@ from ablation_core.models.own_code import CONFIGURED, KNOWN, code_of, home, own_
 
 Settings = dict[str, Any]
 Parts = dict[str, dict[str, Any]]  # by name
+Noted = frozenset[tuple[str, str]]  # a part's name, and what it is called there
 
 # Flags of a configuration that change what a forward returns, and no prediction; the engine has them so.
 FORM_FLAGS = {
@@ -50,7 +54,7 @@ _PASSING = frozenset(FORM_FLAGS) | {
 }  # fmt: skip
 _PASSING_OF_PARTS = _PASSING | {
     "fused_attn", "grad_checkpointing", "pretrained_cfg", "default_cfg", "feature_info", "_is_hf_initialized", "_hf_hook",
-    "_gradient_checkpointing_func", "_old_forward", "_model_args", "_traits", "pretrained_model_args", "weight_init_mode",
+    "_gradient_checkpointing_func", "_old_forward", "_model_args", "_traits", "pretrained_model_args", "_is_torch_compile", "weight_init_mode",
     *vars(nn.Module()),
 }  # fmt: skip
 _NOTED = ("max_seq_len_cached",)  # by a pass: the longest input so far, of rotations that follow it
@@ -58,7 +62,7 @@ _REPLACEABLE = ("torch", "transformers")
 _NOT_PLAIN = object()
 
 
-def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
+def settings_of(module: nn.Module, built: Parts | None = None, noted: Noted = frozenset()) -> Settings:
     """A module's settings; equal for modules that give the same numbers with the same weights.
 
     >>> from torch import Tensor, nn
@@ -67,6 +71,7 @@ def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
 
     Args:
         built: each part as it was built (`parts_of`): others do not follow the configuration.
+        noted: what parts note about their passes (`noted_between`), and is no setting.
     """
     config = getattr(module, "config", None)
     configured = hasattr(config, "to_dict")
@@ -77,12 +82,26 @@ def settings_of(module: nn.Module, built: Parts | None = None) -> Settings:
         return built is None or home(part) not in _REPLACEABLE or built.get(name) == _described(part)
 
     parts = {name: _described(part) for name, part in module.named_modules() if not follows(name, part)}
+    for name, told in noted:
+        parts.get(name, {}).pop(told, None)
     return _settings(type(module).__name__, _told(config) if configured else {}, parts)
 
 
 def parts_of(module: nn.Module) -> Parts:
     """Each part of a module: its class and its plain attributes."""
     return {name: _described(part) for name, part in module.named_modules()}
+
+
+def noted_between(before: Parts, module: nn.Module) -> Noted:
+    """What a person's own parts note about their passes, such as a count or the last input, by passes since `before`."""
+    own = {name for name, part in module.named_modules() if home(part) not in KNOWN}
+    after = parts_of(module)
+    told = {(name, one) for name in own for one in before.get(name, {}).keys() | after[name].keys()}
+    return frozenset(
+        (name, one)
+        for name, one in told
+        if before.get(name, {}).get(one, _NOT_PLAIN) != after[name].get(one, _NOT_PLAIN)
+    )
 
 
 def unlike_built(module: Any) -> set[str]:
@@ -99,7 +118,37 @@ def unlike_built(module: Any) -> set[str]:
 def _described(part: nn.Module) -> dict[str, Any]:
     if home(part) == "transformers" and hasattr(part, "config_class"):  # it notes more about itself than it runs by
         return {"class": _class(part)}
-    return {"class": _class(part)} | code_of(type(part)) | dict(_attributes(part)) | _edited_tables(part)
+    return (
+        {"class": _class(part)}
+        | code_of(type(part))
+        | dict(_attributes(part))
+        | _edited_tables(part)
+        | _own_values(part)
+    )
+
+
+def _own_values(part: nn.Module) -> dict[str, Any]:
+    """Of a part of a person's own class: tensors that it keeps beside its weights, and options held together in an object."""
+    if home(part) in KNOWN:
+        return {}
+    unsaved = {name: getattr(part, name) for name in part._non_persistent_buffers_set}
+    told = {name: _told_of(value) for name, value in (vars(part) | unsaved).items()}
+    return {f"{name} holds": value for name, value in told.items() if value}
+
+
+def _told_of(value: Any) -> Any:
+    if type(value) is Tensor and value.is_leaf and value.layout is torch.strided and value.device.type != "meta":
+        numbers = value.detach().cpu().contiguous()
+        return [str(value.dtype), *value.shape, _of_bytes(numbers.flatten().view(torch.uint8).numpy())]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return [str(value.dtype), *value.shape, _of_bytes(np.ascontiguousarray(value))]
+    if isinstance(value, types.SimpleNamespace) or (dataclasses.is_dataclass(value) and home(value) not in KNOWN):
+        return _plain(vars(value)) if hasattr(value, "__dict__") else None
+    return None
+
+
+def _of_bytes(numbers: np.ndarray) -> str:
+    return hashlib.sha256(numbers.tobytes()).hexdigest()[:8]
 
 
 def _edited_tables(part: Any) -> dict[str, Any]:
@@ -194,7 +243,9 @@ def _plain(value: Any) -> Any:
         return int(value)  # JSON files have 10000 and 10000.0 for the same
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, Integral):  # numpy's
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        return _plain(value.item())
+    if isinstance(value, Integral):
         return int(value)
     if isinstance(value, str):
         return str(value)  # an enumeration's member too

@@ -17,10 +17,10 @@ from ablation_core.models.architectures import (
     input_width,
     shape_of,
 )
-from ablation_core.models.attention_calls import Run
+from ablation_core.models.attention_calls import AttentionInOneFunction, Run
 from ablation_core.models.block_search import find_blocks
 from ablation_core.models.failures import cannot_run, check_finite
-from ablation_core.models.head_watch import Layer, watch_heads
+from ablation_core.models.head_watch import Layer, handed_on, watch_heads
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import NoHeads
 from ablation_core.selection import ModelShape
@@ -142,6 +142,8 @@ def find_structure(
         blocks_at, names = row.blocks, tuple(of[id(block)] for block in expected)
     try:
         layers = watch_heads(module, names, inputs, run)
+    except AttentionInOneFunction as error:
+        raise ModelError(error.about(family)) from error
     except ModelError as error:
         if all(name.rpartition(".")[2].isdigit() for name in names):
             raise
@@ -154,9 +156,10 @@ def find_structure(
     if any(not layer.reader for layer in layers):
         check_finite(module, family, inputs, run)
     blocks = [module.get_submodule(name) for name in names]
-    if bare := next(
+    bare = next(
         (name for name, layer in zip(names, layers, strict=True) if layer.reader and "." not in layer.reader), ""
-    ):
+    )
+    if bare and not handed_on(module, names, lambda: run(inputs)):
         raise ModelError(
             f"The attention of this {family} model ({bare}) stands in no block of its own: what comes between two layers of "
             f"attention lies elsewhere, so that the model cannot be resumed behind a head."
@@ -210,6 +213,8 @@ def _some(heads: tuple[int, ...]) -> str:
 def _blocks_of(module: nn.Module, family: str, inputs: Mapping[str, Tensor], run: Run) -> tuple[str, tuple[str, ...]]:
     try:
         seen = find_blocks(module, lambda: run(inputs))
+    except AttentionInOneFunction as error:
+        raise ModelError(error.about(family)) from error
     except ModelError:
         raise
     except Exception as error:
@@ -228,6 +233,11 @@ def _blocks_of(module: nn.Module, family: str, inputs: Mapping[str, Tensor], run
 
 
 def _check_runs(family: str, number: int, layer: Layer) -> None:
+    if layer.others:
+        raise ModelError(
+            f"Layer {number} of this {family} model computes attention in several places: {layer.reader} reads the heads of one, "
+            f"{' and '.join(layer.others)} those of another; only blocks with one attention can be ablated here."
+        )
     if layer.runs != 1:
         raise ModelError(
             f"Layer {number} of this {family} model runs {layer.runs} times in a pass, so that a head of it cannot be "

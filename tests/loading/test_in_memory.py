@@ -2,14 +2,20 @@
 
 import copy
 
+import numpy as np
 import pytest
 import timm
 import torch
 import transformers as tf
+from torch import nn
+from torch.nn.utils import prune
 
 from ablation_core import ablate, compute_statistics, describe_head, direct_effects, estimate, load_data, load_model
 from ablation_core.bundled import FOLDER
+from ablation_core.data.dataset import Batch
+from ablation_core.engine import clean_passes, forward, scoring
 from ablation_core.errors import AblationError, DataError, ModelError, StatisticsError
+from ablation_core.selection import Selection
 
 TEXT = {
     "vocab_size": 4096, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48,
@@ -232,3 +238,44 @@ def test_timm_models_without_classes_are_refused(classes: int) -> None:
     )
     with pytest.raises(ModelError, match="two classes or more"):
         load_model(module)
+
+
+@pytest.mark.parametrize("what", ["pruned", "older weight norm", "weight norm", "orthogonal"])
+def test_weights_that_are_made_of_others_at_each_pass(what: str) -> None:
+    """Pruning and norms of torch: a head's columns are those of the weight that the pass uses."""
+    torch.manual_seed(0)
+    config = tf.LlamaConfig(
+        vocab_size=4096, hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+    )
+    module = tf.LlamaForCausalLM(config).eval()
+    for layer in module.model.layers:
+        linear = layer.self_attn.o_proj
+        nn.init.normal_(linear.weight, std=0.15)
+        if what == "pruned":
+            prune.l1_unstructured(linear, "weight", amount=0.5)
+        elif what == "older weight norm":
+            nn.utils.weight_norm(linear)
+        elif what == "weight norm":
+            nn.utils.parametrizations.weight_norm(linear)
+        else:
+            nn.utils.parametrizations.orthogonal(linear)
+    model = load_model(module)
+    ids = torch.arange(5, 17)[None]
+    batch = Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, ids.roll(-1, 1))
+    clean_pass = forward.record(model, batch)
+    zeros = np.zeros((2, 4, 12), np.float32)
+    replaced = clean_passes.constant_replacements(Selection.parse("1.2", model.shape), zeros, model)
+    output = clean_passes.ablated_output(model, clean_pass, replaced)
+    ablated = scoring.score_outputs(model, clean_pass, [output])[1].loss
+
+    def zeroed(_module: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        z = inputs[0].clone()
+        z[..., 24:36] = 0
+        return z
+
+    handle = module.model.layers[1].self_attn.o_proj.register_forward_pre_hook(zeroed)
+    with torch.no_grad():
+        logits = module(ids).logits[0].double()
+    handle.remove()
+    expected = nn.functional.cross_entropy(logits, batch.targets[0], reduction="none")
+    assert np.allclose(ablated, expected.numpy(), atol=1e-5)

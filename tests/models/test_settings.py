@@ -10,10 +10,12 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -334,6 +336,77 @@ def test_a_class_written_anew_under_its_name_is_another() -> None:
     notebook = {"__name__": "__main__", "nn": nn, "torch": torch}
     first, second = activated_by("1.0", notebook), activated_by("1.5", notebook)
     assert activated_by("1.0", notebook) == first != second
+
+
+def test_torch_compile_makes_no_other_model_of_timm_s() -> None:
+    """It marks the module that it is given."""
+    made = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 4, "num_classes": 5}
+    module = timm.create_model("vit_tiny_patch16_224", **made).eval()
+    before = load_model(module).fingerprint
+    assert load_model(torch.compile(module)).fingerprint == before
+
+
+@dataclasses.dataclass
+class Options:
+    factor: float
+
+
+class Holding(nn.Module):
+    """A part that multiplies by something that it holds, and notes what it was given."""
+
+    def __init__(self, held: Any, saved: bool = True) -> None:
+        super().__init__()
+        self.calls, self.last, self.inputs = 0, None, []
+        if saved:
+            self.held = held
+        else:
+            self.register_buffer("held", held, persistent=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        self.calls, self.last = self.calls + 1, hidden.detach()
+        self.inputs.append(float(hidden.detach().sum()))
+        return hidden * float(getattr(self.held, "factor", self.held))
+
+
+def holding(held: Any, saved: bool = True) -> LoadedModel:
+    module = tiny_llama()
+    module.model.layers[1].mlp.act_fn = Holding(held, saved)
+    return load_model(module)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda number: Holding(torch.tensor(number)).held,
+        lambda number: torch.tensor(number, requires_grad=True),
+        np.float32,
+        lambda number: np.asarray(number),
+        Options,
+        lambda number: types.SimpleNamespace(factor=number),
+    ],
+)
+def test_what_an_own_part_holds_beside_its_weights_is_a_setting(held: Callable[[float], Any]) -> None:
+    first, again, other = (holding(held(number)).fingerprint for number in (2.0, 2.0, 3.0))
+    assert first == again != other
+
+
+def test_so_are_tensors_that_an_own_part_does_not_save() -> None:
+    first, again, other = (holding(torch.tensor(number), saved=False).fingerprint for number in (2.0, 2.0, 3.0))
+    assert first == again != other
+
+
+def test_what_an_own_part_notes_about_its_passes_is_no_setting() -> None:
+    model = holding(torch.tensor(2.0))
+    before = model.fingerprint
+    with torch.no_grad():
+        model.module(torch.tensor([[5, 6, 7]]))
+    assert model.fingerprint == before
+    module = tiny_llama()
+    module.model.layers[1].mlp.act_fn = Holding(torch.tensor(2.0))
+    module(torch.tensor([[5, 6, 7]]))  # noted before it is loaded
+    assert load_model(module).fingerprint == before
+    model.module.model.layers[1].mlp.act_fn.held = torch.tensor(3.0)
+    assert model.fingerprint != before
 
 
 class Chosen(nn.Module):

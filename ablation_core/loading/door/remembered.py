@@ -29,7 +29,7 @@ from ablation_core.models.structure import Structure
 from ablation_core.models.weights import weights_digest
 from ablation_core.storage import NUMBER_OR_NULL, matches_schema, write_atomic
 
-CHECKS = 4  # one more whenever a check at the door changes, so that all models are tried again
+CHECKS = 5  # one more whenever a check at the door changes, so that all models are tried again
 _MOST_BYTES = 1_000_000
 _MOST_FILES = 500
 
