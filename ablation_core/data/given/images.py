@@ -15,7 +15,8 @@ from PIL import Image
 
 from ablation_core.data import hub_datasets
 from ablation_core.data.dataset import Data
-from ablation_core.data.given.rows import CLASS_COLUMNS, GivenImage, rows_by_name
+from ablation_core.data.given.rows import GivenImage, rows_by_name
+from ablation_core.data.given.token_rows import CLASS_COLUMNS
 from ablation_core.data.images import MOST_PIXELS, ImageItem, eight_bit, opened_image
 from ablation_core.data.labelled.classes import ClassLabels
 from ablation_core.data.pixels import Item, Pixels, image_data

@@ -6,7 +6,7 @@ A row is a text, a `GivenText`, a `GivenImage`, or a `Body` of token ids. They a
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from ablation_core.data.given.token_rows import CLASS_COLUMNS, array_rows, check_whole, ids_and_more, tokenised_rows
 from ablation_core.data.windows import Body
 from ablation_core.errors import DataError, a_type
 
@@ -23,7 +24,7 @@ EXPECTED = (
     "texts, a tensor of token ids (one row per sequence), pairs of an image (or a text) and its class, a DataLoader or a data "
     "set of these"
 )
-IMAGE_COLUMNS, CLASS_COLUMNS = ("image", "img", "pixel_values", "pixels"), ("label", "labels", "fine_label", "class")
+IMAGE_COLUMNS = ("image", "img", "pixel_values", "pixels")
 _TEXT_COLUMNS = ("text", "content", "sentence")
 
 
@@ -54,7 +55,7 @@ def given_rows(given: Any) -> Iterator[Any]:
             else:
                 yield from _batch(batch)
     elif isinstance(given, torch.Tensor | np.ndarray) and not holds_objects(given):
-        yield from _array(torch.as_tensor(given))
+        yield from array_rows(torch.as_tensor(given))
     elif isinstance(given, Mapping) or hasattr(given, "input_ids"):
         if type(given).__module__.startswith("datasets."):
             names = ", ".join(map(repr, given))
@@ -116,7 +117,7 @@ def _one(row: Any, number: int) -> Any:
         single = not scalar and len(row) and not isinstance(row[0], str) and np.ndim(row[0]) == 0
         ids = _numbers(row) if single else None
         if ids is not None and ids.ndim == 1:
-            _check_whole(ids)
+            check_whole(ids)
             return Body(ids.tolist())
     what = "an image without its class" if _is_image(row) else a_type(row)
     raise DataError(f"Row {number} of the data given is {what}; expected {EXPECTED}.")
@@ -140,7 +141,7 @@ def _batch(batch: Any) -> Iterator[Any]:
     if isinstance(batch, Mapping) or hasattr(batch, "input_ids"):
         yield from rows_by_name(batch)
     elif isinstance(batch, torch.Tensor | np.ndarray):
-        yield from _array(torch.as_tensor(batch))
+        yield from array_rows(torch.as_tensor(batch))
     elif isinstance(batch, tuple | list) and batch and all(isinstance(text, str) for text in batch):
         yield from batch
     elif isinstance(batch, tuple | list) and len(batch) == 2:
@@ -150,7 +151,7 @@ def _batch(batch: Any) -> Iterator[Any]:
         ) > 2:
             yield from (GivenImage(image, label) for image, label in zip(inputs, labels, strict=True))
         elif isinstance(inputs, torch.Tensor | np.ndarray) and np.ndim(inputs) == 2:
-            yield from _ids_and_more(inputs, labels)
+            yield from ids_and_more(inputs, labels)
         elif len(inputs) and isinstance(inputs[0], str):
             labels = labels if len(labels) == len(inputs) else [None] * len(inputs)
             yield from map(GivenText, inputs, labels)
@@ -196,53 +197,11 @@ def _is_row_of_ids(row: Any) -> bool:
     return isinstance(row, list) and bool(row) and all(isinstance(one, int | np.integer) for one in row)
 
 
-def _ids_and_more(ids: Any, more: Any) -> Iterator[Any]:
-    """Rows of ids beside their classes, their attention mask, or the targets that are theirs anyway.
-
-    Raises:
-        DataError: the second part is something else, which would be lost.
-    """
-    rows = list(_array(torch.as_tensor(ids)))
-    if np.ndim(more) == 1 and len(more) == len(rows):
-        yield from map(_with_label, rows, list(more))
-        return
-    second = torch.as_tensor(more) if isinstance(more, torch.Tensor | np.ndarray) else None
-    first = torch.as_tensor(ids)
-    if second is not None and second.shape == first.shape:
-        if bool(((second == 0) | (second == 1)).all()):
-            yield from _tokenised({"input_ids": first, "attention_mask": second})
-            return
-        if torch.equal(first, second) or torch.equal(first[:, 1:], second[:, :-1]):  # the next tokens
-            yield from rows
-            return
-    raise DataError(
-        "Rows of ids come with a second part that is neither a class per row, nor an attention mask of 0 and 1, nor their "
-        "next tokens; give a dictionary of input_ids, attention_mask and labels."
-    )
-
-
-def _check_whole(ids: Tensor) -> None:
-    """Refuse what cannot be ids of tokens."""
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise DataError(
-            f"A tensor of {str(ids.dtype).removeprefix('torch.')} was given; ids of tokens are whole numbers, and images "
-            f"come in pairs with their classes."
-        )
-
-
-def _array(ids: Tensor) -> Iterator[Body]:
-    _check_whole(ids)
-    if ids.ndim != 2:
-        raise DataError(f"A tensor of ids has two dimensions (sequences, tokens); this one has {ids.ndim}.")
-    for row in ids.tolist():
-        yield Body(row)
-
-
 def rows_by_name(row: Any) -> Iterator[Any]:
     """A row, or a batch of rows, by the names of its columns."""
     keys = list(row.keys())
     if "input_ids" in keys:
-        yield from _tokenised(row)
+        yield from tokenised_rows(row)
         return
     image = next((name for name in IMAGE_COLUMNS if name in keys), None)
     label = next((name for name in CLASS_COLUMNS if name in keys), None)
@@ -271,79 +230,3 @@ def rows_by_name(row: Any) -> Iterator[Any]:
 
 def _are_texts(value: Any) -> bool:
     return all(isinstance(one, str) or is_gap(one) for one in (value if isinstance(value, list | tuple) else [value]))
-
-
-def _tokenised(row: Any) -> Iterator[Body]:
-    """Ids with their attention mask, and labels as transformers has them: one per token at its own place, or one per row.
-
-    Raises:
-        DataError: a column says something that would be lost: a gap in the mask, labels of another length, second segments.
-    """
-    ids = _rows_of(row["input_ids"], "input_ids")
-    masks = _column(row, "attention_mask", ids)
-    per_token = row.get("labels") if _is_per_token(row.get("labels"), ids) else None
-    labels = _rows_of(per_token, "labels") if per_token is not None else [None] * len(ids)
-    classes = next((row[name] for name in CLASS_COLUMNS if row.get(name) is not None), None)
-    classes = [None] * len(ids) if per_token is not None or classes is None else list(np.ravel(classes))
-    if other := {len(classes), len(labels)} - {len(ids)}:
-        raise DataError(f"{len(ids)} rows of ids come with {other.pop()} labels; give one per row.")
-    for name, plain in (("token_type_ids", lambda length: [0] * length), ("position_ids", lambda n: list(range(n)))):
-        if any(one is not None and one != plain(len(one)) for one in _column(row, name, ids)):
-            raise DataError(
-                f"The rows given have {name} of their own, which would be lost; only input_ids are given on."
-            )
-    if any(flag not in (0, 1) for mask in masks for flag in mask or ()):
-        raise DataError("An attention mask has 1 for a token and 0 for padding; the one given has other numbers.")
-    for one, mask, wanted, label in zip(ids, masks, labels, classes, strict=True):
-        kept = [True] * len(one) if mask is None else [bool(flag) for flag in mask]
-        if len(kept) != len(one) or (wanted is not None and len(wanted) != len(one)):
-            raise DataError(
-                f"A row of {len(one)} ids has {len(kept)} flags in its attention mask and "
-                f"{len(one if wanted is None else wanted)} labels; each token needs one."
-            )
-        first, end = (kept.index(True), len(kept) - kept[::-1].index(True)) if any(kept) else (0, 0)
-        if not all(kept[first:end]):
-            raise DataError("The attention mask of a row hides tokens in its middle; only padding at its ends can be.")
-        body = Body(one[first:end], targets=wanted[first:end] if wanted is not None else None, label=label)
-        yield replace(body, trimmed=mask is not None)
-
-
-def _rows_of(value: Any, name: str) -> list[list[int]]:
-    """One row of whole numbers, or several, in whatever they are held.
-
-    Raises:
-        DataError: they hold something else, such as fractions, whose ends would be cut off.
-    """
-    value = value.tolist() if hasattr(value, "tolist") else list(value)
-    rows = [one.tolist() if hasattr(one, "tolist") else one for one in value]
-    several = rows if not rows or isinstance(rows[0], list | tuple) else [rows]
-    flags = name == "attention_mask"  # may be true and false
-    for number in (number for one in several for number in one):
-        whole = isinstance(number, int | np.integer) or (isinstance(number, float) and number.is_integer())
-        if not whole or (isinstance(number, bool) and not flags):
-            shown = a_type(number) if isinstance(number, list | tuple) else repr(number)
-            raise DataError(f"The {name} given hold {shown}; expected one row of whole numbers per sequence.")
-    return [[int(number) for number in one] for one in several]
-
-
-def _column(row: Any, name: str, ids: list[list[int]]) -> list[list[int] | None]:
-    """A column of one number per token, for each row of ids; None where it is not there."""
-    found = row.get(name)
-    if found is None:
-        return [None] * len(ids)
-    rows: list[list[int] | None] = [*_rows_of(found, name)]
-    if len(rows) != len(ids):
-        raise DataError(f"{len(ids)} rows of ids come with {len(rows)} of {name}; give one per row.")
-    return rows
-
-
-def _is_per_token(labels: Any, ids: list[list[int]]) -> bool:
-    """Whether labels are the tokens' own: a list of them for one row of ids, or lists of them for several."""
-    if labels is None or np.ndim(labels) == 0:
-        return False
-    first: Any = labels[0] if len(labels) else None
-    return np.ndim(first) == 1 or (len(ids) == 1 and len(labels) > 1)
-
-
-def _with_label(row: Body, label: Any) -> Body:
-    return replace(row, label=label)
