@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ablation_core.models.attention_calls import Attention, AttentionInOneFunction, heads_of, inside
+from ablation_core.models.hooks import hooked
 
 _NUMBER = re.compile(r"\.\d+(?=\.|$)")
 
@@ -81,3 +83,27 @@ def _parts(block: str, seen: list[tuple[str, ...]], surely: set[tuple[str, ...]]
     if len(below) < 2 or any(len(place) == depth for place in below):  # one of them happens in what holds the others
         return [""]
     return list(dict.fromkeys(place[depth].removeprefix(block) for place in below))
+
+
+@torch.no_grad()
+def handed_on(module: nn.Module, names: tuple[str, ...], run: Callable[[], Any]) -> bool:
+    """Whether each block reads what the one before it hands on, so that nothing happens between them."""
+    tensors: list[Tensor | None] = []  # in turn what a block reads and what it hands on
+
+    def reads(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tensors.append(next((one for one in (*inputs, *named.values()) if isinstance(one, Tensor)), None))
+
+    def gives(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        tensors.append(next((one for one in _as_tuple(output) if isinstance(one, Tensor)), None))
+
+    blocks = [module.get_submodule(name) for name in names]
+    with ExitStack() as stack, hooked((block, gives) for block in blocks):
+        for block in blocks:
+            stack.callback(block.register_forward_pre_hook(reads, with_kwargs=True).remove)
+        run()
+    pairs = zip(tensors[1:-1:2], tensors[2::2], strict=True)
+    return all(given is not None and read is not None and torch.equal(given, read) for given, read in pairs)
+
+
+def _as_tuple(output: Any) -> tuple[Any, ...]:
+    return tuple(output) if isinstance(output, tuple | list) else (output,)

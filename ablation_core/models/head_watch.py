@@ -7,7 +7,6 @@ reads the heads, and which of its inputs are that head's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +25,7 @@ from ablation_core.models.attention_calls import (
     inside,
 )
 from ablation_core.models.hooks import hooked
+from ablation_core.models.slices import changed_inputs, independent_slices
 
 MOST_HEADS = 32  # so many heads of a layer are tried, evenly spread where there are more
 
@@ -80,30 +80,6 @@ def watch_heads(module: nn.Module, names: tuple[str, ...], inputs: Mapping[str, 
     layers = [max(found, key=lambda layer: layer.slices) for found in zip(*ways, strict=True)]
     others = _other_readers(blocks, attended, layers, inputs, run)
     return tuple(replace(layer, others=others[name]) for name, layer in zip(names, layers, strict=True))
-
-
-@torch.no_grad()
-def handed_on(module: nn.Module, names: tuple[str, ...], run: Callable[[], Any]) -> bool:
-    """Whether each block reads what the one before it hands on, so that nothing happens between them."""
-    tensors: list[Tensor | None] = []  # in turn what a block reads and what it hands on
-
-    def reads(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        tensors.append(next((one for one in (*inputs, *named.values()) if isinstance(one, Tensor)), None))
-
-    def gives(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        tensors.append(next((one for one in _as_tuple(output) if isinstance(one, Tensor)), None))
-
-    blocks = [module.get_submodule(name) for name in names]
-    with ExitStack() as stack, hooked((block, gives) for block in blocks):
-        for block in blocks:
-            stack.callback(block.register_forward_pre_hook(reads, with_kwargs=True).remove)
-        run()
-    pairs = zip(tensors[1:-1:2], tensors[2::2], strict=True)
-    return all(given is not None and read is not None and torch.equal(given, read) for given, read in pairs)
-
-
-def _as_tuple(output: Any) -> tuple[Any, ...]:
-    return tuple(output) if isinstance(output, tuple | list) else (output,)
 
 
 def _watched(
@@ -250,7 +226,7 @@ class _Watch:
             if z.shape[0] % self.rows or z.ndim < 2:
                 return
             by_row = z.reshape(self.rows, -1, z.shape[-1])
-            if _changes(by_row).any():
+            if changed_inputs(by_row).any():
                 self._reader[block] = inner, by_row.float()
 
         return hook
@@ -282,53 +258,6 @@ class _Watch:
         slices = independent_slices(z, self.tried(name), self.heads[name])
         runs = self._runs[name], self._linear_runs[(name, reader)]
         return Layer(self.heads[name], reader, slices, _mixer(block), *runs, self._streams.get(name, 1))
-
-
-def _changes(by_row: Tensor) -> Tensor:
-    """Which inputs of a linear map differ from the first row's, at any position; bool (rows - 1, width)."""
-    values = by_row.float()
-    size = values[0].square().mean().sqrt()
-    tolerance = 1e-4 if by_row.dtype == torch.float32 else 3e-2
-    return (values[1:] - values[:1]).abs().amax(1) > tolerance * size.clamp(min=1e-30)
-
-
-def independent_slices(by_row: Tensor, tried: list[int], heads: int) -> int:
-    """Into how many equal slices, one per head, the inputs fall; 0 where a head changes more than one of them.
-
-    Fewer slices than heads are computed where two make one, as in differential attention. A factor common to all inputs
-    of a position, as a norm over all heads gives it, is no dependence.
-
-    Args:
-        by_row: (rows, positions, width), row 0 unchanged.
-        tried: the head that each further row has changed.
-    """
-    width = by_row.shape[-1]
-    for count in (number for number in range(heads, 1, -1) if width % number == 0 and heads % number == 0):
-        size = width // count
-        changes = _changes(by_row[: len(tried) + 1]).unflatten(-1, (count, size)).any(-1)
-        at_once = changes.sum(-1)
-        slots = changes.int().argmax(-1).tolist()
-        if (at_once == 1).all() and len(set(slots)) == min(count, len(tried)):
-            if count == heads:
-                return count if slots == tried else 0
-            # as many in each: where heads of two kinds are read by one map, slices hold other ones of another kind too
-            alike = len(tried) < heads or {slots.count(slot) for slot in slots} == {heads // count}
-            return count if alike else 0
-    if heads > 1 and width % heads == 0 and _only_rescaled(by_row, tried, width // heads):
-        return heads
-    return 1 if heads == 1 else 0
-
-
-def _only_rescaled(by_row: Tensor, tried: list[int], size: int) -> bool:
-    """Whether outside each changed head's slice every position is its clean self times one factor."""
-    for row, head in enumerate(tried, 1):
-        outside = torch.ones(by_row.shape[-1], dtype=torch.bool, device=by_row.device)
-        outside[head * size : (head + 1) * size] = False
-        clean, changed = by_row[0][:, outside].double(), by_row[row][:, outside].double()
-        factor = (clean * changed).sum(-1) / clean.square().sum(-1).clamp(min=1e-30)
-        if not torch.allclose(changed, factor[:, None] * clean, rtol=1e-3, atol=1e-4 * float(clean.abs().max())):
-            return False
-    return True
 
 
 def _mixer(block: nn.Module) -> str:

@@ -18,9 +18,9 @@ from ablation_core.models.architectures import (
     shape_of,
 )
 from ablation_core.models.attention_calls import AttentionInOneFunction, Run
-from ablation_core.models.block_search import find_blocks
+from ablation_core.models.block_search import find_blocks, handed_on
 from ablation_core.models.failures import cannot_run, check_finite
-from ablation_core.models.head_watch import Layer, handed_on, watch_heads
+from ablation_core.models.head_watch import Layer, watch_heads
 from ablation_core.models.info import Modality
 from ablation_core.models.loaded import NoHeads
 from ablation_core.selection import ModelShape

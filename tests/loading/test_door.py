@@ -173,7 +173,7 @@ def test_a_quantised_model_names_the_library_that_is_missing(tmp_path: Path) -> 
 
 
 def test_a_row_of_changed_heads_says_how_they_lie() -> None:
-    from ablation_core.models.head_watch import independent_slices
+    from ablation_core.models.slices import independent_slices
 
     clean = torch.arange(1.0, 13).repeat(1, 2, 1)
 

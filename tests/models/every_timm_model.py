@@ -54,7 +54,10 @@ def try_model(name: str, folder: Path, **arguments: Any) -> Outcome:
         return Outcome(name, "not made", first_line(error))
     if (weights := sum(weight.numel() for weight in module.parameters())) > MOST_WEIGHTS:
         return Outcome(name, "not made", f"not tiny: {weights:,} weights")
-    timm.models.save_for_hf(module, str(folder), model_args=made, safe_serialization=True)
+    try:
+        timm.models.save_for_hf(module, str(folder), model_args=made, safe_serialization=True)
+    except (ValueError, RuntimeError) as error:  # an encoder that takes no classes, weights that are shared
+        return Outcome(name, "not made", " ".join(str(error).split())[:100])
     try:
         model = load_model(str(folder), device="cpu", dtype="float32", cache_dir=folder / "cache")
     except AblationError as error:
@@ -70,16 +73,14 @@ def try_model(name: str, folder: Path, **arguments: Any) -> Outcome:
 def _built(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """The module, with random numbers in every weight, and what it was made with."""
     torch.manual_seed(0)
-    module, made = None, {}
-    for given in ARGUMENTS:
+    for number, given in enumerate(ARGUMENTS):
         made = given | arguments
         try:
             module = timm.create_model(name, pretrained=False, **made).eval()
             break
-        except TypeError:  # its class takes no depth
-            continue
-    if module is None:
-        raise ValueError(f"timm makes no {name} of {arguments}")
+        except (TypeError, ValueError):  # its class takes no depth
+            if number == len(ARGUMENTS) - 1:
+                raise
     for weight in module.parameters():
         weight.data.add_(0.02 * torch.randn_like(weight))
     return module, made
