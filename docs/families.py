@@ -64,6 +64,8 @@ def _try(kind: str, family: str, send: "multiprocessing.connection.Connection") 
     try:
         with tempfile.TemporaryDirectory() as folder:
             outcome = try_model(family, Path(folder)) if kind == "timm" else try_family(kind, family, Path(folder))
+        if "allocate memory" in outcome.said:
+            outcome = Outcome(family, "not made", f"over {MEMORY >> 30} GB")
     except Exception as error:  # noqa: BLE001 - that is what the table is to show
         outcome = Outcome(family, "traceback", f"{type(error).__name__}: {error}")
     send.send(outcome)
