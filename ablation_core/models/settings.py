@@ -65,7 +65,7 @@ _NOT_PLAIN = object()
 def settings_of(module: nn.Module, built: Parts | None = None, noted: Noted = frozenset()) -> Settings:
     """A module's settings; equal for modules that give the same numbers with the same weights.
 
-    >>> from torch import Tensor, nn
+    >>> from torch import nn
     >>> settings_of(nn.GELU("tanh"))["parts"][""]
     {'class': 'GELU', 'approximate': 'tanh'}
 
