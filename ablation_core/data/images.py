@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ablation_core.bundled import fashion_mnist
+from ablation_core.data.files.formats import is_hidden
 from ablation_core.data.references import IMAGE_SUFFIXES, SPLITS, Split
 from ablation_core.errors import DataError, first_line
 
@@ -194,11 +195,6 @@ def _folder_images(folder: Path, split: Split, labels: tuple[str, ...]) -> tuple
         )
     notes = [f"Left out, no such class in the model: {', '.join(unmatched)}."] if unmatched else []
     return items, [*notes, *filter(None, [_left_out(others).strip()])]
-
-
-def is_hidden(path: Path) -> bool:
-    """Whether a file or folder is one that a system or program keeps beside a person's own."""
-    return path.name.startswith(".")
 
 
 def _images_of(folder: Path, others: Counter[str]) -> list[Path]:

@@ -1,6 +1,6 @@
 """Attention as torch calls it: softmax and fused attention, seen while a model runs, and which of its modules are running.
 
-    with inside(blocks) as running, Attention(lambda result, _sure: print(running[-1], heads_of(result)) or result, refuse):
+    with inside(blocks) as running, Attention(lambda result, _sure: print(running[-1], heads_of(result)) or result):
         module(**batch)
 
 No name is asked: what calls torch's softmax or its fused attention attends.
@@ -20,9 +20,7 @@ from ablation_core.models.hooks import hooked
 
 _FUSED = {nn.functional.scaled_dot_product_attention}
 _SOFTMAX = {nn.functional.softmax, torch.softmax, torch.Tensor.softmax}
-_WHOLE = {
-    nn.functional.multi_head_attention_forward
-}  # of torch.nn.MultiheadAttention, which calls no module for its projection
+_WHOLE = {nn.functional.multi_head_attention_forward}  # torch.nn.MultiheadAttention calls no module for its projection
 HeadsOf = Callable[[Tensor], int]  # from an attention's result for one row
 Run = Callable[[Mapping[str, Tensor]], Any]  # of the model, on a batch
 
@@ -50,7 +48,7 @@ class Attention(TorchFunctionMode):
     projection are one function, in which none of this shows, a second function is called.
     """
 
-    def __init__(self, see: Callable[[Tensor, bool], Tensor], whole: Callable[[], None]) -> None:
+    def __init__(self, see: Callable[[Tensor, bool], Tensor], whole: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._see, self._whole = see, whole
 

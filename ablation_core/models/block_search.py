@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,16 +93,14 @@ def handed_on(module: nn.Module, names: tuple[str, ...], run: Callable[[], Any])
         tensors.append(next((one for one in (*inputs, *named.values()) if isinstance(one, Tensor)), None))
 
     def gives(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        tensors.append(next((one for one in _as_tuple(output) if isinstance(one, Tensor)), None))
+        given = output if isinstance(output, tuple | list) else (output,)
+        tensors.append(next((one for one in given if isinstance(one, Tensor)), None))
 
     blocks = [module.get_submodule(name) for name in names]
-    with ExitStack() as stack, hooked((block, gives) for block in blocks):
-        for block in blocks:
-            stack.callback(block.register_forward_pre_hook(reads, with_kwargs=True).remove)
+    with (
+        hooked(((block, reads) for block in blocks), before=True, named=True),
+        hooked((block, gives) for block in blocks),
+    ):
         run()
     pairs = zip(tensors[1:-1:2], tensors[2::2], strict=True)
     return all(given is not None and read is not None and torch.equal(given, read) for given, read in pairs)
-
-
-def _as_tuple(output: Any) -> tuple[Any, ...]:
-    return tuple(output) if isinstance(output, tuple | list) else (output,)

@@ -104,7 +104,7 @@ def _watched(
         inside(blocks) as watch.running,
         hooked(reading, before=True),
         hooked(equal),
-        Attention(watch.change, lambda: None),
+        Attention(watch.change),
     ):
         run(many)
     return tuple(watch.layer(name, block) for name, block in blocks.items())

@@ -74,7 +74,12 @@ def _ids(tokenizer: Any, text: str) -> list[int] | None:
     """A text's ids with the special tokens around it; None where the tokenizer cannot read it."""
     try:
         return list(tokenizer(text, add_special_tokens=True, verbose=False).input_ids)
-    except BaseException as error:  # some cannot read every script; the tokenizers library panics with one of these
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+    except BaseException as error:  # some cannot read every script
+        if not is_fault(error):
             raise
         return None
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether a tokenizer raised it, a panic of the tokenizers library among them, and not an interrupt."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"

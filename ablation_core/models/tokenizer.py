@@ -13,6 +13,7 @@ import numpy as np
 
 from ablation_core.errors import AblationError, DataError, ModelError, first_line
 from ablation_core.models.loaded import LoadedModel
+from ablation_core.models.reading import is_fault
 
 _PROBES = ("a", "A text, to try it.", "0", "的")
 _MOST_PROBES = 200
@@ -27,7 +28,7 @@ def tokenizer_faults(ref: str) -> Iterator[None]:
     except AblationError:
         raise
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not is_fault(error):
             raise
         raise ModelError(
             f"The tokenizer of {ref} cannot be used ({first_line(error)}); save its tokenizer beside the weights again."

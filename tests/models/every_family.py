@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -323,18 +324,27 @@ def try_family(kind: str, family: str, folder: Path, sizes: Sizes = Sizes()) -> 
         build(kind, family, folder, sizes)
     except Exception as error:  # noqa: BLE001 - a configuration class may refuse sizes in any way
         return Outcome(family, "not made", first_line(error))
+    return try_saved(family, folder, _first_without_heads)
+
+
+def _first_without_heads(model: LoadedModel) -> str:
+    missing = [layer for layer, heads in enumerate(model.shape.heads) if not heads]
+    return f"; {model.without_heads(missing[0])}" if missing else ""
+
+
+def try_saved(name: str, folder: Path, about: Callable[[LoadedModel], str]) -> Outcome:
+    """Load and ablate what a folder holds; `about` says more of one that works."""
     try:
         model = load_model(
             str(folder), device="cpu", dtype="float32", cache_dir=folder / "cache"
         )  # tried, whatever is remembered
     except AblationError as error:
-        return Outcome(family, "refused", str(error).replace(str(folder), "It"))
+        return Outcome(name, "refused", str(error).replace(str(folder), "It"))
     gap = zeroed_gap(model)
     where = f"`{model.architecture.blocks}.{model.architecture.projection}`"
     if gap > 1e-4:
-        return Outcome(family, "wrong", f"{where}: {gap:.1e} nats from zeroed columns")
-    missing = [layer for layer, heads in enumerate(model.shape.heads) if not heads]
-    return Outcome(family, "works", where + (f"; {model.without_heads(missing[0])}" if missing else ""))
+        return Outcome(name, "wrong", f"{where}: {gap:.1e} nats from zeroed columns")
+    return Outcome(name, "works", where + about(model))
 
 
 @torch.inference_mode()

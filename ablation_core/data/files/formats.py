@@ -196,6 +196,11 @@ def whole_rows(kind: str, path: Path) -> Iterator[dict]:
                 yield from batch.to_pylist()
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is one that a system or program keeps beside a person's own."""
+    return path.name.startswith(".")
+
+
 def folder_files(folder: Path) -> list[Path]:
     """A folder's text files, by name, those of its subfolders too.
 
@@ -213,7 +218,7 @@ def folder_files(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.name.lower().endswith(_FOLDER_SUFFIXES)
         and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)  # copies that programs keep
+        and not any(map(is_hidden, (path, *path.relative_to(folder).parents)))
     )
     if not files:
         raise DataError(f"The folder {folder} has no .txt file (nor .txt.gz).")
@@ -254,10 +259,8 @@ _NAMED_BY = {
 def instead(path: Path, kind: str) -> str:
     """What a file looks like that is not what its reference says, and how to name it."""
     looks = looks_like(path)
-    if (
-        looks == "plain text" and kind == "jsonl"
-    ):  # a line that is not whole: read as text, its brackets would be scored
-        looks = "" if starts_as_record(path) else looks
+    if looks == "plain text" and kind == "jsonl" and starts_as_record(path):
+        looks = ""  # a line that is not whole: read as text, its brackets would be scored
     named = _NAMED_BY.get(looks, f"{kind}:")
     return "" if named == f"{kind}:" else f"; it looks like {looks}: write {named}{path}"
 

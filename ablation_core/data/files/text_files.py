@@ -80,9 +80,13 @@ def read_bytes(path: Path) -> bytes:
             if len(data) > MAX_TEXT_BYTES:
                 raise DataError(too_large)
     except (OSError, EOFError, zlib.error) as error:
-        why = getattr(error, "strerror", None) or first_line(error)
-        raise DataError(f"The file {path} cannot be read: {why}.") from error
+        raise unreadable(path, error) from error
     return data
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The sentence for a file that the system, or what unpacks it, does not give."""
+    return DataError(f"The file {path} cannot be read: {getattr(error, 'strerror', None) or first_line(error)}.")
 
 
 def decode_text(data: bytes, name: str) -> tuple[str, str]:
@@ -137,32 +141,30 @@ def plain_line_ends(text: str, name: str) -> tuple[str, str]:
     return plain, f"The line ends of {name} ({' and '.join(kinds)}) were read as LF."
 
 
+def _head(path: Path, size: int) -> bytes:
+    """A file's first bytes, unpacked where they are gzipped; none where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(size)
+        if head[:2] == GZIP:
+            with gzip.open(path) as packed:
+                head = packed.read(size)
+    except (OSError, EOFError, zlib.error):
+        return b""
+    return head
+
+
 def starts_as_record(path: Path) -> bool:
     """Whether a file is called one of JSON Lines, or begins as such a one would, whatever comes then."""
     if path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson", ".json")):
         return True
-    try:
-        with open(path, "rb") as file:
-            head = file.read(100)
-        if head[:2] == GZIP:
-            with gzip.open(path) as packed:
-                head = packed.read(100)
-    except (OSError, EOFError, zlib.error):
-        return False
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+    return _head(path, 100).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
 
 
 def looks_like(path: Path) -> str:
     """What a file seems to hold, for a sentence: JSON Lines, CSV, tab-separated values, one JSON document, a Parquet file or
     text; nothing where it cannot be told."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1_000_000)
-        if head[:2] == GZIP:
-            with gzip.open(path) as packed:
-                head = packed.read(1_000_000)
-    except (OSError, EOFError, zlib.error):
-        return ""
+    head = _head(path, 1_000_000)
     if head.startswith(b"PAR1"):
         return "a Parquet file"
     text = head.decode("utf-8-sig", errors="replace")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ablation_core.data.files.formats import open_text
-from ablation_core.data.files.text_files import not_utf_8_file
-from ablation_core.errors import DataError, first_line
+from ablation_core.data.files.text_files import not_utf_8_file, unreadable
+from ablation_core.errors import DataError
 
 _MOST_BYTES = 100_000_000
 _FIELDS = {"prompt": True, "right": True, "wrong": True, "counterfactual": False, "group": False}  # name → needed
@@ -62,8 +62,7 @@ def read_pairs(path: Path) -> Iterator[Pair]:
     except UnicodeDecodeError as error:
         raise not_utf_8_file(path, error.start) from error
     except (OSError, EOFError, zlib.error) as error:
-        why = getattr(error, "strerror", None) or first_line(error)
-        raise DataError(f"The file {path} cannot be read: {why}.") from error
+        raise unreadable(path, error) from error
 
 
 def _pair(line: str, where: str) -> Pair:
